@@ -1,0 +1,77 @@
+//! The command line.
+
+#![forbid(unsafe_code)]
+
+mod serve;
+
+use crate::config::{ConfigError, Options};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit status when the settings or the machine do not allow a start.
+const CANNOT_START: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "pinion",
+    version,
+    about = "Pinion: an in-memory cache, one shard per core, for memcached clients",
+    long_about = "Pinion: an in-memory cache, one shard per core, for memcached clients.\n\n\
+        Without arguments it serves memcached's text protocol on 127.0.0.1:11211 with one shard on every core that the \
+        process may use, and 1 GiB of memory. memcached's flags -p -m -t -c -l -I -v mean what they mean there.",
+    after_help = "Precedence: flags > environment (PINION_PORT, PINION_MEMORY, ...) > --config file > --profile > defaults.\n\
+        Stop with SIGTERM or SIGINT: what was received is answered first.\n\n\
+        Examples:\n  \
+        pinion -m 4GiB -t 4                      four shards, 1 GiB each\n  \
+        pinion --cores 2-7 --profile low-latency\n  \
+        PINION_MEMORY=80% pinion --config /etc/pinion.toml",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve (what happens without a command)
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Runs the program with the process's arguments and environment.
+pub fn run() -> ExitCode {
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let outcome = match parsed {
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => error.exit(),
+        Err(error) => Err(ConfigError(one_line(&error))),
+        Ok(Cli { command: Some(Command::Serve(Serve { options })), .. } | Cli { command: None, options }) => {
+            serve::run(options)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ConfigError(line)) => {
+            eprintln!("pinion: {line}");
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+/// The first paragraph of clap's message on one line: what follows it is the usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    let tip = text.lines().find_map(|l| l.trim().strip_prefix("tip: ")).map(|tip| format!(" ({tip})"));
+    format!("{line}{}; see --help", tip.unwrap_or_default())
+}

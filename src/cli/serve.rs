@@ -1,0 +1,51 @@
+//! `pinion [serve]`: run a node until it is told to stop.
+
+use crate::config::{Config, ConfigError, Cores, Machine, Options, resolve};
+use crate::server::Server;
+use crate::sys;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::IsTerminal;
+
+/// Serves with these flags, and what the environment and files say besides.
+pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let options = resolve(flags, environment)?;
+    let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes() };
+    let config = Config::new(&options, &machine)?;
+    start_log(config.verbosity);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+
+    // Before anything starts: a signal that comes early is not lost.
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT]).map_err(|e| ConfigError(format!("cannot handle signals: {e}")))?;
+    let (shards, cores, memory) =
+        (config.shard_cores.len(), Cores::shown(&config.shard_cores), config.memory_bytes >> 20);
+    let server = Server::start(config).map_err(|e| ConfigError(e.to_string()))?;
+    for address in server.addresses() {
+        tracing::info!(protocol = "memcached", %address, "listening");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), shards, cores, memory_mib = memory, "ready");
+
+    let signal = signals.forever().next();
+    tracing::info!(signal, "stopping");
+    server.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Logs to standard error; `PINION_LOG`, if set, filters as `RUST_LOG` does elsewhere.
+fn start_log(verbosity: u8) {
+    let level = match verbosity {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // It fails only if the process has a log already.
+    let _ = log.try_init();
+}

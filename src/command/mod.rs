@@ -1,0 +1,294 @@
+//! What clients ask and what they are told, independent of the protocol that carried it.
+//!
+//! A [`Request`] is one operation on at most one key: a multi-get is as many requests as it has keys. The bytes in it are
+//! of type `B`: slices of the receive buffer where it was parsed, [`Span`]s where it travels to another shard.
+
+use std::ops::Range;
+
+/// Milliseconds since the Unix epoch.
+pub type UnixMs = u64;
+
+/// On which side a value grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// prepend
+    Front,
+    /// append
+    Back,
+}
+
+/// One operation on at most one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<B> {
+    /// The key; empty where the operation has none.
+    pub key: B,
+    /// What to do.
+    pub operation: Operation<B>,
+    /// The client wants no reply.
+    pub quiet: bool,
+}
+
+/// What to do with a key, or with the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation<B> {
+    /// One key of a get.
+    Get {
+        /// Show versions.
+        versions: bool,
+        /// Change the expiry of what is found.
+        touch: Option<Expiry>,
+        /// The first key of its command.
+        first: bool,
+        /// The last key of its command: the reply ends here.
+        last: bool,
+    },
+    /// Store a value, if the condition holds.
+    Store {
+        /// When to store.
+        condition: Condition,
+        /// The client's 32 bits.
+        flags: u32,
+        /// When it expires.
+        expiry: Expiry,
+        /// What to store.
+        value: B,
+    },
+    /// Add bytes to an end of the value, if there is one.
+    Extend {
+        /// Which end.
+        end: End,
+        /// What to add.
+        value: B,
+    },
+    /// Refuse a value that is too long, and drop the key's old value where the store would have replaced it.
+    RefuseTooLarge {
+        /// Whether the old value goes.
+        drop_old: bool,
+    },
+    /// Remove the key.
+    Delete,
+    /// Add to the decimal number stored, modulo 2^64, or subtract from it down to 0.
+    Arithmetic {
+        /// Subtract.
+        decrement: bool,
+        /// How much.
+        delta: u64,
+    },
+    /// Change when the key expires.
+    Touch {
+        /// To when.
+        expiry: Expiry,
+    },
+    /// Remove everything on every shard.
+    FlushAll {
+        /// When; `Never` means at once.
+        delay: Expiry,
+    },
+    /// Counters and settings of the node.
+    Stats(StatsTopic),
+    /// The server's version.
+    Version,
+    /// Accepted and without effect.
+    Verbosity,
+    /// A command that could not be understood: only its reply is left of it.
+    Invalid(Failure),
+}
+
+/// When a store happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// set
+    Always,
+    /// add
+    Absent,
+    /// replace
+    Present,
+    /// cas: only over this version
+    Version(u64),
+}
+
+/// When an item expires, as the client said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Not at all.
+    Never,
+    /// At once.
+    Now,
+    /// So many seconds after the command is executed.
+    AfterSeconds(u32),
+    /// At a time in seconds since the Unix epoch.
+    AtSeconds(u64),
+}
+
+impl Expiry {
+    /// The time of expiry, if there is one.
+    pub fn resolve(self, now: UnixMs) -> Option<UnixMs> {
+        match self {
+            Self::Never => None,
+            Self::Now => Some(0),
+            Self::AfterSeconds(seconds) => Some(now + u64::from(seconds) * 1000),
+            Self::AtSeconds(seconds) => Some(seconds.saturating_mul(1000)),
+        }
+    }
+}
+
+/// Which statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatsTopic {
+    /// stats
+    General,
+    /// stats settings
+    Settings,
+    /// stats shards (Pinion's own): the general counters of each shard
+    Shards,
+    /// stats reset
+    Reset,
+    /// stats items, slabs, sizes: no size classes exist in this engine
+    Empty,
+}
+
+/// What a client is told. Bytes are borrowed from the engine and from the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// One key of a get was found.
+    Value {
+        /// The key.
+        key: &'a [u8],
+        /// The client's 32 bits.
+        flags: u32,
+        /// The version, where it was asked for.
+        version: Option<u64>,
+        /// The value.
+        value: &'a [u8],
+        /// The reply of the command ends here.
+        last: bool,
+    },
+    /// One key of a get was not found.
+    Miss {
+        /// The reply of the command ends here.
+        last: bool,
+    },
+    /// The value is stored.
+    Stored,
+    /// The condition did not hold.
+    NotStored,
+    /// The version was another.
+    Exists,
+    /// There is no such key.
+    NotFound,
+    /// The key is removed.
+    Deleted,
+    /// The expiry is changed.
+    Touched,
+    /// The number now stored.
+    Number(u64),
+    /// Done.
+    Ok,
+    /// The counters start again.
+    Reset,
+    /// The server's version.
+    Version,
+    /// It did not work.
+    Failed(Failure),
+}
+
+/// Why a request did not work. Protocols have their own words for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No such command, or too few arguments.
+    Unknown,
+    /// An argument is malformed, or a key too long.
+    BadFormat,
+    /// A value is not followed by the end of its line.
+    BadDataChunk,
+    /// An expiry is not a number.
+    InvalidExpiry,
+    /// A delta is not a number.
+    InvalidDelta,
+    /// What is stored is not a number.
+    NotANumber,
+    /// delete has an argument that it does not know.
+    DeleteUsage,
+    /// The value is too long.
+    TooLarge,
+    /// shutdown is not for clients.
+    ShutdownDisabled,
+}
+
+/// Bytes in a buffer that travels with the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Span {
+    /// Appends bytes to a buffer.
+    #[inline]
+    pub fn append(bytes: &[u8], buffer: &mut Vec<u8>) -> Self {
+        let from = buffer.len();
+        buffer.extend_from_slice(bytes);
+        let narrow = |n: usize| u32::try_from(n).expect("a batch is bounded well below 4 GiB");
+        Self { from: narrow(from), to: narrow(buffer.len()) }
+    }
+
+    /// Where they are.
+    #[inline]
+    pub fn range(self) -> Range<usize> {
+        self.from as usize..self.to as usize
+    }
+}
+
+impl<B: Copy> Request<B> {
+    /// The same request with its bytes elsewhere.
+    #[inline]
+    pub fn map<C>(&self, mut bytes: impl FnMut(B) -> C) -> Request<C> {
+        let key = bytes(self.key);
+        let operation = match self.operation {
+            Operation::Get { versions, touch, first, last } => Operation::Get { versions, touch, first, last },
+            Operation::Store { condition, flags, expiry, value } => {
+                Operation::Store { condition, flags, expiry, value: bytes(value) }
+            }
+            Operation::Extend { end, value } => Operation::Extend { end, value: bytes(value) },
+            Operation::RefuseTooLarge { drop_old } => Operation::RefuseTooLarge { drop_old },
+            Operation::Delete => Operation::Delete,
+            Operation::Arithmetic { decrement, delta } => Operation::Arithmetic { decrement, delta },
+            Operation::Touch { expiry } => Operation::Touch { expiry },
+            Operation::FlushAll { delay } => Operation::FlushAll { delay },
+            Operation::Stats(topic) => Operation::Stats(topic),
+            Operation::Version => Operation::Version,
+            Operation::Verbosity => Operation::Verbosity,
+            Operation::Invalid(failure) => Operation::Invalid(failure),
+        };
+        Request { key, operation, quiet: self.quiet }
+    }
+}
+
+/// Which part of the node answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The shard that owns the key.
+    Key,
+    /// Every shard.
+    AllShards,
+    /// The shard that has the connection.
+    Connection,
+}
+
+impl<B> Operation<B> {
+    /// Who answers it.
+    #[inline]
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Get { .. }
+            | Self::Store { .. }
+            | Self::Extend { .. }
+            | Self::RefuseTooLarge { .. }
+            | Self::Delete
+            | Self::Arithmetic { .. }
+            | Self::Touch { .. } => Scope::Key,
+            Self::FlushAll { .. } => Scope::AllShards,
+            Self::Stats(_) | Self::Version | Self::Verbosity | Self::Invalid(_) => Scope::Connection,
+        }
+    }
+}

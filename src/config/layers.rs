@@ -1,0 +1,134 @@
+//! The layers below the command line: environment, file, profile. Each is a list of keys and values that goes through
+//! the same parser as the flags, one at a time, so that an error names the key.
+
+use super::{ConfigError, Options};
+use clap::{Command, FromArgMatches};
+use std::path::Path;
+
+/// Profiles that the binary carries, by name.
+const PROFILES: [(&str, &str); 3] = [
+    ("balanced", include_str!("../../tuning/balanced.toml")),
+    ("low-latency", include_str!("../../tuning/low-latency.toml")),
+    ("small", include_str!("../../tuning/small.toml")),
+];
+
+const PREFIX: &str = "PINION_";
+
+/// Options that only a stronger layer may have: a file cannot name another file.
+const OUTER_ONLY: [&str; 2] = ["config", "profile"];
+
+/// Merges all layers: `flags`, then `environment` (only variables that start with `PINION_` matter), then the file, then
+/// the profile.
+///
+/// # Errors
+/// Names the variable or file and key, the value, and what is allowed.
+pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String)>) -> Result<Options, ConfigError> {
+    let mut merged = flags;
+    let mut variables = Options::default();
+    for (name, value) in environment {
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let key = key.to_ascii_lowercase().replace('_', "-");
+        let known =
+            known_keys(&[]).iter().map(|k| format!("{PREFIX}{}", k.to_ascii_uppercase().replace('-', "_"))).collect();
+        let set = parse(&key, &value, &[]).map_err(|e| e.at(&format!("environment: {name}={value}"), known))?;
+        variables = set.or(variables);
+    }
+    merged = merged.or(variables);
+    if let Some(file) = merged.config.clone() {
+        merged = merged.or(read(&file, "--config", &["config"])?);
+    }
+    if let Some(profile) = merged.profile.clone() {
+        let weaker = match PROFILES.iter().find(|(name, _)| *name == profile) {
+            Some((name, text)) => layer(text, &format!("profile {name}"), &OUTER_ONLY)?,
+            None if Path::new(&profile).exists() => read(Path::new(&profile), "--profile", &OUTER_ONLY)?,
+            None => {
+                let names = PROFILES.map(|(name, _)| name).join(", ");
+                return Err(ConfigError(format!(
+                    "--profile {profile}: no such profile or file; allowed: {names}, or a file"
+                )));
+            }
+        };
+        merged = merged.or(weaker);
+    }
+    Ok(merged)
+}
+
+fn read(file: &Path, flag: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).map_err(|e| ConfigError(format!("{flag} {shown}: {e}")))?;
+    layer(&text, &shown.to_string(), forbidden)
+}
+
+/// The options of a TOML text.
+fn layer(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        ConfigError(format!("{name}:{line}: {}", e.message().replace('\n', " ")))
+    })?;
+    let mut options = Options::default();
+    for (key, value) in &table {
+        let shown = plain(value)
+            .ok_or_else(|| ConfigError(format!("{name}: {key}: allowed: a number, a text, or a list of them")))?;
+        let set = parse(key, &shown, forbidden);
+        let set = set.map_err(|e| e.at(&format!("{name}: {key} = {shown}"), known_keys(forbidden)))?;
+        options = set.or(options);
+    }
+    Ok(options)
+}
+
+/// A value as it would stand on the command line.
+fn plain(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(s) => Some(s.clone()),
+        toml::Value::Integer(n) => Some(n.to_string()),
+        toml::Value::Array(values) => values.iter().map(plain).collect::<Option<Vec<_>>>().map(|v| v.join(",")),
+        _ => None,
+    }
+}
+
+enum Wrong {
+    Key,
+    Value(String),
+}
+
+impl Wrong {
+    fn at(self, place: &str, known: Vec<String>) -> ConfigError {
+        ConfigError(match self {
+            Self::Key => format!("{place}: no such setting; allowed: {}", known.join(", ")),
+            Self::Value(why) => format!("{place}: {why}"),
+        })
+    }
+}
+
+/// One setting, through the parser of the flags.
+fn parse(key: &str, value: &str, forbidden: &[&str]) -> Result<Options, Wrong> {
+    let command = <Options as clap::Args>::augment_args(Command::new("pinion").no_binary_name(true));
+    if forbidden.contains(&key) || !command.get_arguments().any(|a| a.get_long() == Some(key)) {
+        return Err(Wrong::Key);
+    }
+    if key == "verbose" {
+        let verbose = value.parse().map_err(|_| Wrong::Value("allowed: 0 to 255".into()))?;
+        return Ok(Options { verbose, ..Options::default() });
+    }
+    let parsed = command.try_get_matches_from([format!("--{key}={value}")]);
+    let parsed = parsed.and_then(|matches| Options::from_arg_matches(&matches));
+    parsed.map_err(|error| Wrong::Value(cause(&error)))
+}
+
+/// The part of clap's message that the place does not say already.
+fn cause(error: &clap::Error) -> String {
+    use clap::error::{ContextKind, ContextValue};
+    if let Some(source) = std::error::Error::source(error) {
+        return source.to_string();
+    }
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(allowed)) => format!("allowed: {}", allowed.join(", ")),
+        _ => error.kind().to_string(),
+    }
+}
+
+fn known_keys(forbidden: &[&str]) -> Vec<String> {
+    let command = <Options as clap::Args>::augment_args(Command::new("pinion"));
+    let keys = command.get_arguments().filter_map(|a| a.get_long().map(String::from));
+    keys.filter(|k| !forbidden.contains(&k.as_str())).collect()
+}

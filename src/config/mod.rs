@@ -1,0 +1,195 @@
+//! Every setting: declared once in [`Options`], which makes the flags, the file's keys, the environment's names and the
+//! help; then merged (flags > environment > file > profile > defaults) and checked as a whole into a [`Config`].
+
+#![forbid(unsafe_code)]
+
+mod layers;
+mod options;
+mod values;
+
+pub use layers::resolve;
+pub use options::Options;
+pub use values::{Cores, Memory, Port};
+
+use crate::engine;
+use crate::reactor::RECEIVE_BUFFERS_MAX;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Why the settings cannot be used: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Settings that fit together.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// memcached text port.
+    pub port: Port,
+    /// Addresses to listen on.
+    pub listen: Vec<IpAddr>,
+    /// The core of each shard.
+    pub shard_cores: Vec<usize>,
+    /// Bound of what all shards together store.
+    pub memory_bytes: u64,
+    /// Most clients at once.
+    pub max_connections: u32,
+    /// Longest value.
+    pub max_item_bytes: u32,
+    /// First of one more port per shard; none if 0.
+    pub shard_ports: u16,
+    /// How long an idle shard looks for work before it sleeps.
+    pub spin: Duration,
+    /// Receive buffers per shard.
+    pub receive_buffers: u16,
+    /// Bytes of one receive buffer.
+    pub receive_buffer_bytes: usize,
+    /// How much is logged: 0, 1, 2, …
+    pub verbosity: u8,
+    /// Things the operator should know, though they do not keep the node from starting.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Checks the merged options against each other and against the machine.
+    ///
+    /// # Errors
+    /// The first combination that cannot work, with what would.
+    pub fn new(options: &Options, machine: &Machine) -> Result<Self, ConfigError> {
+        let fail = |text: String| Err(ConfigError(text));
+        let mut warnings = Vec::new();
+
+        let not_there =
+            [("--resp-port", options.resp_port, "RESP"), ("--admin-port", options.admin_port, "the admin endpoint")];
+        for (flag, port, part) in not_there {
+            if let Some(port) = port.filter(|&p| p != 0) {
+                return fail(format!("{flag} {port}: {part} is not in this version yet; allowed: 0 (off)"));
+            }
+        }
+        let port = options.port.unwrap_or(Port::Fixed(11211));
+        let shard_ports = options.shard_ports.unwrap_or(0);
+        if port == Port::Off && shard_ports == 0 {
+            return fail("--port 0 turns the only protocol of this version off; give a port, 1 to 65535".into());
+        }
+
+        let shard_cores = place_shards(options, machine, &mut warnings)?;
+        let shards = shard_cores.len() as u64;
+        if shard_ports != 0 && u64::from(shard_ports) + shards - 1 > u64::from(u16::MAX) {
+            return fail(format!("--shard-ports {shard_ports}: {shards} shards would need ports beyond 65535"));
+        }
+
+        let memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
+        let share = memory_bytes / shards;
+        let (least, most) = (engine::MEMORY_BYTES_MIN, engine::MEMORY_BYTES_MAX);
+        if !(least..=most).contains(&share) {
+            return fail(format!(
+                "--memory {}MiB over {shards} shards is {}MiB each; allowed: {}MiB to {}MiB per shard",
+                memory_bytes >> 20,
+                share >> 20,
+                least >> 20,
+                most >> 20
+            ));
+        }
+        if machine.memory_bytes.is_some_and(|machine| memory_bytes > machine) {
+            warnings.push(format!("--memory {}MiB is more than this machine has", memory_bytes >> 20));
+        }
+
+        // The default follows a small memory down; a value that was asked for does not.
+        let longest = engine::value_bytes_max(share);
+        let max_item_bytes = options.max_item_size.map_or((1 << 20).min(longest), |m| m.0);
+        if !(1024..=1 << 30).contains(&max_item_bytes) {
+            return fail(format!("--max-item-size {max_item_bytes} bytes; allowed: 1k to 1g"));
+        }
+        if max_item_bytes > longest {
+            return fail(format!(
+                "--max-item-size {max_item_bytes} bytes is more than a quarter of a shard's memory ({}MiB); allowed here: up to {longest}",
+                share >> 20
+            ));
+        }
+
+        let max_connections = options.max_connections.unwrap_or(10_000);
+        if !(1..=1 << 20).contains(&max_connections) {
+            return fail(format!("--max-connections {max_connections}; allowed: 1 to {}", 1 << 20));
+        }
+        let receive_buffers = options.receive_buffers.unwrap_or(512);
+        if !receive_buffers.is_power_of_two() || !(16..=RECEIVE_BUFFERS_MAX).contains(&receive_buffers) {
+            return fail(format!(
+                "--receive-buffers {receive_buffers}; allowed: a power of two, 16 to {RECEIVE_BUFFERS_MAX}"
+            ));
+        }
+        let receive_buffer_bytes = options.receive_buffer_size.map_or(16 << 10, |m| m.0);
+        if !(1 << 10..=1 << 20).contains(&receive_buffer_bytes) {
+            return fail(format!("--receive-buffer-size {receive_buffer_bytes} bytes; allowed: 1k to 1m"));
+        }
+        let mut spin = Duration::from_micros(options.spin_us.unwrap_or(0).into());
+        let shares_a_core = shard_cores.iter().enumerate().any(|(i, core)| shard_cores[..i].contains(core));
+        if shares_a_core && !spin.is_zero() {
+            warnings.push("--spin-us is off: shards that share a core would only keep each other from running".into());
+            spin = Duration::ZERO;
+        }
+
+        Ok(Self {
+            port,
+            listen: options.listen.clone().unwrap_or_else(|| vec![IpAddr::from([127, 0, 0, 1])]),
+            shard_cores,
+            memory_bytes,
+            max_connections,
+            max_item_bytes: max_item_bytes as u32,
+            shard_ports,
+            spin,
+            receive_buffers,
+            receive_buffer_bytes: receive_buffer_bytes as usize,
+            verbosity: options.verbose,
+            warnings,
+        })
+    }
+
+    /// Memory of one shard.
+    pub fn shard_memory_bytes(&self) -> u64 {
+        self.memory_bytes / self.shard_cores.len() as u64
+    }
+}
+
+/// What the machine has, as far as settings depend on it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Cores that this process may use, ascending.
+    pub cores: Vec<usize>,
+    /// Memory, where it is known.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Most shards of a node: slots are spread over them in groups of 4 of 16,384.
+const SHARDS_MAX: usize = 1024;
+
+/// Which core each shard is pinned to.
+fn place_shards(options: &Options, machine: &Machine, warnings: &mut Vec<String>) -> Result<Vec<usize>, ConfigError> {
+    let allowed = &machine.cores;
+    let shown = Cores::shown(allowed);
+    let cores = match &options.cores {
+        Some(Cores(cores)) => match cores.iter().find(|core| !allowed.contains(core)) {
+            Some(core) => {
+                return Err(ConfigError(format!(
+                    "--cores: core {core} is not one that this process may use; allowed: {shown}"
+                )));
+            }
+            None => cores.clone(),
+        },
+        None => allowed.clone(),
+    };
+    let shards = options.shards.unwrap_or(cores.len());
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        return Err(ConfigError(format!("--shards {shards}; allowed: 1 to {SHARDS_MAX}")));
+    }
+    if shards > cores.len() {
+        warnings.push(format!(
+            "{shards} shards share {} core(s) ({}): expect less than one core's work of each",
+            cores.len(),
+            Cores::shown(&cores)
+        ));
+    }
+    Ok((0..shards).map(|shard| cores[shard % cores.len()]).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Values with units, and how they are written. Each parser's error says what is allowed.
+
+use super::ConfigError;
+use std::str::FromStr;
+
+/// A TCP port of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// 0: the protocol is not served.
+    Off,
+    /// auto: the kernel chooses one; the log says which.
+    Auto,
+    /// 1 to 65535.
+    Fixed(u16),
+}
+
+impl FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "0" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            _ => text
+                .parse()
+                .map(Self::Fixed)
+                .map_err(|_| "allowed: 1 to 65535, 0 (off) or auto (the kernel chooses)".into()),
+        }
+    }
+}
+
+/// An amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Memory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many percent of the machine's.
+    Percent(u8),
+}
+
+impl Memory {
+    /// In bytes, on a machine with so much memory.
+    pub fn bytes(self, machine_bytes: Option<u64>) -> Result<u64, ConfigError> {
+        match (self, machine_bytes) {
+            (Self::Bytes(bytes), _) => Ok(bytes),
+            (Self::Percent(percent), Some(machine)) => Ok(machine / 100 * u64::from(percent)),
+            (Self::Percent(percent), None) => Err(ConfigError(format!(
+                "--memory {percent}%: this machine does not say how much memory it has; give an amount"
+            ))),
+        }
+    }
+}
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const ALLOWED: &str = "allowed: a number of MiB (1024), with a unit (512MiB, 4GiB) or of the machine (80%)";
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent = percent.parse().ok().filter(|p| (1..=100).contains(p));
+            return percent.map(Self::Percent).ok_or_else(|| ALLOWED.into());
+        }
+        if let Ok(mebibytes) = text.parse::<u64>() {
+            return mebibytes.checked_mul(1 << 20).filter(|&b| b > 0).map(Self::Bytes).ok_or_else(|| ALLOWED.into());
+        }
+        bytes(text).filter(|&b| b > 0).map(Self::Bytes).ok_or_else(|| ALLOWED.into())
+    }
+}
+
+/// A number of bytes, as memcached's -I writes it: 1048576, 512k, 1m.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = text.parse::<u64>().ok();
+        plain
+            .or_else(|| bytes(text))
+            .map(Self)
+            .ok_or_else(|| "allowed: a number of bytes, or with a unit: 512k, 1m".into())
+    }
+}
+
+/// A number with a unit: k, KiB, m, MiB, g, GiB, t, TiB in any case (powers of 1024).
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// A list of cores: 0-7,16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores(pub Vec<usize>);
+
+impl Cores {
+    /// The list as it is written.
+    pub fn shown(cores: &[usize]) -> String {
+        let mut ranges: Vec<(usize, usize)> = Vec::new();
+        for &core in cores {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == core => *last = core,
+                _ => ranges.push((core, core)),
+            }
+        }
+        let range = |(a, b): &(usize, usize)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+        ranges.iter().map(range).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const ALLOWED: &str = "allowed: core numbers and ranges, each core once: 0-7,16";
+        /// Linux knows no more.
+        const CORE_MAX: usize = 8191;
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |s: &str| s.trim().parse().ok().filter(|&core| core <= CORE_MAX);
+            let (Some(first), Some(last)) = (number(first), number(last)) else { return Err(ALLOWED.into()) };
+            if first > last || (first..=last).any(|core| cores.contains(&core)) {
+                return Err(ALLOWED.into());
+            }
+            cores.extend(first..=last);
+        }
+        Ok(Self(cores))
+    }
+}

@@ -1,0 +1,7 @@
+//! memcached's classic text protocol (protocol.txt of memcached 1.6; where that is silent, what memcached 1.6 does).
+
+mod parse;
+mod reply;
+
+pub use parse::{LINE_BYTES_MAX, Parsed, State, parse};
+pub use reply::{VERSION_TEXT, encode};

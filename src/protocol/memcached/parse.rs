@@ -1,0 +1,445 @@
+//! The parser: one request at a time from the bytes that a connection has received.
+//!
+//! It keeps no bytes. What it cannot use yet stays with the caller, who comes back with more; all that a connection
+//! remembers in between is a [`State`] of a few bytes.
+//!
+//! A get line is handed out key by key, so that a multi-get of any length takes bounded memory. Lines of up to
+//! [`LINE_BYTES_MAX`] are waited for, so an error in one is found before any of its keys is executed: the caller takes
+//! the keys of the command back when an `Invalid` follows them. Longer lines must be gets; their keys are used as they
+//! arrive.
+
+use crate::command::{Condition, End, Expiry, Failure, Operation, Request, StatsTopic};
+use crate::engine::KEY_BYTES_MAX;
+use memchr::{memchr, memchr_iter, memchr2};
+
+/// Longest command line, but for gets.
+pub const LINE_BYTES_MAX: usize = 2048;
+
+/// An expiry of more seconds than this (30 days) is a time since the Unix epoch.
+const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// Longest value that a length field can announce.
+const ANNOUNCED_BYTES_MAX: u64 = i32::MAX as u64 - 2;
+
+/// Most tokens that any command but get has: cas with noreply.
+const TOKENS_MAX: usize = 7;
+
+const NOREPLY: &[u8] = b"noreply";
+
+/// Where in the protocol a connection is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// At the start of a command.
+    #[default]
+    Command,
+    /// After a key of a get, at the next one.
+    Keys {
+        /// gets, gats
+        versions: bool,
+        /// gat, gats
+        touch: Option<Expiry>,
+        /// No key was handed out yet.
+        first: bool,
+    },
+    /// In a value that is not wanted: so many bytes are thrown away.
+    Discard(u64),
+    /// In a line that is not wanted.
+    SkipLine,
+}
+
+/// What the bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// A request in the first `length` bytes.
+    Request {
+        /// The request.
+        request: Request<&'a [u8]>,
+        /// Bytes that it took.
+        length: usize,
+    },
+    /// The first `length` bytes are of no use.
+    Skip {
+        /// Bytes that were skipped.
+        length: usize,
+    },
+    /// It makes no sense to come back with less than `needed` bytes.
+    Incomplete {
+        /// Bytes needed, from the start of this input.
+        needed: usize,
+    },
+    /// The client says goodbye, or nothing sensible: close once what was asked before is answered.
+    Close,
+}
+
+/// Parses what `input` starts with. Values longer than `value_bytes_max` are refused and discarded.
+#[inline]
+pub fn parse<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Parsed<'a> {
+    match *state {
+        State::Command => command(state, input, value_bytes_max),
+        State::Keys { versions, touch, first } => key(state, input, 0, versions, touch, first),
+        State::Discard(bytes) => {
+            let length = input.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+            let left = bytes - length as u64;
+            *state = if left == 0 { State::Command } else { State::Discard(left) };
+            if length == 0 { Parsed::Incomplete { needed: 1 } } else { Parsed::Skip { length } }
+        }
+        State::SkipLine if input.is_empty() => Parsed::Incomplete { needed: 1 },
+        State::SkipLine => match memchr(b'\n', input) {
+            Some(end) => {
+                *state = State::Command;
+                Parsed::Skip { length: end + 1 }
+            }
+            None => Parsed::Skip { length: input.len() },
+        },
+    }
+}
+
+#[inline]
+fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Parsed<'a> {
+    // The most frequent command first: a get of one key needs no tokens.
+    if input.starts_with(b"get ")
+        && let Some(end) = memchr2(b' ', b'\n', &input[4..])
+        && input[4 + end] == b'\n'
+        && (1..=KEY_BYTES_MAX).contains(&end)
+        && input[4] != b'\r'
+    {
+        let key = without_cr(&input[4..4 + end]);
+        let operation = Operation::Get { versions: false, touch: None, first: true, last: true };
+        return Parsed::Request { request: Request { key, operation, quiet: false }, length: 4 + end + 1 };
+    }
+    let Some(end) = memchr(b'\n', input) else { return unfinished_line(state, input) };
+    let length = end + 1;
+    let line = without_cr(&input[..end]);
+    let spaces = line.iter().take_while(|&&b| b == b' ').count();
+    let (verb, rest) = split_verb(&line[spaces..]);
+    if let Some((versions, touches)) = retrieval(verb) {
+        if end > LINE_BYTES_MAX {
+            return keys(state, input, length - rest.len(), versions, touches);
+        }
+        let at = spaces + verb.len();
+        return keys(state, &input[..length], at, versions, touches);
+    }
+    if end > LINE_BYTES_MAX {
+        return Parsed::Close;
+    }
+    other_command(state, input, length, verb, rest, value_bytes_max)
+}
+
+/// A line whose end has not arrived.
+fn unfinished_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
+    if input.len() <= LINE_BYTES_MAX {
+        return Parsed::Incomplete { needed: input.len() + 1 };
+    }
+    let spaces = input.iter().take_while(|&&b| b == b' ').count();
+    let (verb, _) = split_verb(&input[spaces..]);
+    match retrieval(verb) {
+        Some((versions, touches)) => keys(state, input, spaces + verb.len(), versions, touches),
+        None => Parsed::Close,
+    }
+}
+
+/// Whether a verb is one of the gets: (shows versions, changes expiry).
+fn retrieval(verb: &[u8]) -> Option<(bool, bool)> {
+    match verb {
+        b"get" => Some((false, false)),
+        b"gets" => Some((true, false)),
+        b"gat" => Some((false, true)),
+        b"gats" => Some((true, true)),
+        _ => None,
+    }
+}
+
+/// The arguments of a get, which start at `at`: an expiry first, where it `touches`.
+fn keys<'a>(state: &mut State, input: &'a [u8], at: usize, versions: bool, touches: bool) -> Parsed<'a> {
+    if !touches {
+        return key(state, input, at, versions, None, true);
+    }
+    match next_token(input, at) {
+        Token::Some { token, after, last } => match expiry(token) {
+            _ if last => invalid(state, input, Failure::Unknown),
+            Some(expiry) => key(state, input, after, versions, Some(expiry), true),
+            None => invalid(state, input, Failure::InvalidExpiry),
+        },
+        Token::None => invalid(state, input, Failure::Unknown),
+        Token::TooLong => invalid(state, input, Failure::InvalidExpiry),
+        Token::Incomplete => Parsed::Incomplete { needed: input.len() + 1 },
+    }
+}
+
+/// One key of a get, at or after `at`.
+#[inline]
+fn key<'a>(
+    state: &mut State,
+    input: &'a [u8],
+    at: usize,
+    versions: bool,
+    touch: Option<Expiry>,
+    first: bool,
+) -> Parsed<'a> {
+    match next_token(input, at) {
+        Token::Some { token, after, last } => {
+            *state = if last { State::Command } else { State::Keys { versions, touch, first: false } };
+            let operation = Operation::Get { versions, touch, first, last };
+            Parsed::Request { request: Request { key: token, operation, quiet: false }, length: after }
+        }
+        Token::None => invalid(state, input, Failure::Unknown),
+        Token::TooLong => invalid(state, input, Failure::BadFormat),
+        Token::Incomplete => Parsed::Incomplete { needed: input.len() + 1 },
+    }
+}
+
+enum Token<'a> {
+    /// A token, where the next one starts (after the line's end if there is none), and whether it is the line's last.
+    Some { token: &'a [u8], after: usize, last: bool },
+    /// The line ends.
+    None,
+    /// More than a key may have.
+    TooLong,
+    /// More bytes are needed to know.
+    Incomplete,
+}
+
+#[inline]
+fn next_token(input: &[u8], at: usize) -> Token<'_> {
+    let from = match next_word(input, at) {
+        Word::At(from) => from,
+        Word::LineEnd(_) => return Token::None,
+        Word::Unknown => return Token::Incomplete,
+    };
+    let Some(length) = memchr2(b' ', b'\n', &input[from..]) else {
+        // A carriage return may be among the bytes, hence one more than a key has.
+        return if input.len() - from > KEY_BYTES_MAX + 1 { Token::TooLong } else { Token::Incomplete };
+    };
+    let end = from + length;
+    let (token, after, last) = if input[end] == b'\n' {
+        (without_cr(&input[from..end]), end + 1, true)
+    } else {
+        match next_word(input, end) {
+            Word::At(next) => (&input[from..end], next, false),
+            Word::LineEnd(next) => (&input[from..end], next, true),
+            Word::Unknown => return Token::Incomplete,
+        }
+    };
+    if token.len() > KEY_BYTES_MAX { Token::TooLong } else { Token::Some { token, after, last } }
+}
+
+enum Word {
+    /// The next word starts here.
+    At(usize),
+    /// The line ends before this.
+    LineEnd(usize),
+    /// The input ends first.
+    Unknown,
+}
+
+#[inline]
+fn next_word(input: &[u8], at: usize) -> Word {
+    let spaces = input[at..].iter().take_while(|&&b| b == b' ').count();
+    let at = at + spaces;
+    match input[at..] {
+        [] | [b'\r'] => Word::Unknown,
+        [b'\n', ..] => Word::LineEnd(at + 1),
+        [b'\r', b'\n', ..] => Word::LineEnd(at + 2),
+        _ => Word::At(at),
+    }
+}
+
+/// An error in a line of keys: the rest of the line goes with it.
+fn invalid<'a>(state: &mut State, input: &'a [u8], failure: Failure) -> Parsed<'a> {
+    let length = match memchr(b'\n', input) {
+        Some(end) => {
+            *state = State::Command;
+            end + 1
+        }
+        None => {
+            *state = State::SkipLine;
+            input.len()
+        }
+    };
+    Parsed::Request { request: failed(failure, false), length }
+}
+
+fn other_command<'a>(
+    state: &mut State,
+    input: &'a [u8],
+    line_bytes: usize,
+    verb: &[u8],
+    rest: &'a [u8],
+    value_bytes_max: usize,
+) -> Parsed<'a> {
+    let arguments = Arguments::split(rest);
+    let kind = match verb {
+        b"set" => Some(Store::When(Condition::Always)),
+        b"add" => Some(Store::When(Condition::Absent)),
+        b"replace" => Some(Store::When(Condition::Present)),
+        b"cas" => Some(Store::When(Condition::Version(0))),
+        b"append" => Some(Store::To(End::Back)),
+        b"prepend" => Some(Store::To(End::Front)),
+        b"quit" => return Parsed::Close,
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        return store(state, input, line_bytes, &arguments, kind, value_bytes_max);
+    }
+    let quiet = arguments.quiet();
+    let words = arguments.words();
+    let keyed = |key: &'a [u8], operation| {
+        if key.len() > KEY_BYTES_MAX { failed(Failure::BadFormat, quiet) } else { Request { key, operation, quiet } }
+    };
+    let unkeyed = |operation| Request { key: &[][..], operation, quiet };
+    let request = match (verb, words) {
+        (b"delete", [key] | [key, b"0"]) => keyed(key, Operation::Delete),
+        (b"delete", [_, _, ..]) => failed(Failure::DeleteUsage, quiet),
+        (b"incr" | b"decr", [key, delta, ..]) => match unsigned(delta) {
+            Some(delta) => keyed(key, Operation::Arithmetic { decrement: verb == b"decr", delta }),
+            None => failed(Failure::InvalidDelta, quiet),
+        },
+        (b"touch", [key, time, ..]) => match expiry(time) {
+            Some(expiry) => keyed(key, Operation::Touch { expiry }),
+            None => failed(Failure::InvalidExpiry, quiet),
+        },
+        (b"flush_all", []) => unkeyed(Operation::FlushAll { delay: Expiry::Never }),
+        (b"flush_all", [delay, ..]) => match expiry(delay) {
+            Some(Expiry::Now) => unkeyed(Operation::FlushAll { delay: Expiry::Never }),
+            Some(delay) => unkeyed(Operation::FlushAll { delay }),
+            None => failed(Failure::InvalidExpiry, quiet),
+        },
+        (b"version", _) => unkeyed(Operation::Version),
+        (b"verbosity", [level, ..]) => match unsigned(level) {
+            Some(_) => unkeyed(Operation::Verbosity),
+            None => failed(Failure::BadFormat, quiet),
+        },
+        (b"stats", []) => unkeyed(Operation::Stats(StatsTopic::General)),
+        (b"stats", [b"settings"]) => unkeyed(Operation::Stats(StatsTopic::Settings)),
+        (b"stats", [b"shards"]) => unkeyed(Operation::Stats(StatsTopic::Shards)),
+        (b"stats", [b"reset"]) => unkeyed(Operation::Stats(StatsTopic::Reset)),
+        (b"stats", [b"items" | b"slabs" | b"sizes"]) => unkeyed(Operation::Stats(StatsTopic::Empty)),
+        (b"shutdown", _) => failed(Failure::ShutdownDisabled, quiet),
+        // A browser, or a script that makes one send requests to us: none of what follows may be executed.
+        (_, [.., last]) if last.starts_with(b"HTTP/") => return Parsed::Close,
+        _ => failed(Failure::Unknown, quiet),
+    };
+    Parsed::Request { request, length: line_bytes }
+}
+
+fn failed<'a>(failure: Failure, quiet: bool) -> Request<&'a [u8]> {
+    Request { key: &[], operation: Operation::Invalid(failure), quiet }
+}
+
+#[derive(Clone, Copy)]
+enum Store {
+    When(Condition),
+    To(End),
+}
+
+/// `<verb> <key> <flags> <exptime> <bytes> [<version>] [noreply]\r\n<value>\r\n`
+fn store<'a>(
+    state: &mut State,
+    input: &'a [u8],
+    line_bytes: usize,
+    arguments: &Arguments<'a>,
+    kind: Store,
+    value_bytes_max: usize,
+) -> Parsed<'a> {
+    let quiet = arguments.quiet();
+    let fail = |failure, length| Parsed::Request { request: failed(failure, quiet), length };
+    let is_cas = matches!(kind, Store::When(Condition::Version(_)));
+    let [key, flags, time, bytes, more @ ..] = arguments.words() else { return fail(Failure::Unknown, line_bytes) };
+    let Some(value_bytes) = unsigned(bytes).filter(|&n| n <= ANNOUNCED_BYTES_MAX) else {
+        return fail(Failure::BadFormat, line_bytes);
+    };
+    let version = if is_cas { more.first().map(|v| unsigned(v)) } else { Some(Some(0)) };
+    let Some(version) = version else { return fail(Failure::Unknown, line_bytes) };
+    let flags = unsigned(flags).and_then(|f| u32::try_from(f).ok());
+    let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) = (flags, expiry(time), version, key.len())
+    else {
+        // The value that was announced would be taken for commands.
+        *state = State::Discard(value_bytes + 2);
+        return fail(Failure::BadFormat, line_bytes);
+    };
+    if value_bytes > value_bytes_max as u64 {
+        *state = State::Discard(value_bytes + 2);
+        let operation = Operation::RefuseTooLarge { drop_old: matches!(kind, Store::When(Condition::Always)) };
+        return Parsed::Request { request: Request { key, operation, quiet }, length: line_bytes };
+    }
+    let value_end = line_bytes + value_bytes as usize;
+    let length = value_end + 2;
+    if input.len() < length {
+        return Parsed::Incomplete { needed: length };
+    }
+    if &input[value_end..length] != b"\r\n" {
+        return fail(Failure::BadDataChunk, length);
+    }
+    let value = &input[line_bytes..value_end];
+    let operation = match kind {
+        Store::When(Condition::Version(_)) => {
+            Operation::Store { condition: Condition::Version(version), flags, expiry, value }
+        }
+        Store::When(condition) => Operation::Store { condition, flags, expiry, value },
+        Store::To(end) => Operation::Extend { end, value },
+    };
+    Parsed::Request { request: Request { key, operation, quiet }, length }
+}
+
+/// The words after the verb, at most `TOKENS_MAX` of them.
+struct Arguments<'a> {
+    words: [&'a [u8]; TOKENS_MAX],
+    count: usize,
+}
+
+impl<'a> Arguments<'a> {
+    fn split(line: &'a [u8]) -> Self {
+        let mut arguments = Self { words: [&[]; TOKENS_MAX], count: 0 };
+        let mut from = 0;
+        for end in memchr_iter(b' ', line).chain([line.len()]) {
+            if end > from && arguments.count < TOKENS_MAX {
+                arguments.words[arguments.count] = &line[from..end];
+                arguments.count += 1;
+            }
+            from = end + 1;
+        }
+        arguments
+    }
+
+    fn quiet(&self) -> bool {
+        self.words[..self.count].last() == Some(&NOREPLY)
+    }
+
+    /// The words, without a `noreply` at the end.
+    fn words(&self) -> &[&'a [u8]] {
+        &self.words[..self.count - usize::from(self.quiet())]
+    }
+}
+
+fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
+    line.split_at(memchr(b' ', line).unwrap_or(line.len()))
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// A number of decimal digits that fits in 64 bits.
+fn unsigned(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |n, &b| {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 { None } else { n.checked_mul(10)?.checked_add(u64::from(digit)) }
+    })
+}
+
+fn expiry(word: &[u8]) -> Option<Expiry> {
+    let (negative, digits) = word.strip_prefix(b"-").map_or((false, word), |d| (true, d));
+    let seconds = unsigned(digits)?;
+    Some(match seconds {
+        0 => Expiry::Never,
+        _ if negative => Expiry::Now,
+        _ if seconds <= RELATIVE_SECONDS_MAX as u64 => Expiry::AfterSeconds(seconds as u32),
+        _ => Expiry::AtSeconds(seconds),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Bytes to requests and replies to bytes, per protocol. Pure: no sockets, no clock.
+
+#![forbid(unsafe_code)]
+
+pub mod memcached;

@@ -1,0 +1,420 @@
+//! The io_uring driver of one shard: accept, bytes in, bytes out, doorbell, timer. Nothing above it knows io_uring.
+//!
+//! Operations are queued by the methods below and reach the kernel, all of them, in the one `io_uring_enter` of
+//! [`Reactor::poll`] or [`Reactor::wait`]; what completed comes out of [`Reactor::reap`] as [`Event`]s.
+//!
+//! Rules (`docs` of io_uring, and what broke in the spike):
+//! - A connection has at most one receive armed and one send in flight, each known by its [`Token`]; the token's
+//!   generation tells a late completion from one of the slot's next user.
+//! - A multishot receive or accept can end at any completion, with or without an error; the event says so (`armed`).
+//! - The bytes of a send belong to the reactor until the send completes; they come back in [`Event::Sent`].
+//! - The uring is made and used by one thread (SINGLE_ISSUER); its task work runs only when that thread enters
+//!   (DEFER_TASKRUN).
+
+mod buffers;
+mod probe;
+
+pub use buffers::{Buffer, COUNT_MAX as RECEIVE_BUFFERS_MAX, ReceiveBuffers};
+pub use probe::{StartError, probe};
+
+use crate::sys::Mapping;
+use io_uring::{
+    Builder, CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
+};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Entries of a uring's two queues. Completions that do not fit are kept by the kernel (NODROP), only slower.
+#[derive(Clone, Copy, Debug)]
+pub struct UringSize {
+    /// Submission queue entries.
+    pub sq_entries: u32,
+    /// Completion queue entries.
+    pub cq_entries: u32,
+}
+
+impl UringSize {
+    /// What a shard uses: about 200 KiB of locked memory.
+    pub const SHARD: Self = Self { sq_entries: 1024, cq_entries: 4096 };
+    /// For tests.
+    #[cfg(test)]
+    const SMALL: Self = Self { sq_entries: 8, cq_entries: 16 };
+}
+
+fn uring_builder(size: UringSize) -> Builder {
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
+    builder.setup_cqsize(size.cq_entries);
+    builder
+}
+
+/// Names one use of a connection slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Index of the connection, below [`Token::SLOTS_MAX`].
+    pub slot: u32,
+    /// How often the slot was used before.
+    pub generation: u32,
+}
+
+impl Token {
+    /// Connections that one reactor can tell apart.
+    pub const SLOTS_MAX: u32 = 1 << 28;
+}
+
+/// A negative result of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The receive buffers ran out; the receive must be armed again.
+    pub const NO_BUFFERS: Self = Self(libc::ENOBUFS);
+    /// The operation was cancelled.
+    pub const CANCELLED: Self = Self(libc::ECANCELED);
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+/// What happened since the last [`Reactor::reap`].
+#[derive(Debug)]
+pub enum Event {
+    /// A client connected.
+    Accepted {
+        /// Index of the listener, as given to [`Reactor::accept`].
+        listener: u32,
+        /// The new socket.
+        socket: OwnedFd,
+        /// The accept goes on; otherwise it must be armed again.
+        armed: bool,
+    },
+    /// Accepting stopped.
+    AcceptFailed {
+        /// Index of the listener.
+        listener: u32,
+        /// Why.
+        errno: Errno,
+    },
+    /// Bytes came in.
+    Received {
+        /// The connection.
+        token: Token,
+        /// Where they are.
+        buffer: Buffer,
+        /// The receive goes on; otherwise it must be armed again.
+        armed: bool,
+    },
+    /// Receiving stopped: the peer closed its direction (no errno), or an error or a cancel.
+    ReceiveEnded {
+        /// The connection.
+        token: Token,
+        /// Why, if not because the peer closed.
+        errno: Option<Errno>,
+    },
+    /// A send completed, perhaps in part.
+    Sent {
+        /// The connection.
+        token: Token,
+        /// The buffer that was given to [`Reactor::send`].
+        bytes: Vec<u8>,
+        /// How many bytes went out.
+        result: Result<usize, Errno>,
+    },
+    /// The timer of [`Reactor::start_timer`] ticked.
+    Tick,
+    /// The eventfd of [`Reactor::listen_for_wakes`] was signalled, or a sibling rang.
+    Woken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Accept = 0,
+    Receive = 1,
+    Send = 2,
+    Timer = 3,
+    Wake = 4,
+    Doorbell = 5,
+    Ignored = 6,
+}
+
+impl Kind {
+    const ALL: [Self; 7] =
+        [Self::Accept, Self::Receive, Self::Send, Self::Timer, Self::Wake, Self::Doorbell, Self::Ignored];
+}
+
+/// user_data: generation (32 bits), slot (28), kind (4).
+fn user_data(kind: Kind, token: Token) -> u64 {
+    debug_assert!(token.slot < Token::SLOTS_MAX);
+    u64::from(token.generation) << 32 | u64::from(token.slot) << 4 | kind as u64
+}
+
+const NOBODY: Token = Token { slot: 0, generation: 0 };
+
+struct Queues {
+    submitter: Submitter<'static>,
+    sq: SubmissionQueue<'static>,
+    cq: CompletionQueue<'static>,
+}
+
+/// One shard's io_uring. Made on the shard's thread and never leaves it.
+pub struct Reactor {
+    queues: ManuallyDrop<Queues>,
+    /// What the queues borrow; freed after them, in `drop`.
+    uring: NonNull<IoUring>,
+    /// Bytes of the send in flight of each connection slot. They must not move or change until the send completes.
+    sending: Vec<Option<Vec<u8>>>,
+    /// Where the kernel reads the timer's period and writes the eventfd's counter.
+    timer_period: Box<types::Timespec>,
+    wake_counter: Box<u64>,
+    wake_fd: Option<RawFd>,
+    /// Where the kernel receives to.
+    receive_memory: Option<Rc<Mapping<u8>>>,
+}
+
+impl Reactor {
+    /// Makes the uring and its receive buffers: `buffer_count` (a power of two) of `buffer_bytes` each. `shards` is how
+    /// many reactors the process makes, for the error message.
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing is left behind.
+    pub fn new(
+        size: UringSize,
+        buffer_count: u16,
+        buffer_bytes: usize,
+        shards: usize,
+    ) -> Result<(Self, ReceiveBuffers), StartError> {
+        let uring = uring_builder(size).build(size.sq_entries).map_err(|e| StartError::of_setup(e, shards))?;
+        let uring = NonNull::from(Box::leak(Box::new(uring)));
+        // SAFETY: the box was leaked, so the uring stays where it is until `drop` takes it back, after the queues are gone.
+        // Only the queues use it until then.
+        let (mut submitter, sq, cq) = unsafe { (*uring.as_ptr()).split() };
+        // Saves a file lookup per enter. An old kernel refuses, and the plain descriptor works as well.
+        let _ = submitter.register_ring_fd();
+        let mut reactor = Self {
+            queues: ManuallyDrop::new(Queues { submitter, sq, cq }),
+            uring,
+            sending: Vec::new(),
+            timer_period: Box::new(types::Timespec::new()),
+            wake_counter: Box::new(0),
+            wake_fd: None,
+            receive_memory: None,
+        };
+        let buffers = ReceiveBuffers::register(&reactor.queues.submitter, buffer_count, buffer_bytes);
+        let buffers = buffers.map_err(|error| StartError::Call { call: "IORING_REGISTER_PBUF_RING", error })?;
+        reactor.receive_memory = Some(buffers.memory());
+        Ok((reactor, buffers))
+    }
+
+    /// What siblings ring: see [`Reactor::ring`].
+    pub fn doorbell(&self) -> RawFd {
+        // SAFETY: the uring lives as long as the reactor, and asking for its descriptor changes nothing.
+        unsafe { self.uring.as_ref() }.as_raw_fd()
+    }
+
+    /// Accepts connections of a listener until [`Event::Accepted`] says that it is no longer armed.
+    pub fn accept(&mut self, listener: u32, socket: BorrowedFd) {
+        let accept = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
+        let token = Token { slot: listener, generation: 0 };
+        self.push(accept.build().user_data(user_data(Kind::Accept, token)));
+    }
+
+    /// Stops accepting on a listener.
+    pub fn cancel_accept(&mut self, listener: u32) {
+        self.cancel(Kind::Accept, Token { slot: listener, generation: 0 });
+    }
+
+    /// Receives from a connection until an event says that it is no longer armed.
+    pub fn receive(&mut self, token: Token, socket: BorrowedFd) {
+        let receive = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::GROUP);
+        self.push(receive.build().user_data(user_data(Kind::Receive, token)));
+    }
+
+    /// Ends a receive; its last event follows.
+    pub fn cancel_receive(&mut self, token: Token) {
+        self.cancel(Kind::Receive, token);
+    }
+
+    /// Sends `bytes[from..]`. At most one send per connection may be in flight.
+    pub fn send(&mut self, token: Token, socket: BorrowedFd, bytes: Vec<u8>, from: usize) {
+        let slot = token.slot as usize;
+        if self.sending.len() <= slot {
+            self.sending.resize_with(slot + 1, || None);
+        }
+        let rest = &bytes[from..];
+        let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let send = opcode::Send::new(types::Fd(socket.as_raw_fd()), rest.as_ptr(), length).flags(libc::MSG_NOSIGNAL);
+        let before = self.sending[slot].replace(bytes);
+        assert!(before.is_none(), "two sends in flight on one connection");
+        self.push(send.build().user_data(user_data(Kind::Send, token)));
+    }
+
+    /// Starts to tick: [`Event::Tick`] once per period.
+    pub fn start_timer(&mut self, period: Duration) {
+        *self.timer_period = types::Timespec::from(period);
+        self.arm_timer();
+    }
+
+    /// Lets other threads wake this one through an eventfd, which must stay open as long as the reactor.
+    pub fn listen_for_wakes(&mut self, eventfd: RawFd) {
+        self.wake_fd = Some(eventfd);
+        self.arm_wake();
+    }
+
+    /// Rings a sibling's doorbell, so that it returns from [`Reactor::wait`].
+    pub fn ring(&mut self, doorbell: RawFd) {
+        let there = user_data(Kind::Doorbell, NOBODY);
+        let message = opcode::MsgRingData::new(types::Fd(doorbell), 0, there, None).build();
+        let here = user_data(Kind::Ignored, NOBODY);
+        self.push(message.flags(squeue::Flags::SKIP_SUCCESS).user_data(here));
+    }
+
+    /// Submits what is queued and runs what the kernel has deferred, without waiting. No system call if there is nothing
+    /// of either.
+    pub fn poll(&mut self) {
+        self.queues.sq.sync();
+        let idle = self.queues.sq.is_empty() && !self.queues.sq.taskrun() && !self.queues.sq.cq_overflow();
+        if !idle {
+            self.enter(0);
+        }
+    }
+
+    /// Submits what is queued and waits until something completed.
+    pub fn wait(&mut self) {
+        self.queues.sq.sync();
+        self.queues.cq.sync();
+        let want = u32::from(self.queues.cq.is_empty());
+        self.enter(want);
+    }
+
+    /// True when [`Reactor::poll`] would bring events, or some are there already: for spinning before [`Reactor::wait`].
+    pub fn has_events(&mut self) -> bool {
+        self.queues.cq.sync();
+        !self.queues.cq.is_empty() || self.queues.sq.taskrun()
+    }
+
+    /// Moves what completed into `events`.
+    pub fn reap(&mut self, events: &mut Vec<Event>) {
+        self.queues.cq.sync();
+        let mut timer_ended = false;
+        let mut wake_ended = false;
+        for completion in &mut self.queues.cq {
+            let data = completion.user_data();
+            let token = Token { slot: (data as u32) >> 4, generation: (data >> 32) as u32 };
+            match Kind::ALL[(data & 15) as usize] {
+                Kind::Receive => events.push(received(token, &completion)),
+                Kind::Send => {
+                    let bytes = self.sending[token.slot as usize].take().expect("a send in flight has its bytes here");
+                    events.push(Event::Sent { token, bytes, result: outcome(completion.result()).map(|n| n as usize) });
+                }
+                Kind::Accept => events.push(accepted(token.slot, &completion)),
+                Kind::Timer => {
+                    timer_ended = completion.result() == -libc::ETIME;
+                    events.push(Event::Tick);
+                }
+                Kind::Wake => {
+                    wake_ended = true;
+                    events.push(Event::Woken);
+                }
+                Kind::Doorbell => events.push(Event::Woken),
+                Kind::Ignored => {}
+            }
+        }
+        if timer_ended {
+            self.arm_timer();
+        }
+        if wake_ended {
+            self.arm_wake();
+        }
+    }
+
+    fn arm_timer(&mut self) {
+        let timer = opcode::Timeout::new(&raw const *self.timer_period);
+        self.push(timer.build().user_data(user_data(Kind::Timer, NOBODY)));
+    }
+
+    fn arm_wake(&mut self) {
+        if let Some(fd) = self.wake_fd {
+            let counter = (&raw mut *self.wake_counter).cast();
+            let read = opcode::Read::new(types::Fd(fd), counter, size_of::<u64>() as u32);
+            self.push(read.build().user_data(user_data(Kind::Wake, NOBODY)));
+        }
+    }
+
+    fn cancel(&mut self, kind: Kind, token: Token) {
+        let cancel = opcode::AsyncCancel::new(user_data(kind, token)).build();
+        let here = user_data(Kind::Ignored, NOBODY);
+        self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(here));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: what the operations point to stays valid until they complete: sends own their bytes (`sending`), the
+        // timer and the eventfd read point into boxes of the reactor, receives use `receive_memory`, and `drop`
+        // cancels what is left before any of these goes away.
+        while unsafe { self.queues.sq.push(&entry) }.is_err() {
+            self.queues.sq.sync();
+            self.enter(0);
+        }
+    }
+
+    fn enter(&mut self, want: u32) {
+        let submit = self.queues.sq.len() as u32;
+        // SAFETY: no argument block is passed; the flags ask for completions to be run, which is always allowed.
+        let entered =
+            unsafe { self.queues.submitter.enter::<libc::sigset_t>(submit, want, EnterFlags::GETEVENTS.bits(), None) };
+        self.queues.sq.sync();
+        if let Err(error) = entered {
+            // EINTR: a signal; EAGAIN, EBUSY: the kernel is short of memory or of room for completions for the moment. In
+            // each case nothing is lost and the next turn enters again.
+            let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ETIME];
+            assert!(passing.iter().any(|&e| error.raw_os_error() == Some(e)), "io_uring_enter: {error}");
+        }
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        // What is still in flight reads and writes memory of ours: it must end first.
+        let _ = self.queues.submitter.register_sync_cancel(None, types::CancelBuilder::any());
+        // SAFETY: the queues are not used again.
+        unsafe { ManuallyDrop::drop(&mut self.queues) };
+        // SAFETY: the box was leaked in `new`, and the queues that borrowed it are gone.
+        drop(unsafe { Box::from_raw(self.uring.as_ptr()) });
+    }
+}
+
+fn outcome(result: i32) -> Result<u32, Errno> {
+    u32::try_from(result).map_err(|_| Errno(-result))
+}
+
+fn received(token: Token, completion: &cqueue::Entry) -> Event {
+    let flags = completion.flags();
+    match (outcome(completion.result()), cqueue::buffer_select(flags)) {
+        (Ok(length), Some(id)) if length > 0 => {
+            Event::Received { token, buffer: Buffer::new(id, length), armed: cqueue::more(flags) }
+        }
+        (Ok(_), _) => Event::ReceiveEnded { token, errno: None },
+        (Err(errno), _) => Event::ReceiveEnded { token, errno: Some(errno) },
+    }
+}
+
+fn accepted(listener: u32, completion: &cqueue::Entry) -> Event {
+    match outcome(completion.result()) {
+        Ok(fd) => {
+            // SAFETY: the kernel just made this descriptor for us; nothing else owns it.
+            let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+            Event::Accepted { listener, socket, armed: cqueue::more(completion.flags()) }
+        }
+        Err(errno) => Event::AcceptFailed { listener, errno },
+    }
+}
+
+#[cfg(test)]
+mod tests;

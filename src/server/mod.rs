@@ -1,0 +1,236 @@
+//! One node: start its shards, tell what went wrong if they cannot start, and stop them.
+
+#![forbid(unsafe_code)]
+
+use crate::config::{Config, Port};
+use crate::engine::{Engine, EngineConfig};
+use crate::mesh::{MeshEnd, mesh};
+use crate::reactor::{Reactor, ReceiveBuffers, StartError, UringSize, probe};
+use crate::shard::{Message, Node, Shard};
+use crate::sys;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// Files that a node has open besides its connections: listeners, urings, eventfds, standard streams, and room.
+const FILES_RESERVED: u64 = 64;
+/// The same for each shard.
+const FILES_PER_SHARD: u64 = 8;
+
+/// Why a node cannot start: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// io_uring.
+    #[error("{0}")]
+    Uring(#[from] StartError),
+    /// An address or port.
+    #[error("--{flag}: cannot listen on {address}: {}", listen_cause(error))]
+    Listen {
+        /// The flag that asked for the port.
+        flag: &'static str,
+        /// What could not be bound.
+        address: SocketAddr,
+        /// What bind(2) said.
+        error: io::Error,
+    },
+    /// A core.
+    #[error("--cores: shard {shard} cannot be pinned to core {core}: the kernel refuses it")]
+    Pin {
+        /// The shard.
+        shard: usize,
+        /// The core.
+        core: usize,
+    },
+    /// Memory.
+    #[error("--memory: shard {shard} cannot reserve {mebibytes} MiB: {error}")]
+    Memory {
+        /// The shard.
+        shard: usize,
+        /// How much.
+        mebibytes: u64,
+        /// What mmap(2) said.
+        error: io::Error,
+    },
+    /// Open files.
+    #[error(
+        "--max-connections {connections} needs {needed} open files, but only {allowed} are allowed; \
+        raise the limit with `ulimit -n` or systemd's LimitNOFILE="
+    )]
+    Files {
+        /// The setting.
+        connections: u32,
+        /// Files for it.
+        needed: u64,
+        /// The limit.
+        allowed: u64,
+    },
+    /// Anything else that the system refused.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+fn listen_cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is taken; stop who has it, or choose another port".into(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
+        io::ErrorKind::PermissionDenied => "not permitted; ports below 1024 need CAP_NET_BIND_SERVICE".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// A node that runs.
+pub struct Server {
+    node: Arc<Node>,
+    addresses: Vec<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a node. When it returns, the node accepts connections.
+    ///
+    /// # Errors
+    /// The first thing that does not work; nothing is left running.
+    pub fn start(config: Config) -> Result<Self, ServeError> {
+        let shards = config.shard_cores.len();
+        probe(UringSize::SHARD, shards)?;
+        ensure_files(&config)?;
+        let (addresses, listeners) = open_listeners(&config)?;
+        let port = addresses.first().map_or(0, |a| if config.port == Port::Off { 0 } else { a.port() });
+        let node = Node::new(config, port).map_err(|e| ServeError::System("eventfd", e))?;
+        let node = Arc::new(node);
+
+        let (ready, started) = mpsc::channel();
+        let mut threads = Vec::new();
+        let mut starters = Vec::new();
+        for ((shard, mesh), listeners) in mesh(shards).into_iter().enumerate().zip(listeners) {
+            let (start, wait) = mpsc::channel();
+            let (node, ready) = (Arc::clone(&node), ready.clone());
+            let body = move || run_shard(shard, node, mesh, listeners, &ready, &wait);
+            let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(body);
+            threads.push(thread.map_err(|e| ServeError::System("cannot start a thread", e))?);
+            starters.push(start);
+        }
+        drop(ready);
+
+        // Every shard has its uring before any runs, so that each can ring every other. Without a word to start, because
+        // one of them failed, they end.
+        let mut doorbells = vec![0; shards];
+        for _ in 0..shards {
+            let (shard, doorbell) = started.recv().expect("every shard reports")?;
+            doorbells[shard] = doorbell;
+        }
+        node.set_doorbells(doorbells);
+        for start in starters {
+            start.send(()).map_err(|_| ServeError::System("a shard ended early", io::ErrorKind::Other.into()))?;
+        }
+        Ok(Self { node, addresses, threads })
+    }
+
+    /// Where the node listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the shards share: statistics and the stop.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Stops: accepts nothing more, answers what was received, and returns when the shards have ended (a few seconds at
+    /// most).
+    pub fn stop(self) {
+        self.node.stop();
+        for thread in self.threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+type Started = Result<(usize, RawFd), ServeError>;
+
+fn run_shard(
+    shard: usize,
+    node: Arc<Node>,
+    mesh: MeshEnd<Message>,
+    listeners: Vec<(TcpListener, bool)>,
+    ready: &mpsc::Sender<Started>,
+    start: &mpsc::Receiver<()>,
+) {
+    // Memory is first touched here, by the thread that is pinned where it will be used.
+    match prepare(shard, &node) {
+        Err(error) => _ = ready.send(Err(error)),
+        Ok((engine, reactor, buffers)) => {
+            let _ = ready.send(Ok((shard, reactor.doorbell())));
+            if start.recv().is_ok() {
+                Shard::new(shard, node, engine, reactor, mesh, listeners).run(buffers);
+            }
+        }
+    }
+}
+
+fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers), ServeError> {
+    let config = &node.config;
+    let core = config.shard_cores[shard];
+    if !sys::pin_to_core(core) {
+        return Err(ServeError::Pin { shard, core });
+    }
+    let memory_bytes = config.shard_memory_bytes();
+    let limits = EngineConfig { memory_bytes, value_bytes_max: config.max_item_bytes };
+    let engine = Engine::new(limits, node.hasher.clone(), node.clock.now());
+    let engine = engine.map_err(|error| ServeError::Memory { shard, mebibytes: memory_bytes >> 20, error })?;
+    let (buffers, bytes) = (config.receive_buffers, config.receive_buffer_bytes);
+    let (reactor, buffers) = Reactor::new(UringSize::SHARD, buffers, bytes, node.shards())?;
+    Ok((engine, reactor, buffers))
+}
+
+fn ensure_files(config: &Config) -> Result<(), ServeError> {
+    let shards = config.shard_cores.len() as u64;
+    let needed = u64::from(config.max_connections) + FILES_RESERVED + FILES_PER_SHARD * shards;
+    let limit = sys::raise_file_limit(needed).map_err(|e| ServeError::System("getrlimit", e))?;
+    if limit.now < needed {
+        return Err(ServeError::Files { connections: config.max_connections, needed, allowed: limit.now });
+    }
+    Ok(())
+}
+
+/// Listeners of one shard, with whether their connections stay with it.
+type ShardListeners = Vec<(TcpListener, bool)>;
+
+/// The addresses, and the listeners of each shard.
+fn open_listeners(config: &Config) -> Result<(Vec<SocketAddr>, Vec<ShardListeners>), ServeError> {
+    let shards = config.shard_cores.len();
+    let mut addresses = Vec::new();
+    let mut listeners: Vec<ShardListeners> = (0..shards).map(|_| Vec::new()).collect();
+    let mut port = match config.port {
+        Port::Off => None,
+        Port::Auto => Some(0),
+        Port::Fixed(port) => Some(port),
+    };
+    for &ip in &config.listen {
+        if let Some(wanted) = port {
+            let address = SocketAddr::new(ip, wanted);
+            let opened = sys::listen(address, shards);
+            let (bound, sockets) = opened.map_err(|error| ServeError::Listen { flag: "port", address, error })?;
+            // The kernel chooses once; the other addresses get the same port.
+            port = Some(bound.port());
+            addresses.push(bound);
+            for (shard, socket) in sockets.into_iter().enumerate() {
+                listeners[shard].push((socket, false));
+            }
+        }
+        for (shard, listeners) in listeners.iter_mut().enumerate().filter(|_| config.shard_ports != 0) {
+            let address = SocketAddr::new(ip, config.shard_ports + shard as u16);
+            let opened = sys::listen(address, 1);
+            let (bound, sockets) =
+                opened.map_err(|error| ServeError::Listen { flag: "shard-ports", address, error })?;
+            addresses.push(bound);
+            listeners.extend(sockets.into_iter().map(|socket| (socket, true)));
+        }
+    }
+    Ok((addresses, listeners))
+}

@@ -1,0 +1,126 @@
+//! New connections, and connections that move: each goes to the shard that has the fewest.
+
+use super::Shard;
+use super::connection::Connection;
+use super::spread::Placed;
+use crate::metrics::Counter;
+use crate::reactor::Errno;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What a client hears whose connection is one too many (memcached's words).
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// A listening socket of this shard.
+pub(super) struct Listener {
+    socket: TcpListener,
+    /// Connections stay on this shard.
+    pinned: bool,
+    armed: bool,
+}
+
+impl Shard {
+    pub(super) fn start_listening(&mut self, listeners: Vec<(TcpListener, bool)>) {
+        for (index, (socket, pinned)) in listeners.into_iter().enumerate() {
+            self.reactor.accept(index as u32, socket.as_fd());
+            self.listeners.push(Listener { socket, pinned, armed: true });
+        }
+    }
+
+    /// Closes the listening sockets: what is not accepted yet is refused.
+    pub(super) fn stop_listening(&mut self) {
+        for index in 0..self.listeners.len() {
+            self.reactor.cancel_accept(index as u32);
+        }
+        self.listeners.clear();
+    }
+
+    pub(super) fn accepted(&mut self, listener: u32, socket: OwnedFd, armed: bool) {
+        let Some(Listener { pinned, .. }) = self.listeners.get_mut(listener as usize).map(|l| {
+            l.armed = armed;
+            &*l
+        }) else {
+            return;
+        };
+        let pinned = *pinned;
+        if !armed {
+            self.retry_accepts();
+        }
+        match self.node.spread.place(self.id, pinned) {
+            Placed::Here => {
+                self.counters.add(Counter::TotalConnections);
+                self.open(socket, pinned);
+            }
+            Placed::There(shard) => {
+                self.counters.add(Counter::TotalConnections);
+                self.routes[shard].filling.moving.push(socket);
+            }
+            Placed::Nowhere => {
+                self.counters.add(Counter::RejectedConnections);
+                // The socket is new, so its buffer takes these few bytes; if it does not, the client is gone.
+                let _ = TcpStream::from(socket).write(TOO_MANY);
+            }
+        }
+    }
+
+    /// Accepting failed: usually there are too many open files. It is tried again when a connection closes, or at the
+    /// next tick.
+    pub(super) fn accept_failed(&mut self, listener: u32, errno: Errno) {
+        if let Some(listener) = self.listeners.get_mut(listener as usize) {
+            listener.armed = false;
+            self.counters.add(Counter::FailedAccepts);
+            tracing::warn!(shard = self.id, error = %errno, "cannot accept a connection");
+        }
+    }
+
+    pub(super) fn retry_accepts(&mut self) {
+        for (index, listener) in self.listeners.iter_mut().enumerate().filter(|(_, l)| !l.armed) {
+            listener.armed = true;
+            self.reactor.accept(index as u32, listener.socket.as_fd());
+        }
+    }
+
+    /// Starts to serve a connection.
+    pub(super) fn open(&mut self, socket: OwnedFd, pinned: bool) {
+        let token = self.connections.insert(socket, pinned, self.instant);
+        if self.stopping.is_some_and(|s| s.closing) {
+            self.close_all();
+        }
+        self.touch(token.slot);
+    }
+
+    /// Sends idle connections away, if this shard has more than its part.
+    pub(super) fn balance(&mut self) {
+        for slot in 0..self.connections.slots() {
+            let is_free = |c: &Connection| !c.pinned && c.leaving.is_none() && c.is_idle() && !c.ended && c.receiving;
+            if !self.connections.at(slot).is_some_and(|c| is_free(c)) {
+                continue;
+            }
+            let Some(to) = self.node.spread.lighter(self.id) else { return };
+            if let Some(connection) = self.connections.at(slot) {
+                connection.leaving = Some(to);
+            }
+            self.stop_receiving(slot);
+        }
+    }
+
+    /// Hands a leaving connection over as soon as nothing of it is under way here.
+    pub(super) fn hand_over(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let Some(to) = connection.leaving else { return };
+        if connection.receiving || !connection.is_answered() {
+            return;
+        }
+        if connection.is_idle() && !connection.ended {
+            let socket = self.connections.remove(slot).into_socket();
+            self.counters.add(Counter::MovedConnections);
+            self.routes[to].filling.moving.push(socket);
+            return;
+        }
+        // A command is half here: it stays.
+        connection.leaving = None;
+        self.node.spread.moved(to, self.id);
+        self.touch(slot);
+    }
+}

@@ -1,0 +1,288 @@
+//! One core's worth of Pinion: the loop that ties engine, connections, mesh and reactor together.
+//!
+//! A turn: drain the mesh, reap completions, parse and execute what arrived in batches, resume who had to wait, then
+//! settle every connection that was touched (one send each), hand the batches to the siblings, and enter the kernel once.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `connection/` | one client: its socket's state, its output, the order of its replies |
+//! | `read.rs` | bytes received → pending requests |
+//! | `perform.rs` | pending requests → executed here, or sent to the owner |
+//! | `route.rs`, `batch.rs` | the mesh from this shard's side |
+//! | `settle.rs` | what a touched connection does next: send, receive, wait, move, close |
+//! | `accept.rs`, `spread.rs` | new connections, and spreading them evenly |
+//! | `staging.rs` | memory for large values that are still arriving |
+//! | `slots.rs` | key → slot → shard |
+//! | `node.rs`, `stats.rs` | what shards share, and its statistics |
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod batch;
+mod connection;
+mod node;
+mod perform;
+mod read;
+mod route;
+mod settle;
+mod slots;
+mod spread;
+mod staging;
+mod stats;
+
+pub use batch::Message;
+pub use node::{Clock, Node};
+pub use slots::{SLOTS, SlotMap, slot_of};
+
+use crate::command::UnixMs;
+use crate::engine::Engine;
+use crate::mesh::MeshEnd;
+use crate::metrics::{Counter, Counters};
+use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
+use accept::Listener;
+use connection::{Connections, OutputPool};
+use perform::{Pending, recycle};
+use route::Route;
+use staging::Staging;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often housekeeping runs: balance, stalled clients, failed accepts.
+const TICK: Duration = Duration::from_secs(1);
+
+/// While stopping, how long clients have to take their replies.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// While stopping, how long clients have to hang up once they have their replies.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// One shard. It lives on its own thread.
+pub struct Shard {
+    id: usize,
+    node: Arc<Node>,
+    engine: Engine,
+    reactor: Reactor,
+    mesh: MeshEnd<Message>,
+    /// One per shard; this shard's own is never used.
+    routes: Vec<Route>,
+    listeners: Vec<Listener>,
+    connections: Connections,
+    outputs: OutputPool,
+    staging: Staging,
+    /// Slots of connections that something happened to in this turn, each once.
+    touched: Vec<u32>,
+    /// Slots of connections that may be able to go on.
+    resumable: Vec<u32>,
+    /// Connections that wait for room in a batch to a sibling.
+    mesh_waiters: Vec<Token>,
+    counters: Counters,
+    /// Time of this turn.
+    now: UnixMs,
+    instant: Instant,
+    stopping: Option<Stopping>,
+    /// Where pending requests are kept between turns, empty: their storage is used again.
+    pending: Vec<Pending<'static>>,
+    /// The same for input that was kept, which is read while the other list may be in use.
+    pending_partial: Vec<Pending<'static>>,
+}
+
+/// The stages of a stop.
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    since: Instant,
+    /// What had been received before is parsed; connections close as they are done.
+    closing: bool,
+    /// This shard has no connections left, and the siblings know.
+    drained: bool,
+}
+
+impl Shard {
+    /// Puts a shard together. `listeners` are served with the flag that says whether their connections stay here.
+    pub fn new(
+        id: usize,
+        node: Arc<Node>,
+        engine: Engine,
+        mut reactor: Reactor,
+        mesh: MeshEnd<Message>,
+        listeners: Vec<(TcpListener, bool)>,
+    ) -> Self {
+        reactor.start_timer(TICK);
+        reactor.listen_for_wakes(node.wake_fd(id));
+        let routes = (0..mesh.shards()).map(|to| Route::new(id, to)).collect();
+        let staging = Staging::new(node.config.max_item_bytes as usize);
+        let now = node.clock.now();
+        let mut shard = Self {
+            id,
+            engine,
+            reactor,
+            mesh,
+            routes,
+            listeners: Vec::new(),
+            connections: Connections::new(),
+            outputs: OutputPool::new(),
+            staging,
+            touched: Vec::new(),
+            resumable: Vec::new(),
+            mesh_waiters: Vec::new(),
+            counters: Counters::new(),
+            now,
+            instant: Instant::now(),
+            stopping: None,
+            pending: Vec::new(),
+            pending_partial: Vec::new(),
+            node,
+        };
+        shard.start_listening(listeners);
+        shard
+    }
+
+    /// Runs until the node stops and every client has been answered, or has had the time for it.
+    pub fn run(mut self, mut buffers: ReceiveBuffers) {
+        let mut events = Vec::new();
+        let mut used = Vec::new();
+        while !self.finished() {
+            self.turn(&mut events, &mut used, &mut buffers);
+            self.enter();
+        }
+    }
+
+    /// One turn, up to the system call.
+    fn turn(&mut self, events: &mut Vec<Event>, used: &mut Vec<Buffer>, buffers: &mut ReceiveBuffers) {
+        self.instant = Instant::now();
+        self.now = self.node.clock.at(self.instant);
+        self.engine.advance(self.now);
+        self.drain_mesh();
+        self.reactor.reap(events);
+        self.process(events, used, buffers);
+        self.check_stop();
+        self.resume();
+        self.settle_touched();
+        self.send_batches();
+        self.publish();
+        buffers.give_back(used.drain(..));
+    }
+
+    fn process(&mut self, events: &mut Vec<Event>, used: &mut Vec<Buffer>, buffers: &ReceiveBuffers) {
+        let mut pending = recycle(std::mem::take(&mut self.pending));
+        for event in events.drain(..) {
+            match event {
+                Event::Received { token, buffer, armed } => {
+                    self.received(token, buffers.bytes(&buffer), armed, &mut pending);
+                    used.push(buffer);
+                }
+                Event::Sent { token, bytes, result } => self.sent(token, bytes, result),
+                Event::ReceiveEnded { token, errno } => {
+                    self.perform(&mut pending);
+                    self.receive_ended(token, errno);
+                }
+                Event::Accepted { listener, socket, armed } => self.accepted(listener, socket, armed),
+                Event::AcceptFailed { listener, errno } => self.accept_failed(listener, errno),
+                Event::Tick => self.tick(),
+                Event::Woken => {}
+            }
+        }
+        self.perform(&mut pending);
+        self.pending = recycle(pending);
+    }
+
+    /// Housekeeping, once per `TICK`.
+    fn tick(&mut self) {
+        self.retry_accepts();
+        if self.stopping.is_none() {
+            self.balance();
+        }
+        self.drop_stalled();
+    }
+
+    /// Lets connections go on that had to wait, if they can.
+    fn resume(&mut self) {
+        while let Some(slot) = self.resumable.pop() {
+            self.try_resume(slot);
+        }
+    }
+
+    /// Copies this turn's counters to where everyone can read them. Before any reply of the turn goes out, so that a
+    /// client that has its reply sees it counted.
+    fn publish(&mut self) {
+        let engine = self.engine.stats();
+        let counters = &mut self.counters;
+        counters.set(Counter::CurrConnections, self.connections.len() as u64);
+        counters.set(Counter::CurrItems, engine.items);
+        counters.set(Counter::TotalItems, engine.items_written);
+        counters.set(Counter::Bytes, engine.item_bytes);
+        counters.set(Counter::UserBytes, engine.user_bytes);
+        counters.set(Counter::Evictions, engine.evictions);
+        counters.set(Counter::Reclaimed, engine.expired);
+        counters.set(Counter::MovedBytes, engine.moved_bytes);
+        counters.add(Counter::Turns);
+        self.node.published(self.id).publish(counters);
+    }
+
+    /// Submits what the turn queued, and waits for more to do: spinning first, where that is configured.
+    fn enter(&mut self) {
+        if self.mesh.has_messages() || self.stopping.is_some_and(|s| !s.closing) {
+            self.reactor.poll();
+            return;
+        }
+        if !self.node.config.spin.is_zero() {
+            self.reactor.poll();
+            let until = self.instant + self.node.config.spin;
+            while !self.reactor.has_events() {
+                if self.mesh.has_messages() {
+                    return;
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        if self.mesh.fall_asleep() {
+            self.reactor.wait();
+            self.mesh.wake_up();
+        } else {
+            self.reactor.poll();
+        }
+    }
+
+    /// Follows the node's stop: accept nothing more, answer what was received, close.
+    fn check_stop(&mut self) {
+        if !self.node.is_stopping() {
+            return;
+        }
+        let Some(stopping) = &mut self.stopping else {
+            self.stop_listening();
+            // One more turn, without waiting, parses what the kernel has received by now.
+            self.stopping = Some(Stopping { since: self.instant, closing: false, drained: false });
+            return;
+        };
+        if !stopping.closing {
+            stopping.closing = true;
+            self.close_all();
+        }
+        let waited = self.instant - self.stopping.map_or(self.instant, |s| s.since);
+        if waited > LINGER {
+            self.hang_up(waited > DRAIN);
+        }
+    }
+
+    /// True when this shard, and every other, has nothing left to answer.
+    fn finished(&mut self) -> bool {
+        let Some(stopping) = &mut self.stopping else { return false };
+        if stopping.closing && self.connections.is_empty() && !stopping.drained {
+            stopping.drained = true;
+            self.node.shard_drained();
+        }
+        stopping.drained && (self.node.all_drained() || stopping.since.elapsed() > DRAIN + TICK)
+    }
+
+    fn touch(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.at(slot)
+            && !connection.touched
+        {
+            connection.touched = true;
+            self.touched.push(slot);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the shards of a node share. Nothing here is touched to answer a request.
+
+use super::slots::SlotMap;
+use super::spread::Spread;
+use crate::command::UnixMs;
+use crate::config::Config;
+use crate::engine::KeyHasher;
+use crate::metrics::{Counter, Published};
+use crate::sys::EventFd;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The time: the wall clock's at the start, from then on counted by the monotonic clock, so that a step of the wall clock
+/// neither expires nor revives anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+    started_unix_ms: UnixMs,
+}
+
+impl Clock {
+    /// A clock that agrees with the wall clock now.
+    pub fn new() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), started_unix_ms: since_epoch.as_millis() as UnixMs }
+    }
+
+    /// The time.
+    pub fn now(&self) -> UnixMs {
+        self.at(Instant::now())
+    }
+
+    /// The time at an instant.
+    pub fn at(&self, instant: Instant) -> UnixMs {
+        self.started_unix_ms + instant.saturating_duration_since(self.started).as_millis() as UnixMs
+    }
+
+    /// Seconds since the start.
+    pub fn uptime_seconds(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The shards' common ground.
+pub struct Node {
+    /// The settings.
+    pub config: Config,
+    /// The time.
+    pub clock: Clock,
+    /// One seed for the whole process.
+    pub hasher: KeyHasher,
+    /// Which shard owns a key.
+    pub slots: SlotMap,
+    /// Ports as bound.
+    pub port: u16,
+    pub(super) spread: Spread,
+    published: Vec<Published>,
+    /// What `stats reset` subtracts.
+    baseline: Mutex<Vec<u64>>,
+    wakes: Vec<EventFd>,
+    doorbells: OnceLock<Vec<RawFd>>,
+    stopping: AtomicBool,
+    drained: AtomicUsize,
+}
+
+impl Node {
+    /// The node of a configuration, before its shards run.
+    ///
+    /// # Errors
+    /// When no more files may be opened.
+    pub fn new(config: Config, port: u16) -> io::Result<Self> {
+        let shards = config.shard_cores.len();
+        Ok(Self {
+            clock: Clock::new(),
+            hasher: KeyHasher::new(),
+            slots: SlotMap::new(shards),
+            port,
+            spread: Spread::new(shards, config.max_connections),
+            published: (0..shards).map(|_| Published::new()).collect(),
+            baseline: Mutex::new(vec![0; Counter::ALL.len()]),
+            wakes: (0..shards).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
+            doorbells: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            drained: AtomicUsize::new(0),
+            config,
+        })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.published.len()
+    }
+
+    /// Tells how to ring each shard. Once, before any shard runs.
+    pub fn set_doorbells(&self, doorbells: Vec<RawFd>) {
+        assert!(self.doorbells.set(doorbells).is_ok(), "doorbells are set once");
+    }
+
+    pub(super) fn doorbell(&self, shard: usize) -> RawFd {
+        self.doorbells.get().expect("set before the shards run")[shard]
+    }
+
+    pub(super) fn wake_fd(&self, shard: usize) -> RawFd {
+        self.wakes[shard].raw_fd()
+    }
+
+    /// Counters of a shard.
+    pub fn published(&self, shard: usize) -> &Published {
+        &self.published[shard]
+    }
+
+    /// A counter, summed over the shards.
+    pub fn sum(&self, counter: Counter) -> u64 {
+        self.published.iter().map(|p| p.value(counter)).sum()
+    }
+
+    /// A counter since the last `stats reset`; what counts something that is there now does not reset.
+    pub(super) fn since_reset(&self, counter: Counter) -> u64 {
+        let baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sum(counter).wrapping_sub(baseline[counter as usize])
+    }
+
+    pub(super) fn reset_counters(&self) {
+        const KEPT: [Counter; 4] = [Counter::CurrConnections, Counter::CurrItems, Counter::Bytes, Counter::UserBytes];
+        let mut baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        for counter in Counter::ALL.into_iter().filter(|c| !KEPT.contains(c)) {
+            baseline[counter as usize] = self.sum(counter);
+        }
+    }
+
+    /// Asks every shard to stop: accept nothing more, answer what was received, and end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A shard has answered all its clients. It serves its siblings until all of them have.
+    pub(super) fn shard_drained(&self) {
+        if self.drained.fetch_add(1, Ordering::AcqRel) + 1 == self.shards() {
+            self.wake_all();
+        }
+    }
+
+    pub(super) fn all_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire) >= self.shards()
+    }
+
+    fn wake_all(&self) {
+        self.wakes.iter().for_each(EventFd::signal);
+    }
+}

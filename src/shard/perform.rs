@@ -1,0 +1,143 @@
+//! From pending requests to replies: executed here where this shard owns the key, sent to the owner otherwise.
+//!
+//! Requests of many connections are collected first, and the index lines that they need prefetched; then the items;
+//! then they are executed. So the loads of a batch run beside each other instead of one after the other.
+
+use super::Shard;
+use crate::command::{Operation, Reply, Request, Scope};
+use crate::engine::KeyHash;
+use crate::execute::execute;
+use crate::metrics::Counter;
+use crate::protocol::memcached::{State, encode};
+
+/// Requests whose cache lines are loaded at the same time: more would push each other out of the first-level cache.
+pub(super) const PREFETCH: usize = 64;
+
+/// A request that was parsed and not yet executed. It borrows from the input that it was parsed from.
+pub(super) struct Pending<'a> {
+    /// Slot of the connection.
+    pub(super) slot: u32,
+    /// The shard that owns the key.
+    pub(super) owner: u16,
+    pub(super) hash: KeyHash,
+    pub(super) request: Request<&'a [u8]>,
+    /// The input from this request on, to go back to if it cannot be executed yet.
+    pub(super) rest: &'a [u8],
+}
+
+impl Pending<'_> {
+    /// Where in the protocol the request starts.
+    fn state(&self) -> State {
+        match self.request.operation {
+            Operation::Get { versions, touch, first: false, .. } => State::Keys { versions, touch, first: false },
+            _ => State::Command,
+        }
+    }
+}
+
+/// An empty list with the storage of another: nothing is allocated when lists of different lifetimes take turns.
+pub(super) fn recycle<'a>(mut list: Vec<Pending<'_>>) -> Vec<Pending<'a>> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
+}
+
+/// Appends a reply, unless the client wants none.
+#[inline]
+pub(super) fn encode_reply(reply: &Reply, quiet: bool, out: &mut Vec<u8>) {
+    if !quiet {
+        encode(reply, out);
+    }
+}
+
+impl Shard {
+    /// Executes what is pending, in order, and empties the list.
+    pub(super) fn perform(&mut self, pending: &mut Vec<Pending>) {
+        for chunk in pending.chunks(PREFETCH) {
+            for request in chunk {
+                if usize::from(request.owner) == self.id {
+                    self.engine.prefetch_item(request.hash);
+                }
+            }
+            for request in chunk {
+                self.perform_one(request);
+            }
+        }
+        pending.clear();
+    }
+
+    #[inline]
+    fn perform_one(&mut self, pending: &Pending) {
+        let Some(connection) = self.connections.at(pending.slot) else { return };
+        connection.pending -= 1;
+        if connection.blocked {
+            return;
+        }
+        if connection.must_wait() {
+            self.counters.add(Counter::ConnYields);
+            connection.block(pending.rest, pending.state());
+            return;
+        }
+        match pending.request.operation.scope() {
+            Scope::Key if usize::from(pending.owner) != self.id => self.send_away(pending),
+            Scope::Key | Scope::Connection if !matches!(pending.request.operation, Operation::Stats(_)) => {
+                self.outputs.provide(&mut connection.output);
+                let request = &pending.request;
+                let reply = execute(request, pending.hash, &mut self.engine, self.now, &mut self.counters);
+                connection.reply(&reply, request.quiet);
+            }
+            Scope::AllShards => self.perform_everywhere(pending),
+            _ => self.perform_stats(pending),
+        }
+    }
+
+    /// Sends a request to the shard that owns its key.
+    fn send_away(&mut self, pending: &Pending) {
+        let owner = usize::from(pending.owner);
+        let token = self.connections.token(pending.slot);
+        let Some(connection) = self.connections.at(pending.slot) else { return };
+        if self.routes[owner].filling.is_full() {
+            connection.block(pending.rest, pending.state());
+            self.mesh_waiters.push(token);
+            return;
+        }
+        let sequence = connection.order.await_reply();
+        self.routes[owner].filling.push(token, sequence, pending.hash, &pending.request);
+    }
+
+    /// Sends a request to every other shard, quietly, and executes it here with the reply, which goes out when all of them
+    /// are done.
+    fn perform_everywhere(&mut self, pending: &Pending) {
+        let token = self.connections.token(pending.slot);
+        let Some(connection) = self.connections.at(pending.slot) else { return };
+        let siblings = (0..self.routes.len()).filter(|&to| to != self.id);
+        if siblings.clone().any(|to| self.routes[to].filling.is_full()) {
+            connection.block(pending.rest, pending.state());
+            self.mesh_waiters.push(token);
+            return;
+        }
+        let quietly = Request { quiet: true, ..pending.request };
+        for to in siblings {
+            let sequence = connection.order.await_reply();
+            self.routes[to].filling.push(token, sequence, pending.hash, &quietly);
+        }
+        self.counters.add(Counter::CmdFlush);
+        self.outputs.provide(&mut connection.output);
+        let reply = execute(&pending.request, pending.hash, &mut self.engine, self.now, &mut self.counters);
+        connection.reply(&reply, pending.request.quiet);
+    }
+
+    /// Statistics count all that this connection asked before, so they wait until siblings have answered it.
+    fn perform_stats(&mut self, pending: &Pending) {
+        let Operation::Stats(topic) = pending.request.operation else { unreachable!("only statistics come here") };
+        let Some(connection) = self.connections.at(pending.slot) else { return };
+        if !connection.order.is_empty() {
+            connection.block(pending.rest, pending.state());
+            return;
+        }
+        self.publish();
+        let text = self.node.statistics(topic);
+        let Some(connection) = self.connections.at(pending.slot) else { return };
+        self.outputs.provide(&mut connection.output);
+        connection.write(|out| out.extend_from_slice(text.as_bytes()));
+    }
+}

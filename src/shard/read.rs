@@ -1,0 +1,205 @@
+//! From bytes received to pending requests.
+//!
+//! Input is parsed where it was received. What cannot be used yet, the start of a command, is copied to the connection,
+//! and the rest of it added as it comes. At most one input of a connection is in the pending list at a time, so that a
+//! request that cannot be executed can always be set back to (`Connection::block`).
+
+use super::Shard;
+use super::connection::{BUFFER_BYTES_KEPT, Ending};
+use super::perform::{PREFETCH, Pending, recycle};
+use crate::command::{Operation, Scope};
+use crate::engine::KeyHash;
+use crate::metrics::Counter;
+use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
+use crate::reactor::{Errno, Token};
+
+/// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have keys.
+const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
+
+/// A connection that has to wait goes on receiving until it has this much input.
+const WAITING_BYTES_MAX: usize = 64 << 10;
+
+impl Shard {
+    /// Takes bytes that arrived on a connection.
+    pub(super) fn received<'a>(&mut self, token: Token, bytes: &'a [u8], armed: bool, pending: &mut Vec<Pending<'a>>) {
+        self.counters.add_n(Counter::BytesRead, bytes.len() as u64);
+        let Some(connection) = self.connections.get(token) else { return };
+        connection.receiving = armed;
+        let in_the_list = connection.pending > 0;
+        let open = connection.ending == Ending::Open;
+        self.touch(token.slot);
+        if !open {
+            return;
+        }
+        if in_the_list {
+            self.perform(pending);
+        }
+        let Some(connection) = self.connections.get(token) else { return };
+        if !connection.blocked && connection.partial.is_empty() {
+            let used = self.read(token.slot, bytes, pending);
+            self.keep(token.slot, &bytes[used..], pending);
+            return;
+        }
+        connection.partial.extend_from_slice(bytes);
+        connection.progress = self.instant;
+        if connection.blocked {
+            if connection.partial.len() > WAITING_BYTES_MAX {
+                self.stop_receiving(token.slot);
+            }
+        } else if connection.partial.len() >= connection.needed {
+            self.read_partial(token.slot);
+        }
+    }
+
+    /// Keeps input that cannot be used yet.
+    fn keep(&mut self, slot: u32, left: &[u8], pending: &mut Vec<Pending>) {
+        if left.is_empty() {
+            return;
+        }
+        let Some(connection) = self.connections.at(slot) else { return };
+        connection.partial.extend_from_slice(left);
+        connection.progress = self.instant;
+        if connection.needed > BUFFER_BYTES_KEPT {
+            // What came before the value must not wait for its memory.
+            self.perform(pending);
+            self.stage(slot);
+        }
+    }
+
+    /// The peer closed its direction, or the receive failed, was cancelled or ran out of buffers.
+    pub(super) fn receive_ended(&mut self, token: Token, errno: Option<Errno>) {
+        let Some(connection) = self.connections.get(token) else { return };
+        connection.receiving = false;
+        connection.cancelling = false;
+        match errno {
+            Some(Errno::NO_BUFFERS | Errno::CANCELLED) => {}
+            None => connection.ended = true,
+            Some(_) => connection.abandon(),
+        }
+        self.touch(token.slot);
+    }
+
+    /// Lets a connection go on that had to wait, if what it waited for may be there.
+    pub(super) fn try_resume(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.blocked && connection.may_go_on() {
+            connection.blocked = false;
+            self.touch(slot);
+            self.read_partial(slot);
+        }
+    }
+
+    /// Parses and executes the input that a connection has kept.
+    fn read_partial(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let mut input = std::mem::take(&mut connection.partial);
+        let mut pending = recycle(std::mem::take(&mut self.pending_partial));
+        let used = self.read(slot, &input, &mut pending);
+        self.perform(&mut pending);
+        self.pending_partial = recycle(pending);
+        self.release_staged(slot);
+
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.blocked {
+            return;
+        }
+        input.drain(..used);
+        if input.is_empty() && input.capacity() > BUFFER_BYTES_KEPT {
+            return;
+        }
+        connection.partial = input;
+        if connection.needed > BUFFER_BYTES_KEPT {
+            self.stage(slot);
+        }
+    }
+
+    /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
+    /// input is done with: all of it, where the connection was set back or closes.
+    fn read<'a>(&mut self, slot: u32, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
+        let value_bytes_max = self.node.config.max_item_bytes as usize;
+        let Some(connection) = self.connections.at(slot) else { return input.len() };
+        let mut state = connection.state;
+        let mut at = 0;
+        // Where in the list the command starts that is being parsed.
+        let mut command = pending.len();
+        let needed = loop {
+            let rest = &input[at..];
+            match parse(&mut state, rest, value_bytes_max) {
+                Parsed::Request { request, length } => {
+                    at += length;
+                    if matches!(request.operation, Operation::Invalid(_)) {
+                        self.take_back(pending, command);
+                    }
+                    if !matches!(request.operation, Operation::Get { first: false, .. }) {
+                        command = pending.len();
+                    }
+                    self.queue(Pending { slot, owner: 0, hash: KeyHash(0), request, rest }, pending);
+                    let whole = state == State::Command;
+                    if (pending.len() >= PREFETCH && whole) || pending.len() >= PENDING_MAX {
+                        self.perform(pending);
+                        command = 0;
+                        if self.connections.at(slot).is_none_or(|c| c.blocked) {
+                            return input.len();
+                        }
+                    }
+                }
+                Parsed::Skip { length } => at += length,
+                Parsed::Incomplete { needed } => break needed,
+                Parsed::Close => {
+                    if let Some(connection) = self.connections.at(slot) {
+                        connection.ending = Ending::Closing;
+                    }
+                    return input.len();
+                }
+            }
+        };
+        if let Some(connection) = self.connections.at(slot) {
+            connection.state = state;
+            connection.needed = needed;
+        }
+        at
+    }
+
+    /// Adds a request to the list and starts to load what it needs.
+    #[inline]
+    fn queue<'a>(&mut self, mut request: Pending<'a>, pending: &mut Vec<Pending<'a>>) {
+        if request.request.operation.scope() == Scope::Key {
+            let key = request.request.key;
+            request.hash = self.node.hasher.hash(key);
+            request.owner = self.node.slots.owner(key);
+            if usize::from(request.owner) == self.id {
+                self.engine.prefetch_index(request.hash);
+            }
+        } else {
+            request.owner = self.id as u16;
+        }
+        if let Some(connection) = self.connections.at(request.slot) {
+            connection.pending += 1;
+        }
+        pending.push(request);
+    }
+
+    /// Takes back the keys of a get line that turned out to be wrong: those from `from` on, if that is what they are.
+    fn take_back(&mut self, pending: &mut Vec<Pending>, from: usize) {
+        let is_unfinished = |p: &Pending| matches!(p.request.operation, Operation::Get { last: false, .. });
+        if pending[from..].iter().all(is_unfinished) {
+            for key in pending.drain(from..) {
+                if let Some(connection) = self.connections.at(key.slot) {
+                    connection.pending -= 1;
+                }
+            }
+        }
+    }
+
+    /// Leaves what else the client sends in the socket, for as long as the connection waits.
+    pub(super) fn stop_receiving(&mut self, slot: u32) {
+        let token = self.connections.token(slot);
+        if let Some(connection) = self.connections.at(slot)
+            && connection.receiving
+            && !connection.cancelling
+        {
+            connection.cancelling = true;
+            self.reactor.cancel_receive(token);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The mesh from one shard's side: per sibling, a batch that is being filled and at most one that is under way.
+
+use super::Shard;
+use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX};
+use super::perform::{PREFETCH, encode_reply};
+use crate::execute::execute;
+use crate::metrics::Counter;
+
+/// The way to one sibling.
+pub(super) struct Route {
+    pub(super) filling: Box<Batch>,
+    /// The other batch, while it is not under way.
+    spare: Option<Box<Batch>>,
+}
+
+impl Route {
+    pub(super) fn new(from: usize, to: usize) -> Self {
+        let batch = || Box::new(Batch { from, to, ..Batch::default() });
+        Self { filling: batch(), spare: Some(batch()) }
+    }
+
+    /// The batch to send now, if there is something to send and nothing under way.
+    fn take(&mut self) -> Option<Box<Batch>> {
+        if self.filling.is_empty() {
+            return None;
+        }
+        let spare = self.spare.take()?;
+        Some(std::mem::replace(&mut self.filling, spare))
+    }
+}
+
+impl Shard {
+    /// Executes what siblings ask and takes their answers.
+    pub(super) fn drain_mesh(&mut self) {
+        while let Some(message) = self.mesh.receive() {
+            match message {
+                Message::Requests(batch) => self.serve(batch),
+                Message::Replies(batch) => self.take_replies(batch),
+            }
+        }
+    }
+
+    /// Sends each sibling what this turn has for it.
+    pub(super) fn send_batches(&mut self) {
+        for to in 0..self.routes.len() {
+            if let Some(batch) = self.routes[to].take() {
+                self.counters.add(Counter::MeshBatches);
+                self.counters.add_n(Counter::MeshRequests, batch.entries.len() as u64);
+                self.post(to, Message::Requests(batch));
+            }
+        }
+    }
+
+    fn post(&mut self, to: usize, message: Message) {
+        if self.mesh.send(to, message) {
+            self.reactor.ring(self.node.doorbell(to));
+        }
+    }
+
+    /// Executes a sibling's batch, as much of it as the bound on replies allows, and sends it back.
+    fn serve(&mut self, mut batch: Box<Batch>) {
+        for socket in batch.moving.drain(..) {
+            self.open(socket, false);
+        }
+        let Batch { entries, bytes, done, replies, reply_ends, .. } = &mut *batch;
+        let bytes: &[u8] = bytes;
+        'serving: for chunk in entries[*done..].chunks(PREFETCH) {
+            for entry in chunk {
+                self.engine.prefetch_index(entry.hash);
+            }
+            for entry in chunk {
+                self.engine.prefetch_item(entry.hash);
+            }
+            for entry in chunk {
+                let request = entry.request.map(|span| &bytes[span.range()]);
+                let reply = execute(&request, entry.hash, &mut self.engine, self.now, &mut self.counters);
+                encode_reply(&reply, request.quiet, replies);
+                reply_ends.push(replies.len());
+                if replies.len() >= REPLY_BYTES_MAX {
+                    break 'serving;
+                }
+            }
+        }
+        let to = batch.from;
+        self.post(to, Message::Replies(batch));
+    }
+
+    /// Gives a batch's replies to the connections that wait for them.
+    fn take_replies(&mut self, mut batch: Box<Batch>) {
+        let mut start = 0;
+        for (entry, &end) in batch.entries[batch.done..].iter().zip(&batch.reply_ends) {
+            self.take_reply(entry, &batch.replies[start..end]);
+            start = end;
+        }
+        batch.done += batch.reply_ends.len();
+        let to = batch.to;
+        if batch.done < batch.entries.len() {
+            batch.replies.clear();
+            batch.reply_ends.clear();
+            self.post(to, Message::Requests(batch));
+            return;
+        }
+        batch.clear();
+        self.routes[to].spare = Some(batch);
+        for token in std::mem::take(&mut self.mesh_waiters) {
+            if self.connections.get(token).is_some() {
+                self.resumable.push(token.slot);
+            }
+        }
+    }
+
+    fn take_reply(&mut self, entry: &Entry, reply: &[u8]) {
+        let Some(connection) = self.connections.get(entry.token) else { return };
+        self.outputs.provide(&mut connection.output);
+        connection.take_reply(entry.sequence, reply);
+        if connection.blocked {
+            self.resumable.push(entry.token.slot);
+        }
+        self.touch(entry.token.slot);
+    }
+}

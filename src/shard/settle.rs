@@ -1,0 +1,127 @@
+//! What a connection does next, decided once per turn for each that something happened to.
+
+use super::Shard;
+use super::connection::{Ending, Sending};
+use crate::metrics::Counter;
+use crate::reactor::{Errno, Token};
+use crate::sys;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// How long replies are held back so that those that siblings owe can go out in the same send. Siblings answer within
+/// a turn, so this is a bound for a connection that always has something outstanding.
+const HOLD: Duration = Duration::from_micros(100);
+
+impl Shard {
+    /// Settles every connection that was touched in this turn.
+    pub(super) fn settle_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            self.settle(slot);
+        }
+        self.touched = touched;
+    }
+
+    fn settle(&mut self, slot: u32) {
+        let token = self.connections.token(slot);
+        let Some(connection) = self.connections.at(slot) else { return };
+        connection.touched = false;
+
+        if connection.sending.is_none() && !connection.output.is_empty() {
+            let since = *connection.held_since.get_or_insert(self.instant);
+            if connection.order.awaited() == 0 || self.instant - since >= HOLD {
+                connection.held_since = None;
+                let bytes = std::mem::take(&mut connection.output);
+                connection.sending = Some(Sending { from: 0, bytes: bytes.len() });
+                self.reactor.send(token, connection.socket(), bytes, 0);
+            }
+        }
+
+        let over = connection.ending != Ending::Open || connection.ended;
+        if over {
+            if connection.is_answered() && connection.ending != Ending::ShutDown {
+                connection.ending = Ending::ShutDown;
+                // While the node stops, the client may still be reading its replies: only our direction is closed.
+                let how = if self.stopping.is_some() { Shutdown::Write } else { Shutdown::Both };
+                sys::shut_down(connection.socket(), how);
+            }
+            let quiet = connection.sending.is_none() && !connection.receiving;
+            if quiet && connection.ending == Ending::ShutDown && (connection.ended || self.stopping.is_none()) {
+                self.close(slot);
+                return;
+            }
+        }
+        let Some(connection) = self.connections.at(slot) else { return };
+        if connection.leaving.is_some() && !over {
+            self.hand_over(slot);
+            return;
+        }
+        let waiting = connection.blocked && connection.partial.len() > 0;
+        let wanted = !connection.ended && !waiting && (!over || connection.ending == Ending::ShutDown);
+        if wanted && !connection.receiving {
+            connection.receiving = true;
+            self.reactor.receive(token, connection.socket());
+        }
+    }
+
+    /// A send completed.
+    pub(super) fn sent(&mut self, token: Token, bytes: Vec<u8>, result: Result<usize, Errno>) {
+        self.counters.add_n(Counter::BytesWritten, *result.as_ref().unwrap_or(&0) as u64);
+        let Some(connection) = self.connections.get(token) else {
+            self.outputs.give_back(bytes);
+            return;
+        };
+        let sending = connection.sending.take().expect("a send was in flight");
+        match result {
+            Ok(count) if sending.from + count < bytes.len() => {
+                let from = sending.from + count;
+                connection.sending = Some(Sending { from, ..sending });
+                self.reactor.send(token, connection.socket(), bytes, from);
+            }
+            Ok(_) => self.outputs.give_back(bytes),
+            Err(_) => {
+                connection.abandon();
+                self.outputs.give_back(bytes);
+            }
+        }
+        if connection.blocked {
+            self.resumable.push(token.slot);
+        }
+        self.touch(token.slot);
+    }
+
+    /// Closes all connections as soon as what was received from them is answered.
+    pub(super) fn close_all(&mut self) {
+        for slot in 0..self.connections.slots() {
+            if let Some(connection) = self.connections.at(slot)
+                && connection.ending == Ending::Open
+            {
+                connection.ending = Ending::Closing;
+                connection.leaving = None;
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// Ends the wait for clients that have their replies and do not hang up; of all clients, if `all`.
+    pub(super) fn hang_up(&mut self, all: bool) {
+        for slot in 0..self.connections.slots() {
+            let Some(connection) = self.connections.at(slot) else { continue };
+            if connection.ending == Ending::ShutDown || all {
+                connection.abandon();
+                connection.ending = Ending::ShutDown;
+                sys::shut_down(connection.socket(), Shutdown::Both);
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// Frees a connection that has nothing in flight; its socket closes.
+    fn close(&mut self, slot: u32) {
+        self.release_staged(slot);
+        let mut connection = self.connections.remove(slot);
+        self.outputs.give_back(std::mem::take(&mut connection.output));
+        self.node.spread.closed(connection.leaving.unwrap_or(self.id));
+        self.retry_accepts();
+    }
+}

@@ -1,0 +1,92 @@
+//! What the host allows this process: cores, files, memory, io_uring.
+
+use std::io;
+use std::time::Duration;
+
+/// The cores that this process may run on, in ascending order: taskset and cgroups are respected.
+pub fn allowed_cores() -> Vec<usize> {
+    let mut cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect();
+    cores.sort_unstable();
+    cores
+}
+
+/// Pins the calling thread to one core. False when the kernel refuses.
+pub fn pin_to_core(core: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: core })
+}
+
+/// How many files the process may have open.
+#[derive(Clone, Copy, Debug)]
+pub struct FileLimit {
+    /// Before it was raised.
+    pub found: u64,
+    /// Now.
+    pub now: u64,
+}
+
+/// Raises the soft limit of open files to `wanted`, or as far as the hard limit allows.
+pub fn raise_file_limit(wanted: u64) -> io::Result<FileLimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, which `limit` is.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let found = limit.rlim_cur;
+    if wanted <= found {
+        return Ok(FileLimit { found, now: found });
+    }
+    let raised = libc::rlimit { rlim_cur: wanted.min(limit.rlim_max), rlim_max: limit.rlim_max };
+    // SAFETY: the call reads one rlimit.
+    let now = if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 { raised.rlim_cur } else { found };
+    Ok(FileLimit { found, now })
+}
+
+/// The soft limit of locked memory, which urings count against where the process lacks CAP_IPC_LOCK; none if unlimited.
+pub fn memlock_limit_bytes() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, which `limit` is.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0;
+    (!failed && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// The sysctl `kernel.io_uring_disabled`: 0 allowed, 1 for privileged processes only, 2 forbidden. None before Linux 6.6.
+pub fn io_uring_disabled() -> Option<u8> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+/// What uname(2) calls the release, for messages.
+pub fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |s| s.trim().into())
+}
+
+/// Memory of the machine, or of the cgroup where that allows less.
+pub fn physical_memory_bytes() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find(|l| l.starts_with("MemTotal:"))?;
+    let machine = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
+    let cgroup = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|s| s.trim().parse().ok());
+    Some(cgroup.map_or(machine, |limit: u64| limit.min(machine)))
+}
+
+/// CPU time of the whole process: (user, system).
+pub fn resource_usage() -> (Duration, Duration) {
+    // SAFETY: zero is a value of every field of rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes one rusage, which `usage` is. It cannot fail with these arguments.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+    (time(usage.ru_utime), time(usage.ru_stime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_can_be_asked() {
+        assert!(!allowed_cores().is_empty());
+        assert!(physical_memory_bytes().is_some_and(|b| b > 1 << 20));
+        let limit = raise_file_limit(0).expect("getrlimit");
+        assert_eq!(limit.found, limit.now);
+    }
+}

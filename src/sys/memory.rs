@@ -1,0 +1,111 @@
+//! Anonymous memory mappings, and cache prefetch.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// Types for which all-zero bytes are a valid value and which own nothing.
+///
+/// # Safety
+/// The implementor must be inhabited by the all-zero bit pattern, and must not need dropping.
+pub unsafe trait Zeroable: Copy {}
+
+// SAFETY: zero is a value of every integer, and integers own nothing.
+unsafe impl Zeroable for u8 {}
+// SAFETY: as for u8.
+unsafe impl Zeroable for u64 {}
+
+/// A private, anonymous, zero-filled mapping seen as a slice. Pages are backed by memory as they are first touched.
+pub struct Mapping<T: Zeroable> {
+    at: NonNull<T>,
+    length: usize,
+}
+
+// SAFETY: the mapping is owned like a `Box<[T]>`; nothing in it is tied to the thread that made it.
+unsafe impl<T: Zeroable + Send> Send for Mapping<T> {}
+
+impl<T: Zeroable> Mapping<T> {
+    /// Maps room for `length` values, which must not be 0.
+    ///
+    /// # Errors
+    /// What mmap(2) says: usually ENOMEM, when the address space or the overcommit limit does not allow it.
+    pub fn new(length: usize) -> io::Result<Self> {
+        let bytes = length.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        assert!(bytes > 0, "an empty mapping");
+        const { assert!(align_of::<T>() <= 4096, "mappings are page-aligned, no more") };
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches no memory that exists.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = NonNull::new(at.cast()).expect("mmap never returns page 0 unless asked to");
+        Ok(Self { at, length })
+    }
+
+    /// Asks the kernel to back the mapping with huge pages. Advice only: a refusal changes nothing but speed.
+    pub fn advise_huge_pages(&self) {
+        // SAFETY: the range is ours, and this advice changes no contents.
+        unsafe { libc::madvise(self.at.as_ptr().cast(), self.length * size_of::<T>(), libc::MADV_HUGEPAGE) };
+    }
+
+    /// The first value's address, for memory that the kernel writes to.
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.at.as_ptr()
+    }
+}
+
+impl<T: Zeroable> Deref for Mapping<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `length` values from `at` are mapped, initialised (zero is a value of T) and borrowed with `self`.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.length) }
+    }
+}
+
+impl<T: Zeroable> DerefMut for Mapping<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`; `&mut self` makes it the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.length) }
+    }
+}
+
+impl<T: Zeroable> Drop for Mapping<T> {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new` and nothing borrows it any more.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.length * size_of::<T>()) };
+    }
+}
+
+/// Asks the CPU to load the cache line at `at`. A hint: it changes nothing but timing.
+#[inline(always)]
+pub fn prefetch<T>(at: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no architectural effect, whatever the address; this one is of a live reference besides.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch(std::ptr::from_ref(at).cast(), std::arch::x86_64::_MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_zero_filled_and_writable() {
+        let mut words = Mapping::<u64>::new(1000).expect("8 kB");
+        assert!(words.iter().all(|&w| w == 0));
+        words[999] = 7;
+        assert_eq!(words[999], 7);
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(Mapping::<u64>::new(usize::MAX).is_err());
+        assert!(Mapping::<u64>::new(1 << 58).is_err());
+    }
+}
