@@ -122,8 +122,7 @@ impl Config {
             return fail(format!("--receive-buffer-size {receive_buffer_bytes} bytes; allowed: 1k to 1m"));
         }
         let mut spin = Duration::from_micros(options.spin_us.unwrap_or(0).into());
-        let shares_a_core = shard_cores.iter().enumerate().any(|(i, core)| shard_cores[..i].contains(core));
-        if shares_a_core && !spin.is_zero() {
+        if share_a_core(&shard_cores) && !spin.is_zero() {
             warnings.push("--spin-us is off: shards that share a core would only keep each other from running".into());
             spin = Duration::ZERO;
         }
@@ -144,10 +143,19 @@ impl Config {
         })
     }
 
+    /// True if shards share a core.
+    pub fn shares_core(&self) -> bool {
+        share_a_core(&self.shard_cores)
+    }
+
     /// Memory of one shard.
     pub fn shard_memory_bytes(&self) -> u64 {
         self.memory_bytes / self.shard_cores.len() as u64
     }
+}
+
+fn share_a_core(shard_cores: &[usize]) -> bool {
+    shard_cores.iter().enumerate().any(|(i, core)| shard_cores[..i].contains(core))
 }
 
 /// What the machine has, as far as settings depend on it.

@@ -1,1 +1,164 @@
+//! Precedence, units, and what is said of mistakes.
 
+use super::*;
+use clap::{Args, Command, FromArgMatches};
+use std::io::Write;
+
+fn machine() -> Machine {
+    Machine { cores: vec![0, 1, 4], memory_bytes: Some(8 << 30) }
+}
+
+fn flags(arguments: &[&str]) -> Options {
+    let command = Options::augment_args(Command::new("pinion").no_binary_name(true));
+    Options::from_arg_matches(&command.try_get_matches_from(arguments).expect("valid flags")).expect("valid flags")
+}
+
+fn config(arguments: &[&str]) -> Result<Config, String> {
+    Config::new(&flags(arguments), &machine()).map_err(|e| e.0)
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("write");
+    file
+}
+
+fn resolved(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Options, String> {
+    resolve(flags(arguments), environment(variables).into_iter()).map_err(|e| e.0)
+}
+
+#[test]
+fn defaults_work() {
+    let config = config(&[]).expect("defaults");
+    assert_eq!((config.port, config.memory_bytes, config.max_item_bytes), (Port::Fixed(11211), 1 << 30, 1 << 20));
+    assert_eq!(config.shard_cores, [0, 1, 4]);
+    assert_eq!(config.listen, [IpAddr::from([127, 0, 0, 1])]);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn memcached_short_flags_mean_what_they_mean_there() {
+    let config = config(&["-p", "11311", "-m", "64", "-t", "2", "-c", "100", "-l", "0.0.0.0,::1", "-I", "2m", "-vv"])
+        .expect("fits");
+    assert_eq!((config.port, config.memory_bytes, config.shard_cores.len()), (Port::Fixed(11311), 64 << 20, 2));
+    assert_eq!((config.max_connections, config.max_item_bytes, config.verbosity), (100, 2 << 20, 2));
+    assert_eq!(config.listen.len(), 2);
+}
+
+#[test]
+fn units() {
+    let memory = |text: &str| text.parse::<Memory>().ok().and_then(|m| m.bytes(Some(1000 << 20)).ok());
+    assert_eq!(memory("1024"), Some(1 << 30));
+    assert_eq!(memory("4GiB"), Some(4 << 30));
+    assert_eq!(memory("512 mib"), Some(512 << 20));
+    assert_eq!(memory("50%"), Some((1000 << 20) / 100 * 50));
+    for wrong in ["", "0", "-1", "12XB", "0%", "101%", "1.5GiB", "99999999999999999999", "GiB", "%"] {
+        let error = wrong.parse::<Memory>().expect_err(wrong);
+        assert!(error.contains("allowed:"), "{error}");
+    }
+    assert_eq!("0-2,7".parse(), Ok(Cores(vec![0, 1, 2, 7])));
+    assert_eq!(Cores::shown(&[0, 1, 2, 7]), "0-2,7");
+    for wrong in ["", "a", "2-1", "1,1", "0-99999999", "1,", "-"] {
+        assert!(wrong.parse::<Cores>().is_err(), "{wrong}");
+    }
+    assert_eq!(("0".parse(), "auto".parse(), "80".parse()), (Ok(Port::Off), Ok(Port::Auto), Ok(Port::Fixed(80))));
+    assert!("65536".parse::<Port>().is_err());
+    assert_eq!("512k".parse(), Ok(values::ByteSize(512 << 10)));
+}
+
+#[test]
+fn the_stronger_layer_wins() {
+    let profile = file("port = 1\nmemory = 100\nmax-connections = 5\nspin-us = 9");
+    let config = file(&format!("port = 2\nmemory = \"200MiB\"\nprofile = {:?}", profile.path()));
+    let path = config.path().to_str().expect("a plain path");
+    let options =
+        resolved(&["--port", "4", "--config", path], &[("PINION_PORT", "3"), ("PINION_MEMORY", "300"), ("OTHER", "x")])
+            .expect("valid");
+    assert_eq!(options.port, Some(Port::Fixed(4)), "flag");
+    assert_eq!(options.memory, Some(Memory::Bytes(300 << 20)), "environment over file");
+    assert_eq!(options.max_connections, Some(5), "profile");
+    let options = resolved(&["--config", path], &[]).expect("valid");
+    assert_eq!(
+        (options.port, options.memory),
+        (Some(Port::Fixed(2)), Some(Memory::Bytes(200 << 20))),
+        "file over profile"
+    );
+}
+
+#[test]
+fn lists_and_verbosity_can_come_from_a_file() {
+    let config = file("listen = [\"127.0.0.1\", \"::1\"]\ncores = \"0-1\"\nverbose = 1");
+    let options = resolved(&["--config", config.path().to_str().expect("a plain path")], &[]).expect("valid");
+    assert_eq!(
+        (options.listen.map(|l| l.len()), options.cores, options.verbose),
+        (Some(2), Some(Cores(vec![0, 1])), 1)
+    );
+}
+
+#[test]
+fn every_profile_of_the_binary_is_valid() {
+    for name in ["balanced", "low-latency", "small"] {
+        let options = resolved(&["--profile", name], &[]).expect(name);
+        Config::new(&options, &machine()).expect(name);
+    }
+}
+
+/// One line that names the place, the value and what is allowed.
+fn says(error: Result<impl std::fmt::Debug, String>, parts: &[&str]) {
+    let error = error.expect_err("a mistake");
+    assert!(!error.contains('\n'), "{error:?} is one line");
+    for part in parts {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn mistakes_in_layers_are_named() {
+    let at = |text: &str| {
+        let config = file(text);
+        resolved(&["--config", config.path().to_str().expect("a plain path")], &[])
+    };
+    says(at("prot = 5"), &["prot", "no such setting", "allowed:", "port"]);
+    says(at("memory = \"12XB\""), &["memory = 12XB", "allowed:"]);
+    says(at("port = 70000"), &["port = 70000", "65535"]);
+    says(at("eviction = \"lru\""), &["eviction = lru", "allowed: fifo"]);
+    says(at("listen = \"nowhere\""), &["listen = nowhere"]);
+    says(at("port = true"), &["port", "allowed:"]);
+    says(at("config = \"x\""), &["config", "no such setting"]);
+    says(at("port = 1\nport = 2"), &[":2:"]);
+    says(at("port = = 2"), &[":1:"]);
+    says(resolved(&["--config", "/does/not/exist"], &[]), &["--config /does/not/exist"]);
+    says(resolved(&["--profile", "nope"], &[]), &["--profile nope", "balanced"]);
+    says(resolved(&[], &[("PINION_PORT", "x")]), &["PINION_PORT=x", "allowed:"]);
+    says(resolved(&[], &[("PINION_PROT", "1")]), &["PINION_PROT=1", "no such setting", "PINION_PORT"]);
+}
+
+#[test]
+fn impossible_combinations_are_named() {
+    says(config(&["--resp-port", "6379"]), &["--resp-port 6379", "not in this version", "0"]);
+    says(config(&["--admin-port", "11280"]), &["--admin-port 11280", "not in this version"]);
+    config(&["--resp-port", "0", "--admin-port", "0"]).expect("off is fine");
+    says(config(&["-p", "0"]), &["--port 0"]);
+    says(config(&["--cores", "0,2"]), &["core 2", "allowed: 0-1,4"]);
+    says(config(&["-t", "0"]), &["--shards 0", "1 to"]);
+    says(config(&["-m", "8", "-t", "3"]), &["--memory 8MiB", "4MiB"]);
+    says(config(&["-m", "8", "-t", "1", "-I", "4m"]), &["--max-item-size", "quarter"]);
+    says(config(&["-I", "100"]), &["--max-item-size 100", "1k to 1g"]);
+    says(config(&["-c", "0"]), &["--max-connections 0", "1 to"]);
+    says(config(&["--receive-buffers", "100"]), &["--receive-buffers 100", "power of two"]);
+    says(config(&["--receive-buffer-size", "5"]), &["--receive-buffer-size 5", "1k to 1m"]);
+    says(config(&["--shard-ports", "65535"]), &["--shard-ports 65535"]);
+}
+
+#[test]
+fn what_is_odd_but_possible_is_a_warning() {
+    let shared = config(&["-t", "5", "--spin-us", "10"]).expect("possible");
+    assert_eq!(shared.shard_cores, [0, 1, 4, 0, 1]);
+    assert!(shared.spin.is_zero());
+    assert_eq!(shared.warnings.len(), 2, "{:?}", shared.warnings);
+    assert_eq!(config(&["-m", "16GiB", "-t", "3"]).expect("possible").warnings.len(), 1);
+}

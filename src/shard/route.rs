@@ -52,7 +52,16 @@ impl Shard {
     }
 
     fn post(&mut self, to: usize, message: Message) {
+        self.posted = true;
         if self.mesh.send(to, message) {
+            self.to_ring.push(to);
+        }
+    }
+
+    /// Wakes the siblings that sleep and have got something in this turn. Last of all that the turn submits: a sibling on
+    /// the same core may run at once.
+    pub(super) fn ring_sleepers(&mut self) {
+        for to in self.to_ring.drain(..) {
             self.reactor.ring(self.node.doorbell(to));
         }
     }

@@ -1,1 +1,270 @@
+//! The parser against written-out commands, against every split of them, and against random bytes.
 
+use super::*;
+use proptest::prelude::*;
+
+const VALUE_MAX: usize = 1 << 20;
+
+/// What a connection would do with the input: every request, as text, and whether it closes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Run {
+    requests: Vec<String>,
+    closed: bool,
+    left: usize,
+}
+
+/// Feeds `input` in pieces, as the reader of a connection does.
+fn run(pieces: &[&[u8]]) -> Run {
+    let (mut state, mut partial, mut run) = (State::Command, Vec::new(), Run::default());
+    let mut needed = 0;
+    for piece in pieces {
+        partial.extend_from_slice(piece);
+        if partial.len() < needed {
+            continue;
+        }
+        let mut at = 0;
+        loop {
+            match parse(&mut state, &partial[at..], VALUE_MAX) {
+                Parsed::Request { request, length } => {
+                    assert!(length > 0, "every request takes some input");
+                    let text = request.map(|b| String::from_utf8_lossy(b).into_owned().leak() as &str);
+                    let is_key = |r: &String| r.contains("last: false");
+                    if matches!(request.operation, Operation::Invalid(_)) {
+                        while run.requests.last().is_some_and(is_key) {
+                            run.requests.pop();
+                        }
+                    }
+                    run.requests.push(format!("{text:?}"));
+                    at += length;
+                }
+                Parsed::Skip { length } => {
+                    assert!(length > 0, "skipping takes some input");
+                    at += length;
+                }
+                Parsed::Incomplete { needed: n } => {
+                    assert!(n > partial.len() - at, "more is needed than there is");
+                    needed = n;
+                    break;
+                }
+                Parsed::Close => {
+                    run.closed = true;
+                    return run;
+                }
+            }
+        }
+        partial.drain(..at);
+        needed = if partial.is_empty() { 0 } else { needed };
+    }
+    run.left = partial.len();
+    run
+}
+
+fn one(input: &[u8]) -> (Operation<&[u8]>, &[u8], bool) {
+    let mut state = State::Command;
+    match parse(&mut state, input, VALUE_MAX) {
+        Parsed::Request { request, length } => {
+            assert_eq!(length, input.len(), "{}", String::from_utf8_lossy(input));
+            (request.operation, request.key, request.quiet)
+        }
+        other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
+    }
+}
+
+fn failure(input: &[u8]) -> Failure {
+    let mut state = State::Command;
+    match parse(&mut state, input, VALUE_MAX) {
+        Parsed::Request { request: Request { operation: Operation::Invalid(failure), .. }, .. } => failure,
+        other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
+    }
+}
+
+#[test]
+fn stores_carry_everything() {
+    let value = &b"hello"[..];
+    let store = |condition, expiry| Operation::Store { condition, flags: 7, expiry, value };
+    assert_eq!(one(b"set k 7 0 5\r\nhello\r\n"), (store(Condition::Always, Expiry::Never), &b"k"[..], false));
+    assert_eq!(
+        one(b"add k 7 60 5 noreply\r\nhello\r\n"),
+        (store(Condition::Absent, Expiry::AfterSeconds(60)), &b"k"[..], true)
+    );
+    assert_eq!(one(b"replace k 7 -1 5\nhello\r\n").0, store(Condition::Present, Expiry::Now));
+    assert_eq!(
+        one(b"cas k 7 2592000 5 99\r\nhello\r\n").0,
+        store(Condition::Version(99), Expiry::AfterSeconds(2_592_000))
+    );
+    assert_eq!(
+        one(b"  set  k  7  2592001  5  \r\nhello\r\n").0,
+        store(Condition::Always, Expiry::AtSeconds(2_592_001))
+    );
+    assert_eq!(one(b"append k 0 0 5\r\nhello\r\n").0, Operation::Extend { end: End::Back, value });
+    assert_eq!(one(b"prepend k 0 0 5\r\nhello\r\n").0, Operation::Extend { end: End::Front, value });
+    assert_eq!(one(b"set k 4294967295 0 2\r\n\r\n\r\n").0.scope(), crate::command::Scope::Key);
+}
+
+#[test]
+fn other_commands() {
+    assert_eq!(one(b"delete k\r\n"), (Operation::Delete, &b"k"[..], false));
+    assert_eq!(one(b"delete k 0 noreply\r\n"), (Operation::Delete, &b"k"[..], true));
+    assert_eq!(one(b"incr k 18446744073709551615\r\n").0, Operation::Arithmetic { decrement: false, delta: u64::MAX });
+    assert_eq!(one(b"decr k 1 noreply\r\n"), (Operation::Arithmetic { decrement: true, delta: 1 }, &b"k"[..], true));
+    assert_eq!(one(b"touch k 5\r\n").0, Operation::Touch { expiry: Expiry::AfterSeconds(5) });
+    assert_eq!(one(b"flush_all\r\n").0, Operation::FlushAll { delay: Expiry::Never });
+    assert_eq!(
+        one(b"flush_all 10 noreply\r\n"),
+        (Operation::FlushAll { delay: Expiry::AfterSeconds(10) }, &b""[..], true)
+    );
+    assert_eq!(one(b"verbosity 1\r\n").0, Operation::Verbosity);
+    assert_eq!(one(b"stats settings\r\n").0, Operation::Stats(StatsTopic::Settings));
+    let gat = Operation::Get { versions: true, touch: Some(Expiry::AfterSeconds(9)), first: true, last: true };
+    assert_eq!(one(b"gats 9 k\r\n"), (gat, &b"k"[..], false));
+}
+
+#[test]
+fn each_mistake_has_its_failure() {
+    for (input, expected) in [
+        (&b"get\r\n"[..], Failure::Unknown),
+        (b"get \r\n", Failure::Unknown),
+        (b"gat 5\r\n", Failure::Unknown),
+        (b"gat x k\r\n", Failure::InvalidExpiry),
+        (b"GET k\r\n", Failure::Unknown),
+        (b"\r\n", Failure::Unknown),
+        (b"set k 0 0\r\n", Failure::Unknown),
+        (b"set k 0 0 -1\r\n", Failure::BadFormat),
+        (b"set k 0 0 2147483647\r\n", Failure::BadFormat),
+        (b"set k 4294967296 0 1\r\nx\r\n", Failure::BadFormat),
+        (b"set k 0 x 1\r\nx\r\n", Failure::BadFormat),
+        (b"cas k 0 0 1\r\nx\r\n", Failure::Unknown),
+        (b"cas k 0 0 1 x\r\nx\r\n", Failure::BadFormat),
+        (b"set k 0 0 2\r\nxxx\r\n", Failure::BadDataChunk),
+        (b"incr k\r\n", Failure::Unknown),
+        (b"incr k -1\r\n", Failure::InvalidDelta),
+        (b"incr k 18446744073709551616\r\n", Failure::InvalidDelta),
+        (b"touch k x\r\n", Failure::InvalidExpiry),
+        (b"delete k 1\r\n", Failure::DeleteUsage),
+        (b"flush_all x\r\n", Failure::InvalidExpiry),
+        (b"verbosity x\r\n", Failure::BadFormat),
+        (b"stats nonsense\r\n", Failure::Unknown),
+        (b"shutdown\r\n", Failure::ShutdownDisabled),
+    ] {
+        assert_eq!(failure(input), expected, "{}", String::from_utf8_lossy(input));
+    }
+}
+
+#[test]
+fn keys_may_have_250_bytes() {
+    let longest = "k".repeat(KEY_BYTES_MAX);
+    for (before, after) in [("get ", "\r\n"), ("gets a ", " b\r\n"), ("delete ", "\r\n"), ("set ", " 0 0 1\r\nx\r\n")] {
+        let fits = run(&[format!("{before}{longest}{after}").as_bytes()]);
+        assert!(fits.requests.iter().all(|r| !r.contains("Invalid")), "{fits:?}");
+        let too_long = run(&[format!("{before}{longest}k{after}").as_bytes()]);
+        assert_eq!(too_long.requests.len(), 1, "one error, nothing executed: {too_long:?}");
+        assert!(too_long.requests[0].contains("BadFormat") && too_long.left == 0, "{too_long:?}");
+    }
+}
+
+#[test]
+fn a_refused_value_is_not_taken_for_commands() {
+    let value = "flush_all\r\n".repeat(200_000);
+    let input = format!("set k 0 0 {}\r\n{value}\r\nversion\r\n", value.len());
+    let got = run(&[input.as_bytes()]);
+    assert_eq!(got.requests.len(), 2, "{:?}", &got.requests[..2]);
+    assert!(got.requests[0].contains("RefuseTooLarge { drop_old: true }") && got.requests[1].contains("Version"));
+    let bad_flags = run(&[b"set k x 0 11\r\nflush_all\r\n\r\nversion\r\n"]);
+    assert!(bad_flags.requests[0].contains("BadFormat") && bad_flags.requests[1].contains("Version"), "{bad_flags:?}");
+}
+
+#[test]
+fn lines_without_an_end_close_unless_they_are_gets() {
+    assert!(run(&["x".repeat(LINE_BYTES_MAX + 1).as_bytes()]).closed);
+    assert!(run(&[format!("set {}", "k".repeat(LINE_BYTES_MAX)).as_bytes()]).closed);
+    let keys: Vec<String> = (0..5000).map(|n| format!("key-{n}")).collect();
+    let line = format!("get {}\r\n", keys.join(" "));
+    let pieces: Vec<&[u8]> = line.as_bytes().chunks(700).collect();
+    let got = run(&pieces);
+    assert_eq!((got.requests.len(), got.left), (5000, 0));
+    assert!(got.requests[4999].contains("key-4999") && got.requests[4999].contains("last: true"));
+    let endless = run(&[format!("get {}", "k".repeat(4000)).as_bytes(), b"more\r\nversion\r\n"]);
+    assert!(endless.requests[0].contains("BadFormat") && endless.requests[1].contains("Version"), "{endless:?}");
+}
+
+#[test]
+fn http_is_hung_up_on() {
+    assert!(run(&[b"GET / HTTP/1.1\r\nset k 0 0 1\r\nx\r\n"]).closed);
+    assert!(run(&[b"POST /flush_all HTTP/1.0\r\n"]).closed);
+}
+
+fn commands() -> impl Strategy<Value = Vec<u8>> {
+    let word = || {
+        prop_oneof![
+            "[a-z]{1,8}",
+            "[0-9]{1,3}",
+            "-?[0-9]{1,22}",
+            "noreply",
+            "[ -~]{0,12}",
+            Just("k".repeat(249)),
+            Just("k".repeat(252)),
+        ]
+    };
+    let verb = prop_oneof![
+        Just("get"),
+        Just("gets"),
+        Just("gat"),
+        Just("gats"),
+        Just("set"),
+        Just("add"),
+        Just("replace"),
+        Just("append"),
+        Just("prepend"),
+        Just("cas"),
+        Just("delete"),
+        Just("incr"),
+        Just("decr"),
+        Just("touch"),
+        Just("flush_all"),
+        Just("version"),
+        Just("verbosity"),
+        Just("stats"),
+        Just("nonsense"),
+    ];
+    let line = (verb, prop::collection::vec(word(), 0..6), prop_oneof![Just("\r\n"), Just("\n"), Just(" \r\n")])
+        .prop_map(|(verb, words, end)| format!("{verb} {}{end}", words.join(" ")).into_bytes());
+    let set = ("[a-z]{1,5}", prop::collection::vec(any::<u8>(), 0..40), any::<bool>()).prop_map(|(key, value, cut)| {
+        let mut command = format!("set {key} 1 0 {}\r\n", value.len()).into_bytes();
+        command.extend_from_slice(&value);
+        command.extend_from_slice(if cut { b"\r" } else { b"\r\n" });
+        command
+    });
+    prop::collection::vec(prop_oneof![line, set], 1..12).prop_map(|c| c.concat())
+}
+
+proptest! {
+    /// However the network cuts the bytes, the same requests come out.
+    #[test]
+    fn splits_change_nothing(input in commands(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+        let mut at: Vec<usize> = cuts.iter().map(|c| c.index(input.len())).collect();
+        at.extend([0, input.len()]);
+        at.sort_unstable();
+        let pieces: Vec<&[u8]> = at.windows(2).map(|w| &input[w[0]..w[1]]).collect();
+        prop_assert_eq!(run(&pieces), run(&[&input]));
+    }
+
+    #[test]
+    fn one_byte_at_a_time_changes_nothing(input in commands()) {
+        let pieces: Vec<&[u8]> = input.chunks(1).collect();
+        prop_assert_eq!(run(&pieces), run(&[&input]));
+    }
+
+    #[test]
+    fn random_bytes_never_panic(input in prop::collection::vec(any::<u8>(), 0..5000)) {
+        run(&[&input]);
+    }
+
+    #[test]
+    fn mutated_commands_never_panic(mut input in commands(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        for (at, byte) in changes {
+            let at = at.index(input.len());
+            input[at] = byte;
+        }
+        run(&[&input]);
+    }
+}
