@@ -62,7 +62,7 @@ fn read(file: &Path, flag: &str, forbidden: &[&str]) -> Result<Options, ConfigEr
 /// The options of a TOML text.
 fn layer(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         ConfigError(format!("{name}:{line}: {}", e.message().replace('\n', " ")))
     })?;
     let mut options = Options::default();

@@ -66,7 +66,7 @@ impl Index {
     }
 
     fn quad_start(&self, hash: KeyHash) -> usize {
-        ((hash.0 >> 32) * self.quads >> 32) as usize * QUAD
+        (((hash.0 >> 32) * self.quads) >> 32) as usize * QUAD
     }
 
     fn home(&self, hash: KeyHash) -> usize {

@@ -12,7 +12,7 @@
 //!
 //! A new item is written at the head. Deleting or replacing one leaves dead space, which the tail reclaims as it comes
 //! by. Where more than a quarter of the arena is dead, the tail moves live items to the head instead of evicting them,
-//! in bounded steps: so churn on a few keys does not push out the rest.
+//! in bounded steps: so churn on a few keys pushes out little of the rest.
 
 mod index;
 mod item;
@@ -407,7 +407,7 @@ impl Engine {
     /// Removes the live item at `at`, which the index knows.
     fn evict(&mut self, at: usize, now: UnixMs) {
         let header = Header::read(self.log.memory(), at);
-        let (hash, position) = self.entry_of(at, header);
+        let (hash, position) = self.entry_of(at, header, at);
         if self.is_current(header, now) {
             self.stats.evictions += 1;
         } else {
@@ -416,9 +416,10 @@ impl Engine {
         self.forget(hash, position, at, header);
     }
 
-    fn entry_of(&self, at: usize, header: Header) -> (KeyHash, Position) {
+    /// The entry of a live item that lies at `at` and that the index knows to be at `indexed_at`.
+    fn entry_of(&self, at: usize, header: Header, indexed_at: usize) -> (KeyHash, Position) {
         let hash = self.hasher.hash(header.key(self.log.memory(), at));
-        let position = self.index.find(hash, |r| r == reference(at));
+        let position = self.index.find(hash, |r| r == reference(indexed_at));
         (hash, position.expect("every live item has its entry"))
     }
 
@@ -432,7 +433,7 @@ impl Engine {
                 && record.record_bytes() <= may_move
                 && self.stats.item_bytes < self.log.capacity() as u64 / 4 * 3;
             if keep && let Some(to) = self.log.move_tail_to_head() {
-                let (_, position) = self.entry_of(to, record);
+                let (_, position) = self.entry_of(to, record, at);
                 self.index.set_reference(position, reference(to));
                 may_move -= record.record_bytes();
                 self.stats.moved_bytes += record.record_bytes() as u64;

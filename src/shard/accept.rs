@@ -105,22 +105,22 @@ impl Shard {
         }
     }
 
-    /// Hands a leaving connection over as soon as nothing of it is under way here.
-    pub(super) fn hand_over(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        let Some(to) = connection.leaving else { return };
+    /// Hands a leaving connection over as soon as nothing of it is under way here. False if it stays after all.
+    pub(super) fn hand_over(&mut self, slot: u32) -> bool {
+        let Some(connection) = self.connections.at(slot) else { return true };
+        let Some(to) = connection.leaving else { return false };
         if connection.receiving || !connection.is_answered() {
-            return;
+            return true;
         }
         if connection.is_idle() && !connection.ended {
             let socket = self.connections.remove(slot).into_socket();
             self.counters.add(Counter::MovedConnections);
             self.routes[to].filling.moving.push(socket);
-            return;
+            return true;
         }
-        // A command is half here: it stays.
+        // A command is half here.
         connection.leaving = None;
         self.node.spread.moved(to, self.id);
-        self.touch(slot);
+        false
     }
 }

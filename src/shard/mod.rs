@@ -237,7 +237,7 @@ impl Shard {
             self.reactor.poll();
             std::thread::yield_now();
         }
-        if self.mesh.has_messages() || self.stopping.is_some_and(|s| !s.closing) {
+        if self.mesh.has_messages() || !self.resumable.is_empty() || self.stopping.is_some_and(|s| !s.closing) {
             self.reactor.poll();
             return;
         }

@@ -69,7 +69,7 @@ impl Shard {
     fn perform_one(&mut self, pending: &Pending) {
         let Some(connection) = self.connections.at(pending.slot) else { return };
         connection.pending -= 1;
-        if connection.blocked {
+        if !connection.is_served() {
             return;
         }
         if connection.must_wait() {

@@ -26,9 +26,9 @@ impl Shard {
         let Some(connection) = self.connections.get(token) else { return };
         connection.receiving = armed;
         let in_the_list = connection.pending > 0;
-        let open = connection.ending == Ending::Open;
+        let is_read = connection.is_read();
         self.touch(token.slot);
-        if !open {
+        if !is_read {
             return;
         }
         if in_the_list {
@@ -100,7 +100,7 @@ impl Shard {
         self.release_staged(slot);
 
         let Some(connection) = self.connections.at(slot) else { return };
-        if connection.blocked {
+        if !connection.is_served() {
             return;
         }
         input.drain(..used);
@@ -138,7 +138,7 @@ impl Shard {
                     if (pending.len() >= PREFETCH && whole) || pending.len() >= PENDING_MAX {
                         self.perform(pending);
                         command = 0;
-                        if self.connections.at(slot).is_none_or(|c| c.blocked) {
+                        if self.connections.at(slot).is_none_or(|c| !c.is_served()) {
                             return input.len();
                         }
                     }

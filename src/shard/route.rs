@@ -4,6 +4,7 @@ use super::Shard;
 use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX};
 use super::perform::{PREFETCH, encode_reply};
 use crate::execute::execute;
+use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
 
 /// The way to one sibling.
@@ -32,7 +33,9 @@ impl Route {
 impl Shard {
     /// Executes what siblings ask and takes their answers.
     pub(super) fn drain_mesh(&mut self) {
-        while let Some(message) = self.mesh.receive() {
+        // What was there when the turn began, and no more: siblings that keep sending must not keep clients waiting.
+        for _ in 0..OUTSTANDING_MAX * self.routes.len() {
+            let Some(message) = self.mesh.receive() else { return };
             match message {
                 Message::Requests(batch) => self.serve(batch),
                 Message::Replies(batch) => self.take_replies(batch),

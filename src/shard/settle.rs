@@ -15,11 +15,9 @@ const HOLD: Duration = Duration::from_micros(100);
 impl Shard {
     /// Settles every connection that was touched in this turn.
     pub(super) fn settle_touched(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched);
-        for slot in touched.drain(..) {
+        while let Some(slot) = self.touched.pop() {
             self.settle(slot);
         }
-        self.touched = touched;
     }
 
     fn settle(&mut self, slot: u32) {
@@ -52,12 +50,11 @@ impl Shard {
             }
         }
         let Some(connection) = self.connections.at(slot) else { return };
-        if connection.leaving.is_some() && !over {
-            self.hand_over(slot);
+        if connection.leaving.is_some() && !over && self.hand_over(slot) {
             return;
         }
-        let waiting = connection.blocked && connection.partial.len() > 0;
-        let wanted = !connection.ended && !waiting && (!over || connection.ending == Ending::ShutDown);
+        let Some(connection) = self.connections.at(slot) else { return };
+        let wanted = !connection.ended && !connection.blocked && (!over || connection.ending == Ending::ShutDown);
         if wanted && !connection.receiving {
             connection.receiving = true;
             self.reactor.receive(token, connection.socket());
@@ -97,7 +94,6 @@ impl Shard {
                 && connection.ending == Ending::Open
             {
                 connection.ending = Ending::Closing;
-                connection.leaving = None;
                 self.touch(slot);
             }
         }

@@ -38,8 +38,9 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     }
     if shared {
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit it, which saves a call per connection.
+        // Accepted sockets inherit both, which saves calls per connection. Keep-alive finds peers that are gone.
         socket.set_tcp_nodelay(true)?;
+        socket.set_keepalive(true)?;
     }
     socket.bind(&address.into())?;
     Ok(socket)

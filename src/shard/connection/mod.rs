@@ -53,6 +53,8 @@ pub(super) struct Connection {
     pub(super) ending: Ending,
     /// The peer has closed its direction.
     pub(super) ended: bool,
+    /// The peer is gone: what is still to be answered, is for nobody.
+    abandoned: bool,
     /// On its way to another shard.
     pub(super) leaving: Option<usize>,
     /// Belongs to this shard's own port and never moves.
@@ -92,6 +94,7 @@ impl Connection {
             blocked: false,
             ending: Ending::Open,
             ended: false,
+            abandoned: false,
             leaving: None,
             pinned,
             touched: false,
@@ -142,6 +145,9 @@ impl Connection {
 
     /// Takes a sibling's reply.
     pub(super) fn take_reply(&mut self, sequence: u32, reply: &[u8]) {
+        if self.abandoned {
+            return;
+        }
         let fading = self.reply_bytes_estimate - self.reply_bytes_estimate / 8;
         self.reply_bytes_estimate = fading.max(reply.len());
         self.order.fulfil(sequence, reply, &mut self.output);
@@ -177,6 +183,17 @@ impl Connection {
         self.output.clear();
         self.order.clear();
         self.ended = true;
+        self.abandoned = true;
+    }
+
+    /// True if what is asked should be executed and answered.
+    pub(super) fn is_served(&self) -> bool {
+        !self.blocked && !self.abandoned
+    }
+
+    /// True if input should be parsed.
+    pub(super) fn is_read(&self) -> bool {
+        self.ending == Ending::Open && !self.abandoned
     }
 
     /// The socket, for another shard.

@@ -162,8 +162,7 @@ mod tests {
                 prop_assert_eq!(order.awaited(), awaited.len());
                 prop_assert!(expected.starts_with(&output));
             }
-            while !awaited.is_empty() {
-                let (sequence, reply) = awaited.pop().expect("not empty");
+            while let Some((sequence, reply)) = awaited.pop() {
                 order.fulfil(sequence, &reply, &mut output);
             }
             prop_assert!(order.is_empty() && order.held_bytes() == 0);
