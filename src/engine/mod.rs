@@ -142,7 +142,7 @@ pub struct Engine {
     log: Log,
     hasher: KeyHasher,
     value_bytes_max: u32,
-    /// What expiry counts from.
+    /// What expiry counts from: a tick before the start, so that the first tick has always passed.
     epoch: UnixMs,
     last_version: u64,
     /// Items with this version or an older one are gone.
@@ -155,7 +155,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An empty engine. `now` starts its count of time: no item can expire before.
+    /// An empty engine. `now` starts its count of time.
     ///
     /// # Errors
     /// What mmap(2) says when the memory cannot be reserved.
@@ -170,7 +170,7 @@ impl Engine {
             log,
             hasher,
             value_bytes_max: config.value_bytes_max,
-            epoch: now,
+            epoch: now.saturating_sub(EXPIRY_TICK_MS),
             last_version: 0,
             flushed_version: 0,
             flush_due: None,
@@ -368,7 +368,7 @@ impl Engine {
         !expired && !self.is_flushed(header)
     }
 
-    /// Time of expiry in ticks, rounded up: an item never goes early. Past times give the first tick.
+    /// Time of expiry in ticks, rounded up: an item never goes early. Past times give the first tick, which has passed.
     fn expiry(&self, expires: Option<UnixMs>) -> u32 {
         let Some(expires) = expires else { return 0 };
         let ticks = expires.saturating_sub(self.epoch).div_ceil(EXPIRY_TICK_MS);
