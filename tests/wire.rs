@@ -1,0 +1,598 @@
+//! Connections as they misbehave and as they multiply, against the real binary.
+
+mod common;
+
+use common::{Client, Node, Random, wait_until};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Closes with a reset instead of a goodbye: what the kernel does for a client that was killed with data unread.
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+#[test]
+fn commands_split_at_every_byte() {
+    let node = Node::start(&["--shards", "1", "--memory", "64"]);
+    let (mut client, mut sync) = (node.client(), node.client());
+    let cases = [
+        ("set key 5 0 10\r\n0123\r\n6789\r\n", "STORED\r\n"),
+        ("get key nothing key\r\n", "VALUE key 5 10\r\n0123\r\n6789\r\nVALUE key 5 10\r\n0123\r\n6789\r\nEND\r\n"),
+        ("append key 0 0 2 noreply\r\nab\r\nget key\r\n", "VALUE key 5 12\r\n0123\r\n6789ab\r\nEND\r\n"),
+        ("set n 0 0 1\r\n1\r\nincr n 41\r\ndelete n\r\n", "STORED\r\n42\r\nDELETED\r\n"),
+        ("set key 0 0 3\r\nlonger\r\nversion x\r\n", "CLIENT_ERROR bad data chunk\r\nERROR\r\n"),
+        ("set key x 0 4\r\nquit\r\ntouch nothing 1\r\n", "CLIENT_ERROR bad command line format\r\nNOT_FOUND\r\n"),
+    ];
+    for (command, answer) in cases {
+        for at in 1..command.len() {
+            assert_eq!(client.ask("flush_all"), "OK");
+            client.set("key", b"0123\r\n6789");
+            client.send("touch key 0\r\nset key 5 0 10\r\n0123\r\n6789\r\n");
+            assert_eq!((client.line(), client.line()), ("TOUCHED".into(), "STORED".into()));
+            client.send(&command[..at]);
+            sync.sync();
+            client.send(&command[at..]);
+            let got = client.bytes(answer.len());
+            assert_eq!(String::from_utf8_lossy(&got), answer, "{command:?} split at {at}");
+            // The tail of the one that is too long is a command of its own.
+            if answer.starts_with("CLIENT_ERROR bad data") {
+                assert!(client.line().starts_with("VERSION"));
+            }
+        }
+    }
+    node.stop();
+}
+
+/// Random commands on a few keys, and what a map answers.
+fn conversation(commands: usize, keys: u64, seed: u64) -> (String, String) {
+    let mut random = Random(seed);
+    let mut map: HashMap<u64, String> = HashMap::new();
+    let (mut asked, mut expected) = (String::new(), String::new());
+    for n in 0..commands {
+        let key = random.below(keys);
+        let show = |key: u64, map: &HashMap<u64, String>, out: &mut String| {
+            if let Some(value) = map.get(&key) {
+                write!(out, "VALUE k{key} 0 {}\r\n{value}\r\n", value.len()).expect("a string");
+            }
+        };
+        match random.below(10) {
+            0..=2 => {
+                let value = format!("{n}").repeat(1 + random.below(40) as usize);
+                write!(asked, "set k{key} 0 0 {}\r\n{value}\r\n", value.len()).expect("a string");
+                expected += "STORED\r\n";
+                map.insert(key, value);
+            }
+            3..=5 => {
+                write!(asked, "get k{key}\r\n").expect("a string");
+                show(key, &map, &mut expected);
+                expected += "END\r\n";
+            }
+            6 => {
+                let wanted: Vec<u64> = (0..20).map(|_| random.below(keys)).collect();
+                let names: Vec<String> = wanted.iter().map(|k| format!("k{k}")).collect();
+                write!(asked, "get {}\r\n", names.join(" ")).expect("a string");
+                wanted.iter().for_each(|&k| show(k, &map, &mut expected));
+                expected += "END\r\n";
+            }
+            7 => {
+                write!(asked, "delete k{key}\r\n").expect("a string");
+                expected += if map.remove(&key).is_some() { "DELETED\r\n" } else { "NOT_FOUND\r\n" };
+            }
+            8 => {
+                write!(asked, "set k{key} 0 0 3 noreply\r\n123\r\nincr k{key} 1\r\n").expect("a string");
+                expected += "124\r\n";
+                map.insert(key, "124".into());
+            }
+            _ => {
+                asked += "nonsense\r\n";
+                expected += "ERROR\r\n";
+            }
+        }
+    }
+    (asked, expected)
+}
+
+fn assert_conversation(client: &mut Client, asked: &str, expected: &str) {
+    let mut writer = client.stream.try_clone().expect("a second handle");
+    std::thread::scope(|scope| {
+        scope.spawn(move || std::io::Write::write_all(&mut writer, asked.as_bytes()).expect("send"));
+        let got = client.bytes(expected.len());
+        if got != expected.as_bytes() {
+            let at = got.iter().zip(expected.as_bytes()).position(|(a, b)| a != b).expect("they differ");
+            let around = |bytes: &[u8]| {
+                String::from_utf8_lossy(&bytes[at.saturating_sub(60)..(at + 60).min(bytes.len())]).into_owned()
+            };
+            panic!("at byte {at}: got {:?}, expected {:?}", around(&got), around(expected.as_bytes()));
+        }
+    });
+    client.sync();
+}
+
+#[test]
+fn a_pipeline_of_a_thousand_commands_over_all_shards_comes_back_in_order() {
+    for arguments in [&["-t", "1"][..], &["-t", "2"], &["-t", "5"], &["-t", "3", "--cores", "0"]] {
+        let node = Node::start(arguments);
+        for seed in 1..4 {
+            let (asked, expected) = conversation(1000, 300, seed);
+            let mut client = node.client();
+            assert_eq!(client.ask("flush_all"), "OK");
+            assert_conversation(&mut client, &asked, &expected);
+        }
+        node.stop();
+    }
+}
+
+/// Many connections at once, each with keys of its own, so that each has one right answer.
+#[test]
+fn connections_do_not_get_each_others_replies() {
+    let node = Node::start(&["-t", "3", "-m", "256"]);
+    std::thread::scope(|scope| {
+        for id in 0..16_u64 {
+            let node = &node;
+            scope.spawn(move || {
+                let (asked, expected) = conversation(3000, 200, id + 100);
+                let own = |text: &str| text.replace(" k", &format!(" c{id}-k"));
+                assert_conversation(&mut node.client(), &own(&asked), &own(&expected));
+            });
+        }
+    });
+    node.stop();
+}
+
+#[test]
+fn a_multi_get_may_be_longer_than_any_buffer() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut client = node.client();
+    let keys: Vec<String> = (0..20_000).map(|n| format!("key-{n}")).collect();
+    let sets: String = keys.iter().step_by(2).map(|k| format!("set {k} 0 0 {}\r\n{k}\r\n", k.len())).collect();
+    let stored = "STORED\r\n".repeat(10_000);
+    assert_conversation(&mut client, &sets, &stored);
+    let expected: String = keys.iter().step_by(2).map(|k| format!("VALUE {k} 0 {}\r\n{k}\r\n", k.len())).collect();
+    assert_conversation(&mut client, &format!("get {}\r\n", keys.join(" ")), &(expected + "END\r\n"));
+    node.stop();
+}
+
+#[test]
+fn five_thousand_idle_connections_cost_little_and_go_away() {
+    // The node inherits the limit.
+    let limit = pinion::sys::raise_file_limit(12_000).expect("getrlimit").now;
+    assert!(limit >= 6000, "this test needs 6,000 open files; the hard limit is {limit}");
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut active = node.client();
+    active.set("k", b"v");
+    let before = node.resident_bytes();
+    let mut idle: Vec<Client> = (0..5000).map(|_| node.client()).collect();
+    wait_until("5,001 connections", || active.stat("curr_connections") == 5001);
+    assert_eq!(active.get("k"), Some(b"v".to_vec()));
+    // Each has been used once, as real ones have.
+    for client in &mut idle {
+        client.send("get k\r\n");
+    }
+    for client in &mut idle {
+        assert_eq!(client.bytes(20), b"VALUE k 0 1\r\nv\r\nEND\r\n"[..20]);
+    }
+    let per_connection = node.resident_bytes().saturating_sub(before) / 5000;
+    assert!(per_connection <= 16 << 10, "{per_connection} bytes per idle connection");
+    drop(idle);
+    wait_until("one connection", || active.stat("curr_connections") == 1);
+    node.stop();
+}
+
+#[test]
+fn too_many_connections_are_refused_with_a_word() {
+    let node = Node::start(&["-t", "2", "-c", "3", "-m", "64"]);
+    let mut clients: Vec<Client> = (0..3).map(|_| node.client()).collect();
+    clients.iter_mut().for_each(Client::sync);
+    let mut refused = node.client();
+    assert_eq!(refused.line(), "ERROR Too many open connections");
+    assert!(refused.is_closed());
+    clients.pop();
+    wait_until("room for one more", || {
+        let mut client = node.client();
+        client.send("version\r\n");
+        client.line().starts_with("VERSION")
+    });
+    assert!(clients[0].stat("rejected_connections") >= 1);
+    node.stop();
+}
+
+/// The node must not collect 200 MB of replies for a client that does not read them, nor make others wait for it.
+#[test]
+fn a_slow_reader_is_waited_for_and_nobody_else() {
+    for shards in ["1", "2"] {
+        let node = Node::start(&["-t", shards, "-m", "64"]);
+        let mut other = node.client();
+        let value = vec![b'x'; 512 << 10];
+        (0..4).for_each(|n| other.set(&format!("big{n}"), &value));
+        let before = node.resident_bytes();
+        let mut slow = node.client();
+        slow.send("get big0 big1 big2 big3\r\n".repeat(100));
+        for n in 0..1000 {
+            other.set("k", format!("{n}").as_bytes());
+            assert_eq!(other.get("k"), Some(format!("{n}").into_bytes()));
+        }
+        let grown = node.resident_bytes().saturating_sub(before);
+        assert!(grown < 32 << 20, "{grown} bytes more for a client that does not read");
+        for _ in 0..100 {
+            for n in 0..4 {
+                assert_eq!(slow.line(), format!("VALUE big{n} 0 524288"));
+                assert!(slow.bytes(value.len()) == value);
+                assert_eq!(slow.line(), "");
+            }
+            assert_eq!(slow.line(), "END");
+        }
+        slow.sync();
+        node.stop();
+    }
+}
+
+/// A client that floods the node with commands whose replies it does not read.
+#[test]
+fn a_flood_without_reading_is_bounded() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut other = node.client();
+    other.set("k", &[b'v'; 1000]);
+    let before = node.resident_bytes();
+    let flood = node.client();
+    flood.stream.set_nonblocking(true).expect("O_NONBLOCK");
+    let requests = "get k\r\n".repeat(10_000);
+    let (mut sent, begun) = (0, Instant::now());
+    // Until the node has stopped reading for a good while.
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(300) && begun.elapsed() < Duration::from_secs(30) {
+        if let Ok(n) = std::io::Write::write(&mut &flood.stream, requests.as_bytes()) {
+            sent += n;
+            last = Instant::now();
+        }
+    }
+    assert!(sent > 1 << 20, "the node reads at first");
+    let grown = node.resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more for {sent} bytes of requests");
+    assert_eq!(other.get("k").map(|v| v.len()), Some(1000));
+    reset(flood.stream);
+    node.stop();
+}
+
+#[test]
+fn clients_that_are_killed_in_the_middle_leave_nothing_behind() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut other = node.client();
+    for n in 0..200 {
+        let mut client = node.client();
+        match n % 4 {
+            // In a large value: more of them than fit the memory that large values are collected in.
+            0 => client.send([b"set k 0 0 1000000\r\n".to_vec(), vec![b'x'; 500_000]].concat()),
+            1 => client.send("set k 0 0 100\r\nabc"),
+            2 => client.send("get k k k k".repeat(50)),
+            _ => client.send("get k\r\n".repeat(2000)),
+        }
+        if n % 8 < 4 {
+            reset(client.stream);
+        }
+    }
+    wait_until("one connection", || other.stat("curr_connections") == 1);
+    other.set("k", &[b'y'; 1_000_000]);
+    assert_eq!(other.get("k").map(|v| v.len()), Some(1_000_000));
+    node.stop();
+}
+
+/// Forty values of 1 MB are more than are collected at once: the others wait, and all of them are stored.
+#[test]
+fn large_values_in_flight_wait_for_each_other() {
+    let node = Node::start(&["-t", "1", "-m", "256"]);
+    let value: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+    let mut clients: Vec<Client> = (0..40).map(|_| node.client()).collect();
+    let mut other = node.client();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(format!("set big{n} 0 0 {}\r\n", value.len()));
+        client.send(&value[..20_000]);
+        other.sync();
+    }
+    assert!(node.resident_bytes() < 200 << 20);
+    for client in &mut clients {
+        client.send(&value[20_000..]);
+        client.send("\r\n");
+        assert_eq!(client.line(), "STORED");
+    }
+    for n in 0..40 {
+        assert!(other.get(&format!("big{n}")).as_ref() == Some(&value));
+    }
+    node.stop();
+}
+
+/// A client that stalls in the middle of a large value must not keep small commands, or its own shard, from anything.
+#[test]
+fn a_half_sent_value_does_not_keep_small_ones_waiting() {
+    let node = Node::start(&["-t", "1", "-m", "256"]);
+    let mut stalled: Vec<Client> = (0..40).map(|_| node.client()).collect();
+    for client in &mut stalled {
+        client.send([b"set big 0 0 1000000\r\n".to_vec(), vec![0; 20_000]].concat());
+    }
+    let mut other = node.client();
+    other.set("k", &[1; 10_000]);
+    assert_eq!(other.get("k").map(|v| v.len()), Some(10_000));
+    node.stop();
+}
+
+#[test]
+fn a_client_that_only_closes_its_direction_gets_its_replies() {
+    for shards in ["1", "2"] {
+        let node = Node::start(&["-t", shards, "-m", "64"]);
+        let mut client = node.client();
+        let mut expected = String::new();
+        for n in 0..500 {
+            client.send(format!("set k{n} 0 0 1\r\nx\r\n"));
+            expected += "STORED\r\n";
+        }
+        client.stream.shutdown(Shutdown::Write).expect("shutdown");
+        assert_eq!(String::from_utf8_lossy(&client.bytes(expected.len())), expected);
+        assert!(client.is_closed());
+        node.stop();
+    }
+}
+
+#[test]
+fn quit_answers_what_came_before_and_nothing_after() {
+    let node = Node::start(&["-t", "3", "-m", "64"]);
+    let mut client = node.client();
+    let sets: String = (0..100).map(|n| format!("set k{n} 0 0 1\r\nx\r\n")).collect();
+    client.send(sets + "quit\r\nget k1\r\n");
+    (0..100).for_each(|_| assert_eq!(client.line(), "STORED"));
+    assert!(client.is_closed());
+    node.stop();
+}
+
+fn connections(client: &mut Client) -> Vec<u64> {
+    let stats = client.stats("shards");
+    stats.iter().filter(|(n, _)| n.ends_with(":curr_connections")).map(|(_, v)| v.parse().expect("a number")).collect()
+}
+
+fn is_even(counts: &[u64]) -> bool {
+    counts.iter().max().zip(counts.iter().min()).is_some_and(|(most, least)| most - least <= 1)
+}
+
+#[test]
+fn connections_are_spread_evenly_and_stay_so() {
+    let node = Node::start(&["-t", "3", "-m", "64"]);
+    let mut clients: Vec<Client> = (0..10).map(|_| node.client()).collect();
+    clients.iter_mut().for_each(Client::sync);
+    let mut observer = clients.pop().expect("ten");
+    wait_until("ten connections, spread evenly", || {
+        let counts = connections(&mut observer);
+        counts.iter().sum::<u64>() == 10 && is_even(&counts)
+    });
+    // Every third connection closes, that is, most of one shard's.
+    let mut kept: Vec<Client> = clients.into_iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, c)| c).collect();
+    wait_until("seven connections, spread evenly", || {
+        let counts = connections(&mut observer);
+        counts.iter().sum::<u64>() == 7 && is_even(&counts)
+    });
+    assert!(observer.stat("moved_connections") <= 3);
+    for (n, client) in kept.iter_mut().enumerate() {
+        client.set(&format!("k{n}"), b"still served");
+        assert_eq!(client.get(&format!("k{n}")), Some(b"still served".to_vec()));
+    }
+    node.stop();
+}
+
+/// Connections move while they are used: nothing is lost, doubled or out of order.
+#[test]
+fn a_moving_connection_loses_nothing() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut observer = node.client();
+    observer.sync();
+    let (mut kept, mut others) = (Vec::new(), Vec::new());
+    while kept.len() < 12 {
+        let before = connections(&mut observer);
+        let mut client = node.client();
+        client.sync();
+        // A connection that is handed over is counted by nobody for a moment.
+        wait_until("the connection to be counted", || {
+            connections(&mut observer).iter().sum::<u64>() > before.iter().sum()
+        });
+        let on_the_first = connections(&mut observer)[0] > before[0];
+        if on_the_first { kept.push(client) } else { others.push(client) }
+    }
+    drop(others);
+    let mut round = 0_u64;
+    wait_until("an even spread", || {
+        for (n, client) in kept.iter_mut().enumerate() {
+            client.set(&format!("k{n}"), format!("{round}").as_bytes());
+            assert_eq!(client.get(&format!("k{n}")), Some(format!("{round}").into_bytes()));
+        }
+        round += 1;
+        let counts = connections(&mut observer);
+        counts.iter().sum::<u64>() == 13 && is_even(&counts)
+    });
+    assert!(observer.stat("moved_connections") >= 5);
+    node.stop();
+}
+
+#[test]
+fn a_shards_own_port_keeps_its_connections() {
+    // A range that the kernel says is free; another process may take it in between, hence more than one try.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let base =
+        (0..100).map(|_| free()).find(|&p| p < 65_000 && std::net::TcpListener::bind(("127.0.0.1", p + 1)).is_ok());
+    let base = base.expect("two ports side by side");
+    let node = Node::start(&["-t", "2", "-m", "64", "--shard-ports", &base.to_string()]);
+    let mut pinned: Vec<Client> = (0..6).map(|_| Client::connect(([127, 0, 0, 1], base + 1).into())).collect();
+    pinned.iter_mut().for_each(Client::sync);
+    let mut observer = node.client();
+    assert_eq!(connections(&mut observer), [1, 6]);
+    pinned[0].set("k", b"v");
+    assert_eq!(observer.get("k"), Some(b"v".to_vec()));
+    node.stop();
+}
+
+#[test]
+fn a_ttl_ends_on_time_and_never_early() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut client = node.client();
+    let begun = Instant::now();
+    for n in 0..20 {
+        client.send(format!("set short{n} 0 1 1\r\nx\r\nset long{n} 0 3600 1\r\nx\r\n"));
+        assert_eq!((client.line(), client.line()), ("STORED".into(), "STORED".into()));
+    }
+    wait_until("the first to expire", || {
+        // The time is taken after the answer: if it is a miss, a second had passed before.
+        let miss = client.get("short0").is_none();
+        assert!(!miss || begun.elapsed() >= Duration::from_secs(1), "expired early");
+        miss
+    });
+    wait_until("all to expire", || (0..20).all(|n| client.get(&format!("short{n}")).is_none()));
+    assert!((0..20).all(|n| client.get(&format!("long{n}")).is_some()));
+    assert_eq!(client.stat("reclaimed"), 20);
+    assert_eq!(client.ask("touch long0 1"), "TOUCHED");
+    wait_until("a touched item to expire", || client.get("long0").is_none());
+    node.stop();
+}
+
+#[test]
+fn a_delayed_flush_takes_all_that_is_there_when_it_is_due() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut client = node.client();
+    (0..20).for_each(|n| client.set(&format!("k{n}"), b"x"));
+    assert_eq!(client.ask("flush_all 1"), "OK");
+    client.set("late", b"x");
+    assert_eq!(client.get("k0"), Some(b"x".to_vec()));
+    wait_until("the flush", || (0..20).all(|n| client.get(&format!("k{n}")).is_none()));
+    assert_eq!(client.get("late"), None);
+    assert_eq!(client.stat("curr_items"), 0);
+    client.set("after", b"x");
+    assert_eq!(client.get("after"), Some(b"x".to_vec()));
+    node.stop();
+}
+
+/// Ten times as much as there is room for: no error, bounded memory, most of it used, the newest kept.
+#[test]
+fn memory_is_bounded_and_used_however_much_is_written() {
+    let node = Node::start(&["-t", "2", "-m", "16"]);
+    let mut client = node.client();
+    let limit = client.stat("limit_maxbytes");
+    assert_eq!(limit, 16 << 20);
+    let keys = 10 * limit / 48;
+    for first in (0..keys).step_by(5000) {
+        let mut sets = String::new();
+        for n in first..keys.min(first + 5000) {
+            write!(sets, "set memtier-{n:08} 0 0 32\r\n{n:032}\r\n").expect("a string");
+        }
+        let count = keys.min(first + 5000) - first;
+        assert_conversation(&mut client, &sets, &"STORED\r\n".repeat(count as usize));
+    }
+    assert!(client.stat("evictions") > 0);
+    let (bytes, user) = (client.stat("bytes"), client.stat("user_bytes"));
+    assert!(bytes <= limit && user >= limit * 6 / 10, "{user} of {limit} bytes are the user's");
+    let newest = keys - limit / 2 / 48..keys;
+    let gets: String = newest.clone().map(|n| format!("get memtier-{n:08}\r\n")).collect();
+    let hits: String = newest.map(|n| format!("VALUE memtier-{n:08} 0 32\r\n{n:032}\r\nEND\r\n")).collect();
+    assert_conversation(&mut client, &gets, &hits);
+    let resident = node.resident_bytes();
+    assert!(resident <= limit + (64 << 20) + 2 * (32 << 20), "{resident}");
+    node.stop();
+}
+
+#[test]
+fn mixed_sizes_never_fail() {
+    let node = Node::start(&["-t", "2", "-m", "16"]);
+    let mut client = node.client();
+    let mut random = Random(7);
+    for n in 0..3000 {
+        let bytes = 1 << random.below(20);
+        client.set(&format!("k{}", random.below(500)), &vec![n as u8; bytes as usize]);
+    }
+    assert!(client.stat("bytes") <= 16 << 20);
+    assert!(client.stat("evictions") > 0);
+    node.stop();
+}
+
+#[test]
+fn statistics_add_up_over_shards() {
+    let node = Node::start(&["-t", "3", "-m", "64"]);
+    let mut client = node.client();
+    (0..100).for_each(|n| client.set(&format!("k{n}"), b"0"));
+    (0..150).for_each(|n| _ = client.get(&format!("k{n}")));
+    assert_eq!(client.ask("incr k1 1"), "1");
+    assert_eq!(client.ask("delete k2"), "DELETED");
+    let mut stat = |name| client.stat(name);
+    assert_eq!((stat("cmd_set"), stat("cmd_get"), stat("get_hits"), stat("get_misses")), (100, 150, 100, 50));
+    assert_eq!((stat("curr_items"), stat("incr_hits"), stat("delete_hits"), stat("threads")), (99, 1, 1, 3));
+    assert!(stat("bytes_read") > 0 && stat("bytes_written") > 0 && stat("mesh_requests") > 0);
+    // In one pipeline: all that was asked before is counted.
+    let sets: String = (0..200).map(|n| format!("set p{n} 0 0 1\r\nx\r\n")).collect();
+    client.send(sets + "stats\r\n");
+    (0..200).for_each(|_| assert_eq!(client.line(), "STORED"));
+    let mut counted = String::new();
+    while counted != "END" {
+        counted = client.line();
+        assert!(!counted.starts_with("STAT cmd_set ") || counted == "STAT cmd_set 300", "{counted}");
+    }
+    assert_eq!(client.ask("stats reset"), "RESET");
+    assert_eq!((client.stat("cmd_set"), client.stat("curr_items")), (0, 299));
+    node.stop();
+}
+
+#[test]
+fn a_stop_answers_what_was_received() {
+    for shards in ["1", "3"] {
+        let node = Node::start(&["-t", shards, "-m", "64"]);
+        let mut clients: Vec<Client> = (0..8).map(|_| node.client()).collect();
+        clients.iter_mut().for_each(Client::sync);
+        let sets: String = (0..500).map(|n| format!("set k{n} 0 0 1\r\nx\r\n")).collect();
+        for client in &mut clients {
+            client.send(&sets);
+        }
+        let begun = Instant::now();
+        node.terminate();
+        for client in &mut clients {
+            (0..500).for_each(|n| assert_eq!(client.line(), "STORED", "{n}"));
+            assert!(client.is_closed());
+        }
+        assert!(node.wait().success());
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_a_client() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut idle = node.client();
+    idle.set("big", &vec![b'x'; 1 << 20]);
+    let mut slow = node.client();
+    slow.send("get big\r\n".repeat(100));
+    let mut half = node.client();
+    half.send("set k 0 0 100\r\nabc");
+    idle.sync();
+    let begun = Instant::now();
+    node.terminate();
+    assert!(node.wait().success());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// SIGINT is Ctrl-C.
+#[test]
+fn an_interrupt_stops_as_well() {
+    let node = Node::start(&["-t", "1", "-m", "64"]);
+    // SAFETY: no pointers; the process is our child and not waited for yet.
+    unsafe { libc::kill(node.pid() as i32, libc::SIGINT) };
+    assert!(node.wait().success());
+}
+
+/// Nobody polls: an idle node's turns are its timer's, one per second and shard. (Its CPU time is measured, not tested:
+/// docs/benchmarks.md.)
+#[test]
+fn an_idle_node_sleeps() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut clients: Vec<Client> = (0..20).map(|_| node.client()).collect();
+    clients.iter_mut().for_each(Client::sync);
+    wait_until("no connection to move", || is_even(&connections(&mut clients[0])));
+    let before = clients[0].stat("turns");
+    clients[1].stream.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+    let nothing = std::io::Read::read(&mut clients[1].stream, &mut [0]).expect_err("nothing arrives");
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    let turned = clients[0].stat("turns") - before;
+    assert!((1..30).contains(&turned), "{turned} turns in three idle seconds");
+    node.stop();
+}
