@@ -3,6 +3,8 @@
 //! A [`Request`] is one operation on at most one key: a multi-get is as many requests as it has keys. The bytes in it are
 //! of type `B`: slices of the receive buffer where it was parsed, [`Span`]s where it travels to another shard.
 
+#![forbid(unsafe_code)]
+
 use std::ops::Range;
 
 /// Milliseconds since the Unix epoch.

@@ -11,8 +11,6 @@ pub use layers::resolve;
 pub use options::Options;
 pub use values::{Cores, Memory, Port};
 
-use crate::engine;
-use crate::reactor::RECEIVE_BUFFERS_MAX;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,6 +18,15 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
+
+/// Least memory of a shard.
+pub const SHARD_MEMORY_BYTES_MIN: u64 = 4 << 20;
+/// Most memory of a shard.
+pub const SHARD_MEMORY_BYTES_MAX: u64 = 32 << 30;
+/// A value may have this part of its shard's memory.
+pub const ITEM_SHARE_MAX: u64 = 4;
+/// Most receive buffers of a shard.
+pub const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
 
 /// Settings that fit together.
 #[derive(Clone, Debug)]
@@ -80,7 +87,7 @@ impl Config {
 
         let memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
         let share = memory_bytes / shards;
-        let (least, most) = (engine::MEMORY_BYTES_MIN, engine::MEMORY_BYTES_MAX);
+        let (least, most) = (SHARD_MEMORY_BYTES_MIN, SHARD_MEMORY_BYTES_MAX);
         if !(least..=most).contains(&share) {
             return fail(format!(
                 "--memory {}MiB over {shards} shards is {}MiB each; allowed: {}MiB to {}MiB per shard",
@@ -95,7 +102,7 @@ impl Config {
         }
 
         // The default follows a small memory down; a value that was asked for does not.
-        let longest = engine::value_bytes_max(share);
+        let longest = share / ITEM_SHARE_MAX;
         let max_item_bytes = options.max_item_size.map_or((1 << 20).min(longest), |m| m.0);
         if !(1024..=1 << 30).contains(&max_item_bytes) {
             return fail(format!("--max-item-size {max_item_bytes} bytes; allowed: 1k to 1g"));

@@ -10,6 +10,8 @@
 //! All numbers are little-endian. Expiry counts tenths of a second since the engine's epoch; 0 means never. A record
 //! without LIVE is dead space; one with PAD fills the arena's end, and its length field counts the whole record.
 
+#![forbid(unsafe_code)]
+
 /// Bytes of a header without client flags.
 const HEADER_BYTES: usize = 16;
 const FLAGS_BYTES: usize = 4;

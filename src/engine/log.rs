@@ -3,6 +3,8 @@
 //! Records are contiguous; where one does not fit before the end of the mapping, a pad fills the rest and it starts at 0.
 //! `used` bytes from `tail` on, around the end, are records (live, dead or pads); the rest is free.
 
+#![forbid(unsafe_code)]
+
 use super::item::{self, GRANULE_BYTES, Header};
 use crate::sys::{Mapping, prefetch};
 use std::io;

@@ -87,7 +87,7 @@ pub struct EngineConfig {
 }
 
 /// The longest value that an engine with so much memory can be asked to keep.
-pub fn value_bytes_max(memory_bytes: u64) -> u64 {
+pub const fn value_bytes_max(memory_bytes: u64) -> u64 {
     memory_bytes / ITEM_SHARE_MAX
 }
 

@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::config::{Config, Port};
-use crate::engine::{Engine, EngineConfig};
+use crate::config::{self, Config, Port};
+use crate::engine::{self, Engine, EngineConfig};
 use crate::mesh::{MeshEnd, mesh};
-use crate::reactor::{Reactor, ReceiveBuffers, StartError, UringSize, probe};
+use crate::reactor::{RECEIVE_BUFFERS_MAX, Reactor, ReceiveBuffers, StartError, UringSize, probe};
 use crate::shard::{Message, Node, Shard};
 use crate::sys;
 use std::io;
@@ -14,6 +14,14 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+
+// What the settings allow is what the parts can do.
+const _: () = assert!(config::SHARD_MEMORY_BYTES_MIN >= engine::MEMORY_BYTES_MIN);
+const _: () = assert!(config::SHARD_MEMORY_BYTES_MAX <= engine::MEMORY_BYTES_MAX);
+const _: () = assert!(
+    config::SHARD_MEMORY_BYTES_MAX / config::ITEM_SHARE_MAX <= engine::value_bytes_max(config::SHARD_MEMORY_BYTES_MAX)
+);
+const _: () = assert!(config::RECEIVE_BUFFERS_MAX <= RECEIVE_BUFFERS_MAX);
 
 /// Files that a node has open besides its connections: listeners, urings, eventfds, standard streams, and room.
 const FILES_RESERVED: u64 = 64;

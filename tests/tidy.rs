@@ -1,0 +1,128 @@
+//! The rules of the house that no compiler checks: who imports whom, where `unsafe` may be, how large a file grows.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Modules from top to bottom: each may use those of the rows below its own, and itself. (ARCHITECTURE.md draws it.)
+const LAYERS: &[&[&str]] = &[
+    &["cli"],
+    &["server"],
+    &["shard"],
+    &["execute"],
+    &["protocol"],
+    &["reactor"],
+    &["engine"],
+    &["command", "mesh", "metrics", "config"],
+    &["sys"],
+];
+
+/// Modules that look at no clock, socket, thread or random source.
+const PURE: &[&str] = &["engine", "protocol", "execute", "command"];
+
+/// Files and folders with `unsafe` in them; every other module forbids it.
+const UNSAFE: &[&str] = &["sys", "reactor", "engine/index.rs"];
+
+/// Roots of modules that cannot forbid it, because a file below them has some.
+const MIXED: &[&str] = &["lib.rs", "engine/mod.rs"];
+
+/// Longer files are asking to be two concepts.
+const LINES_MAX: usize = 600;
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every source file: its path below `src`, and its text.
+fn files() -> BTreeMap<String, String> {
+    fn walk(folder: &Path, files: &mut BTreeMap<String, String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(source()).expect("below src").to_string_lossy().into_owned();
+                files.insert(name, std::fs::read_to_string(&path).expect("a file"));
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(&source(), &mut all);
+    assert!(all.len() > 20, "the source is somewhere else");
+    all
+}
+
+/// The first part of a path: the module that the file belongs to.
+fn module(file: &str) -> &str {
+    file.split(['/', '.']).next().expect("a name")
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// Lines of code, without comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .map(|(n, line)| (n + 1, line.split("//").next().unwrap_or("")))
+        .filter(|(_, l)| !l.trim().is_empty())
+}
+
+#[test]
+fn imports_go_downwards() {
+    for (file, text) in files() {
+        let own = module(&file);
+        if own == "lib" || own == "main" {
+            continue;
+        }
+        let own_layer = layer(own).unwrap_or_else(|| panic!("{file}: the module {own} has no layer"));
+        for (line, code) in code(&text) {
+            for used in code.split("crate::").skip(1) {
+                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().expect("a name");
+                let allowed = used == own || layer(used).is_some_and(|l| l > own_layer);
+                assert!(allowed, "{file}:{line}: {own} must not use {used}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_modules_stay_pure() {
+    let impure =
+        ["Instant::now", "SystemTime", "std::net", "std::thread", "std::fs", "std::env", "socket2", "io_uring"];
+    for (file, text) in files().into_iter().filter(|(f, _)| PURE.contains(&module(f)) && !f.contains("tests")) {
+        for (line, code) in code(&text) {
+            assert!(!impure.iter().any(|i| code.contains(i)), "{file}:{line}: {code}");
+        }
+    }
+}
+
+/// A file without `unsafe` of its own is covered by a `forbid` in it or in the root of its module.
+#[test]
+fn unsafe_is_confined() {
+    let files = files();
+    for (file, text) in &files {
+        let may = UNSAFE.iter().any(|u| file.starts_with(&format!("{u}/")) || file == u);
+        let uses = code(text).find(|(_, l)| l.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe"));
+        if let Some((line, code)) = uses {
+            assert!(may, "{file}:{line}: unsafe does not belong here: {code}");
+        }
+        let root = module(file);
+        let root = files.get(&format!("{root}/mod.rs")).or_else(|| files.get(&format!("{root}.rs"))).expect("a root");
+        let forbids = |t: &String| t.contains("#![forbid(unsafe_code)]");
+        let is_test = file.ends_with("tests.rs");
+        assert!(
+            may || is_test || MIXED.contains(&file.as_str()) || forbids(root) || forbids(text),
+            "{file}: nothing forbids unsafe code"
+        );
+    }
+}
+
+#[test]
+fn files_are_one_concept() {
+    for (file, text) in files() {
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{file} has {lines} lines");
+        assert!(text.starts_with("//!"), "{file} does not say what it is for");
+    }
+}
