@@ -58,7 +58,7 @@ fn loads() -> Vec<Load> {
     };
     // A command in two pieces: the connection keeps the first.
     let halves = Load {
-        sent: [format!("set key-1 0 0 100\r\nvvvv"), format!("{}\r\nget key", &value[4..]), "-1\r\n".into()]
+        sent: ["set key-1 0 0 100\r\nvvvv".to_owned(), format!("{}\r\nget key", &value[4..]), "-1\r\n".to_owned()]
             .map(Vec::from)
             .into(),
         expected: format!("STORED\r\nVALUE key-1 0 100\r\n{value}\r\nEND\r\n").into_bytes(),
