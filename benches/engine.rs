@@ -22,7 +22,7 @@ fn drawn(hasher: &KeyHasher) -> Vec<(Key, KeyHash)> {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        key(((x >> 32) * u64::from(ITEMS) >> 32) as u32)
+        key((((x >> 32) * u64::from(ITEMS)) >> 32) as u32)
     };
     (0..DRAWN).map(|_| next()).map(|k| (k, hasher.hash(&k))).collect()
 }
