@@ -12,7 +12,7 @@ fn benches(c: &mut Criterion) {
     let cores = pinion::sys::allowed_cores();
     for shards in [1, 2] {
         let options = Options { port: Some(Port::Auto), shards: Some(shards), ..Options::default() };
-        let machine = Machine { cores: cores.clone(), memory_bytes: None };
+        let machine = Machine { cores: cores.clone(), memory_bytes: None, open_files: 1024 };
         let server = Server::start(Config::new(&options, &machine).expect("settings")).expect("a node");
         let mut client = TcpStream::connect(server.addresses()[0]).expect("connect");
         client.set_nodelay(true).expect("TCP_NODELAY");

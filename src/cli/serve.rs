@@ -11,7 +11,8 @@ use std::io::IsTerminal;
 pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let options = resolve(flags, environment)?;
-    let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes() };
+    let open_files = sys::raise_file_limit(u64::MAX).map_err(|e| ConfigError(format!("getrlimit: {e}")))?.now;
+    let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes(), open_files };
     let config = Config::new(&options, &machine)?;
     start_log(config.verbosity);
     for warning in &config.warnings {
@@ -36,7 +37,7 @@ pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Logs to standard error; `PINION_LOG`, if set, filters as `RUST_LOG` does elsewhere.
+/// Logs to standard error.
 fn start_log(verbosity: u8) {
     let level = match verbosity {
         0 => "info",

@@ -114,10 +114,7 @@ impl Config {
             ));
         }
 
-        let max_connections = options.max_connections.unwrap_or(10_000);
-        if !(1..=1 << 20).contains(&max_connections) {
-            return fail(format!("--max-connections {max_connections}; allowed: 1 to {}", 1 << 20));
-        }
+        let max_connections = connections(options, machine, shards, &mut warnings)?;
         let receive_buffers = options.receive_buffers.unwrap_or(512);
         if !receive_buffers.is_power_of_two() || !(16..=RECEIVE_BUFFERS_MAX).contains(&receive_buffers) {
             return fail(format!(
@@ -172,10 +169,56 @@ pub struct Machine {
     pub cores: Vec<usize>,
     /// Memory, where it is known.
     pub memory_bytes: Option<u64>,
+    /// Files that this process may have open.
+    pub open_files: u64,
 }
 
 /// Most shards of a node: slots are spread over them in groups of 4 of 16,384.
 const SHARDS_MAX: usize = 1024;
+
+/// Clients at once where nothing is said, if the machine allows so many open files.
+const CONNECTIONS_DEFAULT: u32 = 10_000;
+/// Most clients at once.
+const CONNECTIONS_MAX: u32 = 1 << 20;
+/// Files that a node has open besides its connections: standard streams, signals, and room.
+const FILES_RESERVED: u64 = 64;
+/// The same for each shard and address: listeners, uring, eventfd.
+const FILES_PER_SHARD: u64 = 8;
+
+/// How many clients at once: what was asked for if it is possible, else as many as are.
+fn connections(
+    options: &Options,
+    machine: &Machine,
+    shards: u64,
+    warnings: &mut Vec<String>,
+) -> Result<u32, ConfigError> {
+    let reserved = FILES_RESERVED + FILES_PER_SHARD * shards;
+    let possible = u32::try_from(machine.open_files.saturating_sub(reserved)).unwrap_or(u32::MAX);
+    let advice = "raise the limit with `ulimit -n` or systemd's LimitNOFILE=";
+    match options.max_connections {
+        Some(wanted) if !(1..=CONNECTIONS_MAX).contains(&wanted) => {
+            Err(ConfigError(format!("--max-connections {wanted}; allowed: 1 to {CONNECTIONS_MAX}")))
+        }
+        Some(wanted) if wanted > possible => Err(ConfigError(format!(
+            "--max-connections {wanted} needs {} open files, but {} are allowed; {advice}",
+            u64::from(wanted) + reserved,
+            machine.open_files
+        ))),
+        Some(wanted) => Ok(wanted),
+        None if possible == 0 => {
+            Err(ConfigError(format!("only {} open files are allowed; {advice}", machine.open_files)))
+        }
+        None => {
+            if possible < CONNECTIONS_DEFAULT {
+                warnings.push(format!(
+                    "only {possible} connections are possible: {} open files are allowed; {advice}",
+                    machine.open_files
+                ));
+            }
+            Ok(possible.min(CONNECTIONS_DEFAULT))
+        }
+    }
+}
 
 /// Which core each shard is pinned to.
 fn place_shards(options: &Options, machine: &Machine, warnings: &mut Vec<String>) -> Result<Vec<usize>, ConfigError> {

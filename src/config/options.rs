@@ -32,7 +32,7 @@ pub struct Options {
     #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',')]
     pub listen: Option<Vec<IpAddr>>,
 
-    /// Most clients at once; more are refused [default: 10000]
+    /// Most clients at once; more are refused [default: 10000, or as many as open files are allowed]
     #[arg(short = 'c', long, value_name = "N")]
     pub max_connections: Option<u32>,
 

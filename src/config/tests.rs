@@ -5,7 +5,7 @@ use clap::{Args, Command, FromArgMatches};
 use std::io::Write;
 
 fn machine() -> Machine {
-    Machine { cores: vec![0, 1, 4], memory_bytes: Some(8 << 30) }
+    Machine { cores: vec![0, 1, 4], memory_bytes: Some(8 << 30), open_files: 20_000 }
 }
 
 fn flags(arguments: &[&str]) -> Options {
@@ -149,6 +149,7 @@ fn impossible_combinations_are_named() {
     says(config(&["-m", "8", "-t", "1", "-I", "4m"]), &["--max-item-size", "quarter"]);
     says(config(&["-I", "100"]), &["--max-item-size 100", "1k to 1g"]);
     says(config(&["-c", "0"]), &["--max-connections 0", "1 to"]);
+    says(config(&["-c", "20000"]), &["--max-connections 20000", "20088 open files", "20000 are allowed", "ulimit -n"]);
     says(config(&["--receive-buffers", "100"]), &["--receive-buffers 100", "power of two"]);
     says(config(&["--receive-buffer-size", "5"]), &["--receive-buffer-size 5", "1k to 1m"]);
     says(config(&["--shard-ports", "65535"]), &["--shard-ports 65535"]);
@@ -161,4 +162,6 @@ fn what_is_odd_but_possible_is_a_warning() {
     assert!(shared.spin.is_zero());
     assert_eq!(shared.warnings.len(), 2, "{:?}", shared.warnings);
     assert_eq!(config(&["-m", "16GiB", "-t", "3"]).expect("possible").warnings.len(), 1);
+    let few = Config::new(&Options::default(), &Machine { open_files: 1024, ..machine() }).expect("possible");
+    assert_eq!((few.max_connections, few.warnings.len()), (1024 - 88, 1));
 }

@@ -23,11 +23,6 @@ const _: () = assert!(
 );
 const _: () = assert!(config::RECEIVE_BUFFERS_MAX <= RECEIVE_BUFFERS_MAX);
 
-/// Files that a node has open besides its connections: listeners, urings, eventfds, standard streams, and room.
-const FILES_RESERVED: u64 = 64;
-/// The same for each shard.
-const FILES_PER_SHARD: u64 = 8;
-
 /// Why a node cannot start: one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -62,19 +57,6 @@ pub enum ServeError {
         /// What mmap(2) said.
         error: io::Error,
     },
-    /// Open files.
-    #[error(
-        "--max-connections {connections} needs {needed} open files, but only {allowed} are allowed; \
-        raise the limit with `ulimit -n` or systemd's LimitNOFILE="
-    )]
-    Files {
-        /// The setting.
-        connections: u32,
-        /// Files for it.
-        needed: u64,
-        /// The limit.
-        allowed: u64,
-    },
     /// Anything else that the system refused.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -104,7 +86,6 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, ServeError> {
         let shards = config.shard_cores.len();
         probe(UringSize::SHARD, shards)?;
-        ensure_files(&config)?;
         let (addresses, listeners) = open_listeners(&config)?;
         let port = addresses.first().map_or(0, |a| if config.port == Port::Off { 0 } else { a.port() });
         let node = Node::new(config, port).map_err(|e| ServeError::System("eventfd", e))?;
@@ -194,16 +175,6 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
     let (buffers, bytes) = (config.receive_buffers, config.receive_buffer_bytes);
     let (reactor, buffers) = Reactor::new(UringSize::SHARD, buffers, bytes, node.shards())?;
     Ok((engine, reactor, buffers))
-}
-
-fn ensure_files(config: &Config) -> Result<(), ServeError> {
-    let shards = config.shard_cores.len() as u64;
-    let needed = u64::from(config.max_connections) + FILES_RESERVED + FILES_PER_SHARD * shards;
-    let limit = sys::raise_file_limit(needed).map_err(|e| ServeError::System("getrlimit", e))?;
-    if limit.now < needed {
-        return Err(ServeError::Files { connections: config.max_connections, needed, allowed: limit.now });
-    }
-    Ok(())
 }
 
 /// Listeners of one shard, with whether their connections stay with it.

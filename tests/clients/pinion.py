@@ -56,9 +56,10 @@ class Node:
             raise
 
     def _read(self):
-        for line in self.process.stderr:
-            self.log.append(line)
-            self._arrived.put(line)
+        with self.process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+                self._arrived.put(line)
         self._arrived.put(None)
 
     def _wait_for_line(self, pattern):
@@ -101,3 +102,4 @@ class Node:
     def kill(self):
         self.process.kill()
         self.process.wait()
+        self._reader.join(STOP_SECONDS_MAX)
