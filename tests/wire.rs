@@ -157,7 +157,7 @@ fn a_multi_get_may_be_longer_than_any_buffer() {
 #[test]
 fn five_thousand_idle_connections_cost_little_and_go_away() {
     // The node inherits the limit.
-    let limit = pinion::sys::raise_file_limit(12_000).expect("getrlimit").now;
+    let limit = pinion::sys::raise_file_limit(12_000).expect("getrlimit");
     assert!(limit >= 6000, "this test needs 6,000 open files; the hard limit is {limit}");
     let node = Node::start(&["-t", "2", "-m", "64"]);
     let mut active = node.client();
@@ -209,6 +209,7 @@ fn a_slow_reader_is_waited_for_and_nobody_else() {
         let before = node.resident_bytes();
         let mut slow = node.client();
         slow.send("get big0 big1 big2 big3\r\n".repeat(100));
+        slow.send("stats\r\n");
         for n in 0..1000 {
             other.set("k", format!("{n}").as_bytes());
             assert_eq!(other.get("k"), Some(format!("{n}").into_bytes()));
@@ -223,9 +224,100 @@ fn a_slow_reader_is_waited_for_and_nobody_else() {
             }
             assert_eq!(slow.line(), "END");
         }
+        while slow.line() != "END" {}
         slow.sync();
         node.stop();
     }
+}
+
+/// Requests that wait for room in a batch were put into the list of waiters again for each reply that came in: a long
+/// pipeline to one sibling took time that grew with its cube.
+#[test]
+fn a_deep_pipeline_to_one_sibling_keeps_moving() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut clients: Vec<Client> = (0..3).map(|_| node.client()).collect();
+    for key in ["a", "b", "c", "d"] {
+        clients[0].set(key, key.as_bytes());
+    }
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            scope.spawn(move || {
+                for key in ["a", "b", "c", "d"] {
+                    let expected = format!("VALUE {key} 0 1\r\n{key}\r\nEND\r\n").repeat(50_000);
+                    assert_conversation(client, &format!("get {key}\r\n").repeat(50_000), &expected);
+                }
+            });
+        }
+    });
+    node.stop();
+}
+
+/// A connection kept the buffer of a large value for as long as something followed it in the same packet.
+#[test]
+fn memory_of_large_values_is_given_back() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut other = node.client();
+    let value = vec![b'x'; 1_000_000];
+    other.set("k", &value);
+    let mut clients: Vec<Client> = (0..100).map(|_| node.client()).collect();
+    let before = node.resident_bytes();
+    for client in &mut clients {
+        client.send([b"set k 0 0 1000000\r\n", &value[..], b"\r\nge"].concat());
+        assert_eq!(client.line(), "STORED");
+    }
+    let grown = node.resident_bytes().saturating_sub(before);
+    assert!(grown < 100 << 20, "{grown} bytes, of which the items may have 64 MiB");
+    for client in &mut clients {
+        client.send("t k\r\n");
+        assert_eq!(client.line(), "VALUE k 0 1000000");
+    }
+    node.stop();
+}
+
+/// Admitting whatever fits first kept a large value waiting for as long as smaller ones came.
+#[test]
+fn large_values_are_admitted_in_order() {
+    let node = Node::start(&["-t", "1", "-m", "256", "-I", "16m"]);
+    let mut first = node.client();
+    let mut other = node.client();
+    first.send([b"set a 0 0 10000000\r\n".to_vec(), vec![b'a'; 100_000]].concat());
+    other.sync();
+    let mut second = node.client();
+    second.send([b"set b 0 0 16000000\r\n".to_vec(), vec![b'b'; 100_000]].concat());
+    other.sync();
+    let mut third = node.client();
+    third.send([b"set c 0 0 1000000\r\n".to_vec(), vec![b'c'; 1_000_000], b"\r\n".to_vec()].concat());
+    other.sync();
+    assert_eq!(other.get("c"), None, "it would fit, but another one was first");
+    first.send([vec![b'a'; 9_900_000], b"\r\n".to_vec()].concat());
+    assert_eq!(first.line(), "STORED");
+    second.send([vec![b'b'; 15_900_000], b"\r\n".to_vec()].concat());
+    assert_eq!(second.line(), "STORED");
+    assert_eq!(third.line(), "STORED");
+    assert_eq!(other.get("b").map(|v| v.len()), Some(16_000_000));
+    node.stop();
+}
+
+/// A stop used to open connections again that had to wait: they were served new requests until they were cut off.
+#[test]
+fn a_stop_answers_nothing_that_comes_after_it() {
+    let node = Node::start(&["-t", "1", "-m", "64"]);
+    let mut other = node.client();
+    other.set("k", &[b'v'; 100_000]);
+    let mut slow = node.client();
+    slow.send("get k\r\n".repeat(300));
+    wait_until("the node to wait for the client", || other.stat("conn_yields") > 0);
+    node.terminate();
+    assert!(other.is_closed());
+    let mut replies = 0;
+    let mut reply = vec![0; "VALUE k 0 100000\r\n\r\nEND\r\n".len() + 100_000];
+    while std::io::Read::read_exact(&mut slow.stream, &mut reply).is_ok() {
+        replies += 1;
+        // Requests after the stop: as many as could ever be answered before.
+        let _ = std::io::Write::write(&mut slow.stream, b"get k\r\n");
+    }
+    assert_eq!(replies, 300, "all that was received, and no more");
+    assert!(node.wait().success());
 }
 
 /// A client that floods the node with commands whose replies it does not read.

@@ -11,7 +11,7 @@ use std::io::IsTerminal;
 pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let options = resolve(flags, environment)?;
-    let open_files = sys::raise_file_limit(u64::MAX).map_err(|e| ConfigError(format!("getrlimit: {e}")))?.now;
+    let open_files = sys::raise_file_limit(u64::MAX).map_err(|e| ConfigError(format!("getrlimit: {e}")))?;
     let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes(), open_files };
     let config = Config::new(&options, &machine)?;
     start_log(config.verbosity);

@@ -128,7 +128,8 @@ impl Expiry {
         match self {
             Self::Never => None,
             Self::Now => Some(0),
-            Self::AfterSeconds(seconds) => Some(now + u64::from(seconds) * 1000),
+            // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early.
+            Self::AfterSeconds(seconds) => Some(now + 1 + u64::from(seconds) * 1000),
             Self::AtSeconds(seconds) => Some(seconds.saturating_mul(1000)),
         }
     }
@@ -186,8 +187,6 @@ pub enum Reply<'a> {
     Number(u64),
     /// Done.
     Ok,
-    /// The counters start again.
-    Reset,
     /// The server's version.
     Version,
     /// It did not work.

@@ -26,11 +26,12 @@ pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String
     let mut merged = flags;
     let mut variables = Options::default();
     for (name, value) in environment {
-        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let Some(key) = name.strip_prefix(PREFIX).filter(|key| !is_service_link(key, &value)) else { continue };
         let key = key.to_ascii_lowercase().replace('_', "-");
         let known =
             known_keys(&[]).iter().map(|k| format!("{PREFIX}{}", k.to_ascii_uppercase().replace('-', "_"))).collect();
-        let set = parse(&key, &value, &[]).map_err(|e| e.at(&format!("environment: {name}={value}"), known))?;
+        let place = format!("environment: {name}={}", value.escape_debug());
+        let set = parse(&key, &value, &[]).map_err(|e| e.at(&place, known))?;
         variables = set.or(variables);
     }
     merged = merged.or(variables);
@@ -53,6 +54,11 @@ pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String
     Ok(merged)
 }
 
+/// What Kubernetes sets in every container beside a service that is named pinion: nobody meant it for us.
+fn is_service_link(key: &str, value: &str) -> bool {
+    key.starts_with("SERVICE_") || key.starts_with("PORT_") || (key == "PORT" && value.contains("://"))
+}
+
 fn read(file: &Path, flag: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|e| ConfigError(format!("{flag} {shown}: {e}")))?;
@@ -70,7 +76,8 @@ fn layer(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, ConfigEr
         let shown = plain(value)
             .ok_or_else(|| ConfigError(format!("{name}: {key}: allowed: a number, a text, or a list of them")))?;
         let set = parse(key, &shown, forbidden);
-        let set = set.map_err(|e| e.at(&format!("{name}: {key} = {shown}"), known_keys(forbidden)))?;
+        let place = format!("{name}: {key} = {}", shown.escape_debug());
+        let set = set.map_err(|e| e.at(&place, known_keys(forbidden)))?;
         options = set.or(options);
     }
     Ok(options)

@@ -182,8 +182,10 @@ const CONNECTIONS_DEFAULT: u32 = 10_000;
 const CONNECTIONS_MAX: u32 = 1 << 20;
 /// Files that a node has open besides its connections: standard streams, signals, and room.
 const FILES_RESERVED: u64 = 64;
-/// The same for each shard and address: listeners, uring, eventfd.
-const FILES_PER_SHARD: u64 = 8;
+/// The same for each shard: uring and eventfd.
+const FILES_PER_SHARD: u64 = 2;
+/// The same for each shard and address: the listeners of both kinds of port.
+const LISTENERS_MAX: u64 = 2;
 
 /// How many clients at once: what was asked for if it is possible, else as many as are.
 fn connections(
@@ -192,7 +194,8 @@ fn connections(
     shards: u64,
     warnings: &mut Vec<String>,
 ) -> Result<u32, ConfigError> {
-    let reserved = FILES_RESERVED + FILES_PER_SHARD * shards;
+    let addresses = options.listen.as_ref().map_or(1, Vec::len) as u64;
+    let reserved = FILES_RESERVED + shards * (FILES_PER_SHARD + LISTENERS_MAX * addresses);
     let possible = u32::try_from(machine.open_files.saturating_sub(reserved)).unwrap_or(u32::MAX);
     let advice = "raise the limit with `ulimit -n` or systemd's LimitNOFILE=";
     match options.max_connections {
@@ -235,6 +238,9 @@ fn place_shards(options: &Options, machine: &Machine, warnings: &mut Vec<String>
         },
         None => allowed.clone(),
     };
+    if cores.is_empty() {
+        return Err(ConfigError("the kernel does not say which cores this process may use".into()));
+    }
     let shards = options.shards.unwrap_or(cores.len());
     if !(1..=SHARDS_MAX).contains(&shards) {
         return Err(ConfigError(format!("--shards {shards}; allowed: 1 to {SHARDS_MAX}")));

@@ -34,8 +34,8 @@ pub fn execute<'a>(
         Operation::Touch { expiry } => target.touch(expiry),
         Operation::FlushAll { delay } => {
             match delay.resolve(now) {
-                Some(due) => target.engine.flush_at(due),
-                None => target.engine.flush(),
+                Some(due) if due > now => target.engine.flush_at(due),
+                _ => target.engine.flush(),
             }
             Reply::Ok
         }

@@ -83,6 +83,7 @@ impl ReceiveBuffers {
     pub fn give_back(&mut self, buffers: impl Iterator<Item = Buffer>) {
         let before = self.tail;
         for buffer in buffers {
+            assert!(buffer.id < self.count, "a buffer of another ring");
             self.push(buffer.id);
         }
         if self.tail != before {

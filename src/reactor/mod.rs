@@ -131,6 +131,11 @@ pub enum Event {
     Tick,
     /// The eventfd of [`Reactor::listen_for_wakes`] was signalled, or a sibling rang.
     Woken,
+    /// A sibling could not be rung.
+    RingFailed {
+        /// The sibling, as given to [`Reactor::ring`].
+        sibling: u32,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,12 +147,13 @@ enum Kind {
     Timer = 3,
     Wake = 4,
     Doorbell = 5,
-    Ignored = 6,
+    Ring = 6,
+    Ignored = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Accept, Self::Receive, Self::Send, Self::Timer, Self::Wake, Self::Doorbell, Self::Ignored];
+    const ALL: [Self; 8] =
+        [Self::Accept, Self::Receive, Self::Send, Self::Timer, Self::Wake, Self::Doorbell, Self::Ring, Self::Ignored];
 }
 
 /// user_data: generation (32 bits), slot (28), kind (4).
@@ -256,7 +262,8 @@ impl Reactor {
         self.push(send.build().user_data(user_data(Kind::Send, token)));
     }
 
-    /// Starts to tick: [`Event::Tick`] once per period.
+    /// Starts to tick: [`Event::Tick`] once per period. Called again, it changes the period, from the next tick on, which
+    /// comes after the new period at the latest.
     pub fn start_timer(&mut self, period: Duration) {
         *self.timer_period = types::Timespec::from(period);
         self.arm_timer();
@@ -268,11 +275,11 @@ impl Reactor {
         self.arm_wake();
     }
 
-    /// Rings a sibling's doorbell, so that it returns from [`Reactor::wait`].
-    pub fn ring(&mut self, doorbell: RawFd) {
+    /// Rings a sibling's doorbell, so that it returns from [`Reactor::wait`]; an event follows only if that fails.
+    pub fn ring(&mut self, sibling: u32, doorbell: RawFd) {
         let there = user_data(Kind::Doorbell, NOBODY);
         let message = opcode::MsgRingData::new(types::Fd(doorbell), 0, there, None).build();
-        let here = user_data(Kind::Ignored, NOBODY);
+        let here = user_data(Kind::Ring, Token { slot: sibling, generation: 0 });
         self.push(message.flags(squeue::Flags::SKIP_SUCCESS).user_data(here));
     }
 
@@ -316,7 +323,7 @@ impl Reactor {
                 }
                 Kind::Accept => events.push(accepted(token.slot, &completion)),
                 Kind::Timer => {
-                    timer_ended = completion.result() == -libc::ETIME;
+                    timer_ended = true;
                     events.push(Event::Tick);
                 }
                 Kind::Wake => {
@@ -324,6 +331,7 @@ impl Reactor {
                     events.push(Event::Woken);
                 }
                 Kind::Doorbell => events.push(Event::Woken),
+                Kind::Ring => events.push(Event::RingFailed { sibling: token.slot }),
                 Kind::Ignored => {}
             }
         }

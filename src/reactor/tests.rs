@@ -112,9 +112,11 @@ fn accepts_ticks_wakes_and_doorbells_arrive() {
     }
     let doorbell = reactor.doorbell();
     let (_sibling_buffers, mut sibling) = self::reactor(2);
-    sibling.ring(doorbell);
+    sibling.ring(5, doorbell);
     sibling.poll();
     while !next(&mut reactor).iter().any(|e| matches!(e, Event::Woken)) {}
+    sibling.ring(5, wake.raw_fd());
+    assert!(matches!(next(&mut sibling).pop(), Some(Event::RingFailed { sibling: 5 })), "an eventfd is no uring");
 }
 
 #[test]

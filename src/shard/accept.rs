@@ -1,7 +1,7 @@
 //! New connections, and connections that move: each goes to the shard that has the fewest.
 
 use super::Shard;
-use super::connection::Connection;
+use super::connection::{Connection, Ending};
 use super::spread::Placed;
 use crate::metrics::Counter;
 use crate::reactor::Errno;
@@ -84,8 +84,10 @@ impl Shard {
     /// Starts to serve a connection.
     pub(super) fn open(&mut self, socket: OwnedFd, pinned: bool) {
         let token = self.connections.insert(socket, pinned, self.instant);
-        if self.stopping.is_some_and(|s| s.closing) {
-            self.close_all();
+        if self.stopping.is_some_and(|s| s.closing)
+            && let Some(connection) = self.connections.at(token.slot)
+        {
+            connection.ending = Ending::Closing;
         }
         self.touch(token.slot);
     }

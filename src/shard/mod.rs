@@ -42,14 +42,22 @@ use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
 use accept::Listener;
 use connection::{Connections, OutputPool};
 use perform::{Pending, recycle};
+use read::PENDING_MAX;
 use route::Route;
 use staging::Staging;
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Events of one turn that there is room for from the start.
+const EVENTS_EXPECTED: usize = 1024;
+
 /// How often housekeeping runs: balance, stalled clients, failed accepts.
 const TICK: Duration = Duration::from_secs(1);
+
+/// While stopping, how often the deadlines below are looked at.
+const STOP_TICK: Duration = Duration::from_millis(20);
 
 /// While stopping, how long clients have to take their replies.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -73,7 +81,7 @@ pub struct Shard {
     /// Slots of connections that something happened to in this turn, each once.
     touched: Vec<u32>,
     /// Slots of connections that may be able to go on.
-    resumable: Vec<u32>,
+    resumable: VecDeque<u32>,
     /// Another shard runs on the same core.
     shares_core: bool,
     /// Something was sent to a sibling in this turn.
@@ -128,8 +136,8 @@ impl Shard {
             connections: Connections::new(),
             outputs: OutputPool::new(),
             staging,
-            touched: Vec::new(),
-            resumable: Vec::new(),
+            touched: Vec::with_capacity(EVENTS_EXPECTED),
+            resumable: VecDeque::new(),
             shares_core: node.config.shares_core(),
             posted: false,
             to_ring: Vec::new(),
@@ -138,8 +146,8 @@ impl Shard {
             now,
             instant: Instant::now(),
             stopping: None,
-            pending: Vec::new(),
-            pending_partial: Vec::new(),
+            pending: Vec::with_capacity(PENDING_MAX),
+            pending_partial: Vec::with_capacity(PENDING_MAX),
             node,
         };
         shard.start_listening(listeners);
@@ -148,21 +156,22 @@ impl Shard {
 
     /// Runs until the node stops and every client has been answered, or has had the time for it.
     pub fn run(mut self, mut buffers: ReceiveBuffers) {
-        let mut events = Vec::new();
-        let mut used = Vec::new();
-        while !self.finished() {
+        let mut events = Vec::with_capacity(EVENTS_EXPECTED);
+        let mut used = Vec::with_capacity(usize::from(self.node.config.receive_buffers));
+        loop {
             self.turn(&mut events, &mut used, &mut buffers);
+            if self.finished() {
+                return;
+            }
             self.enter();
         }
     }
 
     /// One turn, up to the system call.
     fn turn(&mut self, events: &mut Vec<Event>, used: &mut Vec<Buffer>, buffers: &mut ReceiveBuffers) {
-        self.instant = Instant::now();
-        self.now = self.node.clock.at(self.instant);
-        self.engine.advance(self.now);
         self.drain_mesh();
         self.reactor.reap(events);
+        self.read_clock();
         self.process(events, used, buffers);
         self.check_stop();
         self.resume();
@@ -171,6 +180,14 @@ impl Shard {
         self.ring_sleepers();
         self.publish();
         buffers.give_back(used.drain(..));
+    }
+
+    /// Takes the time. After the requests that will be executed at that time have come: read before, an item would count
+    /// its TTL from before its command was sent.
+    fn read_clock(&mut self) {
+        self.instant = Instant::now();
+        self.now = self.node.clock.at(self.instant);
+        self.engine.advance(self.now);
     }
 
     fn process(&mut self, events: &mut Vec<Event>, used: &mut Vec<Buffer>, buffers: &ReceiveBuffers) {
@@ -190,6 +207,8 @@ impl Shard {
                 Event::AcceptFailed { listener, errno } => self.accept_failed(listener, errno),
                 Event::Tick => self.tick(),
                 Event::Woken => {}
+                // The other way to wake it.
+                Event::RingFailed { sibling } => self.node.wake(sibling as usize),
             }
         }
         self.perform(&mut pending);
@@ -207,7 +226,7 @@ impl Shard {
 
     /// Lets connections go on that had to wait, if they can.
     fn resume(&mut self) {
-        while let Some(slot) = self.resumable.pop() {
+        while let Some(slot) = self.resumable.pop_front() {
             self.try_resume(slot);
         }
     }
@@ -269,6 +288,7 @@ impl Shard {
         }
         let Some(stopping) = &mut self.stopping else {
             self.stop_listening();
+            self.reactor.start_timer(STOP_TICK);
             // One more turn, without waiting, parses what the kernel has received by now.
             self.stopping = Some(Stopping { since: self.instant, closing: false, drained: false });
             return;

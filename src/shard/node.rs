@@ -158,6 +158,11 @@ impl Node {
         self.drained.load(Ordering::Acquire) >= self.shards()
     }
 
+    /// Wakes a shard through its eventfd.
+    pub(super) fn wake(&self, shard: usize) {
+        self.wakes[shard].signal();
+    }
+
     fn wake_all(&self) {
         self.wakes.iter().for_each(EventFd::signal);
     }

@@ -4,6 +4,7 @@
 //! then they are executed. So the loads of a batch run beside each other instead of one after the other.
 
 use super::Shard;
+use super::connection::Wait;
 use crate::command::{Operation, Reply, Request, Scope};
 use crate::engine::KeyHash;
 use crate::execute::execute;
@@ -23,16 +24,8 @@ pub(super) struct Pending<'a> {
     pub(super) request: Request<&'a [u8]>,
     /// The input from this request on, to go back to if it cannot be executed yet.
     pub(super) rest: &'a [u8],
-}
-
-impl Pending<'_> {
-    /// Where in the protocol the request starts.
-    fn state(&self) -> State {
-        match self.request.operation {
-            Operation::Get { versions, touch, first: false, .. } => State::Keys { versions, touch, first: false },
-            _ => State::Command,
-        }
-    }
+    /// Where in the protocol that is.
+    pub(super) state: State,
 }
 
 /// An empty list with the storage of another: nothing is allocated when lists of different lifetimes take turns.
@@ -74,7 +67,7 @@ impl Shard {
         }
         if connection.must_wait() {
             self.counters.add(Counter::ConnYields);
-            connection.block(pending.rest, pending.state());
+            connection.block(Wait::Output, pending.rest, pending.state);
             return;
         }
         match pending.request.operation.scope() {
@@ -96,7 +89,7 @@ impl Shard {
         let token = self.connections.token(pending.slot);
         let Some(connection) = self.connections.at(pending.slot) else { return };
         if self.routes[owner].filling.is_full() {
-            connection.block(pending.rest, pending.state());
+            connection.block(Wait::Mesh, pending.rest, pending.state);
             self.mesh_waiters.push(token);
             return;
         }
@@ -111,7 +104,7 @@ impl Shard {
         let Some(connection) = self.connections.at(pending.slot) else { return };
         let siblings = (0..self.routes.len()).filter(|&to| to != self.id);
         if siblings.clone().any(|to| self.routes[to].filling.is_full()) {
-            connection.block(pending.rest, pending.state());
+            connection.block(Wait::Mesh, pending.rest, pending.state);
             self.mesh_waiters.push(token);
             return;
         }
@@ -131,7 +124,7 @@ impl Shard {
         let Operation::Stats(topic) = pending.request.operation else { unreachable!("only statistics come here") };
         let Some(connection) = self.connections.at(pending.slot) else { return };
         if !connection.order.is_empty() {
-            connection.block(pending.rest, pending.state());
+            connection.block(Wait::Output, pending.rest, pending.state);
             return;
         }
         self.publish();

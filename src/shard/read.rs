@@ -5,7 +5,7 @@
 //! request that cannot be executed can always be set back to (`Connection::block`).
 
 use super::Shard;
-use super::connection::{BUFFER_BYTES_KEPT, Ending};
+use super::connection::{BUFFER_BYTES_KEPT, Ending, Wait};
 use super::perform::{PREFETCH, Pending, recycle};
 use crate::command::{Operation, Scope};
 use crate::engine::KeyHash;
@@ -14,7 +14,7 @@ use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
 use crate::reactor::{Errno, Token};
 
 /// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have keys.
-const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
+pub(super) const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
 
 /// A connection that has to wait goes on receiving until it has this much input.
 const WAITING_BYTES_MAX: usize = 64 << 10;
@@ -25,6 +25,7 @@ impl Shard {
         self.counters.add_n(Counter::BytesRead, bytes.len() as u64);
         let Some(connection) = self.connections.get(token) else { return };
         connection.receiving = armed;
+        connection.cancelling &= armed;
         let in_the_list = connection.pending > 0;
         let is_read = connection.is_read();
         self.touch(token.slot);
@@ -35,14 +36,13 @@ impl Shard {
             self.perform(pending);
         }
         let Some(connection) = self.connections.get(token) else { return };
-        if !connection.blocked && connection.partial.is_empty() {
+        if connection.blocked.is_none() && connection.partial.is_empty() {
             let used = self.read(token.slot, bytes, pending);
             self.keep(token.slot, &bytes[used..], pending);
             return;
         }
         connection.partial.extend_from_slice(bytes);
-        connection.progress = self.instant;
-        if connection.blocked {
+        if connection.blocked.is_some() {
             if connection.partial.len() > WAITING_BYTES_MAX {
                 self.stop_receiving(token.slot);
             }
@@ -58,7 +58,6 @@ impl Shard {
         }
         let Some(connection) = self.connections.at(slot) else { return };
         connection.partial.extend_from_slice(left);
-        connection.progress = self.instant;
         if connection.needed > BUFFER_BYTES_KEPT {
             // What came before the value must not wait for its memory.
             self.perform(pending);
@@ -74,17 +73,40 @@ impl Shard {
         match errno {
             Some(Errno::NO_BUFFERS | Errno::CANCELLED) => {}
             None => connection.ended = true,
-            Some(_) => connection.abandon(),
+            Some(_) => self.abandon(token.slot),
         }
         self.touch(token.slot);
     }
 
-    /// Lets a connection go on that had to wait, if what it waited for may be there.
+    /// Puts a connection into the list of those that may go on.
+    pub(super) fn may_resume(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.at(slot)
+            && !connection.resuming
+        {
+            connection.resuming = true;
+            self.resumable.push_back(slot);
+        }
+    }
+
+    /// Lets a connection go on that had to wait, if what it waited for is there.
     pub(super) fn try_resume(&mut self, slot: u32) {
         let Some(connection) = self.connections.at(slot) else { return };
-        if connection.blocked && connection.may_go_on() {
-            connection.blocked = false;
-            self.touch(slot);
+        connection.resuming = false;
+        if !connection.may_go_on() {
+            if connection.blocked.is_some() {
+                // Whatever it was in line for, it is no more: now its output comes first.
+                connection.blocked = Some(Wait::Output);
+            }
+            return;
+        }
+        self.touch(slot);
+        if !self.send_deferred(slot) {
+            return;
+        }
+        if let Some(connection) = self.connections.at(slot)
+            && connection.blocked.take().is_some()
+            && connection.partial.len() >= connection.needed
+        {
             self.read_partial(slot);
         }
     }
@@ -97,19 +119,18 @@ impl Shard {
         let used = self.read(slot, &input, &mut pending);
         self.perform(&mut pending);
         self.pending_partial = recycle(pending);
-        self.release_staged(slot);
 
         let Some(connection) = self.connections.at(slot) else { return };
-        if !connection.is_served() {
-            return;
+        if connection.is_served() {
+            input.drain(..used);
+            // A large buffer is kept only for a large value that is still arriving.
+            input.shrink_to(connection.needed.max(BUFFER_BYTES_KEPT));
+            connection.partial = input;
         }
-        input.drain(..used);
-        if input.is_empty() && input.capacity() > BUFFER_BYTES_KEPT {
-            return;
-        }
-        connection.partial = input;
-        if connection.needed > BUFFER_BYTES_KEPT {
+        if connection.is_served() && connection.needed > BUFFER_BYTES_KEPT {
             self.stage(slot);
+        } else if connection.partial.capacity() <= BUFFER_BYTES_KEPT {
+            self.release_staged(slot);
         }
     }
 
@@ -123,7 +144,14 @@ impl Shard {
         // Where in the list the command starts that is being parsed.
         let mut command = pending.len();
         let needed = loop {
-            let rest = &input[at..];
+            if (pending.len() >= PREFETCH && state == State::Command) || pending.len() >= PENDING_MAX {
+                self.perform(pending);
+                command = 0;
+                if self.connections.at(slot).is_none_or(|c| !c.is_served()) {
+                    return input.len();
+                }
+            }
+            let (rest, before) = (&input[at..], state);
             match parse(&mut state, rest, value_bytes_max) {
                 Parsed::Request { request, length } => {
                     at += length;
@@ -133,21 +161,14 @@ impl Shard {
                     if !matches!(request.operation, Operation::Get { first: false, .. }) {
                         command = pending.len();
                     }
-                    self.queue(Pending { slot, owner: 0, hash: KeyHash(0), request, rest }, pending);
-                    let whole = state == State::Command;
-                    if (pending.len() >= PREFETCH && whole) || pending.len() >= PENDING_MAX {
-                        self.perform(pending);
-                        command = 0;
-                        if self.connections.at(slot).is_none_or(|c| !c.is_served()) {
-                            return input.len();
-                        }
-                    }
+                    let owner = self.id as u16;
+                    self.queue(Pending { slot, owner, hash: KeyHash(0), request, rest, state: before }, pending);
                 }
                 Parsed::Skip { length } => at += length,
                 Parsed::Incomplete { needed } => break needed,
                 Parsed::Close => {
-                    if let Some(connection) = self.connections.at(slot) {
-                        connection.ending = Ending::Closing;
+                    if let Some(connection) = self.connections.at(slot).filter(|c| c.ending == Ending::Open) {
+                        connection.ending = Ending::Quitting;
                     }
                     return input.len();
                 }
@@ -170,8 +191,6 @@ impl Shard {
             if usize::from(request.owner) == self.id {
                 self.engine.prefetch_index(request.hash);
             }
-        } else {
-            request.owner = self.id as u16;
         }
         if let Some(connection) = self.connections.at(request.slot) {
             connection.pending += 1;

@@ -2,7 +2,9 @@
 
 use super::Shard;
 use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX};
+use super::connection::{Deferred, Wait};
 use super::perform::{PREFETCH, encode_reply};
+use crate::command::Span;
 use crate::execute::execute;
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
@@ -36,6 +38,7 @@ impl Shard {
         // What was there when the turn began, and no more: siblings that keep sending must not keep clients waiting.
         for _ in 0..OUTSTANDING_MAX * self.routes.len() {
             let Some(message) = self.mesh.receive() else { return };
+            self.read_clock();
             match message {
                 Message::Requests(batch) => self.serve(batch),
                 Message::Replies(batch) => self.take_replies(batch),
@@ -65,7 +68,7 @@ impl Shard {
     /// the same core may run at once.
     pub(super) fn ring_sleepers(&mut self) {
         for to in self.to_ring.drain(..) {
-            self.reactor.ring(self.node.doorbell(to));
+            self.reactor.ring(to as u32, self.node.doorbell(to));
         }
     }
 
@@ -105,18 +108,67 @@ impl Shard {
             start = end;
         }
         batch.done += batch.reply_ends.len();
+        batch.replies.clear();
+        batch.reply_ends.clear();
         let to = batch.to;
         if batch.done < batch.entries.len() {
-            batch.replies.clear();
-            batch.reply_ends.clear();
+            self.defer(&mut batch);
+        }
+        if batch.done < batch.entries.len() {
             self.post(to, Message::Requests(batch));
             return;
         }
         batch.clear();
         self.routes[to].spare = Some(batch);
-        for token in std::mem::take(&mut self.mesh_waiters) {
-            if self.connections.get(token).is_some() {
-                self.resumable.push(token.slot);
+        self.resume_mesh_waiters();
+    }
+
+    /// Takes the requests of connections that have all the output that they may have out of a batch that is only executed
+    /// in part: they go to the owner again when the output has been taken.
+    fn defer(&mut self, batch: &mut Batch) {
+        let Batch { entries, bytes, done, to, .. } = batch;
+        let mut index = 0;
+        entries.retain(|entry| {
+            index += 1;
+            if index <= *done {
+                return true;
+            }
+            let Some(connection) = self.connections.get(entry.token).filter(|c| c.is_full()) else { return true };
+            let mut own = Vec::new();
+            let request = entry.request.map(|span| Span::append(&bytes[span.range()], &mut own));
+            let Entry { sequence, hash, .. } = *entry;
+            connection.deferred.push_back(Deferred { owner: *to, sequence, hash, request, bytes: own });
+            false
+        });
+    }
+
+    /// Sends what a connection had deferred. False if a batch is full: the connection waits for the next.
+    pub(super) fn send_deferred(&mut self, slot: u32) -> bool {
+        let token = self.connections.token(slot);
+        let Some(connection) = self.connections.at(slot) else { return false };
+        while let Some(Deferred { owner, sequence, hash, request, bytes }) = connection.deferred.front() {
+            let filling = &mut self.routes[*owner].filling;
+            if filling.is_full() {
+                connection.blocked = Some(Wait::Mesh);
+                self.mesh_waiters.push(token);
+                return false;
+            }
+            filling.push(token, *sequence, *hash, &request.map(|span| &bytes[span.range()]));
+            connection.deferred.pop_front();
+        }
+        true
+    }
+
+    /// Lets those go on that wait for room in a batch: each round another one first.
+    fn resume_mesh_waiters(&mut self) {
+        let Self { mesh_waiters, connections, resumable, .. } = self;
+        if !mesh_waiters.is_empty() {
+            mesh_waiters.rotate_left(1);
+        }
+        for token in mesh_waiters.drain(..) {
+            if let Some(connection) = connections.get(token).filter(|c| c.blocked == Some(Wait::Mesh) && !c.resuming) {
+                connection.resuming = true;
+                resumable.push_back(token.slot);
             }
         }
     }
@@ -125,8 +177,8 @@ impl Shard {
         let Some(connection) = self.connections.get(entry.token) else { return };
         self.outputs.provide(&mut connection.output);
         connection.take_reply(entry.sequence, reply);
-        if connection.blocked {
-            self.resumable.push(entry.token.slot);
+        if connection.waits_for_output() {
+            self.may_resume(entry.token.slot);
         }
         self.touch(entry.token.slot);
     }

@@ -1,15 +1,16 @@
 //! What a connection does next, decided once per turn for each that something happened to.
 
 use super::Shard;
-use super::connection::{Ending, Sending};
+use super::connection::{Ending, Sending, Wait};
 use crate::metrics::Counter;
 use crate::reactor::{Errno, Token};
 use crate::sys;
 use std::net::Shutdown;
 use std::time::Duration;
 
-/// How long replies are held back so that those that siblings owe can go out in the same send. Siblings answer within
-/// a turn, so this is a bound for a connection that always has something outstanding.
+/// Replies are held back so that those that siblings owe can go out in the same send. What is held leaves with the next
+/// of those, at the latest when this time has passed before it comes: a connection that always has something outstanding
+/// does not hold for ever.
 const HOLD: Duration = Duration::from_micros(100);
 
 impl Shard {
@@ -54,8 +55,10 @@ impl Shard {
             return;
         }
         let Some(connection) = self.connections.at(slot) else { return };
-        let wanted = !connection.ended && !connection.blocked && (!over || connection.ending == Ending::ShutDown);
+        let wanted =
+            !connection.ended && connection.blocked.is_none() && (!over || connection.ending == Ending::ShutDown);
         if wanted && !connection.receiving {
+            connection.cancelling = false;
             connection.receiving = true;
             self.reactor.receive(token, connection.socket());
         }
@@ -77,25 +80,37 @@ impl Shard {
             }
             Ok(_) => self.outputs.give_back(bytes),
             Err(_) => {
-                connection.abandon();
                 self.outputs.give_back(bytes);
+                self.abandon(token.slot);
             }
         }
-        if connection.blocked {
-            self.resumable.push(token.slot);
-        }
         self.touch(token.slot);
+        if self.connections.at(token.slot).is_some_and(|c| c.waits_for_output()) {
+            self.may_resume(token.slot);
+        }
+    }
+
+    /// Gives a client up: what it asked is forgotten, and its socket shut down, which ends what is in flight on it.
+    pub(super) fn abandon(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.at(slot) {
+            connection.abandon();
+            sys::shut_down(connection.socket(), Shutdown::Both);
+            self.touch(slot);
+        }
     }
 
     /// Closes all connections as soon as what was received from them is answered.
     pub(super) fn close_all(&mut self) {
         for slot in 0..self.connections.slots() {
-            if let Some(connection) = self.connections.at(slot)
-                && connection.ending == Ending::Open
-            {
+            let Some(connection) = self.connections.at(slot) else { continue };
+            if matches!(connection.ending, Ending::Open | Ending::Quitting) {
                 connection.ending = Ending::Closing;
-                self.touch(slot);
             }
+            if connection.blocked == Some(Wait::Memory) {
+                // The rest of its value will not come any more: there is nothing to wait for.
+                connection.blocked = None;
+            }
+            self.touch(slot);
         }
     }
 
@@ -104,10 +119,7 @@ impl Shard {
         for slot in 0..self.connections.slots() {
             let Some(connection) = self.connections.at(slot) else { continue };
             if connection.ending == Ending::ShutDown || all {
-                connection.abandon();
-                connection.ending = Ending::ShutDown;
-                sys::shut_down(connection.socket(), Shutdown::Both);
-                self.touch(slot);
+                self.abandon(slot);
             }
         }
     }

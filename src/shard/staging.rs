@@ -2,11 +2,11 @@
 //!
 //! A value that does not fit a connection's small input buffer is collected in one of its own, and those of a shard are
 //! bounded together: a value is admitted as a whole, before its bytes are read, so those that are admitted can always
-//! become complete. The others wait in line, their bytes in the socket. A client that stalls while others wait is
+//! become complete. The others wait in line, their bytes in the socket. A client that is too slow while others wait is
 //! disconnected, so the line always moves.
 
 use super::Shard;
-use super::connection::Ending;
+use super::connection::{Ending, Wait};
 use crate::reactor::Token;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,12 +14,14 @@ use std::time::Duration;
 /// Bytes of a shard's large values under way, or one value, if that is larger.
 const STAGED_BYTES_MAX: usize = 16 << 20;
 
-/// How long a client may stall in the middle of a large value while others wait.
-const STALL: Duration = Duration::from_secs(10);
+/// While others wait, a client has this long for its value, and a second more for each `BYTES_PER_SECOND_MIN`.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BYTES_PER_SECOND_MIN: usize = 256 << 10;
 
 pub(super) struct Staging {
     used: usize,
     most: usize,
+    /// First come, first admitted.
     waiting: VecDeque<Token>,
 }
 
@@ -31,40 +33,50 @@ impl Staging {
 }
 
 impl Shard {
-    /// Reserves memory for the value that a connection is waiting for, or makes the connection wait.
+    /// Reserves memory for the value that a connection is waiting for, or makes the connection wait in line.
     pub(super) fn stage(&mut self, slot: u32) {
-        let token = self.connections.token(slot);
         let Some(connection) = self.connections.at(slot) else { return };
-        if connection.blocked || connection.staged > 0 {
-            return;
-        }
         let bytes = connection.needed;
-        if self.staging.used + bytes > self.staging.most {
-            connection.blocked = true;
-            self.staging.waiting.push_back(token);
-            self.stop_receiving(slot);
+        debug_assert!(bytes <= self.staging.most, "the parser refuses longer values");
+        if connection.blocked.is_some() || connection.staged >= bytes {
             return;
         }
-        self.staging.used += bytes;
-        connection.staged = bytes;
-        connection.partial.reserve_exact(bytes - connection.partial.len());
+        self.release_staged(slot);
+        if self.staging.waiting.is_empty() && self.staging.used + bytes <= self.staging.most {
+            self.admit(slot);
+        } else if let Some(connection) = self.connections.at(slot) {
+            connection.blocked = Some(Wait::Memory);
+            self.staging.waiting.push_back(self.connections.token(slot));
+            self.stop_receiving(slot);
+        }
     }
 
-    /// Gives a connection's reservation back and lets the next in line try.
+    fn admit(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let bytes = connection.needed;
+        self.staging.used += bytes;
+        connection.staged = bytes;
+        connection.staged_until = self.instant + PATIENCE + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64);
+        // The last bytes of the value may come in one buffer with what follows it.
+        let room = bytes + self.node.config.receive_buffer_bytes;
+        connection.partial.reserve_exact(room.saturating_sub(connection.partial.len()));
+    }
+
+    /// Gives a connection's reservation back and admits those who are next in line.
     pub(super) fn release_staged(&mut self, slot: u32) {
         let Some(connection) = self.connections.at(slot) else { return };
-        let bytes = std::mem::take(&mut connection.staged);
-        if bytes == 0 {
-            return;
-        }
-        self.staging.used -= bytes;
-        for token in std::mem::take(&mut self.staging.waiting) {
-            if self.connections.get(token).is_some() {
-                self.resumable.push(token.slot);
+        self.staging.used -= std::mem::take(&mut connection.staged);
+        while let Some(&token) = self.staging.waiting.front() {
+            let waiting = self.connections.get(token).filter(|c| c.blocked == Some(Wait::Memory));
+            if let Some(bytes) = waiting.map(|c| c.needed) {
+                if self.staging.used + bytes > self.staging.most {
+                    return;
+                }
+                self.admit(token.slot);
+                self.may_resume(token.slot);
             }
+            self.staging.waiting.pop_front();
         }
-        // The list is worked off from its end: the first in line goes first.
-        self.resumable.reverse();
     }
 
     /// Disconnects who keeps others waiting.
@@ -74,11 +86,10 @@ impl Shard {
         }
         for slot in 0..self.connections.slots() {
             let Some(connection) = self.connections.at(slot) else { continue };
-            if connection.staged > 0 && connection.ending == Ending::Open && self.instant - connection.progress > STALL
+            if connection.staged > 0 && connection.ending != Ending::ShutDown && self.instant > connection.staged_until
             {
-                tracing::info!(shard = self.id, "disconnected a client that stalled in the middle of a large value");
-                connection.abandon();
-                self.touch(slot);
+                tracing::info!(shard = self.id, "disconnected a client that was too slow with a large value");
+                self.abandon(slot);
             }
         }
     }

@@ -15,17 +15,8 @@ pub fn pin_to_core(core: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: core })
 }
 
-/// How many files the process may have open.
-#[derive(Clone, Copy, Debug)]
-pub struct FileLimit {
-    /// Before it was raised.
-    pub found: u64,
-    /// Now.
-    pub now: u64,
-}
-
-/// Raises the soft limit of open files to `wanted`, or as far as the hard limit allows.
-pub fn raise_file_limit(wanted: u64) -> io::Result<FileLimit> {
+/// Raises the soft limit of open files to `wanted`, or as far as the hard limit allows. Returns what it is then.
+pub fn raise_file_limit(wanted: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one rlimit, which `limit` is.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
@@ -33,12 +24,12 @@ pub fn raise_file_limit(wanted: u64) -> io::Result<FileLimit> {
     }
     let found = limit.rlim_cur;
     if wanted <= found {
-        return Ok(FileLimit { found, now: found });
+        return Ok(found);
     }
     let raised = libc::rlimit { rlim_cur: wanted.min(limit.rlim_max), rlim_max: limit.rlim_max };
     // SAFETY: the call reads one rlimit.
     let now = if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 { raised.rlim_cur } else { found };
-    Ok(FileLimit { found, now })
+    Ok(now)
 }
 
 /// The soft limit of locked memory, which urings count against where the process lacks CAP_IPC_LOCK; none if unlimited.
@@ -87,6 +78,6 @@ mod tests {
         assert!(!allowed_cores().is_empty());
         assert!(physical_memory_bytes().is_some_and(|b| b > 1 << 20));
         let limit = raise_file_limit(0).expect("getrlimit");
-        assert_eq!(limit.found, limit.now);
+        assert_eq!(raise_file_limit(limit).expect("getrlimit"), limit);
     }
 }

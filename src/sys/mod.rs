@@ -7,8 +7,8 @@ mod memory;
 mod socket;
 
 pub use host::{
-    FileLimit, allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes, physical_memory_bytes,
-    pin_to_core, raise_file_limit, resource_usage,
+    allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes, physical_memory_bytes, pin_to_core,
+    raise_file_limit, resource_usage,
 };
 pub use memory::{Mapping, Zeroable, prefetch};
 pub use socket::{EventFd, listen, shut_down};

@@ -38,8 +38,6 @@ pub enum State {
         versions: bool,
         /// gat, gats
         touch: Option<Expiry>,
-        /// No key was handed out yet.
-        first: bool,
     },
     /// In a value that is not wanted: so many bytes are thrown away.
     Discard(u64),
@@ -76,7 +74,7 @@ pub enum Parsed<'a> {
 pub fn parse<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Parsed<'a> {
     match *state {
         State::Command => command(state, input, value_bytes_max),
-        State::Keys { versions, touch, first } => key(state, input, 0, versions, touch, first),
+        State::Keys { versions, touch } => key(state, input, 0, versions, touch, false),
         State::Discard(bytes) => {
             let length = input.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
             let left = bytes - length as u64;
@@ -113,11 +111,7 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
     let spaces = line.iter().take_while(|&&b| b == b' ').count();
     let (verb, rest) = split_verb(&line[spaces..]);
     if let Some((versions, touches)) = retrieval(verb) {
-        if end > LINE_BYTES_MAX {
-            return keys(state, input, length - rest.len(), versions, touches);
-        }
-        let at = spaces + verb.len();
-        return keys(state, &input[..length], at, versions, touches);
+        return keys(state, &input[..length], spaces + verb.len(), versions, touches);
     }
     if end > LINE_BYTES_MAX {
         return Parsed::Close;
@@ -178,7 +172,7 @@ fn key<'a>(
 ) -> Parsed<'a> {
     match next_token(input, at) {
         Token::Some { token, after, last } => {
-            *state = if last { State::Command } else { State::Keys { versions, touch, first: false } };
+            *state = if last { State::Command } else { State::Keys { versions, touch } };
             let operation = Operation::Get { versions, touch, first, last };
             Parsed::Request { request: Request { key: token, operation, quiet: false }, length: after }
         }
@@ -193,7 +187,7 @@ enum Token<'a> {
     Some { token: &'a [u8], after: usize, last: bool },
     /// The line ends.
     None,
-    /// More than a key may have.
+    /// More than a key, or the space around one, may have.
     TooLong,
     /// More bytes are needed to know.
     Incomplete,
@@ -201,6 +195,15 @@ enum Token<'a> {
 
 #[inline]
 fn next_token(input: &[u8], at: usize) -> Token<'_> {
+    match find_token(input, at) {
+        // Spaces without end are no way to keep a connection's memory growing.
+        Token::Incomplete if input.len() - at > LINE_BYTES_MAX => Token::TooLong,
+        token => token,
+    }
+}
+
+#[inline]
+fn find_token(input: &[u8], at: usize) -> Token<'_> {
     let from = match next_word(input, at) {
         Word::At(from) => from,
         Word::LineEnd(_) => return Token::None,
@@ -317,7 +320,7 @@ fn other_command<'a>(
         (b"shutdown", _) => failed(Failure::ShutdownDisabled, quiet),
         // A browser, or a script that makes one send requests to us: none of what follows may be executed.
         (_, [.., last]) if last.starts_with(b"HTTP/") => return Parsed::Close,
-        _ => failed(Failure::Unknown, quiet),
+        _ => failed(Failure::Unknown, false),
     };
     Parsed::Request { request, length: line_bytes }
 }
@@ -344,12 +347,13 @@ fn store<'a>(
     let quiet = arguments.quiet();
     let fail = |failure, length| Parsed::Request { request: failed(failure, quiet), length };
     let is_cas = matches!(kind, Store::When(Condition::Version(_)));
-    let [key, flags, time, bytes, more @ ..] = arguments.words() else { return fail(Failure::Unknown, line_bytes) };
+    let [key, flags, time, bytes, more @ ..] = arguments.words() else {
+        return Parsed::Request { request: failed(Failure::Unknown, false), length: line_bytes };
+    };
     let Some(value_bytes) = unsigned(bytes).filter(|&n| n <= ANNOUNCED_BYTES_MAX) else {
         return fail(Failure::BadFormat, line_bytes);
     };
-    let version = if is_cas { more.first().map(|v| unsigned(v)) } else { Some(Some(0)) };
-    let Some(version) = version else { return fail(Failure::Unknown, line_bytes) };
+    let version = if is_cas { more.first().and_then(|v| unsigned(v)) } else { Some(0) };
     let flags = unsigned(flags).and_then(|f| u32::try_from(f).ok());
     let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) = (flags, expiry(time), version, key.len())
     else {
@@ -431,7 +435,11 @@ fn unsigned(digits: &[u8]) -> Option<u64> {
 }
 
 fn expiry(word: &[u8]) -> Option<Expiry> {
-    let (negative, digits) = word.strip_prefix(b"-").map_or((false, word), |d| (true, d));
+    let (negative, digits) = match word {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
     let seconds = unsigned(digits)?;
     Some(match seconds {
         0 => Expiry::Never,

@@ -40,7 +40,6 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\r\n");
         }
         Reply::Ok => out.extend_from_slice(b"OK\r\n"),
-        Reply::Reset => out.extend_from_slice(b"RESET\r\n"),
         Reply::Version => {
             out.extend_from_slice(b"VERSION ");
             out.extend_from_slice(VERSION_TEXT.as_bytes());

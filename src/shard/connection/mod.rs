@@ -2,11 +2,13 @@
 
 mod order;
 
-use crate::command::Reply;
+use crate::command::{Reply, Request, Span};
+use crate::engine::KeyHash;
 use crate::protocol::memcached::State;
 use crate::reactor::Token;
 use crate::shard::perform::encode_reply;
 use order::Order;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -24,10 +26,32 @@ pub(super) const BUFFER_BYTES_KEPT: usize = 16 << 10;
 pub(super) enum Ending {
     /// It does not.
     Open,
-    /// No more requests are read; it closes once all replies are sent.
+    /// The client has said so: nothing after that is read, and it closes once all replies are sent.
+    Quitting,
+    /// The node stops: nothing more is received, and it closes once what was is answered.
     Closing,
     /// It has been shut down; what still arrives is thrown away.
     ShutDown,
+}
+
+/// What a connection waits for before more of its input is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Its output to be taken, and its replies from siblings to come in.
+    Output,
+    /// Room in a batch to a sibling; it is in the shard's list of those.
+    Mesh,
+    /// Memory for a large value; it is in the line for that.
+    Memory,
+}
+
+/// A request that was sent to a sibling and came back unexecuted, for the connection's output to be taken first.
+pub(super) struct Deferred {
+    pub(super) owner: usize,
+    pub(super) sequence: u32,
+    pub(super) hash: KeyHash,
+    pub(super) request: Request<Span>,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// One client.
@@ -48,8 +72,12 @@ pub(super) struct Connection {
     pub(super) sending: Option<Sending>,
     pub(super) receiving: bool,
     pub(super) cancelling: bool,
-    /// Input is left in `partial` because the connection must wait: for its output, a sibling, or memory.
-    pub(super) blocked: bool,
+    /// Why input is left in `partial` that could be used.
+    pub(super) blocked: Option<Wait>,
+    /// In the turn's list of connections that may go on.
+    pub(super) resuming: bool,
+    /// Requests that go to siblings before any other.
+    pub(super) deferred: VecDeque<Deferred>,
     pub(super) ending: Ending,
     /// The peer has closed its direction.
     pub(super) ended: bool,
@@ -65,10 +93,8 @@ pub(super) struct Connection {
     pub(super) held_since: Option<Instant>,
     /// Bytes reserved for a large value (see `staging`).
     pub(super) staged: usize,
-    /// When the last bytes of that value came.
-    pub(super) progress: Instant,
-    /// Bytes that a reply of a sibling may have: the largest of late.
-    reply_bytes_estimate: usize,
+    /// When that value has to be complete, if others wait.
+    pub(super) staged_until: Instant,
 }
 
 /// A send in flight.
@@ -91,7 +117,9 @@ impl Connection {
             sending: None,
             receiving: false,
             cancelling: false,
-            blocked: false,
+            blocked: None,
+            resuming: false,
+            deferred: VecDeque::new(),
             ending: Ending::Open,
             ended: false,
             abandoned: false,
@@ -100,8 +128,7 @@ impl Connection {
             touched: false,
             held_since: None,
             staged: 0,
-            progress: now,
-            reply_bytes_estimate: 0,
+            staged_until: now,
         }
     }
 
@@ -109,22 +136,32 @@ impl Connection {
         self.socket.as_fd()
     }
 
-    /// Replies that are ready or expected, in bytes.
+    /// Replies that are ready, in bytes.
     fn output_bytes(&self) -> usize {
         let sending = self.sending.map_or(0, |s| s.bytes - s.from);
-        let expected = self.order.awaited().saturating_mul(self.reply_bytes_estimate);
-        self.output.len() + sending + self.order.held_bytes() + expected
+        self.output.len() + sending + self.order.held_bytes()
+    }
+
+    /// True if it has as much output as it may.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.output_bytes() >= OUTPUT_BYTES_HIGH
     }
 
     /// True if no more requests should be executed for the moment.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.output_bytes() >= OUTPUT_BYTES_HIGH || self.order.len() >= REPLIES_MAX
+        self.is_full() || self.order.len() >= REPLIES_MAX || !self.deferred.is_empty()
     }
 
-    /// True if a connection that had to wait may go on.
+    /// True if most of the output that it had to wait for is gone.
     pub(super) fn may_go_on(&self) -> bool {
         self.output_bytes() <= OUTPUT_BYTES_LOW && self.order.len() <= REPLIES_MAX / 2
+    }
+
+    /// True if it may go on when output has been taken or a reply has come.
+    pub(super) fn waits_for_output(&self) -> bool {
+        self.blocked == Some(Wait::Output) || (self.blocked.is_none() && !self.deferred.is_empty())
     }
 
     /// Puts a reply behind all that came before it.
@@ -148,20 +185,18 @@ impl Connection {
         if self.abandoned {
             return;
         }
-        let fading = self.reply_bytes_estimate - self.reply_bytes_estimate / 8;
-        self.reply_bytes_estimate = fading.max(reply.len());
         self.order.fulfil(sequence, reply, &mut self.output);
     }
 
     /// Sets the input back to a request that cannot be executed yet: `rest` starts with it, in the given state.
-    pub(super) fn block(&mut self, rest: &[u8], state: State) {
-        self.blocked = true;
+    pub(super) fn block(&mut self, wait: Wait, rest: &[u8], state: State) {
+        self.blocked = Some(wait);
         self.state = state;
         self.needed = 0;
         self.partial.clear();
         self.partial.extend_from_slice(rest);
-        if self.ending == Ending::Closing {
-            // What said so, a quit, comes after the request and will be parsed again.
+        if self.ending == Ending::Quitting {
+            // The quit comes after the request and will be parsed again.
             self.ending = Ending::Open;
         }
     }
@@ -173,22 +208,24 @@ impl Connection {
 
     /// True if everything that was asked is answered and sent.
     pub(super) fn is_answered(&self) -> bool {
-        !self.blocked && self.order.is_empty() && self.output.is_empty() && self.sending.is_none()
+        self.blocked.is_none() && self.order.is_empty() && self.output.is_empty() && self.sending.is_none()
     }
 
-    /// Forgets all input and output: the peer is gone.
+    /// Forgets all input and output: nobody is there to answer.
     pub(super) fn abandon(&mut self) {
-        self.blocked = false;
+        self.blocked = None;
         self.partial = Vec::new();
+        self.deferred.clear();
         self.output.clear();
         self.order.clear();
         self.ended = true;
         self.abandoned = true;
+        self.ending = Ending::ShutDown;
     }
 
     /// True if what is asked should be executed and answered.
     pub(super) fn is_served(&self) -> bool {
-        !self.blocked && !self.abandoned
+        self.blocked.is_none() && !self.abandoned
     }
 
     /// True if input should be parsed.
