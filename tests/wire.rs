@@ -112,7 +112,16 @@ fn assert_conversation(client: &mut Client, asked: &str, expected: &str) {
 
 #[test]
 fn a_pipeline_of_a_thousand_commands_over_all_shards_comes_back_in_order() {
-    for arguments in [&["-t", "1"][..], &["-t", "2"], &["-t", "5"], &["-t", "3", "--cores", "0"]] {
+    let first_core = pinion::sys::allowed_cores()[0].to_string();
+    let one_core = ["-t", "3", "--cores", &first_core];
+    for arguments in [
+        &["-t", "1"][..],
+        &["-t", "2"],
+        &["-t", "5"],
+        &one_core,
+        &["-t", "2", "--spin-us", "50"],
+        &["--profile", "small"],
+    ] {
         let node = Node::start(arguments);
         for seed in 1..4 {
             let (asked, expected) = conversation(1000, 300, seed);
