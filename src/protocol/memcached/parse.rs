@@ -307,22 +307,34 @@ fn other_command<'a>(
             Some(delay) => unkeyed(Operation::FlushAll { delay }),
             None => failed(Failure::InvalidExpiry, quiet),
         },
-        (b"version", _) => unkeyed(Operation::Version),
+        (b"version", _) => Request { quiet: false, ..unkeyed(Operation::Version) },
         (b"verbosity", [level, ..]) => match unsigned(level) {
             Some(_) => unkeyed(Operation::Verbosity),
             None => failed(Failure::BadFormat, quiet),
         },
-        (b"stats", []) => unkeyed(Operation::Stats(StatsTopic::General)),
-        (b"stats", [b"settings"]) => unkeyed(Operation::Stats(StatsTopic::Settings)),
-        (b"stats", [b"shards"]) => unkeyed(Operation::Stats(StatsTopic::Shards)),
-        (b"stats", [b"reset"]) => unkeyed(Operation::Stats(StatsTopic::Reset)),
-        (b"stats", [b"items" | b"slabs" | b"sizes"]) => unkeyed(Operation::Stats(StatsTopic::Empty)),
+        (b"stats", topic) if !quiet => match stats_topic(topic) {
+            Some(topic) => unkeyed(Operation::Stats(topic)),
+            None => failed(Failure::Unknown, false),
+        },
         (b"shutdown", _) => failed(Failure::ShutdownDisabled, quiet),
         // A browser, or a script that makes one send requests to us: none of what follows may be executed.
         (_, [.., last]) if last.starts_with(b"HTTP/") => return Parsed::Close,
+        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity", _) => failed(Failure::Unknown, quiet),
+        // What is no command has no noreply.
         _ => failed(Failure::Unknown, false),
     };
     Parsed::Request { request, length: line_bytes }
+}
+
+fn stats_topic(words: &[&[u8]]) -> Option<StatsTopic> {
+    Some(match words {
+        [] => StatsTopic::General,
+        [b"settings"] => StatsTopic::Settings,
+        [b"shards"] => StatsTopic::Shards,
+        [b"reset"] => StatsTopic::Reset,
+        [b"items" | b"slabs" | b"sizes"] => StatsTopic::Empty,
+        _ => return None,
+    })
 }
 
 fn failed<'a>(failure: Failure, quiet: bool) -> Request<&'a [u8]> {
