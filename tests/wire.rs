@@ -164,6 +164,21 @@ fn a_multi_get_may_be_longer_than_any_buffer() {
 }
 
 #[test]
+fn a_multi_get_over_all_shards_is_one_batch_per_sibling() {
+    let node = Node::start(&["-t", "3", "-m", "64"]);
+    let mut client = node.client();
+    let keys: Vec<String> = (0..150).map(|n| format!("k{n}")).collect();
+    keys.iter().for_each(|k| client.set(k, k.as_bytes()));
+    let before = (client.stat("mesh_batches"), client.stat("mesh_requests"));
+    let found: String = keys.iter().map(|k| format!("VALUE {k} 0 {}\r\n{k}\r\n", k.len())).collect();
+    assert_conversation(&mut client, &format!("get {}\r\n", keys.join(" ")), &(found + "END\r\n"));
+    let sent = (client.stat("mesh_batches") - before.0, client.stat("mesh_requests") - before.1);
+    assert_eq!(sent.0, 2, "one to each sibling, for {} of the keys", sent.1);
+    assert!((50..150).contains(&sent.1), "about two thirds of the keys are foreign");
+    node.stop();
+}
+
+#[test]
 fn five_thousand_idle_connections_cost_little_and_go_away() {
     // The node inherits the limit.
     let limit = pinion::sys::raise_file_limit(12_000).expect("getrlimit");

@@ -36,7 +36,8 @@ def connect(node):
     with contextlib.ExitStack() as clients:
 
         def make(**settings):
-            client = Client(node.address, **({"timeout": 10, "connect_timeout": 10, "default_noreply": False} | settings))
+            settings = {"timeout": 10, "connect_timeout": 10, "default_noreply": False} | settings
+            client = Client(node.address, **settings)
             clients.callback(client.close)
             return client
 

@@ -54,7 +54,8 @@ def run(memtier, node, tmp_path):
 
 @pytest.mark.parametrize("pipeline", [1, 32])
 def test_ten_times_more_keys_than_memory(run, client, pipeline):
-    stored = run("--clients", "1", "--pipeline", "64", "--ratio", "1:0", "--key-pattern", "P:P", "--requests", "allkeys")
+    fill = ["--clients", "1", "--pipeline", "64", "--ratio", "1:0", "--key-pattern", "P:P"]
+    stored = run(*fill, "--requests", "allkeys")
     filled = client.stats()
     assert filled[b"cmd_set"] == stored
     assert filled[b"evictions"] > KEYS // 2

@@ -38,7 +38,8 @@ def no_complaint(capsys):
 
 
 def test_values_keep_their_types(client):
-    values = {"bytes": b"\x00\xff\r\n", "text": "Ritzel 🦀", "int": -5, "big": 2**70, "list": [1, {"a": None}], "bool": True}
+    values = {"bytes": b"\x00\xff\r\n", "text": "Ritzel 🦀", "int": -5}
+    values |= {"big": 2**70, "list": [1, {"a": None}], "bool": True}
     for key, value in values.items():
         assert client.set(key, value)
     assert client.get_multi([*values, "missing"]) == values
