@@ -95,6 +95,8 @@ pub struct Shard {
     now: UnixMs,
     instant: Instant,
     stopping: Option<Stopping>,
+    /// A receive ended in this turn because the buffers ran out: there is more to receive.
+    short_of_buffers: bool,
     /// Where pending requests are kept between turns, empty: their storage is used again.
     pending: Vec<Pending<'static>>,
     /// The same for input that was kept, which is read while the other list may be in use.
@@ -146,6 +148,7 @@ impl Shard {
             now,
             instant: Instant::now(),
             stopping: None,
+            short_of_buffers: false,
             pending: Vec::with_capacity(PENDING_MAX),
             pending_partial: Vec::with_capacity(PENDING_MAX),
             node,
@@ -283,17 +286,18 @@ impl Shard {
 
     /// Follows the node's stop: accept nothing more, answer what was received, close.
     fn check_stop(&mut self) {
+        let more_to_receive = std::mem::take(&mut self.short_of_buffers);
         if !self.node.is_stopping() {
             return;
         }
         let Some(stopping) = &mut self.stopping else {
             self.stop_listening();
             self.reactor.start_timer(STOP_TICK);
-            // One more turn, without waiting, parses what the kernel has received by now.
+            // Turns without waiting parse what the kernel has received by now: one, or more if buffers are short.
             self.stopping = Some(Stopping { since: self.instant, closing: false, drained: false });
             return;
         };
-        if !stopping.closing {
+        if !stopping.closing && !more_to_receive {
             stopping.closing = true;
             self.close_all();
         }

@@ -16,8 +16,9 @@ use crate::reactor::{Errno, Token};
 /// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have keys.
 pub(super) const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
 
-/// A connection that has to wait goes on receiving until it has this much input.
-const WAITING_BYTES_MAX: usize = 64 << 10;
+/// A connection that has to wait goes on receiving until it has this much input; then comes only what the kernel had
+/// received before the receive ended.
+const WAITING_BYTES_MAX: usize = 16 << 10;
 
 impl Shard {
     /// Takes bytes that arrived on a connection.
@@ -41,6 +42,9 @@ impl Shard {
             self.keep(token.slot, &bytes[used..], pending);
             return;
         }
+        if connection.blocked.is_some() {
+            connection.partial.reserve_exact(bytes.len());
+        }
         connection.partial.extend_from_slice(bytes);
         if connection.blocked.is_some() {
             if connection.partial.len() > WAITING_BYTES_MAX {
@@ -61,7 +65,7 @@ impl Shard {
         if connection.needed > BUFFER_BYTES_KEPT {
             // What came before the value must not wait for its memory.
             self.perform(pending);
-            self.stage(slot);
+            self.stage_if_large(slot);
         }
     }
 
@@ -71,7 +75,8 @@ impl Shard {
         connection.receiving = false;
         connection.cancelling = false;
         match errno {
-            Some(Errno::NO_BUFFERS | Errno::CANCELLED) => {}
+            Some(Errno::NO_BUFFERS) => self.short_of_buffers = true,
+            Some(Errno::CANCELLED) => {}
             None => connection.ended = true,
             Some(_) => self.abandon(token.slot),
         }
@@ -92,21 +97,18 @@ impl Shard {
     pub(super) fn try_resume(&mut self, slot: u32) {
         let Some(connection) = self.connections.at(slot) else { return };
         connection.resuming = false;
+        if connection.blocked.is_none() {
+            return;
+        }
         if !connection.may_go_on() {
-            if connection.blocked.is_some() {
-                // Whatever it was in line for, it is no more: now its output comes first.
-                connection.blocked = Some(Wait::Output);
-            }
+            // Whatever it was in line for, it is no more: now its output comes first.
+            connection.blocked = Some(Wait::Output);
             return;
         }
+        connection.blocked = None;
+        let enough = connection.partial.len() >= connection.needed;
         self.touch(slot);
-        if !self.send_deferred(slot) {
-            return;
-        }
-        if let Some(connection) = self.connections.at(slot)
-            && connection.blocked.take().is_some()
-            && connection.partial.len() >= connection.needed
-        {
+        if enough {
             self.read_partial(slot);
         }
     }
@@ -127,10 +129,12 @@ impl Shard {
             input.shrink_to(connection.needed.max(BUFFER_BYTES_KEPT));
             connection.partial = input;
         }
-        if connection.is_served() && connection.needed > BUFFER_BYTES_KEPT {
-            self.stage(slot);
-        } else if connection.partial.capacity() <= BUFFER_BYTES_KEPT {
-            self.release_staged(slot);
+        if connection.is_served() || connection.partial.capacity() <= BUFFER_BYTES_KEPT {
+            // A value is done with. The next one, if it is large, goes to the end of the line.
+            if used > 0 {
+                self.release_staged(slot);
+            }
+            self.stage_if_large(slot);
         }
     }
 

@@ -2,9 +2,8 @@
 
 use super::Shard;
 use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX};
-use super::connection::{Deferred, Wait};
+use super::connection::Wait;
 use super::perform::{PREFETCH, encode_reply};
-use crate::command::Span;
 use crate::execute::execute;
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
@@ -49,11 +48,15 @@ impl Shard {
     /// Sends each sibling what this turn has for it.
     pub(super) fn send_batches(&mut self) {
         for to in 0..self.routes.len() {
-            if let Some(batch) = self.routes[to].take() {
-                self.counters.add(Counter::MeshBatches);
-                self.counters.add_n(Counter::MeshRequests, batch.entries.len() as u64);
-                self.post(to, Message::Requests(batch));
-            }
+            self.send_batch(to);
+        }
+    }
+
+    fn send_batch(&mut self, to: usize) {
+        if let Some(batch) = self.routes[to].take() {
+            self.counters.add(Counter::MeshBatches);
+            self.counters.add_n(Counter::MeshRequests, batch.entries.len() as u64);
+            self.post(to, Message::Requests(batch));
         }
     }
 
@@ -112,51 +115,16 @@ impl Shard {
         batch.reply_ends.clear();
         let to = batch.to;
         if batch.done < batch.entries.len() {
-            self.defer(&mut batch);
-        }
-        if batch.done < batch.entries.len() {
             self.post(to, Message::Requests(batch));
             return;
         }
         batch.clear();
         self.routes[to].spare = Some(batch);
-        self.resume_mesh_waiters();
-    }
-
-    /// Takes the requests of connections that have all the output that they may have out of a batch that is only executed
-    /// in part: they go to the owner again when the output has been taken.
-    fn defer(&mut self, batch: &mut Batch) {
-        let Batch { entries, bytes, done, to, .. } = batch;
-        let mut index = 0;
-        entries.retain(|entry| {
-            index += 1;
-            if index <= *done {
-                return true;
-            }
-            let Some(connection) = self.connections.get(entry.token).filter(|c| c.is_full()) else { return true };
-            let mut own = Vec::new();
-            let request = entry.request.map(|span| Span::append(&bytes[span.range()], &mut own));
-            let Entry { sequence, hash, .. } = *entry;
-            connection.deferred.push_back(Deferred { owner: *to, sequence, hash, request, bytes: own });
-            false
-        });
-    }
-
-    /// Sends what a connection had deferred. False if a batch is full: the connection waits for the next.
-    pub(super) fn send_deferred(&mut self, slot: u32) -> bool {
-        let token = self.connections.token(slot);
-        let Some(connection) = self.connections.at(slot) else { return false };
-        while let Some(Deferred { owner, sequence, hash, request, bytes }) = connection.deferred.front() {
-            let filling = &mut self.routes[*owner].filling;
-            if filling.is_full() {
-                connection.blocked = Some(Wait::Mesh);
-                self.mesh_waiters.push(token);
-                return false;
-            }
-            filling.push(token, *sequence, *hash, &request.map(|span| &bytes[span.range()]));
-            connection.deferred.pop_front();
+        if self.routes[to].filling.is_full() {
+            // Now, so that there is room for those who wait for it.
+            self.send_batch(to);
         }
-        true
+        self.resume_mesh_waiters();
     }
 
     /// Lets those go on that wait for room in a batch: each round another one first.
@@ -177,7 +145,7 @@ impl Shard {
         let Some(connection) = self.connections.get(entry.token) else { return };
         self.outputs.provide(&mut connection.output);
         connection.take_reply(entry.sequence, reply);
-        if connection.waits_for_output() {
+        if connection.blocked == Some(Wait::Output) {
             self.may_resume(entry.token.slot);
         }
         self.touch(entry.token.slot);

@@ -1,16 +1,16 @@
 //! What a connection does next, decided once per turn for each that something happened to.
 
 use super::Shard;
-use super::connection::{Ending, Sending, Wait};
+use super::connection::{Ending, OUTPUT_BYTES_LOW, Sending, Wait};
 use crate::metrics::Counter;
 use crate::reactor::{Errno, Token};
 use crate::sys;
 use std::net::Shutdown;
 use std::time::Duration;
 
-/// Replies are held back so that those that siblings owe can go out in the same send. What is held leaves with the next
-/// of those, at the latest when this time has passed before it comes: a connection that always has something outstanding
-/// does not hold for ever.
+/// A few replies are held back so that those that siblings owe can go out in the same send. They leave when all of those
+/// have come, or with the first that comes after this time: a connection that always has something outstanding does not
+/// hold for ever.
 const HOLD: Duration = Duration::from_micros(100);
 
 impl Shard {
@@ -28,7 +28,8 @@ impl Shard {
 
         if connection.sending.is_none() && !connection.output.is_empty() {
             let since = *connection.held_since.get_or_insert(self.instant);
-            if connection.order.awaited() == 0 || self.instant - since >= HOLD {
+            let much = connection.output.len() >= OUTPUT_BYTES_LOW;
+            if connection.order.awaited() == 0 || much || self.instant - since >= HOLD {
                 connection.held_since = None;
                 let bytes = std::mem::take(&mut connection.output);
                 connection.sending = Some(Sending { from: 0, bytes: bytes.len() });
@@ -85,7 +86,7 @@ impl Shard {
             }
         }
         self.touch(token.slot);
-        if self.connections.at(token.slot).is_some_and(|c| c.waits_for_output()) {
+        if self.connections.at(token.slot).is_some_and(|c| c.blocked == Some(Wait::Output)) {
             self.may_resume(token.slot);
         }
     }

@@ -6,7 +6,7 @@
 //! disconnected, so the line always moves.
 
 use super::Shard;
-use super::connection::{Ending, Wait};
+use super::connection::{BUFFER_BYTES_KEPT, Ending, Wait};
 use crate::reactor::Token;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,12 +33,13 @@ impl Staging {
 }
 
 impl Shard {
-    /// Reserves memory for the value that a connection is waiting for, or makes the connection wait in line.
-    pub(super) fn stage(&mut self, slot: u32) {
+    /// Reserves memory for the large value that a connection is waiting for, if it is, or makes the connection wait in line.
+    pub(super) fn stage_if_large(&mut self, slot: u32) {
         let Some(connection) = self.connections.at(slot) else { return };
         let bytes = connection.needed;
         debug_assert!(bytes <= self.staging.most, "the parser refuses longer values");
-        if connection.blocked.is_some() || connection.staged >= bytes {
+        let is_large = bytes > BUFFER_BYTES_KEPT && connection.is_read();
+        if !is_large || connection.blocked.is_some() || connection.staged >= bytes {
             return;
         }
         self.release_staged(slot);
@@ -46,6 +47,7 @@ impl Shard {
             self.admit(slot);
         } else if let Some(connection) = self.connections.at(slot) {
             connection.blocked = Some(Wait::Memory);
+            connection.partial.shrink_to(BUFFER_BYTES_KEPT);
             self.staging.waiting.push_back(self.connections.token(slot));
             self.stop_receiving(slot);
         }
@@ -67,7 +69,7 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else { return };
         self.staging.used -= std::mem::take(&mut connection.staged);
         while let Some(&token) = self.staging.waiting.front() {
-            let waiting = self.connections.get(token).filter(|c| c.blocked == Some(Wait::Memory));
+            let waiting = self.connections.get(token).filter(|c| c.blocked == Some(Wait::Memory) && c.staged == 0);
             if let Some(bytes) = waiting.map(|c| c.needed) {
                 if self.staging.used + bytes > self.staging.most {
                     return;

@@ -2,20 +2,22 @@
 
 mod order;
 
-use crate::command::{Reply, Request, Span};
-use crate::engine::KeyHash;
+use crate::command::Reply;
 use crate::protocol::memcached::State;
 use crate::reactor::Token;
 use crate::shard::perform::encode_reply;
 use order::Order;
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 /// A connection with this much output is not read from until most of it is sent.
 const OUTPUT_BYTES_HIGH: usize = 256 << 10;
-/// Then it is read from again.
-const OUTPUT_BYTES_LOW: usize = 64 << 10;
+/// Then it is read from again. So much output is not held back for siblings either.
+pub(super) const OUTPUT_BYTES_LOW: usize = 64 << 10;
+/// What a reply that a sibling owes is taken for before any has come: 32 requests may be on their way.
+const REPLY_BYTES_FIRST: usize = 8 << 10;
+/// And at least, however short replies have been: 128 may be.
+const REPLY_BYTES_LEAST: usize = 2 << 10;
 /// Replies that may be in the making at once.
 const REPLIES_MAX: usize = 4096;
 /// Room that an input or output buffer keeps while it is empty.
@@ -45,15 +47,6 @@ pub(super) enum Wait {
     Memory,
 }
 
-/// A request that was sent to a sibling and came back unexecuted, for the connection's output to be taken first.
-pub(super) struct Deferred {
-    pub(super) owner: usize,
-    pub(super) sequence: u32,
-    pub(super) hash: KeyHash,
-    pub(super) request: Request<Span>,
-    pub(super) bytes: Vec<u8>,
-}
-
 /// One client.
 pub(super) struct Connection {
     socket: OwnedFd,
@@ -76,8 +69,6 @@ pub(super) struct Connection {
     pub(super) blocked: Option<Wait>,
     /// In the turn's list of connections that may go on.
     pub(super) resuming: bool,
-    /// Requests that go to siblings before any other.
-    pub(super) deferred: VecDeque<Deferred>,
     pub(super) ending: Ending,
     /// The peer has closed its direction.
     pub(super) ended: bool,
@@ -95,6 +86,8 @@ pub(super) struct Connection {
     pub(super) staged: usize,
     /// When that value has to be complete, if others wait.
     pub(super) staged_until: Instant,
+    /// How long a reply that a sibling owes may be: the longest of late.
+    reply_bytes_estimate: usize,
 }
 
 /// A send in flight.
@@ -119,7 +112,6 @@ impl Connection {
             cancelling: false,
             blocked: None,
             resuming: false,
-            deferred: VecDeque::new(),
             ending: Ending::Open,
             ended: false,
             abandoned: false,
@@ -129,6 +121,7 @@ impl Connection {
             held_since: None,
             staged: 0,
             staged_until: now,
+            reply_bytes_estimate: REPLY_BYTES_FIRST,
         }
     }
 
@@ -136,32 +129,23 @@ impl Connection {
         self.socket.as_fd()
     }
 
-    /// Replies that are ready, in bytes.
+    /// Replies that are ready, and those that siblings owe, in bytes.
     fn output_bytes(&self) -> usize {
         let sending = self.sending.map_or(0, |s| s.bytes - s.from);
-        self.output.len() + sending + self.order.held_bytes()
-    }
-
-    /// True if it has as much output as it may.
-    #[inline]
-    pub(super) fn is_full(&self) -> bool {
-        self.output_bytes() >= OUTPUT_BYTES_HIGH
+        let owed = self.order.awaited() * self.reply_bytes_estimate;
+        self.output.len() + sending + self.order.held_bytes() + owed
     }
 
     /// True if no more requests should be executed for the moment.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.is_full() || self.order.len() >= REPLIES_MAX || !self.deferred.is_empty()
+        self.output_bytes() >= OUTPUT_BYTES_HIGH || self.order.len() >= REPLIES_MAX
     }
 
-    /// True if most of the output that it had to wait for is gone.
+    /// True if a connection that had to wait may go on. Whatever keeps it from that comes to an end: a send completes, or a
+    /// sibling answers.
     pub(super) fn may_go_on(&self) -> bool {
         self.output_bytes() <= OUTPUT_BYTES_LOW && self.order.len() <= REPLIES_MAX / 2
-    }
-
-    /// True if it may go on when output has been taken or a reply has come.
-    pub(super) fn waits_for_output(&self) -> bool {
-        self.blocked == Some(Wait::Output) || (self.blocked.is_none() && !self.deferred.is_empty())
     }
 
     /// Puts a reply behind all that came before it.
@@ -185,6 +169,8 @@ impl Connection {
         if self.abandoned {
             return;
         }
+        let fading = self.reply_bytes_estimate - self.reply_bytes_estimate / 8;
+        self.reply_bytes_estimate = fading.max(reply.len()).max(REPLY_BYTES_LEAST);
         self.order.fulfil(sequence, reply, &mut self.output);
     }
 
@@ -215,7 +201,6 @@ impl Connection {
     pub(super) fn abandon(&mut self) {
         self.blocked = None;
         self.partial = Vec::new();
-        self.deferred.clear();
         self.output.clear();
         self.order.clear();
         self.ended = true;
