@@ -265,21 +265,10 @@ impl<B: Copy> Request<B> {
     }
 }
 
-/// Which part of the node answers a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The shard that owns the key.
-    Key,
-    /// Every shard.
-    AllShards,
-    /// The shard that has the connection.
-    Connection,
-}
-
 impl<B> Operation<B> {
-    /// Who answers it.
+    /// True if it concerns a key, whose owner executes it.
     #[inline]
-    pub fn scope(&self) -> Scope {
+    pub fn has_key(&self) -> bool {
         match self {
             Self::Get { .. }
             | Self::Store { .. }
@@ -287,9 +276,8 @@ impl<B> Operation<B> {
             | Self::RefuseTooLarge { .. }
             | Self::Delete
             | Self::Arithmetic { .. }
-            | Self::Touch { .. } => Scope::Key,
-            Self::FlushAll { .. } => Scope::AllShards,
-            Self::Stats(_) | Self::Version | Self::Verbosity | Self::Invalid(_) => Scope::Connection,
+            | Self::Touch { .. } => true,
+            Self::FlushAll { .. } | Self::Stats(_) | Self::Version | Self::Verbosity | Self::Invalid(_) => false,
         }
     }
 }

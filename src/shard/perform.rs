@@ -5,7 +5,7 @@
 
 use super::Shard;
 use super::connection::Wait;
-use crate::command::{Operation, Reply, Request, Scope};
+use crate::command::{Operation, Reply, Request, StatsTopic};
 use crate::engine::KeyHash;
 use crate::execute::execute;
 use crate::metrics::Counter;
@@ -18,7 +18,7 @@ pub(super) const PREFETCH: usize = 64;
 pub(super) struct Pending<'a> {
     /// Slot of the connection.
     pub(super) slot: u32,
-    /// The shard that owns the key.
+    /// The shard that owns the key; this one, where there is none.
     pub(super) owner: u16,
     pub(super) hash: KeyHash,
     pub(super) request: Request<&'a [u8]>,
@@ -70,16 +70,16 @@ impl Shard {
             connection.block(Wait::Output, pending.rest, pending.state);
             return;
         }
-        match pending.request.operation.scope() {
-            Scope::Key if usize::from(pending.owner) != self.id => self.send_away(pending),
-            Scope::Key | Scope::Connection if !matches!(pending.request.operation, Operation::Stats(_)) => {
+        match pending.request.operation {
+            Operation::Stats(topic) => self.perform_stats(pending, topic),
+            Operation::FlushAll { .. } => self.perform_everywhere(pending),
+            _ if usize::from(pending.owner) != self.id => self.send_away(pending),
+            _ => {
                 self.outputs.provide(&mut connection.output);
                 let request = &pending.request;
                 let reply = execute(request, pending.hash, &mut self.engine, self.now, &mut self.counters);
                 connection.reply(&reply, request.quiet);
             }
-            Scope::AllShards => self.perform_everywhere(pending),
-            _ => self.perform_stats(pending),
         }
     }
 
@@ -120,8 +120,7 @@ impl Shard {
     }
 
     /// Statistics count all that this connection asked before, so they wait until siblings have answered it.
-    fn perform_stats(&mut self, pending: &Pending) {
-        let Operation::Stats(topic) = pending.request.operation else { unreachable!("only statistics come here") };
+    fn perform_stats(&mut self, pending: &Pending, topic: StatsTopic) {
         let Some(connection) = self.connections.at(pending.slot) else { return };
         if !connection.order.is_empty() {
             connection.block(Wait::Output, pending.rest, pending.state);

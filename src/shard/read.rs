@@ -7,7 +7,7 @@
 use super::Shard;
 use super::connection::{BUFFER_BYTES_KEPT, Ending, Wait};
 use super::perform::{PREFETCH, Pending, recycle};
-use crate::command::{Operation, Scope};
+use crate::command::Operation;
 use crate::engine::KeyHash;
 use crate::metrics::Counter;
 use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
@@ -188,7 +188,7 @@ impl Shard {
     /// Adds a request to the list and starts to load what it needs.
     #[inline]
     fn queue<'a>(&mut self, mut request: Pending<'a>, pending: &mut Vec<Pending<'a>>) {
-        if request.request.operation.scope() == Scope::Key {
+        if request.request.operation.has_key() {
             let key = request.request.key;
             request.hash = self.node.hasher.hash(key);
             request.owner = self.node.slots.owner(key);
