@@ -58,6 +58,7 @@ impl Shard {
             }
             Placed::Nowhere => {
                 self.counters.add(Counter::RejectedConnections);
+                self.publish();
                 // The socket is new, so its buffer takes these few bytes; if it does not, the client is gone.
                 let _ = TcpStream::from(socket).write(TOO_MANY);
             }

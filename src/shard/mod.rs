@@ -181,6 +181,7 @@ impl Shard {
         self.settle_touched();
         self.send_batches();
         self.ring_sleepers();
+        self.counters.add(Counter::Turns);
         self.publish();
         buffers.give_back(used.drain(..));
     }
@@ -234,8 +235,8 @@ impl Shard {
         }
     }
 
-    /// Copies this turn's counters to where everyone can read them. Before any reply of the turn goes out, so that a
-    /// client that has its reply sees it counted.
+    /// Copies the counters to where everyone can read them. Before any reply goes out, to a client or to a sibling, so that
+    /// who has its reply sees it counted, whichever shard it asks.
     fn publish(&mut self) {
         let engine = self.engine.stats();
         let counters = &mut self.counters;
@@ -247,7 +248,6 @@ impl Shard {
         counters.set(Counter::Evictions, engine.evictions);
         counters.set(Counter::Reclaimed, engine.expired);
         counters.set(Counter::MovedBytes, engine.moved_bytes);
-        counters.add(Counter::Turns);
         self.node.published(self.id).publish(counters);
     }
 

@@ -100,6 +100,7 @@ impl Shard {
             }
         }
         let to = batch.from;
+        self.publish();
         self.post(to, Message::Replies(batch));
     }
 
