@@ -18,7 +18,11 @@ def test_sigterm_answers_what_was_received_and_exits_with_0(node):
 
 
 def test_a_client_that_says_nothing_does_not_keep_it_from_stopping(node):
-    connection = node.connect()
-    node.stop()
-    assert connection.recv(1) == b""
-    connection.close()
+    with node.connect() as connection:
+        # Accepted for sure: one that still waits for that when the node stops is refused.
+        connection.sendall(b"version\r\n")
+        assert connection.recv(8) == b"VERSION "
+        while not connection.recv(100).endswith(b"\r\n"):
+            pass
+        node.stop()
+        assert connection.recv(1) == b""
