@@ -3,7 +3,7 @@
 //! Operations are queued by the methods below and reach the kernel, all of them, in the one `io_uring_enter` of
 //! [`Reactor::poll`] or [`Reactor::wait`]; what completed comes out of [`Reactor::reap`] as [`Event`]s.
 //!
-//! Rules (`docs` of io_uring, and what broke in the spike):
+//! Rules:
 //! - A connection has at most one receive armed and one send in flight, each known by its [`Token`]; the token's
 //!   generation tells a late completion from one of the slot's next user.
 //! - A multishot receive or accept can end at any completion, with or without an error; the event says so (`armed`).

@@ -12,8 +12,6 @@ pub unsafe trait Zeroable: Copy {}
 
 // SAFETY: zero is a value of every integer, and integers own nothing.
 unsafe impl Zeroable for u8 {}
-// SAFETY: as for u8.
-unsafe impl Zeroable for u64 {}
 
 /// A private, anonymous, zero-filled mapping seen as a slice. Pages are backed by memory as they are first touched.
 pub struct Mapping<T: Zeroable> {
@@ -94,6 +92,9 @@ pub fn prefetch<T>(at: &T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // SAFETY: as for u8.
+    unsafe impl Zeroable for u64 {}
 
     #[test]
     fn a_mapping_is_zero_filled_and_writable() {
