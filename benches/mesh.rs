@@ -3,7 +3,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use pinion::mesh::{MeshEnd, mesh};
-use pinion::shard::{SlotMap, slot_of};
+use pinion::shard::SlotMap;
+use pinion::slots::slot_of;
 use std::hint::black_box;
 
 fn next(end: &MeshEnd<Box<u64>>) -> Box<u64> {

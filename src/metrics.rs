@@ -74,6 +74,8 @@ counters! {
     TouchMisses = "touch_misses",
     /// Values refused for their length.
     StoreTooLarge = "store_too_large",
+    /// Values refused because memory was full and nothing could be evicted.
+    StoreNoMemory = "store_no_memory",
     /// Commands that could not be understood.
     InvalidCommands = "invalid_commands",
     /// Bytes received from clients.

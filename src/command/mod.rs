@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::eviction::Eviction;
 use std::ops::Range;
 
 /// Milliseconds since the Unix epoch.
@@ -86,6 +87,8 @@ pub enum Operation<B> {
         /// When; `Never` means at once.
         delay: Expiry,
     },
+    /// Put another eviction policy in charge on every shard.
+    SetEviction(Eviction),
     /// Counters and settings of the node.
     Stats(StatsTopic),
     /// The server's version.
@@ -150,21 +153,28 @@ pub enum StatsTopic {
     Empty,
 }
 
+/// What a client is told of a value besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueHead<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The client's 32 bits.
+    pub flags: u32,
+    /// The version, where it was asked for.
+    pub version: Option<u64>,
+    /// The reply of the command ends here.
+    pub last: bool,
+}
+
 /// What a client is told. Bytes are borrowed from the engine and from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// One key of a get was found.
     Value {
-        /// The key.
-        key: &'a [u8],
-        /// The client's 32 bits.
-        flags: u32,
-        /// The version, where it was asked for.
-        version: Option<u64>,
+        /// What is said of it.
+        head: ValueHead<'a>,
         /// The value.
         value: &'a [u8],
-        /// The reply of the command ends here.
-        last: bool,
     },
     /// One key of a get was not found.
     Miss {
@@ -206,6 +216,10 @@ pub enum Failure {
     InvalidExpiry,
     /// A delta is not a number.
     InvalidDelta,
+    /// There is no such eviction policy.
+    InvalidEviction,
+    /// Memory is full, and nothing may be evicted.
+    OutOfMemory,
     /// What is stored is not a number.
     NotANumber,
     /// delete has an argument that it does not know.
@@ -256,6 +270,7 @@ impl<B: Copy> Request<B> {
             Operation::Arithmetic { decrement, delta } => Operation::Arithmetic { decrement, delta },
             Operation::Touch { expiry } => Operation::Touch { expiry },
             Operation::FlushAll { delay } => Operation::FlushAll { delay },
+            Operation::SetEviction(eviction) => Operation::SetEviction(eviction),
             Operation::Stats(topic) => Operation::Stats(topic),
             Operation::Version => Operation::Version,
             Operation::Verbosity => Operation::Verbosity,
@@ -277,7 +292,12 @@ impl<B> Operation<B> {
             | Self::Delete
             | Self::Arithmetic { .. }
             | Self::Touch { .. } => true,
-            Self::FlushAll { .. } | Self::Stats(_) | Self::Version | Self::Verbosity | Self::Invalid(_) => false,
+            Self::FlushAll { .. }
+            | Self::SetEviction(_)
+            | Self::Stats(_)
+            | Self::Version
+            | Self::Verbosity
+            | Self::Invalid(_) => false,
         }
     }
 }

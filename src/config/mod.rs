@@ -11,6 +11,7 @@ pub use layers::resolve;
 pub use options::Options;
 pub use values::{Cores, Memory, Port};
 
+use crate::eviction::Eviction;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,9 +23,11 @@ pub struct ConfigError(pub String);
 /// Least memory of a shard.
 pub const SHARD_MEMORY_BYTES_MIN: u64 = 4 << 20;
 /// Most memory of a shard.
-pub const SHARD_MEMORY_BYTES_MAX: u64 = 32 << 30;
+pub const SHARD_MEMORY_BYTES_MAX: u64 = 16 << 30;
 /// A value may have this part of its shard's memory.
-pub const ITEM_SHARE_MAX: u64 = 4;
+pub const ITEM_SHARE_MAX: u64 = 2;
+/// And no more than this.
+pub const ITEM_BYTES_MAX: u64 = 512 << 20;
 /// Most receive buffers of a shard.
 pub const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
 
@@ -43,6 +46,10 @@ pub struct Config {
     pub max_connections: u32,
     /// Longest value.
     pub max_item_bytes: u32,
+    /// What goes when memory is full.
+    pub eviction: Eviction,
+    /// Ask for huge pages behind the memory.
+    pub huge_pages: bool,
     /// First of one more port per shard; none if 0.
     pub shard_ports: u16,
     /// How long an idle shard looks for work before it sleeps.
@@ -90,7 +97,7 @@ impl Config {
         let (least, most) = (SHARD_MEMORY_BYTES_MIN, SHARD_MEMORY_BYTES_MAX);
         if !(least..=most).contains(&share) {
             return fail(format!(
-                "--memory {}MiB over {shards} shards is {}MiB each; allowed: {}MiB to {}MiB per shard",
+                "--memory {}MiB over {shards} shards is {}MiB each; allowed: {}MiB to {}MiB per shard (see --shards)",
                 memory_bytes >> 20,
                 share >> 20,
                 least >> 20,
@@ -104,12 +111,12 @@ impl Config {
         // The default follows a small memory down; a value that was asked for does not.
         let longest = share / ITEM_SHARE_MAX;
         let max_item_bytes = options.max_item_size.map_or((1 << 20).min(longest), |m| m.0);
-        if !(1024..=1 << 30).contains(&max_item_bytes) {
-            return fail(format!("--max-item-size {max_item_bytes} bytes; allowed: 1k to 1g"));
+        if !(1024..=ITEM_BYTES_MAX).contains(&max_item_bytes) {
+            return fail(format!("--max-item-size {max_item_bytes} bytes; allowed: 1k to 512m"));
         }
         if max_item_bytes > longest {
             return fail(format!(
-                "--max-item-size {max_item_bytes} bytes is more than a quarter of a shard's memory ({}MiB); allowed here: up to {longest}",
+                "--max-item-size {max_item_bytes} bytes is more than half of a shard's memory ({}MiB); allowed here: up to {longest}",
                 share >> 20
             ));
         }
@@ -138,6 +145,8 @@ impl Config {
             memory_bytes,
             max_connections,
             max_item_bytes: max_item_bytes as u32,
+            eviction: options.eviction.unwrap_or_default(),
+            huge_pages: options.huge_pages.unwrap_or(false),
             shard_ports,
             spin,
             receive_buffers,

@@ -1,6 +1,7 @@
 //! The options: one declaration for command line, file, profile and environment.
 
 use super::values::{ByteSize, Cores, Memory, Port};
+use crate::eviction::Eviction;
 use clap::{ArgAction, Args};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -52,13 +53,17 @@ pub struct Options {
     #[arg(short, long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<Memory>,
 
-    /// Longest value, 1k to 1g; at most a quarter of a shard's memory [default: 1m, or that quarter if it is less]
+    /// Longest value, 1k to 512m; at most half of a shard's memory [default: 1m]
     #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory")]
     pub max_item_size: Option<ByteSize>,
 
-    /// What goes when memory is full: fifo (the oldest). The other policies are not in this version yet [default: fifo]
-    #[arg(long, value_name = "POLICY", value_parser = ["fifo"], help_heading = "Memory")]
-    pub eviction: Option<String>,
+    /// What goes when memory is full: s3fifo, lru, lfu, fifo, ttl (what expires first), random, or none (writes fail) [default: s3fifo]
+    #[arg(long, value_name = "POLICY", help_heading = "Memory")]
+    pub eviction: Option<Eviction>,
+
+    /// Ask the kernel for huge pages behind the memory: faster, but it is resident in steps of 2 MiB: true or false [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
+    pub huge_pages: Option<bool>,
 
     /// Receive buffers per shard, a power of two [default: 512]
     #[arg(long, value_name = "N", help_heading = "Memory")]
@@ -98,6 +103,7 @@ impl Options {
             memory: self.memory.or(weaker.memory),
             max_item_size: self.max_item_size.or(weaker.max_item_size),
             eviction: self.eviction.or(weaker.eviction),
+            huge_pages: self.huge_pages.or(weaker.huge_pages),
             receive_buffers: self.receive_buffers.or(weaker.receive_buffers),
             receive_buffer_size: self.receive_buffer_size.or(weaker.receive_buffer_size),
             profile: self.profile.or(weaker.profile),

@@ -1,97 +1,175 @@
-//! How an item lies in the arena.
+//! How an item lies in its chunk.
 //!
 //! ```text
-//!  0         4       5      6          12          16        20                              multiple of 8
-//!  | value   | key   | bits | version  | expiry    | client  | key bytes | value bytes | pad |
-//!  | length  | length|      | 48 bits  | 0.1 s     | flags   |           |             |     |
-//!                                                  '- only with the FLAGS bit
+//!  0      2     3            6           12
+//!  | bits | key | value  13  | version   | key    | expiry  | client | key bytes | value bytes |
+//!  | 16   | len | ms     10  | 48 bits   | length | seconds | flags  |           | or parts    |
+//!         |     | unused  1  |           | u16    | u32     | u32    |
+//!                                        '- only for keys of 255 bytes and more, with EXPIRES, with FLAGS
+//!
+//!  bits:  type 0-2 | encoding 3-4 | EXPIRES 5 | FLAGS 6 | IN_WHEEL 7 | DETACHED 8 | database 9-12 | stale 13 | win 14 | incomplete 15
 //! ```
 //!
-//! All numbers are little-endian. Expiry counts tenths of a second since the engine's epoch; 0 means never. A record
-//! without LIVE is dead space; one with PAD fills the arena's end, and its length field counts the whole record.
+//! All numbers are little-endian. Expiry is Unix time: seconds, and the milliseconds within. A value that does not fit
+//! into the chunk lies elsewhere, and its parts are listed here (`value.rs`); the encoding says so. Database, stale, win
+//! (memcached's meta commands) and incomplete (replication) are reserved and 0.
+//!
+//! Two more types mark chunks that are no items: a block of a long value, and a free chunk.
 
-#![forbid(unsafe_code)]
+use crate::command::UnixMs;
 
-/// Bytes of a header without client flags.
-const HEADER_BYTES: usize = 16;
-const FLAGS_BYTES: usize = 4;
+/// Bytes of a header without its optional parts.
+pub(super) const HEADER_BYTES: usize = 12;
+/// Longest value inside the chunk of its item, by the width of its length field.
+const INLINE_BYTES_MAX: usize = (1 << 13) - 1;
 
-/// Records start at multiples of this.
-pub(super) const GRANULE_BYTES: usize = 8;
+const _: () = assert!(super::arena::CHUNK_BYTES_MAX <= INLINE_BYTES_MAX);
+/// Longest key, in bytes: with it and the list of a long value's parts, an item still fits into a chunk.
+pub const KEY_BYTES_MAX: usize = 3900;
 
-/// Longest key, in bytes (memcached's limit).
-pub const KEY_BYTES_MAX: usize = 250;
+/// From this length on, the length of the key follows the header.
+const LONG_KEY: usize = 255;
 
-const LIVE: u8 = 1;
-const PAD: u8 = 2;
-const FLAGS: u8 = 4;
+const TYPE: u16 = 7;
+const BLOCK: u16 = 6;
+const FREE: u16 = 7;
+const LONG_VALUE: u16 = 1 << 3;
+const EXPIRES: u16 = 1 << 5;
+const FLAGS: u16 = 1 << 6;
+const IN_WHEEL: u16 = 1 << 7;
+const DETACHED: u16 = 1 << 8;
 
-const _: () = assert!(HEADER_BYTES.is_multiple_of(GRANULE_BYTES) && KEY_BYTES_MAX <= u8::MAX as usize);
+/// The highest version.
+pub(super) const VERSION_MAX: u64 = (1 << 48) - 1;
 
-/// The fixed part of a record, unpacked.
+/// What a chunk is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) value_bytes: u32,
-    pub(super) key_bytes: u8,
-    bits: u8,
-    pub(super) version: u64,
-    pub(super) expiry: u32,
+pub(super) enum ChunkUse {
+    Free,
+    Block,
+    Item,
 }
 
-/// Bytes of the record of an item, padding included.
-pub(super) fn record_bytes(key_bytes: usize, value_bytes: usize, client_flags: u32) -> usize {
-    let flags_bytes = if client_flags == 0 { 0 } else { FLAGS_BYTES };
-    (HEADER_BYTES + flags_bytes + key_bytes + value_bytes).next_multiple_of(GRANULE_BYTES)
+/// What the chunk at `at` is used for.
+#[inline]
+pub(super) fn chunk_use(memory: &[u8], at: usize) -> ChunkUse {
+    match u16_at(memory, at) & TYPE {
+        FREE => ChunkUse::Free,
+        BLOCK => ChunkUse::Block,
+        _ => ChunkUse::Item,
+    }
+}
+
+/// Makes the chunk at `at` a free one that knows the number of another.
+#[inline]
+pub(super) fn write_free(memory: &mut [u8], at: usize, next: u16) {
+    memory[at..at + 2].copy_from_slice(&FREE.to_le_bytes());
+    memory[at + 2..at + 4].copy_from_slice(&next.to_le_bytes());
+}
+
+/// The number that a free chunk knows.
+#[inline]
+pub(super) fn next_free(memory: &[u8], at: usize) -> u16 {
+    u16_at(memory, at + 2)
+}
+
+/// A block's header: which part of its value it is, and the reference of the item.
+pub(super) const BLOCK_HEADER_BYTES: usize = 8;
+
+pub(super) fn write_block(memory: &mut [u8], at: usize, part: u16, owner: u32) {
+    memory[at..at + 2].copy_from_slice(&BLOCK.to_le_bytes());
+    memory[at + 2..at + 4].copy_from_slice(&part.to_le_bytes());
+    memory[at + 4..at + 8].copy_from_slice(&owner.to_le_bytes());
+}
+
+/// Part number and owner of the block at `at`.
+pub(super) fn block(memory: &[u8], at: usize) -> (u16, u32) {
+    (u16_at(memory, at + 2), u32_at(memory, at + 4))
+}
+
+/// What is written into an item besides key and value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields {
+    pub(super) flags: u32,
+    pub(super) expires: Option<UnixMs>,
+    pub(super) version: u64,
+    /// The value is elsewhere; what follows the key lists its parts.
+    pub(super) long_value: bool,
+}
+
+impl Fields {
+    /// Bytes of an item with these fields, a key and a body (the value, or the list of its parts).
+    #[inline]
+    pub(super) fn item_bytes(&self, key_bytes: usize, body_bytes: usize) -> usize {
+        let optional = 2 * usize::from(key_bytes >= LONG_KEY)
+            + 4 * usize::from(self.expires.is_some())
+            + 4 * usize::from(self.flags != 0);
+        HEADER_BYTES + optional + key_bytes + body_bytes
+    }
+}
+
+/// The fixed part of an item, unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    bits: u16,
+    key_bytes: u16,
+    inline_bytes: u16,
+    milliseconds: u16,
+    pub(super) version: u64,
 }
 
 impl Header {
     #[inline]
     pub(super) fn read(memory: &[u8], at: usize) -> Self {
-        let bytes: &[u8; HEADER_BYTES] = memory[at..at + HEADER_BYTES].try_into().expect("of that length");
-        let word = |i: usize| u64::from_le_bytes(bytes[i..i + 8].try_into().expect("8 bytes"));
-        let (low, high) = (word(0), word(8));
+        let bytes: &[u8; 16] = memory[at..at + 16].try_into().expect("of that length");
+        let word = u128::from_le_bytes(*bytes);
+        let short = (word >> 16) as u8;
+        let packed = (word >> 24) as u32 & 0xff_ffff;
+        let key_bytes = if usize::from(short) == LONG_KEY { (word >> 96) as u16 } else { u16::from(short) };
         Self {
-            value_bytes: low as u32,
-            key_bytes: (low >> 32) as u8,
-            bits: (low >> 40) as u8,
-            version: low >> 48 | (high & 0xffff_ffff) << 16,
-            expiry: (high >> 32) as u32,
+            bits: word as u16,
+            key_bytes,
+            inline_bytes: (packed & 0x1fff) as u16,
+            milliseconds: (packed >> 13 & 0x3ff) as u16,
+            version: (word >> 48) as u64 & VERSION_MAX,
         }
     }
 
-    fn write(&self, memory: &mut [u8], at: usize) {
-        let low = u64::from(self.value_bytes)
-            | u64::from(self.key_bytes) << 32
-            | u64::from(self.bits) << 40
-            | (self.version & 0xffff) << 48;
-        let high = self.version >> 16 | u64::from(self.expiry) << 32;
-        memory[at..at + 8].copy_from_slice(&low.to_le_bytes());
-        memory[at + 8..at + HEADER_BYTES].copy_from_slice(&high.to_le_bytes());
+    #[inline]
+    fn long_key(self) -> usize {
+        2 * usize::from(usize::from(self.key_bytes) >= LONG_KEY)
     }
 
-    pub(super) fn is_live(self) -> bool {
-        self.bits & LIVE != 0
+    #[inline]
+    fn flags_offset(self) -> usize {
+        HEADER_BYTES + self.long_key() + if self.bits & EXPIRES != 0 { 4 } else { 0 }
     }
 
-    pub(super) fn is_pad(self) -> bool {
-        self.bits & PAD != 0
-    }
-
+    #[inline]
     fn key_offset(self) -> usize {
-        HEADER_BYTES + if self.bits & FLAGS != 0 { FLAGS_BYTES } else { 0 }
+        self.flags_offset() + if self.bits & FLAGS != 0 { 4 } else { 0 }
     }
 
-    /// Bytes of the whole record.
-    pub(super) fn record_bytes(self) -> usize {
-        if self.is_pad() {
-            return self.value_bytes as usize;
-        }
-        (self.key_offset() + usize::from(self.key_bytes) + self.value_bytes as usize).next_multiple_of(GRANULE_BYTES)
+    /// Where what follows the key starts, from the start of the item.
+    #[inline]
+    pub(super) fn body_offset(self) -> usize {
+        self.key_offset() + usize::from(self.key_bytes)
     }
 
-    /// Bytes that the user stored: key and value.
-    pub(super) fn user_bytes(self) -> u64 {
-        u64::from(self.key_bytes) + u64::from(self.value_bytes)
+    pub(super) fn key_bytes(self) -> usize {
+        usize::from(self.key_bytes)
+    }
+
+    /// Bytes of the value, where it is inside.
+    #[inline]
+    pub(super) fn inline_bytes(self) -> usize {
+        usize::from(self.inline_bytes)
+    }
+
+    /// True if the value is elsewhere.
+    #[inline]
+    pub(super) fn has_long_value(self) -> bool {
+        self.bits & LONG_VALUE != 0
     }
 
     #[inline]
@@ -100,65 +178,133 @@ impl Header {
         &memory[from..from + usize::from(self.key_bytes)]
     }
 
+    /// The value, where it is inside.
     #[inline]
-    pub(super) fn value(self, memory: &[u8], at: usize) -> &[u8] {
-        let from = at + self.key_offset() + usize::from(self.key_bytes);
-        &memory[from..from + self.value_bytes as usize]
+    pub(super) fn inline_value(self, memory: &[u8], at: usize) -> &[u8] {
+        let from = at + self.body_offset();
+        &memory[from..from + usize::from(self.inline_bytes)]
     }
 
     #[inline]
     pub(super) fn client_flags(self, memory: &[u8], at: usize) -> u32 {
-        if self.bits & FLAGS == 0 {
-            return 0;
+        if self.bits & FLAGS == 0 { 0 } else { u32_at(memory, at + self.flags_offset()) }
+    }
+
+    #[inline]
+    pub(super) fn expires(self, memory: &[u8], at: usize) -> Option<UnixMs> {
+        if self.bits & EXPIRES == 0 {
+            return None;
         }
-        let from = at + HEADER_BYTES;
-        u32::from_le_bytes(memory[from..from + FLAGS_BYTES].try_into().expect("4 bytes"))
+        let seconds = u32_at(memory, at + HEADER_BYTES + self.long_key());
+        Some(UnixMs::from(seconds) * 1000 + UnixMs::from(self.milliseconds))
+    }
+
+    /// True if the item has a time of expiry.
+    #[inline]
+    pub(super) fn may_expire(self) -> bool {
+        self.bits & EXPIRES != 0
+    }
+
+    /// True if the timing wheel has an entry for the item.
+    pub(super) fn is_in_wheel(self) -> bool {
+        self.bits & IN_WHEEL != 0
+    }
+
+    /// True if no index entry leads to the item.
+    pub(super) fn is_detached(self) -> bool {
+        self.bits & DETACHED != 0
+    }
+
+    /// The fields, to write them elsewhere or with a change.
+    pub(super) fn fields(self, memory: &[u8], at: usize) -> Fields {
+        Fields {
+            flags: self.client_flags(memory, at),
+            expires: self.expires(memory, at),
+            version: self.version,
+            long_value: self.has_long_value(),
+        }
     }
 }
 
-/// Writes a live item at `at`.
-pub(super) fn write_item(
-    memory: &mut [u8],
-    at: usize,
-    key: &[u8],
-    value: &[u8],
-    flags: u32,
-    version: u64,
-    expiry: u32,
-) {
-    let bits = if flags == 0 { LIVE } else { LIVE | FLAGS };
-    let header = Header { value_bytes: value.len() as u32, key_bytes: key.len() as u8, bits, version, expiry };
-    header.write(memory, at);
-    if flags != 0 {
-        memory[at + HEADER_BYTES..at + HEADER_BYTES + FLAGS_BYTES].copy_from_slice(&flags.to_le_bytes());
+/// Writes an item without its body, of which `body_bytes` are to follow; returns where.
+#[inline]
+pub(super) fn write_item(memory: &mut [u8], at: usize, fields: &Fields, key: &[u8], body_bytes: usize) -> usize {
+    let mut bits = 0;
+    bits |= if fields.long_value { LONG_VALUE } else { 0 };
+    bits |= if fields.expires.is_some() { EXPIRES } else { 0 };
+    bits |= if fields.flags != 0 { FLAGS } else { 0 };
+    let (seconds, milliseconds) = split(fields.expires.unwrap_or(0));
+    let inline_bytes = if fields.long_value { 0 } else { body_bytes };
+    let packed = inline_bytes as u64 | u64::from(milliseconds) << 13;
+    let word = u64::from(bits) | (key.len().min(LONG_KEY) as u64) << 16 | packed << 24;
+    memory[at..at + 8].copy_from_slice(&(word | fields.version << 48).to_le_bytes());
+    memory[at + 8..at + HEADER_BYTES].copy_from_slice(&((fields.version >> 16) as u32).to_le_bytes());
+    let mut end = at + HEADER_BYTES;
+    let mut put = |bytes: &[u8]| {
+        memory[end..end + bytes.len()].copy_from_slice(bytes);
+        end += bytes.len();
+    };
+    if key.len() >= LONG_KEY {
+        put(&(key.len() as u16).to_le_bytes());
     }
-    let key_at = at + header.key_offset();
-    memory[key_at..key_at + key.len()].copy_from_slice(key);
-    let value_at = key_at + key.len();
-    memory[value_at..value_at + value.len()].copy_from_slice(value);
+    if fields.expires.is_some() {
+        put(&seconds.to_le_bytes());
+    }
+    if fields.flags != 0 {
+        put(&fields.flags.to_le_bytes());
+    }
+    put(key);
+    end
 }
 
-/// Writes a record that only fills `bytes`, at least one granule.
-pub(super) fn write_pad(memory: &mut [u8], at: usize, bytes: usize) {
-    // A pad may be a single granule, so only the first word, which holds all that is read of it, is written.
-    let low = bytes as u64 | u64::from(PAD) << 40;
-    memory[at..at + GRANULE_BYTES].copy_from_slice(&low.to_le_bytes());
+/// Changes when the item at `at` expires; it has a time of expiry already.
+pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
+    let header = Header::read(memory, at);
+    debug_assert!(header.may_expire());
+    let (seconds, milliseconds) = split(expires);
+    let packed = u32::from(header.inline_bytes) | u32::from(milliseconds) << 13;
+    memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
+    let from = at + HEADER_BYTES + header.long_key();
+    memory[from..from + 4].copy_from_slice(&seconds.to_le_bytes());
 }
 
-/// The length of the pad at `at`, if there is one.
-pub(super) fn pad_bytes(memory: &[u8], at: usize) -> Option<usize> {
-    let low = u64::from_le_bytes(memory[at..at + GRANULE_BYTES].try_into().expect("8 bytes"));
-    ((low >> 40) as u8 & PAD != 0).then_some(low as u32 as usize)
+/// Gives the item at `at` another version.
+pub(super) fn set_version(memory: &mut [u8], at: usize, version: u64) {
+    memory[at + 6..at + HEADER_BYTES].copy_from_slice(&version.to_le_bytes()[..6]);
 }
 
-/// Makes the record at `at` dead space.
-pub(super) fn mark_dead(memory: &mut [u8], at: usize) {
-    memory[at + 5] &= !LIVE;
+/// Notes whether the timing wheel has an entry for the item at `at`.
+pub(super) fn set_in_wheel(memory: &mut [u8], at: usize, on: bool) {
+    set_bit(memory, at, IN_WHEEL, on);
 }
 
-/// Changes when the item at `at` expires.
-pub(super) fn set_expiry(memory: &mut [u8], at: usize, expiry: u32) {
-    memory[at + 12..at + 16].copy_from_slice(&expiry.to_le_bytes());
+/// Notes that no index entry leads to the item at `at`, or that one does again.
+pub(super) fn set_detached(memory: &mut [u8], at: usize, on: bool) {
+    set_bit(memory, at, DETACHED, on);
+}
+
+fn set_bit(memory: &mut [u8], at: usize, bit: u16, on: bool) {
+    let bits = u16_at(memory, at);
+    let bits = if on { bits | bit } else { bits & !bit };
+    memory[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+}
+
+/// Seconds and milliseconds; times beyond what u32 seconds can say (the year 2106) are that.
+fn split(time: UnixMs) -> (u32, u16) {
+    match u32::try_from(time / 1000) {
+        Ok(seconds) => (seconds, (time % 1000) as u16),
+        Err(_) => (u32::MAX, 999),
+    }
+}
+
+#[inline]
+fn u16_at(memory: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(memory[at..at + 2].try_into().expect("2 bytes"))
+}
+
+#[inline]
+pub(super) fn u32_at(memory: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(memory[at..at + 4].try_into().expect("4 bytes"))
 }
 
 #[cfg(test)]
@@ -167,28 +313,54 @@ mod tests {
 
     #[test]
     fn an_item_reads_back_as_written() {
-        let mut memory = vec![0xff; 256];
+        let mut memory = vec![0xff; 8192];
         for flags in [0, 1, u32::MAX] {
-            write_item(&mut memory, 16, b"some key", b"some value", flags, 0xffff_dead_beef, 77);
-            let header = Header::read(&memory, 16);
-            assert!(header.is_live() && !header.is_pad());
-            assert_eq!((header.version, header.expiry, header.user_bytes()), (0xffff_dead_beef, 77, 18));
-            assert_eq!(header.key(&memory, 16), b"some key");
-            assert_eq!(header.value(&memory, 16), b"some value");
-            assert_eq!(header.client_flags(&memory, 16), flags);
-            assert_eq!(header.record_bytes(), record_bytes(8, 10, flags));
-            set_expiry(&mut memory, 16, 78);
-            mark_dead(&mut memory, 16);
-            let header = Header::read(&memory, 16);
-            assert_eq!((header.is_live(), header.expiry, header.version), (false, 78, 0xffff_dead_beef));
+            for expires in [None, Some(0), Some(1_700_000_000_999), Some(UnixMs::MAX)] {
+                for key in [&b"some key"[..], &[b'k'; 254], &[b'k'; 255], &[b'k'; KEY_BYTES_MAX]] {
+                    let fields = Fields { flags, expires, version: 0xffff_dead_beef, long_value: false };
+                    let body = write_item(&mut memory, 16, &fields, key, 10);
+                    memory[body..body + 10].copy_from_slice(b"some value");
+                    assert_eq!(body + 10, 16 + fields.item_bytes(key.len(), 10));
+                    let header = Header::read(&memory, 16);
+                    assert_eq!(chunk_use(&memory, 16), ChunkUse::Item);
+                    assert_eq!((header.version, header.key_bytes()), (0xffff_dead_beef, key.len()));
+                    assert_eq!(header.key(&memory, 16), key);
+                    assert_eq!(header.inline_value(&memory, 16), b"some value");
+                    assert_eq!(header.client_flags(&memory, 16), flags);
+                    let stored = expires.map(|e| e.min(u64::from(u32::MAX) * 1000 + 999));
+                    assert_eq!(header.expires(&memory, 16), stored);
+                    assert!(!header.has_long_value() && !header.is_in_wheel() && !header.is_detached());
+                }
+            }
         }
     }
 
     #[test]
-    fn a_pad_of_one_granule_stays_in_its_bounds() {
-        let mut memory = vec![0xaa; 24];
-        write_pad(&mut memory, 8, 8);
-        assert_eq!(pad_bytes(&memory, 8), Some(8));
-        assert!(memory[..8].iter().chain(&memory[16..]).all(|&b| b == 0xaa));
+    fn a_field_changes_alone() {
+        let mut memory = vec![0xff; 256];
+        let fields = Fields { flags: 7, expires: Some(5), version: 1, long_value: true };
+        let body = write_item(&mut memory, 0, &fields, b"key", 4);
+        memory[body..body + 4].copy_from_slice(b"part");
+        set_expiry(&mut memory, 0, 1_700_000_000_123);
+        set_version(&mut memory, 0, VERSION_MAX);
+        set_in_wheel(&mut memory, 0, true);
+        set_detached(&mut memory, 0, true);
+        set_in_wheel(&mut memory, 0, false);
+        let header = Header::read(&memory, 0);
+        assert_eq!(header.expires(&memory, 0), Some(1_700_000_000_123));
+        assert_eq!(header.version, VERSION_MAX);
+        assert!(!header.is_in_wheel() && header.is_detached() && header.has_long_value());
+        assert_eq!((header.key(&memory, 0), header.client_flags(&memory, 0)), (&b"key"[..], 7));
+        assert_eq!(&memory[header.body_offset()..header.body_offset() + 4], b"part");
+        assert_eq!(memory[body + 4], 0xff);
+    }
+
+    #[test]
+    fn blocks_and_free_chunks_are_no_items() {
+        let mut memory = vec![0; 32];
+        write_block(&mut memory, 8, 17, 0xdead_beef);
+        assert_eq!((chunk_use(&memory, 8), block(&memory, 8)), (ChunkUse::Block, (17, 0xdead_beef)));
+        write_free(&mut memory, 8, 99);
+        assert_eq!((chunk_use(&memory, 8), next_free(&memory, 8)), (ChunkUse::Free, 99));
     }
 }

@@ -1,94 +1,101 @@
 //! One shard's storage: a bounded set of items with expiry, eviction and versions.
 //!
-//! Pure: it takes bytes and the time, and never looks at a clock. It never holds more memory than it was given: the
-//! index is sized at the start, and items live in a log of fixed capacity. When there is no room, the oldest items go
-//! (FIFO), so that a write of an item within the size limit always succeeds.
+//! Pure: it takes bytes and the time, and never looks at a clock. Everything that it holds lies in the pages of one arena,
+//! whose limit bounds it all.
 //!
 //! ```text
-//!           tail (oldest)                        head (next write)
-//!  arena: ----|item|item|dead|item|item|dead|item|------------ and around
-//!  index:  hash -> place of the item
+//!  KeyHash ──► index: quads of 64-byte buckets ──► item: header, key, value ──► parts of a long value
+//!                │ a policy byte per entry           in a chunk of its slab class    pages and blocks
+//!                ▼
+//!  eviction policy    timing wheel, sweep    room: evict, evacuate
 //! ```
 //!
-//! A new item is written at the head. Deleting or replacing one leaves dead space, which the tail reclaims as it comes
-//! by. Where more than a quarter of the arena is dead, the tail moves live items to the head instead of evicting them,
-//! in bounded steps: so churn on a few keys pushes out little of the rest.
+//! | file | concept |
+//! |---|---|
+//! | `arena/` | pages, slab classes, chunks |
+//! | `item.rs`, `value.rs` | how an item lies in its chunk; long values |
+//! | `index/` | hash → entry → item; growing |
+//! | `eviction/`, `queue.rs`, `ghost.rs` | who goes when there is no room |
+//! | `room.rs` | making room: eviction and evacuation |
+//! | `expiry.rs`, `background.rs` | the timing wheel; what is done between requests, in bounded steps |
+//! | `long.rs` | reading and writing long values piece by piece |
+//! | `write.rs` | storing, changing and removing items |
+//! | `versions.rs` | versions per group |
+//!
+//! The design, and what was measured to arrive at it, is in ARCHITECTURE.md.
 
+mod arena;
+mod background;
+#[cfg(test)]
+mod check;
+mod eviction;
+mod expiry;
+mod ghost;
+mod hash;
 mod index;
 mod item;
-mod log;
+mod long;
+mod queue;
+mod room;
+#[cfg(test)]
+mod tests;
+mod value;
+mod versions;
+mod write;
 
+pub use crate::eviction::Eviction;
+pub use background::Next;
+pub use hash::{KeyHash, KeyHasher};
 pub use item::KEY_BYTES_MAX;
+pub use long::{Reader, Upload};
 
-use crate::command::{End, UnixMs};
-use index::{Index, Position, QUAD_BYTES, QuadFull};
-use item::{GRANULE_BYTES, Header};
-use log::Log;
+use crate::command::UnixMs;
+use crate::slots::Group;
+use arena::{Arena, Reference, place};
+use background::Sweep;
+use eviction::Policy;
+use expiry::Wheel;
+use index::{Index, Position};
+use item::Header;
+use long::Handles;
+use room::RESERVE_PAGES;
 use std::io;
+use versions::Versions;
 
-/// Most memory of one engine: a u32 counts granules of 8 bytes.
-pub const MEMORY_BYTES_MAX: u64 = 32 << 30;
+/// Most memory of one engine: a u32 counts granules of 4 bytes.
+pub const MEMORY_BYTES_MAX: u64 = arena::ARENA_BYTES_MAX;
 
 /// Least memory of one engine.
 pub const MEMORY_BYTES_MIN: u64 = 4 << 20;
 
-/// The index gets one eighth of the memory: at 12 entries per 64 bytes, items of 37 bytes and more fill the arena
-/// before they fill the index.
-const INDEX_SHARE: u64 = 8;
+/// A value may be this part of the memory.
+const VALUE_SHARE_MAX: u64 = 2;
 
-/// An item may be this part of the memory, so that making room for one never empties the arena.
-const ITEM_SHARE_MAX: u64 = 4;
+/// The longest value of all, in bytes.
+const VALUE_BYTES_MAX: u64 = 512 << 20;
 
-/// Versions have 48 bits: at 10 million writes a second they last for 325 days of one process, then wrap.
-const VERSION_MASK: u64 = (1 << 48) - 1;
+/// Chunks with users of their own, in the arena's order.
+const CHAINED_BUCKETS: usize = 0;
+const WHEEL_BLOCKS: usize = 1;
+const OTHER_CHUNKS: [usize; 2] = [index::BUCKET_BYTES, expiry::BLOCK_BYTES];
 
-/// Hash of a key, computed once per request; it means nothing outside the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyHash(pub u64);
-
-/// Hashes keys with a seed that is chosen once per process, so that no client can aim at one bucket.
-#[derive(Clone, Debug)]
-pub struct KeyHasher(ahash::RandomState);
-
-impl KeyHasher {
-    /// A hasher with a random seed. Clones of it agree.
-    pub fn new() -> Self {
-        Self(ahash::RandomState::new())
-    }
-
-    /// A hasher with a known seed, for tests and benchmarks.
-    pub fn with_seed(seed: u64) -> Self {
-        Self(ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(17), seed ^ 0x9E37_79B9_7F4A_7C15))
-    }
-
-    /// The hash of a key.
-    #[inline]
-    pub fn hash(&self, key: &[u8]) -> KeyHash {
-        use std::hash::{BuildHasher, Hasher};
-        let mut hasher = self.0.build_hasher();
-        hasher.write(key);
-        KeyHash(hasher.finish())
-    }
-}
-
-impl Default for KeyHasher {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Limits of one engine.
+/// Limits and settings of one engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
     /// Bound of everything that the engine holds, between [`MEMORY_BYTES_MIN`] and [`MEMORY_BYTES_MAX`].
     pub memory_bytes: u64,
     /// Longest value; at most [`value_bytes_max`] of the memory.
     pub value_bytes_max: u32,
+    /// Who goes when there is no room.
+    pub eviction: Eviction,
+    /// Evicts also where keys and values alone come to more than this.
+    pub user_bytes_max: Option<u64>,
 }
 
 /// The longest value that an engine with so much memory can be asked to keep.
 pub const fn value_bytes_max(memory_bytes: u64) -> u64 {
-    memory_bytes / ITEM_SHARE_MAX
+    let share = memory_bytes / VALUE_SHARE_MAX;
+    if share < VALUE_BYTES_MAX { share } else { VALUE_BYTES_MAX }
 }
 
 /// An item that was found.
@@ -101,7 +108,35 @@ pub struct Item<'a> {
     /// When it expires, if it does.
     pub expires: Option<UnixMs>,
     /// The value.
-    pub value: &'a [u8],
+    pub value: Value<'a>,
+}
+
+/// A value that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// It lies in pieces, and is so many bytes long: [`Engine::open`] reads it.
+    Long(usize),
+}
+
+impl Value<'_> {
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Long(length) => *length,
+        }
+    }
+}
+
+/// An item that was found, and what reads its value if that is long.
+#[derive(Debug)]
+pub struct Fetched<'a> {
+    /// The item.
+    pub item: Item<'a>,
+    /// There where the value is [`Value::Long`]; to be closed.
+    pub reader: Option<Reader>,
 }
 
 /// What a write stores besides key and value.
@@ -113,16 +148,21 @@ pub struct Attributes {
     pub expires: Option<UnixMs>,
 }
 
-/// The value is longer than the engine takes. Nothing was changed.
+/// Why a write did not happen. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge;
+pub enum PutError {
+    /// The value is longer than the engine takes.
+    TooLarge,
+    /// Memory is full, and nothing may be evicted.
+    OutOfMemory,
+}
 
 /// What the engine holds and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
     /// Items, those not yet known to be expired included.
     pub items: u64,
-    /// Bytes of their records: key, value, header, padding.
+    /// Bytes that they take in chunks and pages.
     pub item_bytes: u64,
     /// Bytes of their keys and values alone.
     pub user_bytes: u64,
@@ -132,23 +172,37 @@ pub struct EngineStats {
     pub evictions: u64,
     /// Expired items removed.
     pub expired: u64,
-    /// Live bytes moved to reclaim dead space around them.
+    /// Bytes that items took that were removed because they had expired.
+    pub expired_bytes: u64,
+    /// Bytes moved by evacuations.
     pub moved_bytes: u64,
+    /// Bytes of the pages that are held: what counts against the limit.
+    pub held_bytes: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Of the items that the timing wheel removed of late, 99 % were removed within so many milliseconds of their expiry.
+    pub expiry_lag_ms: u64,
 }
 
 /// The storage of one shard.
 pub struct Engine {
+    arena: Arena,
     index: Index,
-    log: Log,
+    policy: Policy,
+    wheel: Wheel,
+    versions: Versions,
+    handles: Handles,
     hasher: KeyHasher,
     value_bytes_max: u32,
-    /// What expiry counts from: a tick before the start, so that the first tick has always passed.
-    epoch: UnixMs,
-    last_version: u64,
-    /// Items with this version or an older one are gone.
-    flushed_version: u64,
+    user_bytes_max: Option<u64>,
     /// When a delayed flush is due.
     flush_due: Option<UnixMs>,
+    sweep: Sweep,
+    lag: background::Lag,
+    /// Items that have a time of expiry.
+    expiring: u64,
+    /// Bytes of all items, flushed ones that have not gone yet included.
+    held_item_bytes: u64,
     stats: EngineStats,
     /// Where values are put together (append, prepend).
     scratch: Vec<u8>,
@@ -162,307 +216,210 @@ impl Engine {
     pub fn new(config: EngineConfig, hasher: KeyHasher, now: UnixMs) -> io::Result<Self> {
         assert!((MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&config.memory_bytes), "memory out of range");
         assert!(u64::from(config.value_bytes_max) <= value_bytes_max(config.memory_bytes), "values too long");
-        let quads = (config.memory_bytes / INDEX_SHARE) as usize / QUAD_BYTES;
-        let index = Index::new(quads)?;
-        let log = Log::new(config.memory_bytes as usize - index.bytes())?;
+        let mut arena = Arena::new(config.memory_bytes, &OTHER_CHUNKS)?;
+        let chained = arena.other_class(CHAINED_BUCKETS);
         Ok(Self {
-            index,
-            log,
+            index: Index::new(&mut arena, chained),
+            policy: Policy::new(config.eviction),
+            wheel: Wheel::new(arena.other_class(WHEEL_BLOCKS), now),
+            versions: Versions::new(),
+            handles: Handles::new(),
             hasher,
             value_bytes_max: config.value_bytes_max,
-            epoch: now.saturating_sub(EXPIRY_TICK_MS),
-            last_version: 0,
-            flushed_version: 0,
+            user_bytes_max: config.user_bytes_max,
             flush_due: None,
+            sweep: Sweep::new(now),
+            lag: background::Lag::default(),
+            expiring: 0,
+            held_item_bytes: 0,
             stats: EngineStats::default(),
             scratch: Vec::new(),
+            arena,
         })
+    }
+
+    /// Asks for huge pages behind the memory.
+    ///
+    /// # Errors
+    /// What madvise(2) says; the memory is as usable as before.
+    pub fn advise_huge_pages(&self) -> io::Result<()> {
+        self.arena.advise_huge_pages()
     }
 
     /// What the engine holds and did.
     pub fn stats(&self) -> EngineStats {
-        self.stats
+        let page_bytes = self.arena.page_bytes() as u64;
+        EngineStats {
+            held_bytes: u64::from(self.arena.held_pages()) * page_bytes,
+            index_bytes: self.index.page_count() * page_bytes,
+            expiry_lag_ms: self.lag.p99(),
+            ..self.stats
+        }
+    }
+
+    /// The policy in charge.
+    pub fn eviction(&self) -> Eviction {
+        self.policy.eviction()
     }
 
     /// First step of a batched lookup: starts to load the index line of a key.
     #[inline]
     pub fn prefetch_index(&self, hash: KeyHash) {
-        self.index.prefetch(hash);
+        self.index.prefetch(&self.arena, hash);
     }
 
     /// Second step: starts to load the item that the index line points to.
     #[inline]
     pub fn prefetch_item(&self, hash: KeyHash) {
-        if let Some(reference) = self.index.likely_reference(hash) {
-            self.log.prefetch(place(reference));
-        }
-    }
-
-    /// Lets the time pass: a delayed flush takes effect when it is due. Call before a batch of requests.
-    #[inline]
-    pub fn advance(&mut self, now: UnixMs) {
-        if self.flush_due.is_some_and(|due| due <= now) {
-            self.flush();
+        if let Some(reference) = self.index.likely_reference(&self.arena, hash) {
+            self.arena.prefetch(reference);
         }
     }
 
     /// Looks a key up.
     #[inline]
     pub fn get(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Item<'_>> {
-        let (_, at, header) = self.find_live(hash, key, now)?;
-        Some(self.item(at, header))
+        let found = self.find_live(hash, key, now)?;
+        self.hit(hash, found.at);
+        Some(self.item(found.item, found.header))
     }
 
-    /// Changes when a key expires, and returns its item. Its version stays.
-    pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<UnixMs>, now: UnixMs) -> Option<Item<'_>> {
-        let (_, at, mut header) = self.find_live(hash, key, now)?;
-        header.expiry = self.expiry(expires);
-        item::set_expiry(self.log.memory_mut(), at, header.expiry);
-        Some(self.item(at, header))
+    /// Looks a key up, to send its value somewhere: a long value comes with a reader.
+    #[inline]
+    pub fn fetch(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Fetched<'_>> {
+        let found = self.find_live(hash, key, now)?;
+        self.hit(hash, found.at);
+        let reader = found.header.has_long_value().then(|| self.handles.read(found.item));
+        Some(Fetched { item: self.item(found.item, found.header), reader })
     }
 
-    /// Stores a value under a key, new or not. Returns the item's version.
-    ///
-    /// # Errors
-    /// [`TooLarge`], and the key's old value, if any, is still there.
-    pub fn put(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        value: &[u8],
-        attributes: Attributes,
-        now: UnixMs,
-    ) -> Result<u64, TooLarge> {
-        assert!((1..=KEY_BYTES_MAX).contains(&key.len()), "a key of {} bytes", key.len());
-        if value.len() > self.value_bytes_max as usize {
-            return Err(TooLarge);
-        }
-        self.last_version = (self.last_version + 1) & VERSION_MASK;
-        let version = self.last_version;
-        self.stats.items_written += 1;
-        let expiry = self.expiry(attributes.expires);
-        let bytes = item::record_bytes(key.len(), value.len(), attributes.flags);
-
-        if let Some((_, at, old)) = self.find_live(hash, key, now)
-            && old.record_bytes() == bytes
-            && self.log.is_young(at)
-        {
-            item::write_item(self.log.memory_mut(), at, key, value, attributes.flags, version, expiry);
-            self.stats.user_bytes = self.stats.user_bytes - old.user_bytes() + (key.len() + value.len()) as u64;
-            return Ok(version);
-        }
-
-        self.make_room(bytes, now);
-        let at = self.log.append(bytes);
-        item::write_item(self.log.memory_mut(), at, key, value, attributes.flags, version, expiry);
-        self.account(Header::read(self.log.memory(), at));
-        // Only now: making room may have moved or evicted the old item.
-        match self.find(hash, key) {
-            Some((position, old_at, old)) => {
-                self.index.set_reference(position, reference(at));
-                self.discount(old);
-                item::mark_dead(self.log.memory_mut(), old_at);
+    /// Visits items from a cursor on, at least one quad of them, in the order of their hashes; returns the next cursor, 0 at
+    /// the end. Over a whole scan an item that is there all the time is visited at least once, however the index grows or
+    /// shrinks meanwhile.
+    pub fn scan(&self, cursor: u32, now: UnixMs, mut visit: impl FnMut(&[u8], Item)) -> u32 {
+        self.index.scan(self.arena.memory(), cursor, |item| {
+            let memory = self.arena.memory();
+            let header = Header::read(memory, place(item));
+            let hash = eviction::hash_of(memory, &self.hasher, item);
+            if self.is_current(hash, item, header, now) {
+                visit(header.key(memory, place(item)), self.item(item, header));
             }
-            None => self.enter(hash, at, now),
-        }
-        Ok(version)
+        })
     }
 
-    /// Adds bytes to one end of a value; flags and expiry stay. None if there is no such key.
-    ///
-    /// # Errors
-    /// [`TooLarge`], and the value stays as it was.
-    pub fn extend(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        end: End,
-        bytes: &[u8],
-        now: UnixMs,
-    ) -> Result<Option<u64>, TooLarge> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        let old = self.get(hash, key, now).map(|old| {
-            let (front, back) = if end == End::Back { (old.value, bytes) } else { (bytes, old.value) };
-            scratch.extend_from_slice(front);
-            scratch.extend_from_slice(back);
-            Attributes { flags: old.flags, expires: old.expires }
-        });
-        let version = old.map(|attributes| self.put(hash, key, &scratch, attributes, now)).transpose();
-        scratch.shrink_to(SCRATCH_BYTES_KEPT);
-        self.scratch = scratch;
-        version
-    }
-
-    /// Removes a key. False if there was none.
-    pub fn remove(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> bool {
-        match self.find_live(hash, key, now) {
-            Some((position, at, header)) => {
-                self.forget(hash, position, at, header);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Removes every item that was written before this call.
-    pub fn flush(&mut self) {
-        self.flush_due = None;
-        self.flushed_version = self.last_version;
-        self.stats.items = 0;
-        self.stats.item_bytes = 0;
-        self.stats.user_bytes = 0;
-    }
-
-    /// Flushes at a later time, what is written until then included. Replaces an earlier delay.
-    pub fn flush_at(&mut self, due: UnixMs) {
-        self.flush_due = Some(due);
-    }
-
-    fn item(&self, at: usize, header: Header) -> Item<'_> {
-        let memory = self.log.memory();
+    #[inline]
+    fn item(&self, item: Reference, header: Header) -> Item<'_> {
+        let (memory, at) = (self.arena.memory(), place(item));
+        let value = match header.has_long_value() {
+            true => Value::Long(value::length(&self.arena, item, header)),
+            false => Value::Whole(header.inline_value(memory, at)),
+        };
         Item {
             flags: header.client_flags(memory, at),
             version: header.version,
-            expires: (header.expiry != 0).then(|| self.epoch + u64::from(header.expiry) * EXPIRY_TICK_MS),
-            value: header.value(memory, at),
+            expires: header.expires(memory, at),
+            value,
+        }
+    }
+
+    /// Tells the policy.
+    #[inline]
+    fn hit(&mut self, hash: KeyHash, at: Position) {
+        if self.is_adopted(hash) {
+            let byte = self.index.policy(self.arena.memory(), at);
+            let next = self.policy.hit(byte);
+            if next != byte {
+                self.index.set_policy(self.arena.memory_mut(), at, next);
+            }
         }
     }
 
     /// The entry of a key, whatever state its item is in.
     #[inline]
-    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<(Position, usize, Header)> {
-        let memory = self.log.memory();
+    fn find(&self, hash: KeyHash, key: &[u8]) -> Option<Found> {
+        let memory = self.arena.memory();
         let mut found = None;
-        let position = self.index.find(hash, |reference| {
-            let at = place(reference);
-            let header = Header::read(memory, at);
-            let same = header.key(memory, at) == key;
+        let at = self.index.find(memory, hash, |item| {
+            let header = Header::read(memory, place(item));
+            let same = header.key(memory, place(item)) == key;
             if same {
-                found = Some((at, header));
+                found = Some((item, header));
             }
             same
         })?;
-        found.map(|(at, header)| (position, at, header))
+        found.map(|(item, header)| Found { at, item, header })
     }
 
     /// The entry of a key whose item is neither expired nor flushed; one that is, is removed.
     #[inline]
-    fn find_live(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<(Position, usize, Header)> {
-        let (position, at, header) = self.find(hash, key)?;
-        if self.is_current(header, now) {
-            return Some((position, at, header));
+    fn find_live(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Found> {
+        let found = self.find(hash, key)?;
+        if self.is_current(hash, found.item, found.header, now) {
+            return Some(found);
         }
-        self.stats.expired += u64::from(!self.is_flushed(header));
-        self.forget(hash, position, at, header);
+        self.count_expired(hash, found.item, found.header, now);
+        self.remove_entry(hash, found.at, found.item, found.header);
         None
     }
 
-    fn is_flushed(&self, header: Header) -> bool {
-        header.version <= self.flushed_version
+    #[inline]
+    fn is_current(&self, hash: KeyHash, item: Reference, header: Header, now: UnixMs) -> bool {
+        !self.is_expired(item, header, now) && !self.is_flushed(hash, item, header)
     }
 
     #[inline]
-    fn is_current(&self, header: Header, now: UnixMs) -> bool {
-        let expired = header.expiry != 0 && u64::from(header.expiry) * EXPIRY_TICK_MS <= now.saturating_sub(self.epoch);
-        !expired && !self.is_flushed(header)
+    fn is_expired(&self, item: Reference, header: Header, now: UnixMs) -> bool {
+        header.expires(self.arena.memory(), place(item)).is_some_and(|expires| expires <= now)
     }
 
-    /// Time of expiry in ticks, rounded up: an item never goes early. Past times give the first tick, which has passed.
-    fn expiry(&self, expires: Option<UnixMs>) -> u32 {
-        let Some(expires) = expires else { return 0 };
-        let ticks = expires.saturating_sub(self.epoch).div_ceil(EXPIRY_TICK_MS);
-        u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+    #[inline]
+    fn is_flushed(&self, hash: KeyHash, item: Reference, header: Header) -> bool {
+        let Some(flushed) = self.sweep.flushed_from(hash.position()) else { return false };
+        flushed.includes(Group::of(header.key(self.arena.memory(), place(item))), header.version)
     }
 
-    fn account(&mut self, header: Header) {
+    /// Counts an item that is about to be removed because it is not current.
+    fn count_expired(&mut self, hash: KeyHash, item: Reference, header: Header, now: UnixMs) {
+        if self.is_expired(item, header, now) && !self.is_flushed(hash, item, header) {
+            self.stats.expired += 1;
+            self.stats.expired_bytes += value::footprint(&self.arena, item);
+        }
+    }
+
+    /// True if the policy in charge knows the entries of a hash.
+    #[inline]
+    fn is_adopted(&self, hash: KeyHash) -> bool {
+        self.sweep.is_adopted(hash.position())
+    }
+
+    fn account(&mut self, item: Reference, header: Header, bytes: u64) {
+        self.held_item_bytes += bytes;
+        self.expiring += u64::from(header.may_expire());
         self.stats.items += 1;
-        self.stats.item_bytes += header.record_bytes() as u64;
-        self.stats.user_bytes += header.user_bytes();
+        self.stats.item_bytes += bytes;
+        self.stats.user_bytes += self.user_bytes(item, header);
     }
 
     /// A flushed item is not counted any more.
-    fn discount(&mut self, header: Header) {
-        if !self.is_flushed(header) {
+    fn discount(&mut self, hash: KeyHash, item: Reference, header: Header, bytes: u64) {
+        self.held_item_bytes -= bytes;
+        self.expiring -= u64::from(header.may_expire());
+        if !self.is_flushed(hash, item, header) {
             self.stats.items -= 1;
-            self.stats.item_bytes -= header.record_bytes() as u64;
-            self.stats.user_bytes -= header.user_bytes();
+            self.stats.item_bytes -= bytes;
+            self.stats.user_bytes -= self.user_bytes(item, header);
         }
     }
 
-    fn forget(&mut self, hash: KeyHash, position: Position, at: usize, header: Header) {
-        self.index.remove(hash, position);
-        self.discount(header);
-        item::mark_dead(self.log.memory_mut(), at);
-    }
-
-    /// Enters a new item into the index; where its quad is full, the oldest item of the quad goes.
-    fn enter(&mut self, hash: KeyHash, at: usize, now: UnixMs) {
-        while self.index.insert(hash, reference(at)) == Err(QuadFull) {
-            let oldest = self.index.quad_references(hash).min_by_key(|&r| self.log.age_rank(place(r)));
-            self.evict(place(oldest.expect("a full quad has entries")), now);
-        }
-    }
-
-    /// Removes the live item at `at`, which the index knows.
-    fn evict(&mut self, at: usize, now: UnixMs) {
-        let header = Header::read(self.log.memory(), at);
-        let (hash, position) = self.entry_of(at, header, at);
-        if self.is_current(header, now) {
-            self.stats.evictions += 1;
-        } else {
-            self.stats.expired += u64::from(!self.is_flushed(header));
-        }
-        self.forget(hash, position, at, header);
-    }
-
-    /// The entry of a live item that lies at `at` and that the index knows to be at `indexed_at`.
-    fn entry_of(&self, at: usize, header: Header, indexed_at: usize) -> (KeyHash, Position) {
-        let hash = self.hasher.hash(header.key(self.log.memory(), at));
-        let position = self.index.find(hash, |r| r == reference(indexed_at));
-        (hash, position.expect("every live item has its entry"))
-    }
-
-    /// Advances the tail until `bytes` fit at the head.
-    fn make_room(&mut self, bytes: usize, now: UnixMs) {
-        let mut may_move = MOVED_BYTES_MAX;
-        while !self.log.has_room(bytes) {
-            let Some((at, record)) = self.log.tail_record() else { continue };
-            let keep = record.is_live()
-                && self.is_current(record, now)
-                && record.record_bytes() <= may_move
-                && self.stats.item_bytes < self.log.capacity() as u64 / 4 * 3;
-            if keep && let Some(to) = self.log.move_tail_to_head() {
-                let (_, position) = self.entry_of(to, record, at);
-                self.index.set_reference(position, reference(to));
-                may_move -= record.record_bytes();
-                self.stats.moved_bytes += record.record_bytes() as u64;
-                continue;
-            }
-            if record.is_live() {
-                self.evict(at, now);
-            }
-            self.log.drop_tail();
-        }
+    fn user_bytes(&self, item: Reference, header: Header) -> u64 {
+        (header.key_bytes() + value::length(&self.arena, item, header)) as u64
     }
 }
 
-/// Resolution of expiry. A u32 of them lasts for 13 years.
-const EXPIRY_TICK_MS: u64 = 100;
-
-/// Live bytes moved at most to make room for one item.
-const MOVED_BYTES_MAX: usize = 64 << 10;
-
-/// Most memory that `extend` keeps for the next time.
-const SCRATCH_BYTES_KEPT: usize = 64 << 10;
-
-fn reference(at: usize) -> u32 {
-    (at / GRANULE_BYTES) as u32
+/// An entry and its item.
+#[derive(Clone, Copy)]
+struct Found {
+    at: Position,
+    item: Reference,
+    header: Header,
 }
-
-fn place(reference: u32) -> usize {
-    reference as usize * GRANULE_BYTES
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,31 +1,55 @@
 //! One request on one engine: what each command means.
 //!
-//! `execute(request, hash, engine, now, counters) → Reply`, with the reply borrowed from the engine. Parking and effects
+//! `execute(request, hash, engine, now, counters) → Outcome`, with a reply borrowed from the engine. Parking and effects
 //! beyond the reply (blocking commands, replication, publications) enter here when there are commands that have them.
 
 #![forbid(unsafe_code)]
 
 mod strings;
 
-use crate::command::{Operation, Reply, Request, UnixMs};
-use crate::engine::{Engine, KeyHash};
+use crate::command::{Operation, Reply, Request, UnixMs, ValueHead};
+use crate::engine::{Engine, KeyHash, Reader};
 use crate::metrics::{Counter, Counters};
 use strings::Target;
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome<'k, 'e> {
+    /// A reply, with all its bytes; they are the request's and the engine's.
+    Ready(Reply<'e>),
+    /// A value that is to be read from the engine piece by piece.
+    Long {
+        /// What is said of it.
+        head: ValueHead<'k>,
+        /// Its length in bytes.
+        length: usize,
+        /// Where to read it; to be closed.
+        reader: Reader,
+    },
+}
+
+impl<'e> From<Reply<'e>> for Outcome<'_, 'e> {
+    fn from(reply: Reply<'e>) -> Self {
+        Self::Ready(reply)
+    }
+}
 
 /// Executes a request of one key, or this shard's part of one for all shards, at time `now`. Statistics are of the node
 /// and none of this function's business.
 #[inline]
-pub fn execute<'a>(
-    request: &Request<&'a [u8]>,
+pub fn execute<'k: 'e, 'e>(
+    request: &Request<&'k [u8]>,
     hash: KeyHash,
-    engine: &'a mut Engine,
+    engine: &'e mut Engine,
     now: UnixMs,
-    counters: &'a mut Counters,
-) -> Reply<'a> {
+    counters: &'e mut Counters,
+) -> Outcome<'k, 'e> {
     let target = Target { engine, hash, key: request.key, now, counters };
-    match request.operation {
-        Operation::Get { versions, touch: None, last, .. } => target.get(versions, last),
-        Operation::Get { versions, touch: Some(expiry), last, .. } => target.get_and_touch(versions, expiry, last),
+    let reply = match request.operation {
+        Operation::Get { versions, touch: None, last, .. } => return target.get(versions, last),
+        Operation::Get { versions, touch: Some(expiry), last, .. } => {
+            return target.get_and_touch(versions, expiry, last);
+        }
         Operation::Store { condition, flags, expiry, value } => target.store(condition, flags, expiry, value),
         Operation::Extend { end, value } => target.extend(end, value),
         Operation::RefuseTooLarge { drop_old } => target.refuse(drop_old),
@@ -39,6 +63,10 @@ pub fn execute<'a>(
             }
             Reply::Ok
         }
+        Operation::SetEviction(eviction) => {
+            target.engine.set_eviction(eviction);
+            Reply::Ok
+        }
         Operation::Version => Reply::Version,
         Operation::Verbosity => Reply::Ok,
         Operation::Invalid(failure) => {
@@ -46,5 +74,6 @@ pub fn execute<'a>(
             Reply::Failed(failure)
         }
         Operation::Stats(_) => unreachable!("the shard answers statistics itself"),
-    }
+    };
+    reply.into()
 }

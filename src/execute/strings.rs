@@ -1,56 +1,51 @@
 //! Commands on plain values: memcached's, and later the strings of RESP.
 
-use crate::command::{Condition, End, Expiry, Failure, Reply, UnixMs};
-use crate::engine::{Attributes, Engine, Item, KeyHash, TooLarge};
+use super::Outcome;
+use crate::command::{Condition, End, Expiry, Failure, Reply, UnixMs, ValueHead};
+use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Value};
+use crate::slots::Group;
 use crate::metrics::{Counter, Counters};
 
 /// Digits of the largest number.
 const NUMBER_DIGITS_MAX: usize = 20;
 
 /// A key on its engine: what a command works on.
-pub(super) struct Target<'a> {
-    pub(super) engine: &'a mut Engine,
+pub(super) struct Target<'k, 'e> {
+    pub(super) engine: &'e mut Engine,
     pub(super) hash: KeyHash,
-    pub(super) key: &'a [u8],
+    pub(super) key: &'k [u8],
     pub(super) now: UnixMs,
-    pub(super) counters: &'a mut Counters,
+    pub(super) counters: &'e mut Counters,
 }
 
-impl<'a> Target<'a> {
+impl<'k: 'e, 'e> Target<'k, 'e> {
     #[inline]
-    pub(super) fn get(self, versions: bool, last: bool) -> Reply<'a> {
+    pub(super) fn get(self, versions: bool, last: bool) -> Outcome<'k, 'e> {
         self.counters.add(Counter::CmdGet);
-        match self.engine.get(self.hash, self.key, self.now) {
-            Some(item) => {
+        match self.engine.fetch(self.hash, self.key, self.now) {
+            Some(fetched) => {
                 self.counters.add(Counter::GetHits);
-                found(self.key, item, versions, last)
+                found(self.key, fetched, versions, last)
             }
             None => {
                 self.counters.add(Counter::GetMisses);
-                Reply::Miss { last }
+                Reply::Miss { last }.into()
             }
         }
     }
 
-    pub(super) fn get_and_touch(self, versions: bool, expiry: Expiry, last: bool) -> Reply<'a> {
-        self.counters.add(Counter::CmdGet);
+    pub(super) fn get_and_touch(self, versions: bool, expiry: Expiry, last: bool) -> Outcome<'k, 'e> {
         self.counters.add(Counter::CmdTouch);
         match self.engine.touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
-            Some(item) => {
-                self.counters.add(Counter::GetHits);
-                self.counters.add(Counter::TouchHits);
-                found(self.key, item, versions, last)
-            }
-            None => {
-                self.counters.add(Counter::GetMisses);
-                self.counters.add(Counter::TouchMisses);
-                Reply::Miss { last }
-            }
+            Ok(true) => self.counters.add(Counter::TouchHits),
+            Ok(false) => self.counters.add(Counter::TouchMisses),
+            Err(error) => return failed(error, self.counters).into(),
         }
+        self.get(versions, last)
     }
 
     #[inline]
-    pub(super) fn store(mut self, condition: Condition, flags: u32, expiry: Expiry, value: &[u8]) -> Reply<'a> {
+    pub(super) fn store(mut self, condition: Condition, flags: u32, expiry: Expiry, value: &[u8]) -> Reply<'e> {
         self.counters.add(Counter::CmdSet);
         if condition != Condition::Always
             && let Some(reply) = self.unmet(condition)
@@ -59,11 +54,11 @@ impl<'a> Target<'a> {
         }
         let Self { engine, hash, key, now, counters } = self;
         let attributes = Attributes { flags, expires: expiry.resolve(now) };
-        stored(engine.put(hash, key, value, attributes, now).map(Some), counters)
+        stored(engine.put(hash, Group::of(key), key, value, attributes, now).map(Some), counters)
     }
 
     /// The reply to a store whose condition does not hold.
-    fn unmet(&mut self, condition: Condition) -> Option<Reply<'a>> {
+    fn unmet(&mut self, condition: Condition) -> Option<Reply<'e>> {
         let version = self.engine.get(self.hash, self.key, self.now).map(|item| item.version);
         let (counter, reply) = match (condition, version) {
             (Condition::Absent, Some(_)) | (Condition::Present, None) => return Some(Reply::NotStored),
@@ -78,20 +73,20 @@ impl<'a> Target<'a> {
         reply
     }
 
-    pub(super) fn extend(self, end: End, value: &[u8]) -> Reply<'a> {
+    pub(super) fn extend(self, end: End, value: &[u8]) -> Reply<'e> {
         self.counters.add(Counter::CmdSet);
-        stored(self.engine.extend(self.hash, self.key, end, value, self.now), self.counters)
+        stored(self.engine.extend(self.hash, Group::of(self.key), self.key, end, value, self.now), self.counters)
     }
 
     /// A set that failed drops the old value: better a miss than a value that the client thinks it replaced.
-    pub(super) fn refuse(self, drop_old: bool) -> Reply<'a> {
+    pub(super) fn refuse(self, drop_old: bool) -> Reply<'e> {
         if drop_old {
             self.engine.remove(self.hash, self.key, self.now);
         }
-        too_large(self.counters)
+        failed(PutError::TooLarge, self.counters)
     }
 
-    pub(super) fn delete(self) -> Reply<'a> {
+    pub(super) fn delete(self) -> Reply<'e> {
         if self.engine.remove(self.hash, self.key, self.now) {
             self.counters.add(Counter::DeleteHits);
             Reply::Deleted
@@ -101,20 +96,24 @@ impl<'a> Target<'a> {
         }
     }
 
-    pub(super) fn touch(self, expiry: Expiry) -> Reply<'a> {
+    pub(super) fn touch(self, expiry: Expiry) -> Reply<'e> {
         self.counters.add(Counter::CmdTouch);
-        if self.engine.touch(self.hash, self.key, expiry.resolve(self.now), self.now).is_some() {
-            self.counters.add(Counter::TouchHits);
-            Reply::Touched
-        } else {
-            self.counters.add(Counter::TouchMisses);
-            Reply::NotFound
+        match self.engine.touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
+            Ok(true) => {
+                self.counters.add(Counter::TouchHits);
+                Reply::Touched
+            }
+            Ok(false) => {
+                self.counters.add(Counter::TouchMisses);
+                Reply::NotFound
+            }
+            Err(error) => failed(error, self.counters),
         }
     }
 
     /// incr wraps at 2^64, decr stops at 0. What is stored is the number's digits and nothing else: memcached pads a
     /// shorter result with spaces, which its protocol allows but does not ask for.
-    pub(super) fn arithmetic(self, decrement: bool, delta: u64) -> Reply<'a> {
+    pub(super) fn arithmetic(self, decrement: bool, delta: u64) -> Reply<'e> {
         let Self { engine, hash, key, now, counters } = self;
         let (hits, misses) = match decrement {
             true => (Counter::DecrHits, Counter::DecrMisses),
@@ -124,35 +123,50 @@ impl<'a> Target<'a> {
             counters.add(misses);
             return Reply::NotFound;
         };
-        let Some(number) = number(item.value) else { return Reply::Failed(Failure::NotANumber) };
+        let Some(number) = item.value.whole().and_then(number) else { return Reply::Failed(Failure::NotANumber) };
         let attributes = Attributes { flags: item.flags, expires: item.expires };
         let result = if decrement { number.saturating_sub(delta) } else { number.wrapping_add(delta) };
         let mut digits = itoa::Buffer::new();
-        match engine.put(hash, key, digits.format(result).as_bytes(), attributes, now) {
+        match engine.put(hash, Group::of(key), key, digits.format(result).as_bytes(), attributes, now) {
             Ok(_) => {
                 counters.add(hits);
                 Reply::Number(result)
             }
-            Err(TooLarge) => too_large(counters),
+            Err(error) => failed(error, counters),
         }
     }
 }
 
-fn found<'a>(key: &'a [u8], item: Item<'a>, versions: bool, last: bool) -> Reply<'a> {
-    Reply::Value { key, flags: item.flags, version: versions.then_some(item.version), value: item.value, last }
-}
-
-fn stored(outcome: Result<Option<u64>, TooLarge>, counters: &mut Counters) -> Reply<'static> {
-    match outcome {
-        Ok(Some(_)) => Reply::Stored,
-        Ok(None) => Reply::NotStored,
-        Err(TooLarge) => too_large(counters),
+#[inline]
+fn found<'k: 'e, 'e>(key: &'k [u8], fetched: Fetched<'e>, versions: bool, last: bool) -> Outcome<'k, 'e> {
+    let Fetched { item, reader } = fetched;
+    let head = ValueHead { key, flags: item.flags, version: versions.then_some(item.version), last };
+    match (item.value, reader) {
+        (Value::Whole(value), _) => Reply::Value { head, value }.into(),
+        (Value::Long(length), Some(reader)) => Outcome::Long { head, length, reader },
+        (Value::Long(_), None) => unreachable!("a long value is fetched with its reader"),
     }
 }
 
-fn too_large(counters: &mut Counters) -> Reply<'static> {
-    counters.add(Counter::StoreTooLarge);
-    Reply::Failed(Failure::TooLarge)
+fn stored(outcome: Result<Option<u64>, PutError>, counters: &mut Counters) -> Reply<'static> {
+    match outcome {
+        Ok(Some(_)) => Reply::Stored,
+        Ok(None) => Reply::NotStored,
+        Err(error) => failed(error, counters),
+    }
+}
+
+fn failed(error: PutError, counters: &mut Counters) -> Reply<'static> {
+    match error {
+        PutError::TooLarge => {
+            counters.add(Counter::StoreTooLarge);
+            Reply::Failed(Failure::TooLarge)
+        }
+        PutError::OutOfMemory => {
+            counters.add(Counter::StoreNoMemory);
+            Reply::Failed(Failure::OutOfMemory)
+        }
+    }
 }
 
 /// A stored number: digits, with spaces around them where another server padded them.

@@ -52,7 +52,8 @@ impl ReceiveBuffers {
     pub(super) fn register(submitter: &Submitter, count: u16, buffer_bytes: usize) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= COUNT_MAX, "a buffer ring of {count}");
         let mut memory = Mapping::new(entries_bytes(count) + usize::from(count) * (buffer_bytes + COLOUR_BYTES))?;
-        memory.advise_huge_pages();
+        // A refusal costs nothing but speed.
+        let _ = memory.advise_huge_pages();
         let at = memory.as_mut_ptr();
         // SAFETY: the entries lie at the start of a page-aligned mapping that is large enough for them, and that the
         // reactor keeps until its uring is gone.

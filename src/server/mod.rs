@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MIN >= engine::MEMORY_BYTES_MIN);
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MAX <= engine::MEMORY_BYTES_MAX);
 const _: () = assert!(
-    config::SHARD_MEMORY_BYTES_MAX / config::ITEM_SHARE_MAX <= engine::value_bytes_max(config::SHARD_MEMORY_BYTES_MAX)
+    config::ITEM_BYTES_MAX == engine::value_bytes_max(config::SHARD_MEMORY_BYTES_MAX)
 );
 const _: () = assert!(config::RECEIVE_BUFFERS_MAX <= RECEIVE_BUFFERS_MAX);
 
@@ -169,9 +169,19 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
         return Err(ServeError::Pin { shard, core });
     }
     let memory_bytes = config.shard_memory_bytes();
-    let limits = EngineConfig { memory_bytes, value_bytes_max: config.max_item_bytes };
+    let limits = EngineConfig {
+        memory_bytes,
+        value_bytes_max: config.max_item_bytes,
+        eviction: config.eviction,
+        user_bytes_max: None,
+    };
     let engine = Engine::new(limits, node.hasher.clone(), node.clock.now());
     let engine = engine.map_err(|error| ServeError::Memory { shard, mebibytes: memory_bytes >> 20, error })?;
+    if config.huge_pages
+        && let Err(error) = engine.advise_huge_pages()
+    {
+        tracing::warn!(shard, %error, "no huge pages: ordinary ones are used");
+    }
     let (buffers, bytes) = (config.receive_buffers, config.receive_buffer_bytes);
     let (reactor, buffers) = Reactor::new(UringSize::SHARD, buffers, bytes, node.shards())?;
     Ok((engine, reactor, buffers))

@@ -32,7 +32,7 @@ mod stats;
 
 pub use batch::Message;
 pub use node::{Clock, Node};
-pub use slots::{SLOTS, SlotMap, slot_of};
+pub use slots::SlotMap;
 
 use crate::command::UnixMs;
 use crate::engine::Engine;

@@ -4,6 +4,7 @@ use super::slots::SlotMap;
 use super::spread::Spread;
 use crate::command::UnixMs;
 use crate::config::Config;
+use crate::eviction::Eviction;
 use crate::engine::KeyHasher;
 use crate::metrics::{Counter, Published};
 use crate::sys::EventFd;
@@ -68,6 +69,8 @@ pub struct Node {
     baseline: Mutex<Vec<u64>>,
     wakes: Vec<EventFd>,
     doorbells: OnceLock<Vec<RawFd>>,
+    /// Number of the eviction policy in charge, in [`Eviction::ALL`].
+    eviction: AtomicUsize,
     stopping: AtomicBool,
     drained: AtomicUsize,
 }
@@ -89,6 +92,7 @@ impl Node {
             baseline: Mutex::new(vec![0; Counter::ALL.len()]),
             wakes: (0..shards).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
             doorbells: OnceLock::new(),
+            eviction: AtomicUsize::new(config.eviction as usize),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             config,
@@ -135,6 +139,16 @@ impl Node {
         for counter in Counter::ALL.into_iter().filter(|c| !KEPT.contains(c)) {
             baseline[counter as usize] = self.sum(counter);
         }
+    }
+
+    /// The eviction policy in charge.
+    pub fn eviction(&self) -> Eviction {
+        Eviction::ALL[self.eviction.load(Ordering::Relaxed)]
+    }
+
+    /// Notes that another one is.
+    pub(super) fn set_eviction(&self, eviction: Eviction) {
+        self.eviction.store(eviction as usize, Ordering::Relaxed);
     }
 
     /// Asks every shard to stop: accept nothing more, answer what was received, and end.

@@ -5,11 +5,11 @@
 
 use super::Shard;
 use super::connection::Wait;
-use crate::command::{Operation, Reply, Request, StatsTopic};
-use crate::engine::KeyHash;
-use crate::execute::execute;
-use crate::metrics::Counter;
-use crate::protocol::memcached::{State, encode};
+use crate::command::{Operation, Request, StatsTopic, UnixMs};
+use crate::engine::{Engine, KeyHash};
+use crate::execute::{Outcome, execute};
+use crate::metrics::{Counter, Counters};
+use crate::protocol::memcached::{State, encode, encode_head, encode_tail};
 
 /// Requests whose cache lines are loaded at the same time: more would push each other out of the first-level cache.
 pub(super) const PREFETCH: usize = 64;
@@ -34,11 +34,32 @@ pub(super) fn recycle<'a>(mut list: Vec<Pending<'_>>) -> Vec<Pending<'a>> {
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
-/// Appends a reply, unless the client wants none.
+/// Executes a request on the engine and appends the reply, unless the client wants none.
 #[inline]
-pub(super) fn encode_reply(reply: &Reply, quiet: bool, out: &mut Vec<u8>) {
-    if !quiet {
-        encode(reply, out);
+pub(super) fn answer(
+    request: &Request<&[u8]>,
+    hash: KeyHash,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+    out: &mut Vec<u8>,
+) {
+    match execute(request, hash, engine, now, counters) {
+        Outcome::Ready(reply) if !request.quiet => encode(&reply, out),
+        Outcome::Ready(_) => {}
+        Outcome::Long { head, length, mut reader } => {
+            out.reserve(length + head.key.len() + 64);
+            encode_head(&head, length, out);
+            loop {
+                let piece = engine.read(&mut reader, usize::MAX);
+                if piece.is_empty() {
+                    break;
+                }
+                out.extend_from_slice(piece);
+            }
+            encode_tail(&head, out);
+            engine.close(reader);
+        }
     }
 }
 
@@ -72,13 +93,12 @@ impl Shard {
         }
         match pending.request.operation {
             Operation::Stats(topic) => self.perform_stats(pending, topic),
-            Operation::FlushAll { .. } => self.perform_everywhere(pending),
+            Operation::FlushAll { .. } | Operation::SetEviction(_) => self.perform_everywhere(pending),
             _ if usize::from(pending.owner) != self.id => self.send_away(pending),
             _ => {
                 self.outputs.provide(&mut connection.output);
-                let request = &pending.request;
-                let reply = execute(request, pending.hash, &mut self.engine, self.now, &mut self.counters);
-                connection.reply(&reply, request.quiet);
+                let Self { engine, now, counters, .. } = self;
+                connection.write(|out| answer(&pending.request, pending.hash, engine, *now, counters, out));
             }
         }
     }
@@ -113,10 +133,13 @@ impl Shard {
             let sequence = connection.order.await_reply();
             self.routes[to].filling.push(token, sequence, pending.hash, &quietly);
         }
-        self.counters.add(Counter::CmdFlush);
+        match pending.request.operation {
+            Operation::SetEviction(eviction) => self.node.set_eviction(eviction),
+            _ => self.counters.add(Counter::CmdFlush),
+        }
         self.outputs.provide(&mut connection.output);
-        let reply = execute(&pending.request, pending.hash, &mut self.engine, self.now, &mut self.counters);
-        connection.reply(&reply, pending.request.quiet);
+        let Self { engine, now, counters, .. } = self;
+        connection.write(|out| answer(&pending.request, pending.hash, engine, *now, counters, out));
     }
 
     /// Statistics count all that this connection asked before, so they wait until siblings have answered it.

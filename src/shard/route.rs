@@ -3,8 +3,7 @@
 use super::Shard;
 use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX};
 use super::connection::Wait;
-use super::perform::{PREFETCH, encode_reply};
-use crate::execute::execute;
+use super::perform::{PREFETCH, answer};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
 
@@ -91,8 +90,7 @@ impl Shard {
             }
             for entry in chunk {
                 let request = entry.request.map(|span| &bytes[span.range()]);
-                let reply = execute(&request, entry.hash, &mut self.engine, self.now, &mut self.counters);
-                encode_reply(&reply, request.quiet, replies);
+                answer(&request, entry.hash, &mut self.engine, self.now, &mut self.counters, replies);
                 reply_ends.push(replies.len());
                 if replies.len() >= REPLY_BYTES_MAX {
                     break 'serving;

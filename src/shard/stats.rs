@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::command::StatsTopic;
+use crate::eviction::Eviction;
 use crate::metrics::Counter;
 use crate::protocol::memcached::VERSION_TEXT;
 use crate::sys;
@@ -67,8 +68,8 @@ impl Node {
         lines.stat("udpport", 0);
         lines.stat("inter", addresses.join(","));
         lines.stat("verbosity", config.verbosity);
-        lines.stat("evictions", "on");
-        lines.stat("eviction_policy", "fifo");
+        lines.stat("evictions", if self.eviction() == Eviction::None { "off" } else { "on" });
+        lines.stat("eviction_policy", self.eviction());
         lines.stat("num_threads", self.shards());
         lines.stat("shard_cores", cores.join(","));
         lines.stat("item_size_max", config.max_item_bytes);

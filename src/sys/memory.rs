@@ -43,9 +43,13 @@ impl<T: Zeroable> Mapping<T> {
     }
 
     /// Asks the kernel to back the mapping with huge pages. Advice only: a refusal changes nothing but speed.
-    pub fn advise_huge_pages(&self) {
+    ///
+    /// # Errors
+    /// What madvise(2) says: EINVAL where the kernel was built without them.
+    pub fn advise_huge_pages(&self) -> io::Result<()> {
         // SAFETY: the range is ours, and this advice changes no contents.
-        unsafe { libc::madvise(self.at.as_ptr().cast(), self.length * size_of::<T>(), libc::MADV_HUGEPAGE) };
+        let done = unsafe { libc::madvise(self.at.as_ptr().cast(), self.length * size_of::<T>(), libc::MADV_HUGEPAGE) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// The first value's address, for memory that the kernel writes to.

@@ -4,4 +4,4 @@ mod parse;
 mod reply;
 
 pub use parse::{LINE_BYTES_MAX, Parsed, State, parse};
-pub use reply::{VERSION_TEXT, encode};
+pub use reply::{VERSION_TEXT, encode, encode_head, encode_tail};

@@ -307,6 +307,10 @@ fn other_command<'a>(
             Some(delay) => unkeyed(Operation::FlushAll { delay }),
             None => failed(Failure::InvalidExpiry, quiet),
         },
+        (b"eviction", [policy]) => match std::str::from_utf8(policy).ok().and_then(|name| name.parse().ok()) {
+            Some(eviction) => unkeyed(Operation::SetEviction(eviction)),
+            None => failed(Failure::InvalidEviction, quiet),
+        },
         (b"version", _) => Request { quiet: false, ..unkeyed(Operation::Version) },
         (b"verbosity", [level, ..]) => match unsigned(level) {
             Some(_) => unkeyed(Operation::Verbosity),
@@ -319,7 +323,7 @@ fn other_command<'a>(
         (b"shutdown", _) => failed(Failure::ShutdownDisabled, quiet),
         // A browser, or a script that makes one send requests to us: none of what follows may be executed.
         (_, [.., last]) if last.starts_with(b"HTTP/") => return Parsed::Close,
-        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity", _) => failed(Failure::Unknown, quiet),
+        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => failed(Failure::Unknown, quiet),
         // What is no command has no noreply.
         _ => failed(Failure::Unknown, false),
     };

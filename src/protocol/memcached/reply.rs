@@ -1,6 +1,6 @@
 //! Replies as memcached writes them.
 
-use crate::command::{Failure, Reply};
+use crate::command::{Failure, Reply, ValueHead};
 
 /// What `version` answers. The first part is the memcached whose protocol this is: clients parse it as numbers and some
 /// (libmemcached) refuse a major version of 0.
@@ -10,22 +10,11 @@ pub const VERSION_TEXT: &str = concat!("1.6.45-pinion-", env!("CARGO_PKG_VERSION
 #[inline]
 pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
     match *reply {
-        Reply::Value { key, flags, version, value, last } => {
-            let mut digits = itoa::Buffer::new();
-            out.reserve(value.len() + key.len() + 64);
-            out.extend_from_slice(b"VALUE ");
-            out.extend_from_slice(key);
-            out.push(b' ');
-            out.extend_from_slice(digits.format(flags).as_bytes());
-            out.push(b' ');
-            out.extend_from_slice(digits.format(value.len()).as_bytes());
-            if let Some(version) = version {
-                out.push(b' ');
-                out.extend_from_slice(digits.format(version).as_bytes());
-            }
-            out.extend_from_slice(b"\r\n");
+        Reply::Value { head, value } => {
+            out.reserve(value.len() + head.key.len() + 64);
+            encode_head(&head, value.len(), out);
             out.extend_from_slice(value);
-            out.extend_from_slice(if last { b"\r\nEND\r\n" } else { b"\r\n" });
+            encode_tail(&head, out);
         }
         Reply::Miss { last: true } => out.extend_from_slice(b"END\r\n"),
         Reply::Miss { last: false } => {}
@@ -52,6 +41,29 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends what comes before the bytes of a value.
+#[inline]
+pub fn encode_head(head: &ValueHead, length: usize, out: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"VALUE ");
+    out.extend_from_slice(head.key);
+    out.push(b' ');
+    out.extend_from_slice(digits.format(head.flags).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(digits.format(length).as_bytes());
+    if let Some(version) = head.version {
+        out.push(b' ');
+        out.extend_from_slice(digits.format(version).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends what comes after them.
+#[inline]
+pub fn encode_tail(head: &ValueHead, out: &mut Vec<u8>) {
+    out.extend_from_slice(if head.last { b"\r\nEND\r\n" } else { b"\r\n" });
+}
+
 /// memcached's words, which clients compare.
 fn text(failure: Failure) -> &'static str {
     match failure {
@@ -62,6 +74,8 @@ fn text(failure: Failure) -> &'static str {
         Failure::InvalidDelta => "CLIENT_ERROR invalid numeric delta argument",
         Failure::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value",
         Failure::DeleteUsage => "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]",
+        Failure::InvalidEviction => "CLIENT_ERROR allowed: s3fifo, lru, lfu, fifo, ttl, random, none",
+        Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
         Failure::TooLarge => "SERVER_ERROR object too large for cache",
         Failure::ShutdownDisabled => "ERROR: shutdown not enabled",
     }

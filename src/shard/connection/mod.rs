@@ -2,10 +2,8 @@
 
 mod order;
 
-use crate::command::Reply;
 use crate::protocol::memcached::State;
 use crate::reactor::Token;
-use crate::shard::perform::encode_reply;
 use order::Order;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -146,12 +144,6 @@ impl Connection {
     /// sibling answers.
     pub(super) fn may_go_on(&self) -> bool {
         self.output_bytes() <= OUTPUT_BYTES_LOW && self.order.len() <= REPLIES_MAX / 2
-    }
-
-    /// Puts a reply behind all that came before it.
-    #[inline]
-    pub(super) fn reply(&mut self, reply: &Reply, quiet: bool) {
-        self.write(|out| encode_reply(reply, quiet, out));
     }
 
     /// Writes output behind all that came before it.

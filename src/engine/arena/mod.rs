@@ -1,0 +1,391 @@
+//! The arena: one mapping, cut into uniform pages, of which some are cut into chunks of one slab class each.
+//!
+//! ```text
+//! mapping:  | page | page | page | page | page | ...            16 KiB each, 64 KiB in large arenas
+//!             chunks  whole  chunks  free  whole
+//!             of 128  (index)  of 132      (long value)
+//! ```
+//!
+//! Everything that a shard holds lies in pages: chunks for items, whole pages for the index, the queues and the bodies of
+//! long values. So `held pages x page size` is the shard's memory, exactly, and bounding the pages bounds all of it.
+//! A free chunk holds the number of the next free one of its page; a page that has only free chunks is a free page again.
+//!
+//! Pages of a class that have free chunks are listed by how full they are. Chunks are taken from the fullest, and the
+//! emptiest is the one to evacuate: to move its chunks into the others, and have a page for another class.
+
+#[cfg(test)]
+mod check;
+mod classes;
+
+use super::item;
+use crate::sys::{Mapping, prefetch};
+pub(super) use classes::{CHUNK_BYTES_MAX, Class};
+use classes::{Classes, Size};
+use std::io;
+
+/// References count granules, so that u32 reach 16 GiB.
+pub(super) const GRANULE_BYTES: usize = 4;
+
+/// Most memory of one arena.
+pub(super) const ARENA_BYTES_MAX: u64 = (GRANULE_BYTES as u64) << 32;
+
+/// Arenas from this size on have large pages: fewer of them to keep account of.
+const LARGE_PAGES_FROM: u64 = 4 << 30;
+const PAGE_SHIFT_SMALL: u32 = 14;
+const PAGE_SHIFT_LARGE: u32 = 16;
+
+/// No page. Page 0 exists and is never used, so that 0 can also mean no chunk and no line.
+pub(super) const NONE: PageNumber = 0;
+const NO_CHUNK: u16 = u16::MAX;
+
+/// Lists of pages of a class, by how full they are; a page without free chunks is in none.
+const BINS: usize = 8;
+const UNLISTED: u8 = u8::MAX;
+
+/// What a page that is not cut into chunks has instead of a class.
+const WHOLE: u8 = u8::MAX;
+
+/// Bytes of a chunk whose cache lines a lookup asks for ahead of time; the rest is left to the hardware's prefetcher.
+const PREFETCH_BYTES: usize = 128;
+
+/// Where a chunk is, in granules from the start of the arena.
+pub(super) type Reference = u32;
+
+/// A page's number.
+pub(super) type PageNumber = u32;
+
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    /// Neighbours in the list that the page is in; of a whole page, `next` is its user's.
+    previous: PageNumber,
+    next: PageNumber,
+    /// Chunks in use.
+    live: u16,
+    /// The first of the free chunks that were in use before.
+    free: u16,
+    /// The first of the chunks that never were.
+    fresh: u16,
+    class: u8,
+    bin: u8,
+}
+
+const UNUSED: Page = Page { previous: NONE, next: NONE, live: 0, free: NO_CHUNK, fresh: 0, class: WHOLE, bin: UNLISTED };
+
+#[derive(Clone, Debug)]
+struct ClassPages {
+    bins: [PageNumber; BINS],
+    free_chunks: u32,
+    live_chunks: u32,
+}
+
+/// A shard's memory.
+pub(super) struct Arena {
+    memory: Mapping<u8>,
+    page_shift: u32,
+    pages: Vec<Page>,
+    /// Pages that were used and are free, through `next`.
+    free: PageNumber,
+    /// Pages that were never used: from here on.
+    fresh: PageNumber,
+    /// The page that is being emptied: nothing is allocated in it.
+    closed: PageNumber,
+    held: u32,
+    /// Pages that may be held.
+    limit: u32,
+    classes: Classes,
+    by_class: Vec<ClassPages>,
+}
+
+impl Arena {
+    /// An arena of at most `bytes`. `others` are the sizes of chunks with users of their own ([`Arena::other_class`]).
+    pub(super) fn new(bytes: u64, others: &[usize]) -> io::Result<Self> {
+        assert!(bytes <= ARENA_BYTES_MAX, "an arena of {bytes} bytes");
+        let page_shift = if bytes < LARGE_PAGES_FROM { PAGE_SHIFT_SMALL } else { PAGE_SHIFT_LARGE };
+        let limit = (bytes >> page_shift).min((ARENA_BYTES_MAX >> page_shift) - 1) as usize;
+        let pages = 1 + limit;
+        let classes = Classes::new(1 << page_shift, others);
+        let none = ClassPages { bins: [NONE; BINS], free_chunks: 0, live_chunks: 0 };
+        let by_class = vec![none; classes.all().len()];
+        Ok(Self {
+            memory: Mapping::new(pages << page_shift)?,
+            page_shift,
+            pages: vec![UNUSED; pages],
+            free: NONE,
+            fresh: 1,
+            closed: NONE,
+            held: 0,
+            limit: limit as u32,
+            by_class,
+            classes,
+        })
+    }
+
+    /// Asks for huge pages behind the mapping.
+    pub(super) fn advise_huge_pages(&self) -> io::Result<()> {
+        self.memory.advise_huge_pages()
+    }
+
+    #[inline]
+    pub(super) fn memory(&self) -> &[u8] {
+        &self.memory
+    }
+
+    #[inline]
+    pub(super) fn memory_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    #[inline]
+    pub(super) fn page_bytes(&self) -> usize {
+        1 << self.page_shift
+    }
+
+    /// Pages that can still be taken.
+    #[inline]
+    pub(super) fn free_pages(&self) -> u32 {
+        self.limit - self.held
+    }
+
+    /// Pages in use.
+    pub(super) fn held_pages(&self) -> u32 {
+        self.held
+    }
+
+    /// Pages that may be in use.
+    pub(super) fn limit_pages(&self) -> u32 {
+        self.limit
+    }
+
+    /// Where a page starts, in bytes.
+    #[inline]
+    pub(super) fn page_start(&self, page: PageNumber) -> usize {
+        (page as usize) << self.page_shift
+    }
+
+    /// Starts to load the first lines of a chunk.
+    #[inline]
+    pub(super) fn prefetch(&self, reference: Reference) {
+        let at = place(reference);
+        for offset in [0, PREFETCH_BYTES / 2, PREFETCH_BYTES] {
+            if let Some(byte) = self.memory.get(at + offset) {
+                prefetch(byte);
+            }
+        }
+    }
+
+    /// Takes a whole page, if there is one.
+    pub(super) fn take_page(&mut self) -> Option<PageNumber> {
+        if self.held == self.limit {
+            return None;
+        }
+        let page = if self.free == NONE {
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            let page = self.free;
+            self.free = self.pages[page as usize].next;
+            page
+        };
+        self.held += 1;
+        self.pages[page as usize] = UNUSED;
+        Some(page)
+    }
+
+    /// Gives a whole page back.
+    pub(super) fn give_page(&mut self, page: PageNumber) {
+        self.give_pages(page, page, 1);
+    }
+
+    /// Gives `count` whole pages back, which are linked ([`Arena::link`]) from `first` to `last`. One step, however many.
+    pub(super) fn give_pages(&mut self, first: PageNumber, last: PageNumber, count: u32) {
+        self.pages[last as usize].next = self.free;
+        self.free = first;
+        self.held -= count;
+    }
+
+    /// Notes which whole page follows another.
+    pub(super) fn link(&mut self, page: PageNumber, next: PageNumber) {
+        self.pages[page as usize].next = next;
+    }
+
+    /// The whole page that follows another.
+    pub(super) fn linked(&self, page: PageNumber) -> PageNumber {
+        self.pages[page as usize].next
+    }
+
+    /// The class for chunks of `bytes`, at most [`CHUNK_BYTES_MAX`].
+    #[inline]
+    pub(super) fn class_for(&self, bytes: usize) -> Class {
+        self.classes.of(bytes)
+    }
+
+    /// The class of the chunks with users of their own that the arena was made with.
+    pub(super) fn other_class(&self, n: usize) -> Class {
+        self.classes.other(n)
+    }
+
+    /// The class of a chunk.
+    #[inline]
+    pub(super) fn class_of(&self, chunk: Reference) -> Class {
+        Class(self.pages[self.page_of(chunk) as usize].class)
+    }
+
+    /// Bytes of a chunk of a class.
+    #[inline]
+    pub(super) fn class_bytes(&self, class: Class) -> usize {
+        self.classes.size(class).bytes as usize
+    }
+
+    /// Bytes of a chunk.
+    #[inline]
+    pub(super) fn chunk_bytes(&self, chunk: Reference) -> usize {
+        self.class_bytes(self.class_of(chunk))
+    }
+
+    /// True if a chunk of the class can be taken without a page.
+    #[inline]
+    pub(super) fn has_chunk(&self, class: Class) -> bool {
+        self.by_class[usize::from(class.0)].free_chunks > 0
+    }
+
+    /// Takes a chunk, from a page that has one or a new page. None if there is neither.
+    #[inline]
+    pub(super) fn allocate(&mut self, class: Class) -> Option<Reference> {
+        let bins = &self.by_class[usize::from(class.0)].bins;
+        let fullest = bins.iter().rev().copied().find(|&page| page != NONE);
+        let page = fullest.or_else(|| self.open_page(class))?;
+        let size = self.classes.size(class);
+        let start = self.page_start(page);
+        let state = &mut self.pages[page as usize];
+        let number = if state.free == NO_CHUNK {
+            state.fresh += 1;
+            state.fresh - 1
+        } else {
+            let number = state.free;
+            state.free = item::next_free(&self.memory, start + usize::from(number) * size.bytes as usize);
+            number
+        };
+        state.live += 1;
+        self.by_class[usize::from(class.0)].free_chunks -= 1;
+        self.by_class[usize::from(class.0)].live_chunks += 1;
+        self.list(page, size);
+        Some(reference(start + usize::from(number) * size.bytes as usize))
+    }
+
+    /// Gives a chunk back.
+    #[inline]
+    pub(super) fn release(&mut self, chunk: Reference) {
+        let page = self.page_of(chunk);
+        let class = usize::from(self.pages[page as usize].class);
+        let size = self.classes.size(Class(class as u8));
+        let number = ((place(chunk) - self.page_start(page)) / size.bytes as usize) as u16;
+        let state = &mut self.pages[page as usize];
+        item::write_free(&mut self.memory, place(chunk), state.free);
+        state.free = number;
+        state.live -= 1;
+        self.by_class[class].free_chunks += 1;
+        self.by_class[class].live_chunks -= 1;
+        if self.pages[page as usize].live == 0 {
+            self.unlist(page);
+            self.by_class[class].free_chunks -= u32::from(size.chunks);
+            if page == self.closed {
+                self.closed = NONE;
+            }
+            self.give_page(page);
+        } else {
+            self.list(page, size);
+        }
+    }
+
+    /// The page to evacuate: the emptiest of the class with most free bytes, of those whose other pages can take what is in
+    /// it. None if there is no such class.
+    pub(super) fn sparsest_page(&self) -> Option<PageNumber> {
+        let free_bytes = |class: usize, size: Size| u64::from(self.by_class[class].free_chunks) * u64::from(size.bytes);
+        let (class, _) = self
+            .classes
+            .all()
+            .filter(|&(class, size)| {
+                size.moves && self.by_class[usize::from(class.0)].free_chunks >= u32::from(size.chunks)
+            })
+            .max_by_key(|&(class, size)| free_bytes(usize::from(class.0), size))?;
+        self.by_class[usize::from(class.0)].bins.iter().copied().find(|&page| page != NONE)
+    }
+
+    /// Sees to it that no chunk of a page is allocated any more. With the last that is released it becomes free.
+    pub(super) fn close_page(&mut self, page: PageNumber) {
+        self.unlist(page);
+        self.closed = page;
+    }
+
+    /// The chunks of a page that were ever used, free ones among them.
+    pub(super) fn chunks(&self, page: PageNumber) -> impl Iterator<Item = Reference> + use<> {
+        let state = &self.pages[page as usize];
+        let bytes = self.classes.size(Class(state.class)).bytes as usize;
+        let start = self.page_start(page);
+        (0..usize::from(state.fresh)).map(move |number| reference(start + number * bytes))
+    }
+
+    #[inline]
+    fn page_of(&self, chunk: Reference) -> PageNumber {
+        (place(chunk) >> self.page_shift) as PageNumber
+    }
+
+    fn open_page(&mut self, class: Class) -> Option<PageNumber> {
+        let page = self.take_page()?;
+        let size = self.classes.size(class);
+        self.pages[page as usize].class = class.0;
+        self.by_class[usize::from(class.0)].free_chunks += u32::from(size.chunks);
+        Some(page)
+    }
+
+    /// Puts a page of chunks into the list for how full it is.
+    #[inline]
+    fn list(&mut self, page: PageNumber, size: Size) {
+        let state = self.pages[page as usize];
+        let bin = match state.live == size.chunks {
+            true => UNLISTED,
+            false => (u32::from(state.live) * BINS as u32 / u32::from(size.chunks)) as u8,
+        };
+        if bin == state.bin || page == self.closed {
+            return;
+        }
+        self.unlist(page);
+        if bin != UNLISTED {
+            let head = &mut self.by_class[usize::from(state.class)].bins[usize::from(bin)];
+            let next = std::mem::replace(head, page);
+            if next != NONE {
+                self.pages[next as usize].previous = page;
+            }
+            let state = &mut self.pages[page as usize];
+            (state.previous, state.next, state.bin) = (NONE, next, bin);
+        }
+    }
+
+    fn unlist(&mut self, page: PageNumber) {
+        let Page { previous, next, bin, class, .. } = self.pages[page as usize];
+        if bin == UNLISTED {
+            return;
+        }
+        match previous {
+            NONE => self.by_class[usize::from(class)].bins[usize::from(bin)] = next,
+            _ => self.pages[previous as usize].next = next,
+        }
+        if next != NONE {
+            self.pages[next as usize].previous = previous;
+        }
+        self.pages[page as usize].bin = UNLISTED;
+    }
+}
+
+/// Where a reference points, in bytes.
+#[inline]
+pub(super) fn place(reference: Reference) -> usize {
+    reference as usize * GRANULE_BYTES
+}
+
+/// The reference to a place.
+#[inline]
+pub(super) fn reference(at: usize) -> Reference {
+    debug_assert!(at.is_multiple_of(GRANULE_BYTES));
+    (at / GRANULE_BYTES) as Reference
+}

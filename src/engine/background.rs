@@ -1,0 +1,326 @@
+//! What is done between requests, in bounded steps: a delayed flush, expiry, and the passes over all entries.
+//!
+//! | pass | goes on | and |
+//! |---|---|---|
+//! | flush | after a flush | removes what was written before it |
+//! | adoption | after a change of the policy | gives each entry the byte that the new one wants |
+//! | expiry | while there are items that expire | removes those that have; once every 25 seconds |
+//!
+//! A pass is a position in the order of hashes, so it survives whatever else happens to the index.
+
+#![forbid(unsafe_code)]
+
+use super::arena::{Reference, place};
+use super::eviction::{self, Entrant, Policy};
+use super::expiry::HORIZON_MS;
+use super::index::{Bucket, HashMark, HashPosition, Position, entries};
+use super::item::{self, Header};
+use super::versions::Versions;
+use super::{Engine, KeyHash, value};
+use crate::command::UnixMs;
+use crate::eviction::Eviction;
+
+/// Quads of a pass in one call.
+const QUADS_PER_CALL: u32 = 48;
+/// Steps of the index's growth in one call.
+const GROWTH_STEPS_PER_CALL: u32 = 16;
+/// Blocks of due marks in one call, of up to 62 each.
+const DUE_BLOCKS_PER_CALL: u32 = 4;
+/// How long the expiry pass takes.
+const EXPIRY_PASS_MS: u64 = 25_000;
+/// How often due marks are looked for.
+const WHEEL_INTERVAL_MS: u64 = 250;
+
+/// When [`Engine::work`] wants to be called again, if no request comes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Next {
+    /// As soon as possible: there is more to do.
+    Now,
+    /// After so many milliseconds.
+    In(u64),
+    /// There is nothing to do.
+    Idle,
+}
+
+/// The first position after the last.
+const END: u64 = 1 << 32;
+
+/// The passes over all entries.
+pub(super) struct Sweep {
+    /// What was written when the last flush came, and how far the pass that removes it is.
+    flush: Option<(Versions, u64)>,
+    /// How far the adoption by a new policy is.
+    adoption: Option<u64>,
+    expiry: HashPosition,
+    /// When the expiry pass was called last, and what it owes since: quads times milliseconds.
+    paced: UnixMs,
+    owed: u64,
+}
+
+impl Sweep {
+    pub(super) fn new(now: UnixMs) -> Self {
+        Self { flush: None, adoption: None, expiry: 0, paced: now, owed: 0 }
+    }
+
+    /// The versions that a flush has made void and that may still be there at a position.
+    #[inline]
+    pub(super) fn flushed_from(&self, position: HashPosition) -> Option<&Versions> {
+        self.flush.as_ref().filter(|(_, from)| u64::from(position) >= *from).map(|(versions, _)| versions)
+    }
+
+    /// True if the policy in charge knows the entries at a position.
+    #[inline]
+    pub(super) fn is_adopted(&self, position: HashPosition) -> bool {
+        self.adoption.is_none_or(|from| u64::from(position) < from)
+    }
+}
+
+/// How late the timing wheel removed items: counts by 16 milliseconds.
+pub(super) struct Lag {
+    counts: [u32; Self::STEPS],
+    total: u32,
+}
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self { counts: [0; Self::STEPS], total: 0 }
+    }
+}
+
+impl Lag {
+    const STEPS: usize = 256;
+    const STEP_MS: u64 = 16;
+    /// Counts are halved at this total, so that what was long ago fades.
+    const TOTAL_MAX: u32 = 1 << 20;
+
+    fn record(&mut self, milliseconds: u64) {
+        let step = ((milliseconds / Self::STEP_MS) as usize).min(Self::STEPS - 1);
+        self.counts[step] += 1;
+        self.total += 1;
+        if self.total == Self::TOTAL_MAX {
+            self.counts.iter_mut().for_each(|count| *count /= 2);
+            self.total = self.counts.iter().sum();
+        }
+    }
+
+    /// 99 % were no later; 0 where there were none.
+    pub(super) fn p99(&self) -> u64 {
+        let mut left = u64::from(self.total) * 99 / 100;
+        for (step, &count) in self.counts.iter().enumerate() {
+            if u64::from(count) > left {
+                return (step as u64 + 1) * Self::STEP_MS;
+            }
+            left -= u64::from(count);
+        }
+        0
+    }
+}
+
+/// An entry that a pass has come to.
+#[derive(Clone, Copy)]
+struct Visited {
+    hash: KeyHash,
+    at: Position,
+    item: Reference,
+    header: Header,
+}
+
+impl Engine {
+    /// Lets the time pass: a delayed flush takes effect when it is due. Call before a batch of requests.
+    #[inline]
+    pub fn advance(&mut self, now: UnixMs) {
+        if self.flush_due.is_some_and(|due| due <= now) {
+            self.flush();
+        }
+    }
+
+    /// Removes every item that was written before this call: none is found any more, and their memory comes back as a pass
+    /// goes over them.
+    pub fn flush(&mut self) {
+        self.flush_due = None;
+        self.sweep.flush = Some((self.versions.clone(), 0));
+        self.stats.items = 0;
+        self.stats.item_bytes = 0;
+        self.stats.user_bytes = 0;
+    }
+
+    /// Flushes at a later time, what is written until then included. Replaces an earlier delay.
+    pub fn flush_at(&mut self, due: UnixMs) {
+        self.flush_due = Some(due);
+    }
+
+    /// Puts another policy in charge. It gets to know the entries as a pass goes over them.
+    pub fn set_eviction(&mut self, eviction: Eviction) {
+        if eviction != self.policy.eviction() {
+            self.policy.clear(&mut self.arena);
+            self.policy = Policy::new(eviction);
+            self.sweep.adoption = Some(0);
+        }
+    }
+
+    /// Does a bounded part of what there is to do between requests.
+    pub fn work(&mut self, now: UnixMs) -> Next {
+        let next = [self.grow_in_background(), self.expire_due(now), self.flush_some(), self.adopt_some(), self.expire_some(now)];
+        next.into_iter().min().unwrap_or(Next::Idle)
+    }
+
+    fn grow_in_background(&mut self) -> Next {
+        self.index.consider_growth(&self.arena);
+        for _ in 0..GROWTH_STEPS_PER_CALL {
+            if !self.grow() {
+                return Next::Idle;
+            }
+        }
+        Next::Now
+    }
+
+    /// Removes what the timing wheel says is due.
+    fn expire_due(&mut self, now: UnixMs) -> Next {
+        for _ in 0..DUE_BLOCKS_PER_CALL {
+            let Some(due) = self.wheel.due(&mut self.arena, now) else {
+                return if self.wheel.marks() > 0 { Next::In(WHEEL_INTERVAL_MS) } else { Next::Idle };
+            };
+            due.marks().iter().for_each(|mark| self.index.prefetch_quad(&self.arena, mark.positions().0));
+            for &mark in due.marks() {
+                let arena = &self.arena;
+                self.index.find_mark(arena.memory(), mark, |at| {
+                    arena.prefetch(self.index.reference(arena.memory(), at));
+                    false
+                });
+            }
+            due.marks().iter().for_each(|&mark| self.expire_marked(mark, now));
+        }
+        Next::Now
+    }
+
+    /// Removes the item of a mark if it has expired; enters it again if its expiry was put off.
+    fn expire_marked(&mut self, mark: HashMark, now: UnixMs) {
+        let memory = self.arena.memory();
+        let mut later = None;
+        let expired = self.index.find_mark(memory, mark, |at| {
+            let item = self.index.reference(memory, at);
+            let header = Header::read(memory, place(item));
+            let Some(expires) = header.expires(memory, place(item)) else { return false };
+            if HashMark::of(eviction::hash_of(memory, &self.hasher, item)) != mark {
+                return false;
+            }
+            if expires > now && header.is_in_wheel() {
+                later = Some((item, expires));
+            }
+            expires <= now
+        });
+        if let Some(at) = expired {
+            let visited = self.visited(at);
+            self.lag.record(now - visited.header.expires(self.arena.memory(), place(visited.item)).unwrap_or(now));
+            self.count_expired(visited.hash, visited.item, visited.header, now);
+            self.remove_entry(visited.hash, at, visited.item, visited.header);
+        } else if let Some((item, expires)) = later {
+            let near = expires <= now + HORIZON_MS;
+            let entered = near && self.wheel.insert(&mut self.arena, mark, expires, now);
+            item::set_in_wheel(self.arena.memory_mut(), place(item), entered);
+        }
+    }
+
+    fn flush_some(&mut self) -> Next {
+        let Some((_, mut from)) = self.sweep.flush else { return Next::Idle };
+        for _ in 0..QUADS_PER_CALL {
+            let end = self.visit_quad(from as HashPosition, |engine, entry| {
+                if engine.is_flushed(entry.hash, entry.item, entry.header) {
+                    engine.remove_entry(entry.hash, entry.at, entry.item, entry.header);
+                }
+            });
+            from = end;
+            if from == END {
+                self.sweep.flush = None;
+                return Next::Idle;
+            }
+            if let Some((_, position)) = &mut self.sweep.flush {
+                *position = from;
+            }
+        }
+        Next::Now
+    }
+
+    fn adopt_some(&mut self) -> Next {
+        let Some(mut from) = self.sweep.adoption else { return Next::Idle };
+        for _ in 0..QUADS_PER_CALL {
+            if self.arena.free_pages() == 0 {
+                // A queue of the policy may need pages: the next write makes room for some.
+                return Next::In(1);
+            }
+            from = self.visit_quad(from as HashPosition, |engine, entry| {
+                let bytes = value::footprint(&engine.arena, entry.item);
+                let entrant = Entrant { hash: entry.hash, bytes, may_expire: entry.header.may_expire() };
+                let byte = engine.policy.adopt(&mut engine.arena, entrant);
+                engine.index.set_policy(engine.arena.memory_mut(), entry.at, byte);
+            });
+            self.sweep.adoption = (from != END).then_some(from);
+            if from == END {
+                return Next::Idle;
+            }
+        }
+        Next::Now
+    }
+
+    /// Keeps the pass at the pace at which it takes [`EXPIRY_PASS_MS`].
+    fn expire_some(&mut self, now: UnixMs) -> Next {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.sweep.paced, now));
+        if self.expiring == 0 {
+            self.sweep.owed = 0;
+            return Next::Idle;
+        }
+        let quads = u64::from(self.index.quads());
+        // Never more than one pass.
+        self.sweep.owed = (self.sweep.owed + passed * quads).min(quads * EXPIRY_PASS_MS);
+        let due = (self.sweep.owed / EXPIRY_PASS_MS) as u32;
+        if due < QUADS_PER_CALL / 4 && u64::from(due) < quads {
+            return Next::In((u64::from(QUADS_PER_CALL) / 2 * EXPIRY_PASS_MS / quads).clamp(1, 1000));
+        }
+        let count = due.min(QUADS_PER_CALL);
+        self.sweep.owed -= u64::from(count) * EXPIRY_PASS_MS;
+        for _ in 0..count {
+            let from = self.sweep.expiry;
+            let end = self.visit_quad(from, |engine, entry| {
+                if engine.is_expired(entry.item, entry.header, now) {
+                    engine.count_expired(entry.hash, entry.item, entry.header, now);
+                    engine.remove_entry(entry.hash, entry.at, entry.item, entry.header);
+                }
+            });
+            self.sweep.expiry = end as HashPosition;
+        }
+        Next::Now
+    }
+
+    /// Calls `visit` for the entries of the quad at a position, from that position on; returns where the next quad starts.
+    fn visit_quad(&mut self, from: HashPosition, mut visit: impl FnMut(&mut Self, Visited)) -> u64 {
+        let (mut lines, next) = self.index.quad(from);
+        let end = if next == 0 { END } else { u64::from(next) };
+        let mut ahead = lines;
+        while let Some(line) = ahead.next(self.arena.memory()) {
+            let bucket = Bucket::at(self.arena.memory(), line);
+            entries(bucket.used()).for_each(|entry| self.arena.prefetch(bucket.reference(entry)));
+        }
+        if end < END {
+            self.index.prefetch_quad(&self.arena, end as HashPosition);
+        }
+        let mut next_line = lines.next(self.arena.memory());
+        while let Some(line) = next_line {
+            // Before the visits: they may empty a chained bucket, which is freed then.
+            next_line = lines.next(self.arena.memory());
+            for entry in entries(Bucket::at(self.arena.memory(), line).used()) {
+                let visited = self.visited(Position { line, entry: entry as u8 });
+                if (u64::from(from)..end).contains(&u64::from(visited.hash.position())) {
+                    visit(self, visited);
+                }
+            }
+        }
+        end
+    }
+
+    fn visited(&self, at: Position) -> Visited {
+        let memory = self.arena.memory();
+        let item = self.index.reference(memory, at);
+        let hash = eviction::hash_of(memory, &self.hasher, item);
+        Visited { hash, at, item, header: Header::read(memory, place(item)) }
+    }
+}

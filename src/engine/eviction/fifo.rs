@@ -1,0 +1,58 @@
+//! First in, first out: a queue of marks, four bytes per item. Writing an item again does not change its place.
+
+use super::{Arena, Entrant, Outlook, HashMark, Position, Rules, View};
+use crate::engine::queue::Queue;
+
+/// Marks that may lead nowhere, besides as many as there are items, before the queue is tidied.
+const STALE_MAX: u64 = 4096;
+
+pub(in crate::engine) struct Fifo {
+    queue: Queue,
+    items: u64,
+}
+
+impl Fifo {
+    pub(super) fn new() -> Self {
+        Self { queue: Queue::new(), items: 0 }
+    }
+}
+
+impl Rules for Fifo {
+    fn admit(&mut self, arena: &mut Arena, entrant: Entrant, _: Outlook) -> u8 {
+        self.adopt(arena, entrant)
+    }
+
+    /// In the order of hashes: in which they came is not known.
+    fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8 {
+        self.queue.push(arena, HashMark::of(entrant.hash));
+        self.items += 1;
+        0
+    }
+
+    fn hit(&mut self, byte: u8) -> u8 {
+        byte
+    }
+
+    fn victim(&mut self, view: &mut View) -> Option<Position> {
+        super::pop_marked(&mut self.queue, view, |_| true)
+    }
+
+    fn removed(&mut self, _: u8, _: u64) {
+        self.items -= 1;
+    }
+
+    fn tidy(&mut self, view: &mut View) {
+        if self.queue.length() > 2 * self.items + STALE_MAX {
+            super::tidy(&mut self.queue, view, |_| true);
+        }
+    }
+
+    fn clear(&mut self, arena: &mut Arena) {
+        self.queue.clear(arena);
+    }
+
+    #[cfg(test)]
+    fn pages(&self, arena: &Arena) -> Vec<super::PageNumber> {
+        self.queue.pages(arena)
+    }
+}

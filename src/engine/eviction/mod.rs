@@ -1,0 +1,252 @@
+//! Eviction policies: who goes when there is no room.
+//!
+//! A policy keeps one byte per index entry, in the line that a lookup has loaded anyway, so a hit costs a byte written
+//! there and never touches the item. One file per policy; [`Policy`] dispatches to them by a `match`.
+
+mod fifo;
+mod lfu;
+mod lru;
+mod none;
+mod random;
+mod s3fifo;
+mod sample;
+mod ttl;
+
+#[cfg(test)]
+use super::arena::PageNumber;
+use super::arena::{Arena, Reference};
+use super::index::{Bucket, HashMark, Index, Position, entries};
+use super::item::Header;
+use super::queue::Queue;
+use super::{KeyHash, KeyHasher, value};
+use crate::eviction::Eviction;
+
+/// What a policy sees of the engine when it looks for a victim.
+pub(super) struct View<'a> {
+    pub(super) arena: &'a mut Arena,
+    pub(super) index: &'a Index,
+    pub(super) hasher: &'a KeyHasher,
+    /// Bytes of all items.
+    pub(super) item_bytes: u64,
+}
+
+impl View<'_> {
+    fn reference(&self, at: Position) -> Reference {
+        self.index.reference(self.arena.memory(), at)
+    }
+
+    fn policy(&self, at: Position) -> u8 {
+        self.index.policy(self.arena.memory(), at)
+    }
+
+    fn set_policy(&mut self, at: Position, byte: u8) {
+        self.index.set_policy(self.arena.memory_mut(), at, byte);
+    }
+
+    /// Bytes that the item of an entry takes.
+    fn footprint(&self, at: Position) -> u64 {
+        value::footprint(self.arena, self.reference(at))
+    }
+
+    /// The entry that a mark was made for, if `wanted` accepts its policy byte.
+    fn marked(&self, mark: HashMark, wanted: impl Fn(u8) -> bool) -> Option<Position> {
+        let memory = self.arena.memory();
+        self.index.find_mark(memory, mark, |at| {
+            let key_hash = || hash_of(memory, self.hasher, self.index.reference(memory, at));
+            wanted(self.index.policy(memory, at)) && HashMark::of(key_hash()) == mark
+        })
+    }
+}
+
+/// The hash of an item's key.
+#[inline]
+pub(super) fn hash_of(memory: &[u8], hasher: &KeyHasher, item: Reference) -> KeyHash {
+    let at = super::arena::place(item);
+    hasher.hash(Header::read(memory, at).key(memory, at))
+}
+
+/// Marks that are looked at, at most, for one that leads somewhere.
+const STALE_POPPED_MAX: usize = 256;
+/// Marks ahead of the queue's end whose quads are loaded beforehand.
+const MARKS_AHEAD: usize = 8;
+
+/// Takes marks from a queue until one leads to an entry whose byte is `wanted`.
+fn pop_marked(queue: &mut Queue, view: &mut View, wanted: impl Fn(u8) -> bool) -> Option<Position> {
+    for _ in 0..STALE_POPPED_MAX {
+        if let Some(ahead) = queue.peek(view.arena, MARKS_AHEAD) {
+            view.index.prefetch_quad(view.arena, ahead.positions().0);
+        }
+        let mark = queue.pop(view.arena)?;
+        if let Some(at) = view.marked(mark, &wanted) {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// Looks at two marks of a queue that holds more stale ones than good ones, and puts back what leads somewhere. Called for
+/// each one that is added, so stale marks become fewer.
+fn tidy(queue: &mut Queue, view: &mut View, wanted: impl Fn(u8) -> bool) {
+    for _ in 0..2 {
+        let Some(mark) = queue.pop(view.arena) else { return };
+        if view.marked(mark, &wanted).is_some() {
+            queue.push(view.arena, mark);
+        }
+    }
+}
+
+/// A new entry, or one that comes from another policy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrant {
+    pub(super) hash: KeyHash,
+    /// Bytes that the item takes.
+    pub(super) bytes: u64,
+    pub(super) may_expire: bool,
+}
+
+/// What will be there when memory is full, if items go on to be as they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    pub(super) entries: u64,
+    /// Bytes that their items take.
+    pub(super) bytes: u64,
+}
+
+/// What an eviction policy does. Defaults are for those that have no state of that kind.
+trait Rules {
+    /// A new entry: returns its byte.
+    fn admit(&mut self, arena: &mut Arena, entrant: Entrant, outlook: Outlook) -> u8;
+
+    /// An entry that another policy was in charge of: returns its byte.
+    fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8;
+
+    /// A hit: returns the entry's next byte.
+    fn hit(&mut self, byte: u8) -> u8;
+
+    /// The next to go. None if the policy has none to offer.
+    fn victim(&mut self, view: &mut View) -> Option<Position>;
+
+    /// The item of an entry takes more or fewer bytes now.
+    fn resized(&mut self, _byte: u8, _from: u64, _to: u64) {}
+
+    /// An item has got a time of expiry, or lost it: returns the next byte.
+    fn retimed(&mut self, byte: u8, _may_expire: bool) -> u8 {
+        byte
+    }
+
+    /// An entry goes, whatever the reason.
+    fn removed(&mut self, _byte: u8, _bytes: u64) {}
+
+    /// Bounded housekeeping, once per admission or so.
+    fn tidy(&mut self, _view: &mut View) {}
+
+    /// An entry was evicted.
+    fn evicted(&mut self, _arena: &mut Arena, _hash: KeyHash, _byte: u8, _entries: u64) {}
+
+    /// Gives all pages back.
+    fn clear(&mut self, _arena: &mut Arena) {}
+
+    /// Pages that it holds, for the accounting.
+    #[cfg(test)]
+    fn pages(&self, _arena: &Arena) -> Vec<PageNumber> {
+        Vec::new()
+    }
+}
+
+/// The policy in charge, with its state.
+pub(super) enum Policy {
+    S3Fifo(s3fifo::S3Fifo),
+    Lru(lru::Lru),
+    Lfu(lfu::Lfu),
+    Fifo(fifo::Fifo),
+    Ttl(ttl::Ttl),
+    Random(random::Random),
+    None(none::NoEviction),
+}
+
+/// `match self { each policy => body with `policy` bound to it }`
+macro_rules! dispatch {
+    ($self:ident, $policy:ident => $body:expr) => {
+        match $self {
+            Policy::S3Fifo($policy) => $body,
+            Policy::Lru($policy) => $body,
+            Policy::Lfu($policy) => $body,
+            Policy::Fifo($policy) => $body,
+            Policy::Ttl($policy) => $body,
+            Policy::Random($policy) => $body,
+            Policy::None($policy) => $body,
+        }
+    };
+}
+
+impl Policy {
+    pub(super) fn new(eviction: Eviction) -> Self {
+        match eviction {
+            Eviction::S3Fifo => Self::S3Fifo(s3fifo::S3Fifo::new()),
+            Eviction::Lru => Self::Lru(lru::Lru::new()),
+            Eviction::Lfu => Self::Lfu(lfu::Lfu::new()),
+            Eviction::Fifo => Self::Fifo(fifo::Fifo::new()),
+            Eviction::Ttl => Self::Ttl(ttl::Ttl::new()),
+            Eviction::Random => Self::Random(random::Random::new()),
+            Eviction::None => Self::None(none::NoEviction),
+        }
+    }
+
+    pub(super) fn eviction(&self) -> Eviction {
+        match self {
+            Self::S3Fifo(_) => Eviction::S3Fifo,
+            Self::Lru(_) => Eviction::Lru,
+            Self::Lfu(_) => Eviction::Lfu,
+            Self::Fifo(_) => Eviction::Fifo,
+            Self::Ttl(_) => Eviction::Ttl,
+            Self::Random(_) => Eviction::Random,
+            Self::None(_) => Eviction::None,
+        }
+    }
+
+    pub(super) fn admit(&mut self, arena: &mut Arena, entrant: Entrant, outlook: Outlook) -> u8 {
+        dispatch!(self, policy => policy.admit(arena, entrant, outlook))
+    }
+
+    pub(super) fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8 {
+        dispatch!(self, policy => policy.adopt(arena, entrant))
+    }
+
+    #[inline]
+    pub(super) fn hit(&mut self, byte: u8) -> u8 {
+        dispatch!(self, policy => policy.hit(byte))
+    }
+
+    pub(super) fn victim(&mut self, view: &mut View) -> Option<Position> {
+        dispatch!(self, policy => policy.victim(view))
+    }
+
+    pub(super) fn resized(&mut self, byte: u8, from: u64, to: u64) {
+        dispatch!(self, policy => policy.resized(byte, from, to));
+    }
+
+    pub(super) fn retimed(&mut self, byte: u8, may_expire: bool) -> u8 {
+        dispatch!(self, policy => policy.retimed(byte, may_expire))
+    }
+
+    pub(super) fn removed(&mut self, byte: u8, bytes: u64) {
+        dispatch!(self, policy => policy.removed(byte, bytes));
+    }
+
+    pub(super) fn tidy(&mut self, view: &mut View) {
+        dispatch!(self, policy => policy.tidy(view));
+    }
+
+    pub(super) fn evicted(&mut self, arena: &mut Arena, hash: KeyHash, byte: u8, entries: u64) {
+        dispatch!(self, policy => policy.evicted(arena, hash, byte, entries));
+    }
+
+    pub(super) fn clear(&mut self, arena: &mut Arena) {
+        dispatch!(self, policy => policy.clear(arena));
+    }
+
+    #[cfg(test)]
+    pub(super) fn pages(&self, arena: &Arena) -> Vec<PageNumber> {
+        dispatch!(self, policy => policy.pages(arena))
+    }
+}

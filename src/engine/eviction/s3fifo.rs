@@ -1,0 +1,192 @@
+//! S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need for cache eviction"), the default.
+//!
+//! New items enter a small queue, a tenth of all bytes. Who is asked for there moves on to the main part; who is not is
+//! evicted at its end, and remembered in the ghost for a while: who comes back from there goes straight to the main part.
+//!
+//! ```text
+//!   new ──► small queue (10 %) ── not hit ──► evicted ──► ghost
+//!                 └── hit ──► main part ◄── new, but in the ghost ──┘
+//!                               └── the hand: count 0 → evicted, else count − 1
+//! ```
+//!
+//! Deviations: while memory is not full and nothing has to go, the small queue takes no more than its tenth; what comes then
+//! goes to the main part at once. The main part is no queue but all other entries of the index, and a hand that goes through them in the
+//! order of hashes (CLOCK), so it needs no memory. The ghost holds fingerprints for half as many as there are items.
+//!
+//! byte: | main 7 | unused | count 0-1 |
+
+use super::{Arena, Bucket, Entrant, Outlook, HashMark, Position, Rules, View, entries};
+use crate::engine::KeyHash;
+use crate::engine::ghost::Ghost;
+use crate::engine::index::HashPosition;
+use crate::engine::queue::Queue;
+
+const MAIN: u8 = 0x80;
+const COUNT: u8 = 3;
+
+/// Items in the small queue, as a part of all bytes.
+const SMALL_PART: u64 = 10;
+/// Fingerprints in the ghost per item: one for so many.
+const ITEMS_PER_FINGERPRINT: u64 = 2;
+/// Entries that the hand passes in search of one with count 0, before the lowest of them goes: a bound, where everything
+/// is popular.
+const PASSED_MAX: usize = 256;
+/// Marks that are taken from the queue's end before the main part is asked.
+const POPPED_MAX: usize = 128;
+/// Marks that may lead nowhere, besides as many as there are items in the queue, before it is tidied.
+const STALE_MAX: u64 = 4096;
+/// Pages that the ghost leaves to others.
+const SPARE_PAGES: u32 = crate::engine::RESERVE_PAGES;
+
+pub(in crate::engine) struct S3Fifo {
+    small: Queue,
+    small_bytes: u64,
+    small_items: u64,
+    ghost: Ghost,
+    hand: Hand,
+}
+
+/// Where the main part's hand is: in a quad, at an entry of one of its lines.
+#[derive(Debug, Default)]
+struct Hand {
+    quad: HashPosition,
+    line: u8,
+    entry: u8,
+}
+
+impl S3Fifo {
+    pub(super) fn new() -> Self {
+        Self {
+            small: Queue::new(),
+            small_bytes: 0,
+            small_items: 0,
+            ghost: Ghost::new(),
+            hand: Hand::default(),
+        }
+    }
+
+    fn leave_small(&mut self, bytes: u64) {
+        self.small_bytes -= bytes;
+        self.small_items -= 1;
+    }
+
+    /// The end of the small queue. Who was hit moves on to the main part.
+    fn small_victim(&mut self, view: &mut View) -> Option<Position> {
+        for _ in 0..POPPED_MAX {
+            let at = super::pop_marked(&mut self.small, view, |byte| byte & MAIN == 0)?;
+            if view.policy(at) & COUNT == 0 {
+                return Some(at);
+            }
+            view.set_policy(at, MAIN);
+            self.leave_small(view.footprint(at));
+        }
+        None
+    }
+
+    /// The next entry of the main part that the hand finds with count 0; it lowers the others.
+    fn main_victim(&mut self, view: &mut View) -> Option<Position> {
+        let mut passed = 0;
+        let mut lowest: Option<(u8, Position)> = None;
+        let mut quads = 0;
+        while passed < PASSED_MAX && quads < PASSED_MAX {
+            let (mut lines, next) = view.index.quad(self.hand.quad);
+            let mut number = 0;
+            while let Some(line) = lines.next(view.arena.memory()) {
+                let is_current = number == self.hand.line;
+                if number >= self.hand.line {
+                    let bits = Bucket::at(view.arena.memory(), line).used();
+                    let from = if is_current { self.hand.entry } else { 0 };
+                    for entry in entries(bits & u32::MAX << from) {
+                        let at = Position { line, entry: entry as u8 };
+                        let byte = view.policy(at);
+                        if byte & MAIN == 0 {
+                            continue;
+                        }
+                        let count = byte & COUNT;
+                        if count == 0 {
+                            self.hand = Hand { line: number, entry: entry as u8 + 1, ..self.hand };
+                            return Some(at);
+                        }
+                        view.set_policy(at, byte - 1);
+                        passed += 1;
+                        if lowest.is_none_or(|(c, _)| count < c) {
+                            lowest = Some((count, at));
+                        }
+                    }
+                }
+                number += 1;
+            }
+            self.hand = Hand { quad: next, line: 0, entry: 0 };
+            quads += 1;
+            view.index.prefetch_quad(view.arena, next);
+        }
+        lowest.map(|(_, at)| at)
+    }
+}
+
+impl Rules for S3Fifo {
+    fn admit(&mut self, arena: &mut Arena, entrant: Entrant, outlook: Outlook) -> u8 {
+        let overfull = self.small_bytes * SMALL_PART > outlook.bytes + outlook.bytes / SMALL_PART;
+        if overfull || self.ghost.take(arena, entrant.hash) {
+            return MAIN;
+        }
+        self.small.push(arena, HashMark::of(entrant.hash));
+        self.small_bytes += entrant.bytes;
+        self.small_items += 1;
+        0
+    }
+
+    fn adopt(&mut self, _: &mut Arena, _: Entrant) -> u8 {
+        MAIN
+    }
+
+    #[inline]
+    fn hit(&mut self, byte: u8) -> u8 {
+        byte + u8::from(byte & COUNT < COUNT)
+    }
+
+    fn victim(&mut self, view: &mut View) -> Option<Position> {
+        if self.small_bytes * SMALL_PART >= view.item_bytes {
+            self.small_victim(view).or_else(|| self.main_victim(view))
+        } else {
+            self.main_victim(view).or_else(|| self.small_victim(view))
+        }
+    }
+
+    fn resized(&mut self, byte: u8, from: u64, to: u64) {
+        if byte & MAIN == 0 {
+            self.small_bytes = self.small_bytes - from + to;
+        }
+    }
+
+    fn removed(&mut self, byte: u8, bytes: u64) {
+        if byte & MAIN == 0 {
+            self.leave_small(bytes);
+        }
+    }
+
+    fn evicted(&mut self, arena: &mut Arena, hash: KeyHash, byte: u8, entries: u64) {
+        self.ghost.fit(arena, entries / ITEMS_PER_FINGERPRINT, SPARE_PAGES);
+        if byte & MAIN == 0 {
+            self.ghost.remember(arena, hash);
+        }
+    }
+
+    fn tidy(&mut self, view: &mut View) {
+        if self.small.length() > 2 * self.small_items + STALE_MAX {
+            super::tidy(&mut self.small, view, |byte| byte & MAIN == 0);
+        }
+    }
+
+    fn clear(&mut self, arena: &mut Arena) {
+        self.small.clear(arena);
+        self.ghost.clear(arena);
+    }
+
+    #[cfg(test)]
+    fn pages(&self, arena: &Arena) -> Vec<super::PageNumber> {
+        let mut pages = self.small.pages(arena);
+        pages.extend(self.ghost.pages());
+        pages
+    }
+}

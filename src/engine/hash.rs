@@ -1,0 +1,68 @@
+//! Hashes of keys, and what their bits are used for.
+
+#![forbid(unsafe_code)]
+
+use super::index::HashPosition;
+
+/// Hash of a key, computed once per request; it means nothing outside the process.
+///
+/// The index, the ghost and the marks use disjoint bits: `index/mod.rs` draws them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// Where in the order of hashes it is.
+    #[inline]
+    pub(super) fn position(self) -> HashPosition {
+        (self.0 >> 32) as HashPosition
+    }
+
+    /// What the ghost remembers of it.
+    #[inline]
+    pub(super) fn fingerprint(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// What an index entry keeps of it, never 0.
+    #[inline]
+    pub(super) fn tag(self) -> u8 {
+        ((self.0 >> 8) as u8).max(1)
+    }
+
+    /// Which bucket of its quad is its home.
+    #[inline]
+    pub(super) fn home(self) -> u32 {
+        (self.0 & 3) as u32
+    }
+}
+
+/// Hashes keys with a seed that is chosen once per process, so that no client can aim at one bucket.
+#[derive(Clone, Debug)]
+pub struct KeyHasher(ahash::RandomState);
+
+impl KeyHasher {
+    /// A hasher with a random seed. Clones of it agree.
+    pub fn new() -> Self {
+        Self(ahash::RandomState::new())
+    }
+
+    /// A hasher with a known seed, for tests and benchmarks.
+    pub fn with_seed(seed: u64) -> Self {
+        Self(ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(17), seed ^ 0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = self.0.build_hasher();
+        hasher.write(key);
+        KeyHash(hasher.finish())
+    }
+}
+
+impl Default for KeyHasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,487 @@
+//! The index: from a key's hash to where its item lies, and what the eviction policy knows of it.
+//!
+//! A bucket is one 64-byte line of 10 entries (`bucket.rs`). Four buckets make a quad, which is one stretch of the hashes
+//! in their order. An entry lives in its home bucket, or, where that is full, in any other of the quad, or in a bucket
+//! chained to the quad. A bucket counts the entries that belong to it and are elsewhere, so that a lookup usually reads
+//! one line.
+//!
+//! ```text
+//! hash, 64 bits:  | position 32          | ghost 16 | tag 8 | 0 | home 2 |
+//!                   quad = position x quads / 2^32
+//! bucket, 64 B:   | tag x 10 | policy byte x 10 | reference x 10 | displaced 4, chained line 28 |
+//! ```
+//!
+//! As quads are in the order of hashes whatever their number, growing is a sweep over that order (`growth.rs`), a lookup
+//! probes one table even while it goes on, and a scan's cursor is a position, which means the same before and after. (Plain
+//! linear hashing is a trap: late in a round, quads that are not split yet carry twice the load.)
+//!
+//! The lines lie in whole pages of the arena, found through a small directory; chained buckets in chunks of their own class.
+
+mod bucket;
+#[cfg(test)]
+mod check;
+mod growth;
+
+use super::KeyHash;
+use super::arena::{Arena, Class, PageNumber, Reference, place, reference};
+use crate::sys::prefetch;
+pub(super) use bucket::{BUCKET_BYTES, Bucket};
+use growth::Growth;
+pub(super) use growth::STEP_PAGES_MAX;
+
+/// Buckets in a quad.
+const QUAD: u32 = 4;
+const QUAD_BYTES: usize = QUAD as usize * BUCKET_BYTES;
+
+/// Hashes in order, as a fraction of 2^32.
+pub(super) type HashPosition = u32;
+
+/// What remains of a hash in a queue or a timing wheel: the upper bits of its position, and its tag. It leads back to the
+/// quad (at worst to two of them) and to few entries in there, usually one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HashMark(pub(super) u32);
+
+/// Low bits of a position that a mark does not keep: the tag takes their place.
+const MARK_TAG_BITS: u32 = 8;
+
+/// Place of an entry in the index; valid until the index changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) line: u32,
+    pub(super) entry: u8,
+}
+
+/// The home quad, its chain included, has no free entry, and the arena has no bucket to chain to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct QuadFull;
+
+/// Quads in pages of the arena.
+#[derive(Debug)]
+struct Table {
+    quads: u32,
+    /// Page of every `quads_per_page` quads; `NONE` where the sweep has not come yet, or has passed.
+    pages: Vec<PageNumber>,
+}
+
+/// The index of one shard.
+pub(super) struct Index {
+    table: Table,
+    growth: Option<Growth>,
+    entries: u64,
+    chain: Class,
+    /// A page has this many quads, as a power of two.
+    quads_per_page_shift: u32,
+    /// And this many lines.
+    lines_per_page_shift: u32,
+}
+
+impl Index {
+    /// An empty index of one page. Chained buckets are chunks of class `chain`.
+    pub(super) fn new(arena: &mut Arena, chain: Class) -> Self {
+        let quads_per_page = arena.page_bytes() / QUAD_BYTES;
+        let page = arena.take_page().expect("a new arena has pages");
+        clear_page(arena, page);
+        Self {
+            table: Table { quads: quads_per_page as u32, pages: vec![page] },
+            growth: None,
+            entries: 0,
+            chain,
+            quads_per_page_shift: quads_per_page.ilog2(),
+            lines_per_page_shift: (arena.page_bytes() / BUCKET_BYTES).ilog2(),
+        }
+    }
+
+    /// Entries in use.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// The first line of the quad for a position.
+    #[inline]
+    fn quad_line(&self, position: HashPosition) -> u32 {
+        let (table, quad) = self.quad_at(position);
+        self.line_of(table, quad)
+    }
+
+    #[inline]
+    fn quad_at(&self, position: HashPosition) -> (&Table, u32) {
+        if let Some(growth) = &self.growth {
+            let quad = growth.old.quad(position);
+            if quad >= growth.swept {
+                return (&growth.old, quad);
+            }
+        }
+        (&self.table, self.table.quad(position))
+    }
+
+    #[inline]
+    fn line_of(&self, table: &Table, quad: u32) -> u32 {
+        let page = table.pages[(quad >> self.quads_per_page_shift) as usize];
+        let in_page = quad & ((1 << self.quads_per_page_shift) - 1);
+        (page << self.lines_per_page_shift) + in_page * QUAD
+    }
+
+    #[inline]
+    fn home_line(&self, hash: KeyHash) -> u32 {
+        self.quad_line(hash.position()) + hash.home()
+    }
+
+    /// Starts to load the home bucket.
+    #[inline]
+    pub(super) fn prefetch(&self, arena: &Arena, hash: KeyHash) {
+        self.prefetch_line(arena, self.home_line(hash));
+    }
+
+    /// Starts to load the quad for a position.
+    pub(super) fn prefetch_quad(&self, arena: &Arena, position: HashPosition) {
+        let line = self.quad_line(position);
+        (line..line + QUAD).for_each(|line| self.prefetch_line(arena, line));
+    }
+
+    #[inline]
+    fn prefetch_line(&self, arena: &Arena, line: u32) {
+        prefetch(&arena.memory()[line as usize * BUCKET_BYTES]);
+    }
+
+    /// The reference of the first entry in the home bucket that may be the key's: what to prefetch next.
+    #[inline]
+    pub(super) fn likely_reference(&self, arena: &Arena, hash: KeyHash) -> Option<Reference> {
+        let bucket = Bucket::at(arena.memory(), self.home_line(hash));
+        let matches = bucket.matches(hash.tag());
+        (matches != 0).then(|| bucket.reference(matches.trailing_zeros() as usize))
+    }
+
+    /// The entry with the hash's tag whose reference satisfies `is_key`.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        memory: &[u8],
+        hash: KeyHash,
+        mut is_key: impl FnMut(Reference) -> bool,
+    ) -> Option<Position> {
+        let quad = self.quad_line(hash.position());
+        let home = quad + hash.home();
+        if let Some(found) = find_in(memory, home, hash.tag(), &mut is_key) {
+            return Some(found);
+        }
+        if !Bucket::at(memory, home).has_displaced() {
+            return None;
+        }
+        let mut lines = QuadLines::of(quad);
+        while let Some(line) = lines.next(memory) {
+            if line != home
+                && let Some(found) = find_in(memory, line, hash.tag(), &mut is_key)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// The entries that a mark may stand for and that `wanted` accepts: the first of them.
+    pub(super) fn find_mark(
+        &self,
+        memory: &[u8],
+        mark: HashMark,
+        mut wanted: impl FnMut(Position) -> bool,
+    ) -> Option<Position> {
+        let (first, last) = mark.positions();
+        let (first, last) = (self.quad_line(first), self.quad_line(last));
+        let mut search = |quad| {
+            let mut lines = QuadLines::of(quad);
+            while let Some(line) = lines.next(memory) {
+                let mut matches = Bucket::at(memory, line).matches(mark.tag());
+                while matches != 0 {
+                    let position = Position { line, entry: matches.trailing_zeros() as u8 };
+                    if wanted(position) {
+                        return Some(position);
+                    }
+                    matches &= matches - 1;
+                }
+            }
+            None
+        };
+        search(first).or_else(|| if last != first { search(last) } else { None })
+    }
+
+    /// Adds an entry. The caller knows that the key has none.
+    pub(super) fn insert(
+        &mut self,
+        arena: &mut Arena,
+        hash: KeyHash,
+        reference: Reference,
+        policy: u8,
+    ) -> Result<Position, QuadFull> {
+        let quad = self.quad_line(hash.position());
+        let position = enter(arena, quad, hash, reference, policy, self.chain)?;
+        self.entries += 1;
+        Ok(position)
+    }
+
+    /// Removes an entry of a key with this hash. Where buckets are chained to its quad, the last entry of the chain takes its
+    /// place, so that chains do not outlive their need; `hash_of` reads the key of that one.
+    pub(super) fn remove(
+        &mut self,
+        arena: &mut Arena,
+        hash: KeyHash,
+        at: Position,
+        hash_of: impl Fn(&[u8], Reference) -> KeyHash,
+    ) {
+        let quad = self.quad_line(hash.position());
+        let home = quad + hash.home();
+        let memory = arena.memory_mut();
+        Bucket::at_mut(memory, at.line).clear(usize::from(at.entry));
+        self.entries -= 1;
+        if at.line != home {
+            Bucket::at_mut(memory, home).one_less_displaced();
+        }
+        let (mut lines, mut before, mut last) = (QuadLines::of(quad), 0, quad + QUAD - 1);
+        while let Some(line) = lines.next_chained(memory) {
+            (before, last) = (last, line);
+        }
+        if before == 0 {
+            return;
+        }
+        if at.line != last
+            && let Some(entry) = entries(Bucket::at(memory, last).used()).next()
+        {
+            let bucket = Bucket::at_mut(memory, last);
+            let (reference, policy) = (bucket.reference(entry), bucket.policy(entry));
+            bucket.clear(entry);
+            let hash = hash_of(memory, reference);
+            Bucket::at_mut(memory, at.line).set(usize::from(at.entry), hash.tag(), reference, policy);
+            if at.line == quad + hash.home() {
+                Bucket::at_mut(memory, at.line).one_less_displaced();
+            }
+        }
+        if Bucket::at(memory, last).used() == 0 {
+            Bucket::at_mut(memory, before).set_chained(0);
+            arena.release(line_reference(last));
+        }
+    }
+
+    #[inline]
+    pub(super) fn reference(&self, memory: &[u8], at: Position) -> Reference {
+        Bucket::at(memory, at.line).reference(usize::from(at.entry))
+    }
+
+    #[inline]
+    pub(super) fn policy(&self, memory: &[u8], at: Position) -> u8 {
+        Bucket::at(memory, at.line).policy(usize::from(at.entry))
+    }
+
+    #[inline]
+    pub(super) fn set_policy(&self, memory: &mut [u8], at: Position, byte: u8) {
+        Bucket::at_mut(memory, at.line).set_policy(usize::from(at.entry), byte);
+    }
+
+    pub(super) fn set_reference(&self, memory: &mut [u8], at: Position, reference: Reference) {
+        Bucket::at_mut(memory, at.line).set_reference(usize::from(at.entry), reference);
+    }
+
+    /// The lines of the quad for a position, chained buckets included, and the position where the next quad starts (0 after
+    /// the last).
+    #[inline]
+    pub(super) fn quad(&self, position: HashPosition) -> (QuadLines, HashPosition) {
+        let (table, quad) = self.quad_at(position);
+        let mut end = table.quad_end(quad);
+        if let Some(growth) = &self.growth
+            && growth.swept > 0
+        {
+            let boundary = growth.old.quad_end(growth.swept - 1);
+            if u64::from(position) < boundary {
+                end = end.min(boundary);
+            }
+        }
+        (QuadLines::of(self.line_of(table, quad)), end as HashPosition)
+    }
+
+    /// Calls `visit` for all entries from a cursor on, at least one quad of them; returns the next cursor, 0 at the end.
+    /// Over a whole scan, an entry that was there all the time is visited at least once, however much the index grows
+    /// meanwhile.
+    pub(super) fn scan(&self, memory: &[u8], cursor: HashPosition, mut visit: impl FnMut(Reference)) -> HashPosition {
+        let (mut lines, next) = self.quad(cursor);
+        while let Some(line) = lines.next(memory) {
+            let bucket = Bucket::at(memory, line);
+            entries(bucket.used()).for_each(|entry| visit(bucket.reference(entry)));
+        }
+        next
+    }
+
+    /// How many pages the tables have.
+    pub(super) fn page_count(&self) -> u64 {
+        let old = self.growth.as_ref().map_or(0, |g| self.pages_left(g));
+        let new = self.table.pages.iter().rev().take_while(|&&page| page == super::arena::NONE).count();
+        (self.table.pages.len() - new + old) as u64
+    }
+
+    fn pages_left(&self, growth: &Growth) -> usize {
+        growth.old.pages.len() - (growth.swept >> self.quads_per_page_shift) as usize
+    }
+
+    /// Quads of the table, or of the larger one of two.
+    pub(super) fn quads(&self) -> u32 {
+        self.growth.as_ref().map_or(0, |g| g.old.quads).max(self.table.quads)
+    }
+
+    /// Pages of the tables, for the accounting.
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> impl Iterator<Item = PageNumber> + '_ {
+        let old = self.growth.iter().flat_map(|g| g.old.pages.iter());
+        self.table.pages.iter().chain(old).copied().filter(|&page| page != super::arena::NONE)
+    }
+}
+
+impl Table {
+    #[inline]
+    fn quad(&self, position: HashPosition) -> u32 {
+        ((u64::from(position) * u64::from(self.quads)) >> 32) as u32
+    }
+
+    /// The first position after a quad.
+    fn quad_end(&self, quad: u32) -> u64 {
+        ((u64::from(quad) + 1) << 32).div_ceil(u64::from(self.quads))
+    }
+}
+
+impl HashMark {
+    /// The mark of a hash.
+    #[inline]
+    pub(super) fn of(hash: KeyHash) -> Self {
+        Self(hash.position() & !((1 << MARK_TAG_BITS) - 1) | u32::from(hash.tag()))
+    }
+
+    /// The positions that the hash may have: first and last.
+    #[inline]
+    pub(super) fn positions(self) -> (HashPosition, HashPosition) {
+        let tag_bits = (1 << MARK_TAG_BITS) - 1;
+        (self.0 & !tag_bits, self.0 | tag_bits)
+    }
+
+    #[inline]
+    fn tag(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+/// The lines of a quad, its chain included, one after the other. It does not borrow the memory that the chain is in, which
+/// must not lose buckets meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QuadLines {
+    quad: u32,
+    taken: u32,
+    last: u32,
+}
+
+impl QuadLines {
+    /// The lines of the quad that starts in a line.
+    #[inline]
+    fn of(quad: u32) -> Self {
+        Self { quad, taken: 0, last: 0 }
+    }
+
+    /// The next line.
+    #[inline]
+    pub(super) fn next(&mut self, memory: &[u8]) -> Option<u32> {
+        if self.taken < QUAD {
+            self.last = self.quad + self.taken;
+            self.taken += 1;
+            return Some(self.last);
+        }
+        // The chain hangs on the last bucket.
+        match Bucket::at(memory, self.last).chained() {
+            0 => None,
+            next => {
+                self.last = next;
+                Some(next)
+            }
+        }
+    }
+
+    /// The next line that is not one of the quad's own.
+    fn next_chained(&mut self, memory: &[u8]) -> Option<u32> {
+        if self.taken < QUAD {
+            self.taken = QUAD;
+            self.last = self.quad + QUAD - 1;
+        }
+        self.next(memory)
+    }
+}
+
+/// The numbers of the set bits.
+#[inline]
+pub(super) fn entries(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let entry = bits.trailing_zeros() as usize;
+        (bits != 0).then(|| {
+            bits &= bits - 1;
+            entry
+        })
+    })
+}
+
+#[inline]
+fn find_in(memory: &[u8], line: u32, tag: u8, is_key: &mut impl FnMut(Reference) -> bool) -> Option<Position> {
+    let bucket = Bucket::at(memory, line);
+    let mut matches = bucket.matches(tag);
+    while matches != 0 {
+        let entry = matches.trailing_zeros() as usize;
+        if is_key(bucket.reference(entry)) {
+            return Some(Position { line, entry: entry as u8 });
+        }
+        matches &= matches - 1;
+    }
+    None
+}
+
+/// Puts an entry into the quad that starts in a line: at home, elsewhere, or in the chain, to which a bucket is added where
+/// the arena has one.
+fn enter(
+    arena: &mut Arena,
+    quad: u32,
+    hash: KeyHash,
+    reference: Reference,
+    policy: u8,
+    chain: Class,
+) -> Result<Position, QuadFull> {
+    let home = quad + hash.home();
+    let near = [home, quad + (hash.home() ^ 1), quad + (hash.home() ^ 2), quad + (hash.home() ^ 3)];
+    let memory = arena.memory();
+    let free = |line: u32| Bucket::at(memory, line).free_entry().map(|entry| (line, entry));
+    let mut found = near.into_iter().find_map(free);
+    let mut chained = QuadLines::of(quad);
+    while found.is_none()
+        && let Some(line) = chained.next_chained(memory)
+    {
+        found = free(line);
+    }
+    let (line, entry) = match found {
+        Some(found) => found,
+        None => (lengthen_chain(arena, chained.last, chain)?, 0),
+    };
+    let memory = arena.memory_mut();
+    Bucket::at_mut(memory, line).set(entry, hash.tag(), reference, policy);
+    if line != home {
+        Bucket::at_mut(memory, home).one_more_displaced();
+    }
+    Ok(Position { line, entry: entry as u8 })
+}
+
+/// Adds an empty bucket to the last one of a quad or its chain, and returns its line.
+fn lengthen_chain(arena: &mut Arena, last: u32, chain: Class) -> Result<u32, QuadFull> {
+    let chunk = arena.allocate(chain).ok_or(QuadFull)?;
+    let from = place(chunk);
+    arena.memory_mut()[from..from + BUCKET_BYTES].fill(0);
+    let line = (from / BUCKET_BYTES) as u32;
+    Bucket::at_mut(arena.memory_mut(), last).set_chained(line);
+    Ok(line)
+}
+
+fn line_reference(line: u32) -> Reference {
+    reference(line as usize * BUCKET_BYTES)
+}
+
+fn clear_page(arena: &mut Arena, page: PageNumber) {
+    let (from, bytes) = (arena.page_start(page), arena.page_bytes());
+    arena.memory_mut()[from..from + bytes].fill(0);
+}

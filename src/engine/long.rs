@@ -1,0 +1,321 @@
+//! Reading and writing long values piece by piece.
+//!
+//! An upload is an item that no entry leads to yet: its memory is taken as its bytes come, and it takes its key's place at
+//! once when all of them have. A reader keeps what it reads: an item that is evicted, replaced or deleted meanwhile stays in
+//! memory until the last reader of it is closed. Both know their item by a handle, which follows it when it is moved.
+
+#![forbid(unsafe_code)]
+
+use super::arena::{NONE, Reference, place};
+use super::item::{self, Fields, Header};
+use super::value::{self, Cursor, List, Parts};
+use super::{Attributes, Engine, KEY_BYTES_MAX, KeyHash, PutError, Value};
+use crate::command::{End, UnixMs};
+use crate::slots::Group;
+
+/// Bytes that are copied at a time from one long value to another.
+const COPIED_AT_ONCE: usize = 4096;
+
+/// A long value that is being written. It must be committed or aborted.
+#[derive(Debug)]
+#[must_use = "an upload holds memory until it is committed or aborted"]
+pub struct Upload(usize);
+
+/// A long value that is being read. It must be closed.
+#[derive(Debug)]
+#[must_use = "a reader holds memory until it is closed"]
+pub struct Reader {
+    handle: usize,
+    cursor: Cursor,
+}
+
+/// An item that is being written or read.
+#[derive(Clone, Copy, Debug)]
+struct Handle {
+    /// `NONE`: the handle is free.
+    item: Reference,
+    users: u32,
+    /// The item has lost its entry.
+    doomed: bool,
+    /// Where the writer is.
+    cursor: Cursor,
+}
+
+const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START };
+
+/// Items that are being written or read: few at any time, so they are searched one by one.
+pub(super) struct Handles(Vec<Handle>);
+
+impl Handles {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn add(&mut self, item: Reference) -> usize {
+        let handle = Handle { item, users: 1, ..FREE };
+        match self.0.iter().position(|h| h.item == NONE) {
+            Some(free) => {
+                self.0[free] = handle;
+                free
+            }
+            None => {
+                self.0.push(handle);
+                self.0.len() - 1
+            }
+        }
+    }
+
+    /// A reader of an item.
+    pub(super) fn read(&mut self, item: Reference) -> Reader {
+        let handle = match self.find(item) {
+            Some(handle) => {
+                self.0[handle].users += 1;
+                handle
+            }
+            None => self.add(item),
+        };
+        Reader { handle, cursor: Cursor::START }
+    }
+
+    fn find(&self, item: Reference) -> Option<usize> {
+        self.0.iter().position(|h| h.item == item)
+    }
+
+    /// An item is somewhere else now.
+    pub(super) fn item_moved(&mut self, from: Reference, to: Reference) {
+        if let Some(handle) = self.find(from) {
+            self.0[handle].item = to;
+        }
+    }
+
+    /// An item has lost its entry. False if nobody reads it.
+    pub(super) fn doom(&mut self, item: Reference) -> bool {
+        match self.find(item) {
+            Some(handle) => {
+                self.0[handle].doomed = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Items that only handles lead to, for the accounting.
+    #[cfg(test)]
+    pub(super) fn detached(&self, is_detached: impl Fn(Reference) -> bool) -> Vec<Reference> {
+        self.0.iter().map(|h| h.item).filter(|&item| item != NONE && is_detached(item)).collect()
+    }
+}
+
+impl Engine {
+    /// Begins to store a value, of which `length` bytes will come.
+    ///
+    /// # Errors
+    /// See [`PutError`]; nothing is changed.
+    pub fn begin(
+        &mut self,
+        key: &[u8],
+        length: usize,
+        attributes: Attributes,
+        now: UnixMs,
+    ) -> Result<Upload, PutError> {
+        assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
+        if length > self.value_bytes_max as usize {
+            return Err(PutError::TooLarge);
+        }
+        let parts = Parts::new(length, &self.arena);
+        let fields =
+            Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: true };
+        let class = self.arena.class_for(fields.item_bytes(key.len(), parts.list_bytes()));
+        self.make_room(class, now)?;
+        let item = self.arena.allocate(class).expect("there is room");
+        item::write_item(self.arena.memory_mut(), place(item), &fields, key, parts.list_bytes());
+        item::set_detached(self.arena.memory_mut(), place(item), true);
+        List::write_empty(&mut self.arena, item, parts);
+        Ok(Upload(self.handles.add(item)))
+    }
+
+    /// Stores the next bytes of a value, at most as many as are still to come.
+    ///
+    /// # Errors
+    /// Out of memory; the upload is to be aborted then.
+    pub fn append(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
+        while !bytes.is_empty() {
+            self.provide_part(upload, now)?;
+            let Handle { item, mut cursor, .. } = self.handles.0[upload.0];
+            let written = cursor.write(&mut self.arena, item, bytes);
+            assert!(written > 0, "more bytes than the value has");
+            self.handles.0[upload.0].cursor = cursor;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Sees to the page or block that the next byte goes to.
+    fn provide_part(&mut self, upload: &Upload, now: UnixMs) -> Result<(), PutError> {
+        let Handle { item, cursor, .. } = self.handles.0[upload.0];
+        let list = List::of(&self.arena, item);
+        let parts = list.parts(&self.arena);
+        if cursor.offset < parts.bytes_in_pages() {
+            if cursor.offset == list.pages(&self.arena) as usize * self.arena.page_bytes() {
+                self.make_room_for_page(now)?;
+                let item = self.handles.0[upload.0].item;
+                let page = self.arena.take_page().expect("there is room");
+                List::of(&self.arena, item).push_page(&mut self.arena, page);
+            }
+            return Ok(());
+        }
+        let (block, _) = parts.block_of(cursor.offset);
+        if block < parts.blocks && list.block(&self.arena, block) == NONE {
+            let class = parts.block_class(block, &self.arena);
+            self.make_room(class, now)?;
+            // Making room may have moved the item.
+            let item = self.handles.0[upload.0].item;
+            let chunk = self.arena.allocate(class).expect("there is room");
+            item::write_block(self.arena.memory_mut(), place(chunk), block as u16, item);
+            List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
+        }
+        Ok(())
+    }
+
+    /// Bytes of a value that are still to come.
+    pub fn missing(&self, upload: &Upload) -> usize {
+        let Handle { item, cursor, .. } = self.handles.0[upload.0];
+        List::of(&self.arena, item).parts(&self.arena).length - cursor.offset
+    }
+
+    /// Lets a complete value take the place of its key's old one. Returns the item's version.
+    ///
+    /// # Errors
+    /// Out of memory. The upload is gone, and the old value still there.
+    pub fn commit(&mut self, hash: KeyHash, group: Group, upload: Upload, now: UnixMs) -> Result<u64, PutError> {
+        assert_eq!(self.missing(&upload), 0, "the value is not complete");
+        if self.user_bytes_max.is_some() {
+            let item = self.handles.0[upload.0].item;
+            let key = Header::read(self.arena.memory(), place(item)).key(self.arena.memory(), place(item)).to_vec();
+            let length = List::of(&self.arena, item).parts(&self.arena).length;
+            self.bound_user_bytes(hash, &key, length, now)?;
+        }
+        let item = std::mem::replace(&mut self.handles.0[upload.0], FREE).item;
+        let version = self.versions.next(group);
+        item::set_version(self.arena.memory_mut(), place(item), version);
+        item::set_detached(self.arena.memory_mut(), place(item), false);
+        self.enter(hash, item, now)?;
+        Ok(version)
+    }
+
+    /// Gives an upload up.
+    pub fn abort(&mut self, upload: Upload) {
+        let item = std::mem::replace(&mut self.handles.0[upload.0], FREE).item;
+        value::release_parts(&mut self.arena, item);
+        self.arena.release(item);
+    }
+
+    /// Begins to read a long value. None where the key has none.
+    pub fn open(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Reader> {
+        let found = self.find_live(hash, key, now).filter(|found| found.header.has_long_value())?;
+        Some(self.handles.read(found.item))
+    }
+
+    /// The next bytes of a value: a piece of it, at most `bytes_max` long. Empty at its end.
+    pub fn read(&self, reader: &mut Reader, bytes_max: usize) -> &[u8] {
+        reader.cursor.read(&self.arena, self.handles.0[reader.handle].item, bytes_max)
+    }
+
+    /// Ends reading.
+    pub fn close(&mut self, reader: Reader) {
+        let handle = &mut self.handles.0[reader.handle];
+        handle.users -= 1;
+        if handle.users == 0 {
+            let Handle { item, doomed, .. } = std::mem::replace(handle, FREE);
+            if doomed {
+                value::release_parts(&mut self.arena, item);
+                self.arena.release(item);
+            }
+        }
+    }
+
+    /// Stores a whole value that is too long for a chunk.
+    pub(super) fn put_long(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        value: &[u8],
+        attributes: Attributes,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        let upload = self.begin(key, value.len(), attributes, now)?;
+        match self.append(&upload, value, now) {
+            Ok(()) => self.commit(hash, group, upload, now),
+            Err(error) => {
+                self.abort(upload);
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds bytes to one end of a long value, which is copied piece by piece. None if it was evicted in making room.
+    pub(super) fn extend_long(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        end: End,
+        bytes: &[u8],
+        now: UnixMs,
+    ) -> Result<Option<u64>, PutError> {
+        let Some(mut reader) = self.open(hash, key, now) else { return Ok(None) };
+        let item = self.handles.0[reader.handle].item;
+        let header = Header::read(self.arena.memory(), place(item));
+        let Fields { flags, expires, .. } = header.fields(self.arena.memory(), place(item));
+        let length = value::length(&self.arena, item, header) + bytes.len();
+        let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
+            match self.copy_extended(&mut reader, &upload, end, bytes, now) {
+                Ok(()) => self.commit(hash, group, upload, now),
+                Err(error) => {
+                    self.abort(upload);
+                    Err(error)
+                }
+            }
+        });
+        self.close(reader);
+        done.map(Some)
+    }
+
+    fn copy_extended(
+        &mut self,
+        reader: &mut Reader,
+        upload: &Upload,
+        end: End,
+        bytes: &[u8],
+        now: UnixMs,
+    ) -> Result<(), PutError> {
+        if end == End::Front {
+            self.append(upload, bytes, now)?;
+        }
+        let mut buffer = [0; COPIED_AT_ONCE];
+        loop {
+            let piece = self.read(reader, COPIED_AT_ONCE);
+            let length = piece.len();
+            if length == 0 {
+                break;
+            }
+            buffer[..length].copy_from_slice(piece);
+            self.append(upload, &buffer[..length], now)?;
+        }
+        if end == End::Back {
+            self.append(upload, bytes, now)?;
+        }
+        Ok(())
+    }
+}
+
+impl Value<'_> {
+    /// The value, where it is in one piece.
+    pub fn whole(&self) -> Option<&[u8]> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Long(_) => None,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Long values: those that do not fit into a chunk beside their key.
+//!
+//! The value is cut into whole pages, and what is left after the last of them into blocks of 4 KiB and one chunk that fits
+//! the end. The item lists the parts behind its key:
+//!
+//! ```text
+//! item:  | header | key | length | pages | first | last | block | block | ... |         all u32
+//!                                          |       |       '- | type, part, owner | bytes |   a chunk
+//!                                          '-> page -> page -> page                           linked in the page table
+//! ```
+//!
+//! So nothing contiguous is needed, a value of any length is freed in a few steps, and blocks can be moved: each knows its
+//! item. Whole pages are never moved.
+
+#![forbid(unsafe_code)]
+
+use super::arena::{Arena, CHUNK_BYTES_MAX, Class, NONE, PageNumber, Reference, place};
+use super::item::{self, BLOCK_HEADER_BYTES, Header, u32_at};
+
+/// Bytes of a value in a full block.
+const BLOCK_BYTES: usize = CHUNK_BYTES_MAX - BLOCK_HEADER_BYTES;
+/// Bytes of the list without blocks.
+const LIST_BYTES: usize = 16;
+const LENGTH: usize = 0;
+const PAGES: usize = 4;
+const FIRST: usize = 8;
+const LAST: usize = 12;
+
+/// How a value of some length is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub(super) length: usize,
+    page_bytes: usize,
+    pub(super) pages: usize,
+    pub(super) blocks: usize,
+}
+
+impl Parts {
+    pub(super) fn new(length: usize, arena: &Arena) -> Self {
+        let page_bytes = arena.page_bytes();
+        let blocks = (length % page_bytes).div_ceil(BLOCK_BYTES);
+        Self { length, page_bytes, pages: length / page_bytes, blocks }
+    }
+
+    /// Bytes of the list of parts.
+    pub(super) fn list_bytes(self) -> usize {
+        LIST_BYTES + 4 * self.blocks
+    }
+
+    /// Bytes of the value in its whole pages.
+    pub(super) fn bytes_in_pages(self) -> usize {
+        self.pages * self.page_bytes
+    }
+
+    /// Bytes of the value in a block.
+    pub(super) fn block_bytes(self, block: usize) -> usize {
+        (self.length - self.bytes_in_pages() - block * BLOCK_BYTES).min(BLOCK_BYTES)
+    }
+
+    /// The class of the chunk for a block.
+    pub(super) fn block_class(self, block: usize, arena: &Arena) -> Class {
+        arena.class_for(BLOCK_HEADER_BYTES + self.block_bytes(block))
+    }
+
+    /// Block and offset in it of a byte behind the whole pages.
+    pub(super) fn block_of(self, offset: usize) -> (usize, usize) {
+        let offset = offset - self.bytes_in_pages();
+        (offset / BLOCK_BYTES, offset % BLOCK_BYTES)
+    }
+}
+
+/// The list of parts of the item at a reference, as it is in memory.
+#[derive(Clone, Copy)]
+pub(super) struct List {
+    at: usize,
+}
+
+impl List {
+    pub(super) fn of(arena: &Arena, item: Reference) -> Self {
+        let at = place(item);
+        let header = Header::read(arena.memory(), at);
+        debug_assert!(header.has_long_value());
+        Self { at: at + header.body_offset() }
+    }
+
+    /// Writes the list of a value of which nothing is there yet.
+    pub(super) fn write_empty(arena: &mut Arena, item: Reference, parts: Parts) {
+        let list = Self::of(arena, item);
+        list.put(arena, LENGTH, parts.length as u32);
+        for offset in [PAGES, FIRST, LAST] {
+            list.put(arena, offset, 0);
+        }
+        for block in 0..parts.blocks {
+            list.put(arena, LIST_BYTES + 4 * block, 0);
+        }
+    }
+
+    pub(super) fn parts(self, arena: &Arena) -> Parts {
+        Parts::new(self.get(arena, LENGTH) as usize, arena)
+    }
+
+    /// Whole pages that are there.
+    pub(super) fn pages(self, arena: &Arena) -> u32 {
+        self.get(arena, PAGES)
+    }
+
+    pub(super) fn first_page(self, arena: &Arena) -> PageNumber {
+        self.get(arena, FIRST)
+    }
+
+    pub(super) fn last_page(self, arena: &Arena) -> PageNumber {
+        self.get(arena, LAST)
+    }
+
+    /// Adds a page behind the last.
+    pub(super) fn push_page(self, arena: &mut Arena, page: PageNumber) {
+        match self.pages(arena) {
+            0 => self.put(arena, FIRST, page),
+            _ => arena.link(self.last_page(arena), page),
+        }
+        self.put(arena, LAST, page);
+        let pages = self.pages(arena) + 1;
+        self.put(arena, PAGES, pages);
+    }
+
+    /// A block; 0 if it is not there.
+    pub(super) fn block(self, arena: &Arena, block: usize) -> Reference {
+        self.get(arena, LIST_BYTES + 4 * block)
+    }
+
+    pub(super) fn set_block(self, arena: &mut Arena, block: usize, reference: Reference) {
+        self.put(arena, LIST_BYTES + 4 * block, reference);
+    }
+
+    fn get(self, arena: &Arena, offset: usize) -> u32 {
+        u32_at(arena.memory(), self.at + offset)
+    }
+
+    fn put(self, arena: &mut Arena, offset: usize, word: u32) {
+        arena.memory_mut()[self.at + offset..self.at + offset + 4].copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// Bytes that an item takes in the arena, with all its parts.
+#[inline]
+pub(super) fn footprint(arena: &Arena, item: Reference) -> u64 {
+    let own = arena.chunk_bytes(item) as u64;
+    if Header::read(arena.memory(), place(item)).has_long_value() { own + parts_footprint(arena, item) } else { own }
+}
+
+fn parts_footprint(arena: &Arena, item: Reference) -> u64 {
+    let parts = List::of(arena, item).parts(arena);
+    let blocks = (0..parts.blocks).map(|block| arena.class_bytes(parts.block_class(block, arena)));
+    (parts.bytes_in_pages() + blocks.sum::<usize>()) as u64
+}
+
+/// Length of an item's value.
+#[inline]
+pub(super) fn length(arena: &Arena, item: Reference, header: Header) -> usize {
+    match header.has_long_value() {
+        true => List::of(arena, item).parts(arena).length,
+        false => header.inline_bytes(),
+    }
+}
+
+/// Frees the parts of a long value, those that are there.
+pub(super) fn release_parts(arena: &mut Arena, item: Reference) {
+    let list = List::of(arena, item);
+    let pages = list.pages(arena);
+    if pages > 0 {
+        arena.give_pages(list.first_page(arena), list.last_page(arena), pages);
+    }
+    for block in 0..list.parts(arena).blocks {
+        match list.block(arena, block) {
+            NONE => break,
+            reference => arena.release(reference),
+        }
+    }
+}
+
+/// Tells the blocks of an item that it has moved.
+pub(super) fn set_owner(arena: &mut Arena, item: Reference) {
+    let list = List::of(arena, item);
+    for block in 0..list.parts(arena).blocks {
+        match list.block(arena, block) {
+            NONE => break,
+            reference => item::write_block(arena.memory_mut(), place(reference), block as u16, item),
+        }
+    }
+}
+
+/// Where a reader or a writer of a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) offset: usize,
+    /// The whole page that the offset is in.
+    page: PageNumber,
+}
+
+impl Cursor {
+    pub(super) const START: Self = Self { offset: 0, page: NONE };
+
+    /// The bytes of the value from here to the end of their part; the cursor moves behind them, at most `bytes_max` on. Empty
+    /// at the end.
+    pub(super) fn read<'a>(&mut self, arena: &'a Arena, item: Reference, bytes_max: usize) -> &'a [u8] {
+        let range = self.range(arena, item, bytes_max);
+        self.offset += range.len();
+        &arena.memory()[range]
+    }
+
+    /// Writes bytes into the part that the cursor is in, which is there; returns how many.
+    pub(super) fn write(&mut self, arena: &mut Arena, item: Reference, bytes: &[u8]) -> usize {
+        let range = self.range(arena, item, bytes.len());
+        let count = range.len();
+        arena.memory_mut()[range].copy_from_slice(&bytes[..count]);
+        self.offset += count;
+        count
+    }
+
+    /// Where in the arena the next bytes are.
+    fn range(&mut self, arena: &Arena, item: Reference, bytes_max: usize) -> std::ops::Range<usize> {
+        let list = List::of(arena, item);
+        let parts = list.parts(arena);
+        if self.offset >= parts.bytes_in_pages() {
+            if self.offset >= parts.length {
+                return 0..0;
+            }
+            let (block, skip) = parts.block_of(self.offset);
+            let from = place(list.block(arena, block)) + BLOCK_HEADER_BYTES + skip;
+            return from..from + bytes_max.min(parts.block_bytes(block) - skip);
+        }
+        let skip = self.offset % parts.page_bytes;
+        if skip == 0 {
+            self.page = if self.offset == 0 { list.first_page(arena) } else { arena.linked(self.page) };
+        }
+        let from = arena.page_start(self.page) + skip;
+        from..from + bytes_max.min(parts.page_bytes - skip)
+    }
+}

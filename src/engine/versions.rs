@@ -1,0 +1,37 @@
+//! Versions of items: 48 bits, unique and increasing within a group.
+//!
+//! ```text
+//! | epoch 16 | sequence 32 |
+//! ```
+//!
+//! Each group counts its own writes. The epoch says who gave the number, once there is a cluster to agree on it; a sequence
+//! that overflows raises it. A version serves as memcached's CAS.
+
+#![forbid(unsafe_code)]
+
+use super::item::VERSION_MAX;
+use crate::slots::{GROUPS, Group};
+
+/// The last version of every group.
+#[derive(Clone, Debug)]
+pub(super) struct Versions(Box<[u64; GROUPS]>);
+
+impl Versions {
+    pub(super) fn new() -> Self {
+        Self(Box::new([0; GROUPS]))
+    }
+
+    /// The version of a write that happens now. Of a write that fails after all, none is used up.
+    #[inline]
+    pub(super) fn next(&mut self, group: Group) -> u64 {
+        let last = &mut self.0[group.index()];
+        // At a million writes a second to one group this wraps after nine years.
+        *last = (*last + 1) & VERSION_MAX;
+        *last
+    }
+
+    /// True if a version of a group had been given when this copy was made.
+    pub(super) fn includes(&self, group: Group, version: u64) -> bool {
+        version <= self.0[group.index()]
+    }
+}

@@ -1,0 +1,361 @@
+//! Storing, changing and removing items.
+
+#![forbid(unsafe_code)]
+
+use super::arena::{CHUNK_BYTES_MAX, Reference, place};
+use super::eviction::{Entrant, Outlook, View};
+use super::expiry::HORIZON_MS;
+use super::index::{HashMark, Position, QuadFull, STEP_PAGES_MAX};
+use super::item::{self, Fields, Header};
+use super::{Attributes, Engine, Found, KEY_BYTES_MAX, KeyHash, PutError, Value, eviction, value};
+use crate::command::{End, UnixMs};
+use crate::slots::Group;
+
+/// Left free in the largest chunk, so that an item in it can get a time of expiry later.
+const EXPIRY_BYTES: usize = 4;
+
+/// Bits behind the point in [`Engine::outlook`].
+const SCALE_BITS: u32 = 16;
+
+/// Room that the scratch buffer keeps between uses.
+const SCRATCH_BYTES_KEPT: usize = 64 << 10;
+
+impl Engine {
+    /// Stores a value under a key, new or not. Returns the item's version.
+    ///
+    /// # Errors
+    /// See [`PutError`]; the key's old value, if any, is still there.
+    pub fn put(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        value: &[u8],
+        attributes: Attributes,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
+        let mut fields =
+            Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: false };
+        let bytes = fields.item_bytes(key.len(), value.len());
+        if bytes + EXPIRY_BYTES > CHUNK_BYTES_MAX {
+            return self.put_long(hash, group, key, value, attributes, now);
+        }
+        if value.len() > self.value_bytes_max as usize {
+            return Err(PutError::TooLarge);
+        }
+        self.bound_user_bytes(hash, key, value.len(), now)?;
+        let class = self.arena.class_for(bytes);
+        if let Some(found) = self.find_live(hash, key, now)
+            && !found.header.has_long_value()
+            && self.arena.class_of(found.item) == class
+        {
+            fields.version = self.versions.next(group);
+            self.overwrite(hash, found, &fields, key, value, now);
+            return Ok(fields.version);
+        }
+        self.make_room(class, now)?;
+        let item = self.arena.allocate(class).expect("there is room");
+        fields.version = self.versions.next(group);
+        let memory = self.arena.memory_mut();
+        let body = item::write_item(memory, place(item), &fields, key, value.len());
+        memory[body..body + value.len()].copy_from_slice(value);
+        self.enter(hash, item, now)?;
+        Ok(fields.version)
+    }
+
+    /// Writes a new value over an old one, in a chunk of the class that it needs.
+    #[inline]
+    fn overwrite(&mut self, hash: KeyHash, old: Found, fields: &Fields, key: &[u8], value: &[u8], now: UnixMs) {
+        let at = place(old.item);
+        let old_expires = old.header.expires(self.arena.memory(), at);
+        let memory = self.arena.memory_mut();
+        let body = item::write_item(memory, at, fields, key, value.len());
+        memory[body..body + value.len()].copy_from_slice(value);
+        self.stats.items_written += 1;
+        self.stats.user_bytes = self.stats.user_bytes - old.header.inline_bytes() as u64 + value.len() as u64;
+        self.hit(hash, old.at);
+        if fields.expires.is_some() || old_expires.is_some() {
+            let marked = old_expires.filter(|_| old.header.is_in_wheel());
+            self.retime(hash, old, old_expires.is_some(), marked, now);
+        }
+    }
+
+    /// Enters an item that has been written into its chunk, in the place of the key's old one, if there is one. Frees it if
+    /// there is no room for an entry.
+    pub(super) fn enter(&mut self, hash: KeyHash, item: Reference, now: UnixMs) -> Result<(), PutError> {
+        let memory = self.arena.memory();
+        let header = Header::read(memory, place(item));
+        let expires = header.expires(memory, place(item));
+        let bytes = value::footprint(&self.arena, item);
+        // Only now: making room for it may have moved or evicted the old item.
+        let old = self.find(hash, header.key(self.arena.memory(), place(item)));
+        match old {
+            Some(old) => self.replace(hash, old, item, bytes, now),
+            None => self.insert(hash, item, header, bytes)?,
+        }
+        self.stats.items_written += 1;
+        self.account(item, header, bytes);
+        if let Some(expires) = expires {
+            self.schedule(hash, item, expires, None, now);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, hash: KeyHash, old: Found, item: Reference, bytes: u64, now: UnixMs) {
+        let old_bytes = value::footprint(&self.arena, old.item);
+        self.index.set_reference(self.arena.memory_mut(), old.at, item);
+        if self.is_adopted(hash) {
+            let may_expire = Header::read(self.arena.memory(), place(item)).may_expire();
+            let byte = self.index.policy(self.arena.memory(), old.at);
+            self.policy.resized(byte, old_bytes, bytes);
+            let byte = self.policy.retimed(byte, may_expire);
+            self.index.set_policy(self.arena.memory_mut(), old.at, byte);
+        }
+        self.hit(hash, old.at);
+        self.count_expired(hash, old.item, old.header, now);
+        self.discount(hash, old.item, old.header, old_bytes);
+        self.release_item(old.item, old.header);
+    }
+
+    fn insert(&mut self, hash: KeyHash, item: Reference, header: Header, bytes: u64) -> Result<(), PutError> {
+        let at = match self.index.insert(&mut self.arena, hash, item, 0) {
+            Ok(at) => at,
+            Err(QuadFull) => {
+                // Only where nothing may be evicted is the reserve of pages used up.
+                self.release_item(item, header);
+                return Err(PutError::OutOfMemory);
+            }
+        };
+        if self.is_adopted(hash) {
+            let entrant = Entrant { hash, bytes, may_expire: header.may_expire() };
+            let outlook = self.outlook();
+            let byte = self.policy.admit(&mut self.arena, entrant, outlook);
+            self.index.set_policy(self.arena.memory_mut(), at, byte);
+        }
+        let mut view = View {
+            arena: &mut self.arena,
+            index: &self.index,
+            hasher: &self.hasher,
+            item_bytes: self.held_item_bytes,
+        };
+        self.policy.tidy(&mut view);
+        self.index.consider_growth(&self.arena);
+        self.grow();
+        Ok(())
+    }
+
+    /// One step of the index's growth, if it goes on and there is room.
+    #[inline]
+    pub(super) fn grow(&mut self) -> bool {
+        if !self.index.is_growing() || self.arena.free_pages() < STEP_PAGES_MAX {
+            return false;
+        }
+        let hasher = &self.hasher;
+        self.index.growth_step(&mut self.arena, |memory, item| eviction::hash_of(memory, hasher, item));
+        true
+    }
+
+    fn outlook(&self) -> Outlook {
+        let (held, limit) = match self.user_bytes_max {
+            Some(max) => (self.stats.user_bytes, max),
+            None => (u64::from(self.arena.held_pages()), u64::from(self.arena.limit_pages())),
+        };
+        // In fixed point, for one division: a write is worth no more.
+        let scale = (limit.max(held) << SCALE_BITS) / held.max(1);
+        let when_full = |now: u64| (u128::from(now) * u128::from(scale) >> SCALE_BITS) as u64;
+        Outlook { entries: when_full(self.index.entries()), bytes: when_full(self.held_item_bytes) }
+    }
+
+    /// Changes when a key expires. Its version stays. False if there is no such key.
+    ///
+    /// # Errors
+    /// Out of memory, where the time of expiry needs a larger chunk and none can be had. Nothing is changed then.
+    pub fn touch(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        expires: Option<UnixMs>,
+        now: UnixMs,
+    ) -> Result<bool, PutError> {
+        let Some(mut found) = self.find_live(hash, key, now) else { return Ok(false) };
+        let (memory, at) = (self.arena.memory(), place(found.item));
+        let old_expires = found.header.expires(memory, at);
+        let marked = old_expires.filter(|_| found.header.is_in_wheel());
+        match (old_expires, expires) {
+            (Some(_), Some(expires)) => item::set_expiry(self.arena.memory_mut(), at, expires),
+            (None, None) => {}
+            _ => {
+                found = match self.rewrite(hash, key, found, expires, now)? {
+                    Some(found) => found,
+                    None => return Ok(false),
+                };
+            }
+        }
+        self.hit(hash, found.at);
+        self.retime(hash, found, old_expires.is_some(), marked, now);
+        Ok(true)
+    }
+
+    /// Writes an item again with another time of expiry, which makes it longer or shorter. None if it was evicted in
+    /// making room for that.
+    fn rewrite(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        old: Found,
+        expires: Option<UnixMs>,
+        now: UnixMs,
+    ) -> Result<Option<Found>, PutError> {
+        let (memory, at) = (self.arena.memory(), place(old.item));
+        let fields = Fields { expires, ..old.header.fields(memory, at) };
+        let body_bytes = match old.header.has_long_value() {
+            true => value::List::of(&self.arena, old.item).parts(&self.arena).list_bytes(),
+            false => old.header.inline_bytes(),
+        };
+        let bytes = fields.item_bytes(key.len(), body_bytes);
+        let mut body = [0; CHUNK_BYTES_MAX];
+        let body = &mut body[..body_bytes];
+        let from = at + old.header.body_offset();
+        body.copy_from_slice(&memory[from..from + body_bytes]);
+        if bytes <= self.arena.chunk_bytes(old.item) {
+            self.write_body(old.item, &fields, key, body);
+            return Ok(Some(Found { header: Header::read(self.arena.memory(), at), ..old }));
+        }
+        let class = self.arena.class_for(bytes);
+        self.make_room(class, now)?;
+        // Making room may have moved the item, its blocks, or evicted it.
+        let Some(old) = self.find(hash, key) else { return Ok(None) };
+        let from = place(old.item) + old.header.body_offset();
+        body.copy_from_slice(&self.arena.memory()[from..from + body_bytes]);
+        let old_bytes = value::footprint(&self.arena, old.item);
+        let item = self.arena.allocate(class).expect("there is room");
+        self.write_body(item, &fields, key, body);
+        self.index.set_reference(self.arena.memory_mut(), old.at, item);
+        if old.header.has_long_value() {
+            value::set_owner(&mut self.arena, item);
+            self.handles.item_moved(old.item, item);
+        }
+        self.arena.release(old.item);
+        self.resized(hash, old.at, old_bytes, value::footprint(&self.arena, item));
+        Ok(Some(Found { at: old.at, item, header: Header::read(self.arena.memory(), place(item)) }))
+    }
+
+    fn write_body(&mut self, item: Reference, fields: &Fields, key: &[u8], body: &[u8]) {
+        let memory = self.arena.memory_mut();
+        let at = item::write_item(memory, place(item), fields, key, body.len());
+        memory[at..at + body.len()].copy_from_slice(body);
+    }
+
+    /// The item of an entry takes more or fewer bytes than before.
+    fn resized(&mut self, hash: KeyHash, at: Position, from: u64, to: u64) {
+        self.held_item_bytes = self.held_item_bytes - from + to;
+        self.stats.item_bytes = self.stats.item_bytes - from + to;
+        if self.is_adopted(hash) {
+            let byte = self.index.policy(self.arena.memory(), at);
+            self.policy.resized(byte, from, to);
+        }
+    }
+
+    /// Takes note of an item's new time of expiry. `marked` is the time that its mark in the wheel is good for.
+    fn retime(
+        &mut self,
+        hash: KeyHash,
+        found: Found,
+        did_expire: bool,
+        marked: Option<UnixMs>,
+        now: UnixMs,
+    ) {
+        let memory = self.arena.memory();
+        let expires = Header::read(memory, place(found.item)).expires(memory, place(found.item));
+        if did_expire != expires.is_some() {
+            self.expiring = self.expiring + u64::from(expires.is_some()) - u64::from(did_expire);
+            if self.is_adopted(hash) {
+                let byte = self.index.policy(memory, found.at);
+                let byte = self.policy.retimed(byte, expires.is_some());
+                self.index.set_policy(self.arena.memory_mut(), found.at, byte);
+            }
+        }
+        if let Some(expires) = expires {
+            self.schedule(hash, found.item, expires, marked, now);
+        }
+    }
+
+    /// Enters an item into the timing wheel, where its time to live is short and its mark, if it has one, is not in time.
+    pub(super) fn schedule(
+        &mut self,
+        hash: KeyHash,
+        item: Reference,
+        expires: UnixMs,
+        marked: Option<UnixMs>,
+        now: UnixMs,
+    ) {
+        let in_time = marked.is_some_and(|marked| marked <= expires);
+        let is_near = expires <= now + HORIZON_MS;
+        // A client that shortens a time again and again leaves marks behind: not more than this.
+        let marks_max = 2 * self.expiring + 1024;
+        let in_wheel = in_time
+            || is_near
+                && self.wheel.marks() < marks_max
+                && self.wheel.insert(&mut self.arena, HashMark::of(hash), expires, now);
+        if in_wheel {
+            item::set_in_wheel(self.arena.memory_mut(), place(item), true);
+        }
+    }
+
+    /// Adds bytes to one end of a value; flags and expiry stay. None if there is no such key.
+    ///
+    /// # Errors
+    /// See [`PutError`]; the value stays as it was.
+    pub fn extend(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        end: End,
+        bytes: &[u8],
+        now: UnixMs,
+    ) -> Result<Option<u64>, PutError> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let Some(old) = self.get(hash, key, now) else { return Ok(None) };
+        let attributes = Attributes { flags: old.flags, expires: old.expires };
+        let Value::Whole(value) = old.value else {
+            return self.extend_long(hash, group, key, end, bytes, now);
+        };
+        let (front, back) = if end == End::Back { (value, bytes) } else { (bytes, value) };
+        scratch.extend_from_slice(front);
+        scratch.extend_from_slice(back);
+        let version = self.put(hash, group, key, &scratch, attributes, now);
+        scratch.shrink_to(SCRATCH_BYTES_KEPT);
+        self.scratch = scratch;
+        version.map(Some)
+    }
+
+    /// Removes a key. False if there was none.
+    pub fn remove(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> bool {
+        match self.find_live(hash, key, now) {
+            Some(found) => {
+                self.remove_entry(hash, found.at, found.item, found.header);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Where the bytes of users are bounded, makes room for a value, counting what it replaces.
+    #[inline]
+    pub(super) fn bound_user_bytes(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        value_bytes: usize,
+        now: UnixMs,
+    ) -> Result<(), PutError> {
+        if self.user_bytes_max.is_none() {
+            return Ok(());
+        }
+        let old = self.find_live(hash, key, now).map_or(0, |old| self.user_bytes(old.item, old.header));
+        self.make_room_for_bytes((key.len() + value_bytes).saturating_sub(old as usize), now)
+    }
+}
