@@ -292,9 +292,6 @@ fn it_never_fails_to_store_and_keeps_most_of_its_memory_for_users() {
         assert!(stats.evictions > 0);
         assert!(stats.held_bytes <= 16 << 20);
         let share = stats.user_bytes as f64 / f64::from(16 << 20);
-        eprintln!("{eviction} {share} {stats:?} quads {} entries {} growing {} free {}", engine.index.quads(), engine.index.entries(), engine.index.is_growing(), engine.arena.free_pages());
-        eprintln!("chained {} policy pages {} index pages {}", engine.index.chained(&engine.arena), engine.policy.pages(&engine.arena).len(), engine.index.pages().count());
-        let held = engine.arena.check(); let mut m = std::collections::BTreeMap::new(); for (r,c) in &held.chunks { *m.entry(engine.arena.class_bytes(*c)).or_insert((0, std::collections::BTreeSet::new())) = {let e = m.get(&engine.arena.class_bytes(*c)).cloned().unwrap_or((0, Default::default())); let mut e = e; e.0 += 1; e.1.insert(r >> 12); e}; } for (b,(n,p)) in m { eprintln!("class {b}: {n} chunks in {} pages", p.len()); }
         assert!(share > 0.82, "{eviction}: {share}");
     }
 }
