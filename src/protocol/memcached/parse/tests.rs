@@ -216,6 +216,27 @@ fn endless_spaces_are_an_error() {
     }
 }
 
+/// Found by fuzzing: too many spaces were an error only where the line arrived in pieces.
+#[test]
+fn endless_spaces_are_an_error_in_whole_lines_too() {
+    let gap = |bytes: usize| " ".repeat(bytes);
+    for spaces in [1000, 1024, 1025, 2046, LINE_BYTES_MAX, LINE_BYTES_MAX + 1, 5000] {
+        for line in [
+            format!("get a{}\r\nversion\r\n", gap(spaces)),
+            format!("get a{}b\r\nversion\r\n", gap(spaces)),
+            format!("gets{}a\nversion\r\n", gap(spaces)),
+            format!("gat{}5{}a\r\nversion\r\n", gap(spaces), gap(spaces)),
+            format!("{}get a {}\r\nversion\r\n", gap(spaces), "b".repeat(100)),
+            format!("{}gats 0 a{}b\r\nversion\r\n", gap(spaces), gap(1500)),
+        ] {
+            let whole = run(&[line.as_bytes()]);
+            let (first, rest) = line.as_bytes().split_at(line.len().min(LINE_BYTES_MAX + 2));
+            assert_eq!(run(&[first, rest]), whole, "{spaces} spaces, two pieces");
+            assert_eq!(run(&line.as_bytes().chunks(1).collect::<Vec<_>>()), whole, "{spaces} spaces, byte by byte");
+        }
+    }
+}
+
 #[test]
 fn http_is_hung_up_on() {
     assert!(run(&[b"GET / HTTP/1.1\r\nset k 0 0 1\r\nx\r\n"]).closed);
