@@ -27,7 +27,7 @@ fn run(pieces: &[&[u8]]) -> Run {
             match parse(&mut state, &partial[at..], VALUE_MAX) {
                 Parsed::Request { request, length } => {
                     assert!(length > 0, "every request takes some input");
-                    let text = request.map(|b| String::from_utf8_lossy(b).into_owned().leak() as &str);
+                    let text = request.map(|b| String::from_utf8_lossy(b).into_owned());
                     let is_key = |r: &String| r.contains("last: false");
                     if matches!(request.operation, Operation::Invalid(_)) {
                         while run.requests.last().is_some_and(is_key) {
