@@ -212,10 +212,12 @@ fn next_token(input: &[u8], at: usize) -> Token<'_> {
         Word::TooFar => return Token::TooLong,
         Word::Unknown => return Token::Incomplete,
     };
-    let Some(length) = memchr2(b' ', b'\n', &input[from..]) else {
-        // A carriage return may be among the bytes, hence one more than a key has.
-        return if input.len() - from > KEY_BYTES_MAX + 1 { Token::TooLong } else { Token::Incomplete };
-    };
+    let length = memchr2(b' ', b'\n', &input[from..]);
+    // A carriage return may be among the bytes, hence one more than a key has.
+    if length.unwrap_or(input.len() - from) > KEY_BYTES_MAX + 1 {
+        return Token::TooLong;
+    }
+    let Some(length) = length else { return Token::Incomplete };
     let end = from + length;
     let (token, after, last) = if input[end] == b'\n' {
         (without_cr(&input[from..end]), end + 1, true)

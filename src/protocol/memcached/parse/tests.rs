@@ -216,6 +216,17 @@ fn endless_spaces_are_an_error() {
     }
 }
 
+/// Found by fuzzing: of a key that was too long and had come whole, nothing was said before the byte after its space.
+#[test]
+fn too_long_a_key_is_an_error_as_soon_as_it_is_seen() {
+    for key_bytes in [KEY_BYTES_MAX + 2, LINE_BYTES_MAX] {
+        let line = format!("get a {} {} ", "b ".repeat(LINE_BYTES_MAX / 2), "k".repeat(key_bytes));
+        let whole = run(&[line.as_bytes()]);
+        assert!(whole.requests.len() == 1 && whole.requests[0].contains("BadFormat") && whole.left == 0, "{whole:?}");
+        assert_eq!(run(&line.as_bytes().chunks(1).collect::<Vec<_>>()), whole);
+    }
+}
+
 /// Found by fuzzing: too many spaces were an error only where the line arrived in pieces.
 #[test]
 fn endless_spaces_are_an_error_in_whole_lines_too() {
