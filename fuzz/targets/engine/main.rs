@@ -9,19 +9,20 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use pinion::command::{End, UnixMs};
 use std::collections::{HashMap, HashSet};
-use subject::{EXPIRY_LATE_MS, Found, KEPT_BYTES, KEPT_ITEMS, Subject, VALUE_BYTES_MAX};
+use subject::{EXPIRY_LATE_MS, Found, KEPT_BYTES, KEPT_ITEMS, MEMORY_BYTES, Subject, VALUE_BYTES_MAX};
 
 const START: UnixMs = 1_700_000_000_000;
 
-/// Bounds the time that one input takes.
-const WRITTEN_BYTES_MAX: u64 = 24 << 20;
+/// Bound the time that one input takes. Still, the memory is filled several times.
+const WRITTEN_BYTES_MAX: u64 = 4 * MEMORY_BYTES;
+const WRITTEN_ITEMS_MAX: u64 = 10_000;
 
+/// `PutMany`: short items under keys that follow each other.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Step {
     Get { key: u16 },
     Put { key: u16, size: Size, flags: u32, ttl: Ttl },
-    /// So many sixteens of small items.
-    PutMany { first_key: u16, sixteens: u8, bytes: u8 },
+    PutMany { first_key: u16, items: u8, bytes: u8 },
     Extend { key: u16, front: bool, size: Size },
     Touch { key: u16, ttl: Ttl },
     Remove { key: u16 },
@@ -69,7 +70,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut both = Both::new();
     for (n, &step) in steps.iter().enumerate() {
         both.step(n, step);
-        if both.written_bytes > WRITTEN_BYTES_MAX {
+        if both.written_bytes > WRITTEN_BYTES_MAX || both.written_items > WRITTEN_ITEMS_MAX {
             break;
         }
     }
@@ -114,8 +115,8 @@ impl Both {
         match step {
             Step::Get { key } => self.get(key),
             Step::Put { key, size, flags, ttl } => self.put(key, value(n, size.bytes()), flags, ttl),
-            Step::PutMany { first_key, sixteens, bytes } => {
-                for i in 0..u16::from(sixteens) * 16 {
+            Step::PutMany { first_key, items, bytes } => {
+                for i in 0..u16::from(items) {
                     self.put(first_key.wrapping_add(i), value(n, bytes.into()), 0, Ttl::Never);
                 }
             }
@@ -203,7 +204,7 @@ impl Both {
     fn written(&mut self, key: u16, entry: Entry) {
         assert!(entry.version > self.last_version, "versions increase");
         self.last_version = entry.version;
-        self.written_bytes += (name(key).len() + entry.value.len()) as u64;
+        self.written_bytes += (name_bytes(key) + entry.value.len()) as u64;
         self.written_items += 1;
         self.ever_written.insert(key);
         let is_live = entry.expires.is_none_or(|expires| expires > self.now);
@@ -235,16 +236,20 @@ impl Both {
         for key in std::mem::take(&mut self.ever_written) {
             self.get(key);
         }
-        let user_bytes = self.map.iter().map(|(&key, entry)| name(key).len() + entry.value.len()).sum::<usize>();
+        let user_bytes = self.map.iter().map(|(&key, entry)| name_bytes(key) + entry.value.len()).sum::<usize>();
         assert_eq!(self.engine.holds(), (self.map.len() as u64, user_bytes as u64));
     }
 }
 
-/// A key of 2 to 250 bytes.
 fn name(key: u16) -> Vec<u8> {
-    let mut name = key.to_le_bytes().to_vec();
-    name.resize(2 + usize::from(key) * 7 % 249, b'k');
+    let mut name = vec![b'k'; name_bytes(key)];
+    name[..2].copy_from_slice(&key.to_le_bytes());
     name
+}
+
+/// 2 to 250.
+fn name_bytes(key: u16) -> usize {
+    2 + usize::from(key) * 7 % 249
 }
 
 /// A value whose beginning, end and middle tell which step wrote it.

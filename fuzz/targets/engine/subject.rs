@@ -3,11 +3,14 @@
 use pinion::command::{End, UnixMs};
 use pinion::engine::{Attributes, Engine, EngineConfig, KeyHash, KeyHasher, MEMORY_BYTES_MIN, TooLarge};
 
+/// The least that it takes.
+pub const MEMORY_BYTES: u64 = MEMORY_BYTES_MIN;
+
 /// Longest value: as long as the memory allows, so that few writes fill it.
-pub const VALUE_BYTES_MAX: u32 = (MEMORY_BYTES_MIN / 4) as u32;
+pub const VALUE_BYTES_MAX: u32 = (MEMORY_BYTES / 4) as u32;
 
 /// Nothing is evicted before so many bytes of keys and values have been written, …
-pub const KEPT_BYTES: u64 = MEMORY_BYTES_MIN / 4;
+pub const KEPT_BYTES: u64 = MEMORY_BYTES / 4;
 
 /// … or so many items.
 pub const KEPT_ITEMS: u64 = 4096;
@@ -31,7 +34,7 @@ pub struct Subject {
 
 impl Subject {
     pub fn new(now: UnixMs) -> Self {
-        let config = EngineConfig { memory_bytes: MEMORY_BYTES_MIN, value_bytes_max: VALUE_BYTES_MAX };
+        let config = EngineConfig { memory_bytes: MEMORY_BYTES, value_bytes_max: VALUE_BYTES_MAX };
         let hasher = KeyHasher::with_seed(1);
         Self { engine: Engine::new(config, hasher.clone(), now).expect("memory"), hasher }
     }
