@@ -17,12 +17,12 @@ const START: UnixMs = 1_700_000_000_000;
 const WRITTEN_BYTES_MAX: u64 = 4 * MEMORY_BYTES;
 const WRITTEN_ITEMS_MAX: u64 = 10_000;
 
-/// `PutMany`: short items under keys that follow each other.
+/// `PutMany`: items under keys that follow each other; one such step can fill the memory.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Step {
     Get { key: u16 },
     Put { key: u16, size: Size, flags: u32, ttl: Ttl },
-    PutMany { first_key: u16, items: u8, bytes: u8 },
+    PutMany { first_key: u16, items: u8, bytes: u16 },
     Extend { key: u16, front: bool, size: Size },
     Touch { key: u16, ttl: Ttl },
     Remove { key: u16 },
