@@ -30,7 +30,7 @@ pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String
         let key = key.to_ascii_lowercase().replace('_', "-");
         let known =
             known_keys(&[]).iter().map(|k| format!("{PREFIX}{}", k.to_ascii_uppercase().replace('-', "_"))).collect();
-        let place = format!("environment: {name}={}", value.escape_debug());
+        let place = format!("environment: {}={}", name.escape_debug(), value.escape_debug());
         let set = parse(&key, &value, &[]).map_err(|e| e.at(&place, known))?;
         variables = set.or(variables);
     }
@@ -40,7 +40,7 @@ pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String
     }
     if let Some(profile) = merged.profile.clone() {
         let weaker = match PROFILES.iter().find(|(name, _)| *name == profile) {
-            Some((name, text)) => layer(text, &format!("profile {name}"), &OUTER_ONLY)?,
+            Some((name, text)) => from_toml(text, &format!("profile {name}"), &OUTER_ONLY)?,
             None if Path::new(&profile).exists() => read(Path::new(&profile), "--profile", &OUTER_ONLY)?,
             None => {
                 let names = PROFILES.map(|(name, _)| name).join(", ");
@@ -62,21 +62,25 @@ fn is_service_link(key: &str, value: &str) -> bool {
 fn read(file: &Path, flag: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|e| ConfigError(format!("{flag} {shown}: {e}")))?;
-    layer(&text, &shown.to_string(), forbidden)
+    from_toml(&text, &shown.to_string(), forbidden)
 }
 
-/// The options of a TOML text.
-fn layer(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
+/// The options of a TOML text, which errors call `name`. The keys that are `forbidden` are no settings here.
+///
+/// # Errors
+/// Names the key or the line, the value, and what is allowed.
+pub fn from_toml(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         ConfigError(format!("{name}:{line}: {}", e.message().replace('\n', " ")))
     })?;
     let mut options = Options::default();
     for (key, value) in &table {
+        let place = format!("{name}: {}", key.escape_debug());
         let shown = plain(value)
-            .ok_or_else(|| ConfigError(format!("{name}: {key}: allowed: a number, a text, or a list of them")))?;
+            .ok_or_else(|| ConfigError(format!("{place}: allowed: a number, a text, or a list of them")))?;
         let set = parse(key, &shown, forbidden);
-        let place = format!("{name}: {key} = {}", shown.escape_debug());
+        let place = format!("{place} = {}", shown.escape_debug());
         let set = set.map_err(|e| e.at(&place, known_keys(forbidden)))?;
         options = set.or(options);
     }

@@ -7,7 +7,7 @@ mod layers;
 mod options;
 mod values;
 
-pub use layers::resolve;
+pub use layers::{from_toml, resolve};
 pub use options::Options;
 pub use values::{Cores, Memory, Port};
 

@@ -131,10 +131,14 @@ fn mistakes_in_layers_are_named() {
     says(at("config = \"x\""), &["config", "no such setting"]);
     says(at("port = 1\nport = 2"), &[":2:"]);
     says(at("port = = 2"), &[":1:"]);
+    // Found by fuzzing: only values were escaped, so an odd key made two lines.
+    says(at("\"a\\nb\" = 1"), &["a\\nb = 1", "no such setting"]);
+    says(at("\"a\\nb\" = true"), &["a\\nb: allowed"]);
     says(resolved(&["--config", "/does/not/exist"], &[]), &["--config /does/not/exist"]);
     says(resolved(&["--profile", "nope"], &[]), &["--profile nope", "balanced"]);
     says(resolved(&[], &[("PINION_PORT", "x")]), &["PINION_PORT=x", "allowed:"]);
     says(resolved(&[], &[("PINION_MEMORY", "1\n2")]), &["PINION_MEMORY=1\\n2", "allowed:"]);
+    says(resolved(&[], &[("PINION_A\nB", "1")]), &["PINION_A\\nB=1", "no such setting"]);
     says(resolved(&[], &[("PINION_PROT", "1")]), &["PINION_PROT=1", "no such setting", "PINION_PORT"]);
 }
 

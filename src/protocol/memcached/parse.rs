@@ -15,6 +15,10 @@ use memchr::{memchr, memchr_iter, memchr2};
 /// Longest command line, but for gets.
 pub const LINE_BYTES_MAX: usize = 2048;
 
+/// Most spaces before the verb of a line that is longer than [`LINE_BYTES_MAX`]: the verb is in what is looked at first,
+/// however the line arrives.
+const INDENT_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
+
 /// An expiry of more seconds than this (30 days) is a time since the Unix epoch.
 const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 
@@ -107,14 +111,14 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
     }
     let Some(end) = memchr(b'\n', input) else { return unfinished_line(state, input) };
     let length = end + 1;
+    if end > LINE_BYTES_MAX {
+        return long_line(state, &input[..length]);
+    }
     let line = without_cr(&input[..end]);
     let spaces = line.iter().take_while(|&&b| b == b' ').count();
     let (verb, rest) = split_verb(&line[spaces..]);
     if let Some((versions, touches)) = retrieval(verb) {
         return keys(state, &input[..length], spaces + verb.len(), versions, touches);
-    }
-    if end > LINE_BYTES_MAX {
-        return Parsed::Close;
     }
     other_command(state, input, length, verb, rest, value_bytes_max)
 }
@@ -124,11 +128,18 @@ fn unfinished_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
     if input.len() <= LINE_BYTES_MAX {
         return Parsed::Incomplete { needed: input.len() + 1 };
     }
+    long_line(state, input)
+}
+
+/// A line of more than `LINE_BYTES_MAX`, whose end may have arrived or not.
+fn long_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
     let spaces = input.iter().take_while(|&&b| b == b' ').count();
     let (verb, _) = split_verb(&input[spaces..]);
     match retrieval(verb) {
-        Some((versions, touches)) => keys(state, input, spaces + verb.len(), versions, touches),
-        None => Parsed::Close,
+        Some((versions, touches)) if spaces <= INDENT_BYTES_MAX => {
+            keys(state, input, spaces + verb.len(), versions, touches)
+        }
+        _ => Parsed::Close,
     }
 }
 
@@ -195,24 +206,18 @@ enum Token<'a> {
 
 #[inline]
 fn next_token(input: &[u8], at: usize) -> Token<'_> {
-    match find_token(input, at) {
-        // Spaces without end are no way to keep a connection's memory growing.
-        Token::Incomplete if input.len() - at > LINE_BYTES_MAX => Token::TooLong,
-        token => token,
-    }
-}
-
-#[inline]
-fn find_token(input: &[u8], at: usize) -> Token<'_> {
     let from = match next_word(input, at) {
         Word::At(from) => from,
         Word::LineEnd(_) => return Token::None,
+        Word::TooFar => return Token::TooLong,
         Word::Unknown => return Token::Incomplete,
     };
-    let Some(length) = memchr2(b' ', b'\n', &input[from..]) else {
-        // A carriage return may be among the bytes, hence one more than a key has.
-        return if input.len() - from > KEY_BYTES_MAX + 1 { Token::TooLong } else { Token::Incomplete };
-    };
+    let length = memchr2(b' ', b'\n', &input[from..]);
+    // A carriage return may be among the bytes, hence one more than a key has.
+    if length.unwrap_or(input.len() - from) > KEY_BYTES_MAX + 1 {
+        return Token::TooLong;
+    }
+    let Some(length) = length else { return Token::Incomplete };
     let end = from + length;
     let (token, after, last) = if input[end] == b'\n' {
         (without_cr(&input[from..end]), end + 1, true)
@@ -220,6 +225,7 @@ fn find_token(input: &[u8], at: usize) -> Token<'_> {
         match next_word(input, end) {
             Word::At(next) => (&input[from..end], next, false),
             Word::LineEnd(next) => (&input[from..end], next, true),
+            Word::TooFar => return Token::TooLong,
             Word::Unknown => return Token::Incomplete,
         }
     };
@@ -231,6 +237,8 @@ enum Word {
     At(usize),
     /// The line ends before this.
     LineEnd(usize),
+    /// Spaces without end are no way to keep a connection's memory growing.
+    TooFar,
     /// The input ends first.
     Unknown,
 }
@@ -238,6 +246,9 @@ enum Word {
 #[inline]
 fn next_word(input: &[u8], at: usize) -> Word {
     let spaces = input[at..].iter().take_while(|&&b| b == b' ').count();
+    if spaces > LINE_BYTES_MAX {
+        return Word::TooFar;
+    }
     let at = at + spaces;
     match input[at..] {
         [] | [b'\r'] => Word::Unknown,

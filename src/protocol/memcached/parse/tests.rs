@@ -27,7 +27,7 @@ fn run(pieces: &[&[u8]]) -> Run {
             match parse(&mut state, &partial[at..], VALUE_MAX) {
                 Parsed::Request { request, length } => {
                     assert!(length > 0, "every request takes some input");
-                    let text = request.map(|b| String::from_utf8_lossy(b).into_owned().leak() as &str);
+                    let text = request.map(|b| String::from_utf8_lossy(b).into_owned());
                     let is_key = |r: &String| r.contains("last: false");
                     if matches!(request.operation, Operation::Invalid(_)) {
                         while run.requests.last().is_some_and(is_key) {
@@ -213,6 +213,38 @@ fn endless_spaces_are_an_error() {
         let pieces: Vec<&[u8]> = line.as_bytes().chunks(1000).collect();
         let got = run(&pieces);
         assert!(got.requests.len() == 1 && got.requests[0].contains("Invalid") && got.left == 0, "{got:?}");
+    }
+}
+
+/// Found by fuzzing: of a key that was too long and had come whole, nothing was said before the byte after its space.
+#[test]
+fn too_long_a_key_is_an_error_as_soon_as_it_is_seen() {
+    for key_bytes in [KEY_BYTES_MAX + 2, LINE_BYTES_MAX] {
+        let line = format!("get a {} {} ", "b ".repeat(LINE_BYTES_MAX / 2), "k".repeat(key_bytes));
+        let whole = run(&[line.as_bytes()]);
+        assert!(whole.requests.len() == 1 && whole.requests[0].contains("BadFormat") && whole.left == 0, "{whole:?}");
+        assert_eq!(run(&line.as_bytes().chunks(1).collect::<Vec<_>>()), whole);
+    }
+}
+
+/// Found by fuzzing: too many spaces were an error only where the line arrived in pieces.
+#[test]
+fn endless_spaces_are_an_error_in_whole_lines_too() {
+    let gap = |bytes: usize| " ".repeat(bytes);
+    for spaces in [1000, 1024, 1025, 2046, LINE_BYTES_MAX, LINE_BYTES_MAX + 1, 5000] {
+        for line in [
+            format!("get a{}\r\nversion\r\n", gap(spaces)),
+            format!("get a{}b\r\nversion\r\n", gap(spaces)),
+            format!("gets{}a\nversion\r\n", gap(spaces)),
+            format!("gat{}5{}a\r\nversion\r\n", gap(spaces), gap(spaces)),
+            format!("{}get a {}\r\nversion\r\n", gap(spaces), "b".repeat(100)),
+            format!("{}gats 0 a{}b\r\nversion\r\n", gap(spaces), gap(1500)),
+        ] {
+            let whole = run(&[line.as_bytes()]);
+            let (first, rest) = line.as_bytes().split_at(line.len().min(LINE_BYTES_MAX + 2));
+            assert_eq!(run(&[first, rest]), whole, "{spaces} spaces, two pieces");
+            assert_eq!(run(&line.as_bytes().chunks(1).collect::<Vec<_>>()), whole, "{spaces} spaces, byte by byte");
+        }
     }
 }
 

@@ -1,0 +1,109 @@
+//! What a memcached client sends: whatever the bytes, and however the network cuts them, the parser hands out the same
+//! requests, keeps a bounded number of bytes, and lets nothing through that the engine would not take.
+//!
+//! The input is the bytes of the client, nothing else, so a transcript is a seed. Where they are cut follows from them.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pinion::command::{Operation, Request};
+use pinion::engine::KEY_BYTES_MAX;
+use pinion::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
+
+/// Small, so that values that are too long fit in an input.
+const VALUE_BYTES_MAX: usize = 300;
+
+/// More than any command may make a connection wait for: a store's line and value, or the spaces, expiry and key of a get.
+const WAITED_BYTES_MAX: usize = 4 * LINE_BYTES_MAX;
+
+fuzz_target!(|input: &[u8]| {
+    let whole = run([input]);
+    assert_eq!(run(input.chunks(1)), whole, "byte by byte");
+    assert_eq!(run(cut(input)), whole, "cut in pieces");
+});
+
+/// What a connection does with its input.
+#[derive(Debug, Default, PartialEq)]
+struct Run {
+    requests: Vec<Request<Vec<u8>>>,
+    closed: bool,
+    /// What has come of a command that is not complete.
+    rest: Vec<u8>,
+}
+
+/// Feeds the pieces as the reader of a connection does (src/shard/read.rs).
+fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
+    let (mut state, mut needed, mut run) = (State::Command, 0, Run::default());
+    for piece in pieces {
+        run.rest.extend_from_slice(piece);
+        if run.rest.len() < needed {
+            continue;
+        }
+        let mut at = 0;
+        loop {
+            let input = &run.rest[at..];
+            match parse(&mut state, input, VALUE_BYTES_MAX) {
+                Parsed::Request { request, length } => {
+                    assert!((1..=input.len()).contains(&length), "a request of {length} bytes");
+                    check(&request);
+                    if matches!(request.operation, Operation::Invalid(_)) {
+                        take_keys_back(&mut run.requests);
+                    }
+                    run.requests.push(request.map(<[u8]>::to_vec));
+                    at += length;
+                }
+                Parsed::Skip { length } => {
+                    assert!((1..=input.len()).contains(&length), "a skip of {length} bytes");
+                    at += length;
+                }
+                Parsed::Incomplete { needed: n } => {
+                    assert!(n > input.len(), "{n} bytes are there");
+                    assert!(n <= WAITED_BYTES_MAX, "waits for {n} bytes");
+                    needed = n;
+                    break;
+                }
+                Parsed::Close => {
+                    run.closed = true;
+                    run.rest.clear();
+                    return run;
+                }
+            }
+        }
+        run.rest.drain(..at);
+    }
+    run
+}
+
+/// What the layers behind the parser assert or rely on.
+fn check(request: &Request<&[u8]>) {
+    let key_is_needed = request.operation.has_key();
+    assert_eq!(key_is_needed, !request.key.is_empty(), "{request:?}");
+    assert!(request.key.len() <= KEY_BYTES_MAX, "{request:?}");
+    assert!(!request.key.iter().any(|b| b" \n".contains(b)), "{request:?}");
+    if let Operation::Store { value, .. } | Operation::Extend { value, .. } = request.operation {
+        assert!(value.len() <= VALUE_BYTES_MAX, "{request:?}");
+    }
+}
+
+/// An error in a get line: of a short one no key has been executed, and of a long one it depends on the pieces which.
+fn take_keys_back(requests: &mut Vec<Request<Vec<u8>>>) {
+    while requests.last().is_some_and(|r| matches!(r.operation, Operation::Get { last: false, .. })) {
+        requests.pop();
+    }
+}
+
+/// Up to eight pieces at places that depend on all of the input.
+fn cut(input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // FNV-1a of the input, then a xorshift generator.
+    let seed = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut random = seed | 1;
+    let mut at = [0, 0, 0, 0, 0, 0, 0, 0, input.len()];
+    for place in &mut at[1..8] {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        *place = (random % (input.len() as u64 + 1)) as usize;
+    }
+    at.sort_unstable();
+    (0..8).map(move |piece| &input[at[piece]..at[piece + 1]])
+}
