@@ -13,6 +13,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod protocol;
 pub mod reactor;
+pub mod replay;
 pub mod server;
 pub mod shard;
 pub mod sys;
