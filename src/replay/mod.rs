@@ -19,3 +19,6 @@ pub use plot::{html, svg};
 pub use report::{Report, TraceReport};
 pub use run::{Outcome, run};
 pub use trace::{Op, Request, TRACE_BYTES_MAX, Trace, TraceError, parse};
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@
 mod csv;
 mod ctr;
 
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use std::io::Read;
 
 /// Most bytes of a trace, decompressed: some fifty million requests.
@@ -120,31 +121,33 @@ pub struct Trace {
 /// # Errors
 /// What is wrong with them, in one line.
 pub fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
-    if bytes.starts_with(ZSTD_MAGIC) { parse_plain(&decompress(bytes)?) } else { parse_plain(bytes) }
-}
-
-fn parse_plain(bytes: &[u8]) -> Result<Trace, TraceError> {
+    let content;
+    let bytes = if bytes.starts_with(ZSTD_MAGIC) {
+        content = decompress(bytes, TRACE_BYTES_MAX)?;
+        &content
+    } else {
+        bytes
+    };
     if bytes.len() as u64 > TRACE_BYTES_MAX {
         return Err(TraceError::TooLong);
     }
     if bytes.starts_with(ctr::MAGIC) { ctr::parse(bytes) } else { csv::parse(bytes) }
 }
 
-/// The content of all frames, at most one byte over the limit.
-fn decompress(mut frames: &[u8]) -> Result<Vec<u8>, TraceError> {
+/// The content of all frames, at most so many bytes.
+fn decompress(mut frames: &[u8], bytes_max: u64) -> Result<Vec<u8>, TraceError> {
     let mut content = Vec::new();
-    let mut decoder = ruzstd::decoding::FrameDecoder::new();
-    while !frames.is_empty() && content.len() as u64 <= TRACE_BYTES_MAX {
-        let mut frame = ruzstd::decoding::StreamingDecoder::new_with_decoder(&mut frames, &mut decoder)
+    let mut decoder = FrameDecoder::new();
+    while !frames.is_empty() {
+        let mut frame = StreamingDecoder::new_with_decoder(&mut frames, &mut decoder)
             .map_err(|e| TraceError::Zstd(e.to_string()))?;
-        let room = TRACE_BYTES_MAX + 1 - content.len() as u64;
-        frame.by_ref().take(room).read_to_end(&mut content).map_err(|e| TraceError::Zstd(e.to_string()))?;
-        if !decoder.is_finished() {
+        let room = bytes_max - content.len() as u64;
+        frame.by_ref().take(room + 1).read_to_end(&mut content).map_err(|e| TraceError::Zstd(e.to_string()))?;
+        if content.len() as u64 > bytes_max {
             return Err(TraceError::TooLong);
         }
-        if decoder.get_checksum_from_data() != decoder.get_calculated_checksum()
-            && decoder.get_checksum_from_data().is_some()
-        {
+        let checksum = decoder.get_checksum_from_data();
+        if checksum.is_some() && checksum != decoder.get_calculated_checksum() {
             return Err(TraceError::Zstd("the checksum is not that of the content".into()));
         }
     }
