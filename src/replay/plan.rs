@@ -11,7 +11,7 @@ const MEAN_ITEMS_MIN: u64 = 10;
 /// An amount of memory, as it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
-    /// So many bytes.
+    /// So many bytes, whole KiB.
     Bytes(u64),
     /// So many percent of the bytes of all distinct items.
     Percent(f64),
@@ -59,7 +59,10 @@ impl std::fmt::Display for Amount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
             Self::Percent(percent) => write!(f, "{percent}%"),
-            Self::Bytes(bytes) => f.write_str(&super::report::bytes(bytes)),
+            // Exactly: two amounts never read the same.
+            Self::Bytes(bytes) if bytes % (1 << 30) == 0 => write!(f, "{}GiB", bytes >> 30),
+            Self::Bytes(bytes) if bytes % (1 << 20) == 0 => write!(f, "{}MiB", bytes >> 20),
+            Self::Bytes(bytes) => write!(f, "{}KiB", bytes >> 10),
         }
     }
 }

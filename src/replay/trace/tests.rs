@@ -15,6 +15,9 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     compress_to_vec(bytes, CompressionLevel::Fastest)
 }
 
+/// A column of requests.
+type Number = fn(&Request) -> u32;
+
 /// A file of these requests, with the columns that the flags name.
 fn ctr(requests: &[Request], flags: u32) -> Vec<u8> {
     let distinct = requests.iter().map(|r| r.key).max().map_or(0, |most| most + 1);
@@ -32,7 +35,7 @@ fn ctr(requests: &[Request], flags: u32) -> Vec<u8> {
             word((seconds - std::mem::replace(&mut last, seconds)) as u32);
         }
     }
-    let numbers: [(u32, u32, fn(&Request) -> u32); 2] =
+    let numbers: [(u32, u32, Number); 2] =
         [(SIZE, SIZE_PER_KEY, |r| r.size_bytes), (TTL, TTL_PER_KEY, |r| r.ttl_seconds)];
     for (flag, per_key, number) in numbers {
         if flags & flag == 0 {
