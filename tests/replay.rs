@@ -99,11 +99,14 @@ fn results_are_those_of_a_model() {
         assert_eq!(cells.len(), 2);
         for (cell, capacity) in cells.iter().zip([(footprint / 10.0).floor(), 131_072.0]) {
             assert_eq!((&cell["policy"], number(cell, "capacity_bytes")), (&"fifo".into(), capacity));
-            let items = (capacity / 500.0) as usize;
-            assert_eq!(number(cell, "object_hit_ratio"), modelled(folder.path(), items));
+            let items = (capacity / 500.0).floor();
+            let modelled = modelled(folder.path(), items as usize);
+            // An engine may evict a little more than it must.
+            assert!((number(cell, "object_hit_ratio") - modelled).abs() < 0.005, "{modelled}: {cell}");
             assert_eq!(number(cell, "byte_hit_ratio"), number(cell, "object_hit_ratio"));
-            assert_eq!(number(cell, "items"), items as f64);
-            assert_eq!(number(cell, "gets") - number(cell, "hits") - number(cell, "evictions"), items as f64);
+            assert!((0.98 * items..=items).contains(&number(cell, "items")), "{cell}");
+            let stayed = number(cell, "gets") - number(cell, "hits") - number(cell, "evictions");
+            assert_eq!(number(cell, "items"), stayed, "fills are held or evicted");
             assert!((0.98..=1.0).contains(&number(cell, "efficiency")), "{cell}");
         }
         assert_eq!((&cells[0]["fraction"], &cells[0]["memory"]), (&0.1.into(), &"10%".into()));
@@ -115,7 +118,8 @@ fn results_are_those_of_a_model() {
 #[test]
 fn a_table_is_aligned() {
     let folder = traces();
-    let (table, notes) = printed(folder.path(), &["text.csv", "plain.ctr", "-m", "4MiB,64", "--jobs", "1"]);
+    let (table, notes) =
+        printed(folder.path(), &["text.csv", "plain.ctr", "--policy", "fifo", "-m", "4MiB,64", "-j", "1"]);
     assert_eq!(notes, "", "no bar where there is no terminal");
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 5);
@@ -129,13 +133,13 @@ fn a_table_is_aligned() {
 #[test]
 fn small_parts_are_left_out_and_large_traces_scaled() {
     let folder = traces();
-    let (table, notes) = printed(folder.path(), &["text.csv", "--memory", "1%,600%"]);
+    let (table, notes) = printed(folder.path(), &["text.csv", "--policy", "fifo", "--memory", "1%,600%"]);
     assert_eq!(table.lines().count(), 2, "{table}");
     assert!(notes.starts_with("pinion: text.csv: left out: --memory 1% is "), "{notes}");
 
     let large = "0,a,4000000000\n1,b,4000000000\n2,c,4000000000\n3,a,4000000000\n";
     std::fs::write(folder.path().join("large.csv"), large).expect("a file");
-    let large = ["large.csv", "--count", "user", "--scale", "1000", "-m", "100%"];
+    let large = ["large.csv", "--policy", "fifo", "--count", "user", "--scale", "1000", "-m", "100%"];
     let (table, notes) = printed(folder.path(), &large);
     assert!(notes.contains("large.csv: sizes, and amounts of memory in bytes, are divided by 1000"), "{notes}");
     assert!(table.ends_with("large: sizes are divided by 1000\n") && table.contains(" 25.00% "), "{table}");
@@ -148,7 +152,7 @@ fn small_parts_are_left_out_and_large_traces_scaled() {
 fn a_plot_has_a_curve_and_a_legend() {
     let folder = traces();
     std::fs::copy(folder.path().join("text.csv"), folder.path().join("a<b>&.csv")).expect("a copy");
-    let options = ["a<b>&.csv", "--count", "user", "--plot"];
+    let options = ["a<b>&.csv", "--policy", "fifo", "--count", "user", "--plot"];
     let drawn = |name| {
         printed(folder.path(), &[&options[..], &[name]].concat());
         std::fs::read_to_string(folder.path().join(name)).expect("a file")
@@ -185,7 +189,7 @@ fn what_cannot_be_replayed() {
     says(&["text.csv", "--memory", "1MiB"], &["text.csv: --memory 1MiB is 1MiB; allowed: 4MiB and more"]);
     says(&["text.csv", "--memory", "1%"], &["--memory 1% is ", "--count user"]);
     says(&["text.csv", "--memory", "900GiB", "--scale", "1"], &["--memory 900GiB needs 900GiB", "--scale"]);
-    says(&["text.csv", "--policy", "best"], &["--policy", "best", "allowed: s3fifo, lru"]);
+    says(&["text.csv", "--policy", "best"], &["--policy", "best", "allowed: "]);
     says(&["text.csv", "--count", "all"], &["--count", "all", "real, user"]);
     says(&["text.csv", "--scale", "0"], &["--scale", "0"]);
     says(&["text.csv", "--jobs", "0"], &["--jobs", "0"]);

@@ -19,7 +19,7 @@ pub(super) struct Replay {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Eviction policies to compare, separated by commas; of this version's engine: fifo [default: all that it has]
+    /// Eviction policies to compare, separated by commas [default: all that the engine has]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     policy: Option<Vec<Eviction>>,
 
@@ -58,12 +58,6 @@ struct Job {
 /// Replays every file with every policy and amount of memory.
 pub(super) fn run(options: Replay) -> Result<(), ConfigError> {
     let policies = options.policy.as_deref().unwrap_or(replay::POLICIES);
-    if let Some(policy) = policies.iter().find(|&&p| !replay::is_supported(p)) {
-        let allowed: Vec<_> =
-            Eviction::ALL.into_iter().filter(|&p| replay::is_supported(p)).map(Eviction::name).collect();
-        let (name, allowed) = (policy.name(), allowed.join(", "));
-        return Err(ConfigError(format!("--policy {name}: not in this version's engine yet; allowed: {allowed}")));
-    }
     // The traces themselves and everybody else need some, too.
     let machine_bytes = sys::physical_memory_bytes().map_or(u64::MAX, |bytes| bytes / 4 * 3);
     let jobs = options.files.iter().map(|file| job(file, &options, policies, machine_bytes));

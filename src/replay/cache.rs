@@ -1,14 +1,11 @@
 //! The engine as replays see it: the one place that knows its configuration and its calls.
 //!
-//! Today's engine evicts first in, first out, and only when its memory is full. So the other policies are refused here,
-//! and the limit of user bytes is kept from outside: the oldest items are removed until it holds. An engine that has
-//! both needs neither [`Oldest`] nor the list of policies here.
+//! Today's engine evicts first in, first out, and only when its memory is full. So other policies are refused as they are
+//! read, and the limit of user bytes is kept from outside, by [`Oldest`]. With an engine that knows policies and the
+//! limit, its own `Eviction` stands here instead, [`Oldest`] goes, and nothing outside of this file changes.
 
 use crate::command::UnixMs;
-use crate::engine::{
-    Attributes, Engine, EngineConfig, KeyHash, KeyHasher, MEMORY_BYTES_MAX as ENGINE_BYTES_MAX, MEMORY_BYTES_MIN,
-    value_bytes_max,
-};
+use crate::engine::{self, Attributes, Engine, EngineConfig, KeyHash, KeyHasher};
 use std::collections::VecDeque;
 use std::io;
 
@@ -53,26 +50,24 @@ impl std::str::FromStr for Eviction {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|e| e.name() == text).ok_or_else(|| format!("allowed: {}", names()))
+        match Self::ALL.into_iter().find(|e| e.name() == text) {
+            Some(Self::Fifo) => Ok(Self::Fifo),
+            Some(_) => Err("not in this version's engine yet; allowed: fifo".into()),
+            None => Err("allowed: fifo".into()),
+        }
     }
 }
 
 /// The policies that are compared where none are named.
 pub const POLICIES: &[Eviction] = &[Eviction::Fifo];
 
-/// True if this version's engine has the policy.
-pub fn is_supported(eviction: Eviction) -> bool {
-    eviction == Eviction::Fifo
-}
-
 /// Least memory of an engine.
-pub(super) const MEMORY_BYTES_MIN_REAL: u64 = MEMORY_BYTES_MIN;
+pub(super) const MEMORY_BYTES_MIN: u64 = engine::MEMORY_BYTES_MIN;
 
-/// Most memory of an engine here.
+/// Most memory of an engine here: what needs more is scaled.
 pub(super) const MEMORY_BYTES_MAX: u64 = 16 << 30;
 
-const _: () = assert!(MEMORY_BYTES_MAX <= ENGINE_BYTES_MAX);
+const _: () = assert!(MEMORY_BYTES_MAX <= engine::MEMORY_BYTES_MAX);
 
 /// What a cell's engine is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +113,9 @@ impl Cache {
     /// # Errors
     /// Its memory cannot be reserved.
     pub(super) fn new(limits: Limits, now: UnixMs) -> io::Result<Self> {
-        assert!(is_supported(limits.eviction), "checked before");
-        let value_bytes_max = limits.value_bytes_max.min(value_bytes_max(limits.memory_bytes)).min(u32::MAX.into());
+        assert_eq!(limits.eviction, Eviction::Fifo, "others are not read");
+        let longest = engine::value_bytes_max(limits.memory_bytes).min(u32::MAX.into());
+        let value_bytes_max = limits.value_bytes_max.min(longest);
         let config = EngineConfig { memory_bytes: limits.memory_bytes, value_bytes_max: value_bytes_max as u32 };
         let hasher = KeyHasher::with_seed(1);
         Ok(Self {
@@ -147,16 +143,14 @@ impl Cache {
         self.engine.get(self.hasher.hash(key), key, now).is_some()
     }
 
-    /// Stores an item. False if it is too large, and then its old value is gone as well.
+    /// Stores an item. False if it is too large, and nothing was changed.
     #[inline]
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], expires: Option<UnixMs>, now: UnixMs) -> bool {
-        let hash = self.hasher.hash(key);
         if (key.len() + value.len()) as u64 > self.user_bytes_max {
-            self.engine.remove(hash, key, now);
             return false;
         }
+        let hash = self.hasher.hash(key);
         let Ok(version) = self.engine.put(hash, key, value, Attributes { flags: 0, expires }, now) else {
-            self.engine.remove(hash, key, now);
             return false;
         };
         if self.user_bytes_max < u64::MAX {

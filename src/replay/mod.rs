@@ -13,7 +13,7 @@ mod report;
 mod run;
 mod trace;
 
-pub use cache::{Eviction, POLICIES, is_supported};
+pub use cache::{Eviction, POLICIES};
 pub use plan::{Amount, Cell, Count, Plan, Refusal};
 pub use plot::{html, svg};
 pub use report::{Report, TraceReport};

@@ -106,7 +106,7 @@ pub enum Refusal {
     #[error(
         "{amount} is {}; allowed: {} and more, or --count user",
         super::report::bytes(*bytes),
-        super::report::bytes(cache::MEMORY_BYTES_MIN_REAL)
+        super::report::bytes(cache::MEMORY_BYTES_MIN)
     )]
     TooLittle {
         /// What was asked for.
@@ -193,7 +193,7 @@ impl Plan {
             if memory_bytes > allowed {
                 return Err(Refusal::TooMuch { amount, bytes: memory_bytes, allowed, scale });
             }
-            if memory_bytes < cache::MEMORY_BYTES_MIN_REAL {
+            if memory_bytes < cache::MEMORY_BYTES_MIN {
                 let refusal = Refusal::TooLittle { amount, bytes: memory_bytes };
                 if amount.fraction().is_none() {
                     return Err(refusal);

@@ -97,7 +97,7 @@ fn panel(trace: &TraceReport) -> String {
     panel += &format!("<g transform=\"translate(16 {}) rotate(-90)\">", (TOP + BOTTOM) / 2.0);
     panel += &(text(0.0, 0.0, "middle", "miss ratio").trim_end().to_owned() + "</g>\n");
 
-    let policies = Eviction::ALL.into_iter().zip(COLOURS);
+    let policies = Eviction::ALL.iter().zip(COLOURS);
     let curves = policies.map(|(policy, colour)| (policy.name(), colour, curve(trace, policy.name())));
     for (i, (name, colour, cells)) in curves.filter(|(.., cells)| !cells.is_empty()).enumerate() {
         if i == 0 {
