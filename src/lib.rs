@@ -14,6 +14,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod protocol;
 pub mod reactor;
+pub mod replay;
 pub mod server;
 pub mod shard;
 pub mod slots;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod replay;
 mod serve;
 
 use crate::config::{ConfigError, Options};
@@ -39,6 +40,8 @@ struct Cli {
 enum Command {
     /// Serve (what happens without a command)
     Serve(Serve),
+    /// Replay traces through the engine: hit ratios by eviction policy and memory
+    Replay(replay::Replay),
 }
 
 #[derive(Args)]
@@ -53,6 +56,7 @@ pub fn run() -> ExitCode {
     let outcome = match parsed {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => error.exit(),
         Err(error) => Err(ConfigError(one_line(&error))),
+        Ok(Cli { command: Some(Command::Replay(options)), .. }) => replay::run(options),
         Ok(Cli { command: Some(Command::Serve(Serve { options })), .. } | Cli { command: None, options }) => {
             serve::run(options)
         }
