@@ -2,7 +2,8 @@
 #![allow(missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pinion::engine::{Attributes, Engine, EngineConfig, KeyHash, KeyHasher};
+use pinion::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher};
+use pinion::slots::Group;
 use std::hint::black_box;
 
 const ITEMS: u32 = 4_000_000;
@@ -29,11 +30,16 @@ fn drawn(hasher: &KeyHasher) -> Vec<(Key, KeyHash)> {
 
 fn benches(c: &mut Criterion) {
     let hasher = KeyHasher::with_seed(1);
-    let config = EngineConfig { memory_bytes: 1 << 30, value_bytes_max: 1 << 20 };
+    let config = EngineConfig {
+        memory_bytes: 1 << 30,
+        value_bytes_max: 1 << 20,
+        eviction: Eviction::default(),
+        user_bytes_max: None,
+    };
     let mut engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
     for n in 0..ITEMS {
         let key = key(n);
-        engine.put(hasher.hash(&key), &key, &[7; 100], Attributes::default(), NOW).expect("it fits");
+        engine.put(hasher.hash(&key), Group::of(&key), &key, &[7; 100], Attributes::default(), NOW).expect("it fits");
     }
     assert_eq!(engine.stats().evictions, 0, "all of it fits");
     let keys = drawn(&hasher);
@@ -57,7 +63,7 @@ fn benches(c: &mut Criterion) {
                 chunk.iter().for_each(|(_, hash)| engine.prefetch_item(*hash));
                 for (key, hash) in chunk {
                     let item = engine.get(*hash, key, NOW).expect("a hit");
-                    black_box(item.value[0]);
+                    black_box(item.value.whole().map(|v| v[0]));
                 }
             });
         });
@@ -68,7 +74,7 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             at = (at + 1) % DRAWN;
             let (key, hash) = &keys[at];
-            engine.put(*hash, key, &[8; 100], Attributes::default(), NOW).expect("it fits")
+            engine.put(*hash, Group::of(key), key, &[8; 100], Attributes::default(), NOW).expect("it fits")
         });
     });
     let mut new = ITEMS;
@@ -76,7 +82,9 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             new += 1;
             let key = key(new);
-            engine.put(hasher.hash(&key), &key, &[8; 100], Attributes::default(), NOW).expect("it fits")
+            engine
+                .put(hasher.hash(&key), Group::of(&key), &key, &[8; 100], Attributes::default(), NOW)
+                .expect("it fits")
         });
     });
 }

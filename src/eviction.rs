@@ -27,8 +27,7 @@ pub enum Eviction {
 
 impl Eviction {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::S3Fifo, Self::Lru, Self::Lfu, Self::Fifo, Self::Ttl, Self::Random, Self::None];
+    pub const ALL: [Self; 7] = [Self::S3Fifo, Self::Lru, Self::Lfu, Self::Fifo, Self::Ttl, Self::Random, Self::None];
 
     /// The name, as settings and statistics write it.
     pub const fn name(self) -> &'static str {

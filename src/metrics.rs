@@ -96,8 +96,17 @@ counters! {
     Evictions = "evictions",
     /// Expired items removed.
     Reclaimed = "reclaimed",
-    /// Live bytes moved to reclaim space around them.
+    /// Bytes that expired items took.
+    ExpiredBytes = "reclaimed_bytes",
+    /// Bytes moved to free pages.
     MovedBytes = "moved_bytes",
+    /// Bytes of the pages that are held: items, index and all else that counts against the limit.
+    HeldBytes = "held_bytes",
+    /// Bytes of the index.
+    IndexBytes = "index_bytes",
+    /// Of the items with short times to live, 99 % are removed within so many milliseconds of their expiry. Of several
+    /// shards, the slowest's.
+    ExpiryLag = "expiry_lag_p99_ms",
     /// Requests sent to sibling shards.
     MeshRequests = "mesh_requests",
     /// Batches sent to sibling shards.

@@ -5,11 +5,24 @@ mod common;
 use common::{Node, PINION};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A start that has not failed by then has succeeded.
+const START_MAX: Duration = Duration::from_secs(20);
 
 /// The line with which a start failed.
 fn refusal(command: &mut Command) -> String {
-    let Output { status, stderr, .. } = command.output().expect("the binary runs");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let deadline = Instant::now() + START_MAX;
+    while child.try_wait().expect("it is ours").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("it is ours");
+            panic!("it started: {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let Output { status, stderr, .. } = child.wait_with_output().expect("it has ended");
     let text = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(2), "{text}");
     let lines: Vec<&str> = text.lines().filter(|l| !l.contains(" WARN ")).collect();

@@ -8,8 +8,6 @@
 //!
 //! A pass is a position in the order of hashes, so it survives whatever else happens to the index.
 
-#![forbid(unsafe_code)]
-
 use super::arena::{Reference, place};
 use super::eviction::{self, Entrant, Policy};
 use super::expiry::HORIZON_MS;
@@ -160,7 +158,13 @@ impl Engine {
 
     /// Does a bounded part of what there is to do between requests.
     pub fn work(&mut self, now: UnixMs) -> Next {
-        let next = [self.grow_in_background(), self.expire_due(now), self.flush_some(), self.adopt_some(), self.expire_some(now)];
+        let next = [
+            self.grow_in_background(),
+            self.expire_due(now),
+            self.flush_some(),
+            self.adopt_some(),
+            self.expire_some(now),
+        ];
         next.into_iter().min().unwrap_or(Next::Idle)
     }
 

@@ -7,8 +7,6 @@
 //!
 //! Longer times to live are left to the background sweep, which comes by every 25 seconds (`background.rs`).
 
-#![forbid(unsafe_code)]
-
 use super::arena::{Arena, Class, Reference, place};
 use super::index::HashMark;
 use super::item::u32_at;

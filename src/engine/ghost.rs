@@ -4,8 +4,6 @@
 //! about what came in `capacity` evictions ago, without any list through it, and one line is read to ask or to add. One
 //! in two thousand answers is wrong (32 fingerprints of 16 bits), which only puts an item into the wrong queue.
 
-#![forbid(unsafe_code)]
-
 use super::KeyHash;
 use super::arena::{Arena, PageNumber};
 use zerocopy::FromBytes;

@@ -1,7 +1,5 @@
 //! Hashes of keys, and what their bits are used for.
 
-#![forbid(unsafe_code)]
-
 use super::index::HashPosition;
 
 /// Hash of a key, computed once per request; it means nothing outside the process.

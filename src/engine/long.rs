@@ -4,8 +4,6 @@
 //! once when all of them have. A reader keeps what it reads: an item that is evicted, replaced or deleted meanwhile stays in
 //! memory until the last reader of it is closed. Both know their item by a handle, which follows it when it is moved.
 
-#![forbid(unsafe_code)]
-
 use super::arena::{NONE, Reference, place};
 use super::item::{self, Fields, Header};
 use super::value::{self, Cursor, List, Parts};
@@ -123,8 +121,7 @@ impl Engine {
             return Err(PutError::TooLarge);
         }
         let parts = Parts::new(length, &self.arena);
-        let fields =
-            Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: true };
+        let fields = Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: true };
         let class = self.arena.class_for(fields.item_bytes(key.len(), parts.list_bytes()));
         self.make_room(class, now)?;
         let item = self.arena.allocate(class).expect("there is room");

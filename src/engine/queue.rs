@@ -3,8 +3,6 @@
 //! Its entries are not removed when their items go; who takes one out finds that it leads nowhere. It survives what moves
 //! items and entries, because a mark is a hash and not a place.
 
-#![forbid(unsafe_code)]
-
 use super::arena::{Arena, NONE, PageNumber};
 use super::index::HashMark;
 

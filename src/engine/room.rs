@@ -5,8 +5,6 @@
 //! class has enough free chunks, or else an item evicted, whichever the policy says, until there is room. So no class keeps
 //! memory that another needs, however the sizes of values shift.
 
-#![forbid(unsafe_code)]
-
 use super::arena::{Class, PageNumber, Reference, place};
 use super::eviction::{self, View};
 use super::index::{Position, STEP_PAGES_MAX};

@@ -12,8 +12,6 @@
 //! So nothing contiguous is needed, a value of any length is freed in a few steps, and blocks can be moved: each knows its
 //! item. Whole pages are never moved.
 
-#![forbid(unsafe_code)]
-
 use super::arena::{Arena, CHUNK_BYTES_MAX, Class, NONE, PageNumber, Reference, place};
 use super::item::{self, BLOCK_HEADER_BYTES, Header, u32_at};
 

@@ -7,8 +7,6 @@
 //! Each group counts its own writes. The epoch says who gave the number, once there is a cluster to agree on it; a sequence
 //! that overflows raises it. A version serves as memcached's CAS.
 
-#![forbid(unsafe_code)]
-
 use super::item::VERSION_MAX;
 use crate::slots::{GROUPS, Group};
 

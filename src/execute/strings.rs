@@ -3,8 +3,8 @@
 use super::Outcome;
 use crate::command::{Condition, End, Expiry, Failure, Reply, UnixMs, ValueHead};
 use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Value};
-use crate::slots::Group;
 use crate::metrics::{Counter, Counters};
+use crate::slots::Group;
 
 /// Digits of the largest number.
 const NUMBER_DIGITS_MAX: usize = 20;

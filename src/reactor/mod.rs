@@ -293,12 +293,19 @@ impl Reactor {
         }
     }
 
-    /// Submits what is queued and waits until something completed.
-    pub fn wait(&mut self) {
+    /// Submits what is queued and waits until something completed, or for a time.
+    pub fn wait(&mut self, timeout: Option<Duration>) {
         self.queues.sq.sync();
         self.queues.cq.sync();
         let want = u32::from(self.queues.cq.is_empty());
-        self.enter(want);
+        match timeout {
+            Some(timeout) if want > 0 => {
+                let timeout = types::Timespec::from(timeout);
+                let entered = self.queues.submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timeout));
+                self.entered(entered.map(|_| ()));
+            }
+            _ => self.enter(want),
+        }
     }
 
     /// True when [`Reactor::poll`] would bring events, or some are there already: for spinning before [`Reactor::wait`].
@@ -377,9 +384,13 @@ impl Reactor {
         // SAFETY: no argument block is passed; the flags ask for completions to be run, which is always allowed.
         let entered =
             unsafe { self.queues.submitter.enter::<libc::sigset_t>(submit, want, EnterFlags::GETEVENTS.bits(), None) };
+        self.entered(entered.map(|_| ()));
+    }
+
+    fn entered(&mut self, result: io::Result<()>) {
         self.queues.sq.sync();
-        if let Err(error) = entered {
-            // EINTR: a signal; EAGAIN, EBUSY: the kernel is short of memory or of room for completions for the moment. In
+        if let Err(error) = result {
+            // ETIME: nothing came in time; EINTR: a signal; EAGAIN, EBUSY: the kernel is short of memory or of room for completions for the moment. In
             // each case nothing is lost and the next turn enters again.
             let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ETIME];
             assert!(passing.iter().any(|&e| error.raw_os_error() == Some(e)), "io_uring_enter: {error}");

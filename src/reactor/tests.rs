@@ -21,7 +21,7 @@ const TOKEN: Token = Token { slot: 3, generation: 9 };
 fn next(reactor: &mut Reactor) -> Vec<Event> {
     let mut events = Vec::new();
     while events.is_empty() {
-        reactor.wait();
+        reactor.wait(None);
         reactor.reap(&mut events);
     }
     events

@@ -13,7 +13,8 @@ mod report;
 mod run;
 mod trace;
 
-pub use cache::{Eviction, POLICIES};
+pub use crate::eviction::Eviction;
+pub use cache::POLICIES;
 pub use plan::{Amount, Cell, Count, Plan, Refusal};
 pub use plot::{html, svg};
 pub use report::{Report, TraceReport};

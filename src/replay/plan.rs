@@ -1,8 +1,9 @@
 //! Which cells are run: every policy with every amount of memory, and the scale at which they fit into this machine.
 
-use super::cache::{self, Eviction, Limits};
+use super::cache::{self, Limits};
 use super::trace::Trace;
 use crate::config::Memory;
+use crate::eviction::Eviction;
 use std::str::FromStr;
 
 /// A capacity taken from the footprint has room for so many mean items at least: fewer are no cache.

@@ -1,7 +1,7 @@
 //! Miss ratio by memory as a picture: one panel per trace, one line per policy, memory on a logarithmic axis.
 
-use super::cache::Eviction;
 use super::report::{CellReport, Report, TraceReport, bytes};
+use crate::eviction::Eviction;
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;

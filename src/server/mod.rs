@@ -18,9 +18,7 @@ use std::thread::JoinHandle;
 // What the settings allow is what the parts can do.
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MIN >= engine::MEMORY_BYTES_MIN);
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MAX <= engine::MEMORY_BYTES_MAX);
-const _: () = assert!(
-    config::ITEM_BYTES_MAX == engine::value_bytes_max(config::SHARD_MEMORY_BYTES_MAX)
-);
+const _: () = assert!(config::ITEM_BYTES_MAX == engine::value_bytes_max(config::SHARD_MEMORY_BYTES_MAX));
 const _: () = assert!(config::RECEIVE_BUFFERS_MAX <= RECEIVE_BUFFERS_MAX);
 
 /// Why a node cannot start: one line for the operator.

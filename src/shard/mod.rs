@@ -35,7 +35,7 @@ pub use node::{Clock, Node};
 pub use slots::SlotMap;
 
 use crate::command::UnixMs;
-use crate::engine::Engine;
+use crate::engine::{Engine, Next};
 use crate::mesh::MeshEnd;
 use crate::metrics::{Counter, Counters};
 use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
@@ -94,6 +94,8 @@ pub struct Shard {
     /// Time of this turn.
     now: UnixMs,
     instant: Instant,
+    /// When the engine has more to do by itself.
+    next_work: Next,
     stopping: Option<Stopping>,
     /// A receive ended in this turn because the buffers ran out: there is more to receive.
     short_of_buffers: bool,
@@ -147,6 +149,7 @@ impl Shard {
             counters: Counters::new(),
             now,
             instant: Instant::now(),
+            next_work: Next::Idle,
             stopping: None,
             short_of_buffers: false,
             pending: Vec::with_capacity(PENDING_MAX),
@@ -178,6 +181,7 @@ impl Shard {
         self.process(events, used, buffers);
         self.check_stop();
         self.resume();
+        self.next_work = self.engine.work(self.now);
         self.settle_touched();
         self.send_batches();
         self.ring_sleepers();
@@ -226,6 +230,7 @@ impl Shard {
             self.balance();
         }
         self.drop_stalled();
+        self.counters.set(Counter::ExpiryLag, self.engine.expiry_lag_ms());
     }
 
     /// Lets connections go on that had to wait, if they can.
@@ -248,6 +253,9 @@ impl Shard {
         counters.set(Counter::Evictions, engine.evictions);
         counters.set(Counter::Reclaimed, engine.expired);
         counters.set(Counter::MovedBytes, engine.moved_bytes);
+        counters.set(Counter::ExpiredBytes, engine.expired_bytes);
+        counters.set(Counter::HeldBytes, engine.held_bytes);
+        counters.set(Counter::IndexBytes, engine.index_bytes);
         self.node.published(self.id).publish(counters);
     }
 
@@ -259,7 +267,8 @@ impl Shard {
             self.reactor.poll();
             std::thread::yield_now();
         }
-        if self.mesh.has_messages() || !self.resumable.is_empty() || self.stopping.is_some_and(|s| !s.closing) {
+        let more_to_do = !self.resumable.is_empty() || self.next_work == Next::Now;
+        if self.mesh.has_messages() || more_to_do || self.stopping.is_some_and(|s| !s.closing) {
             self.reactor.poll();
             return;
         }
@@ -277,7 +286,11 @@ impl Shard {
             }
         }
         if self.mesh.fall_asleep() {
-            self.reactor.wait();
+            let timeout = match self.next_work {
+                Next::In(milliseconds) => Some(Duration::from_millis(milliseconds)),
+                Next::Now | Next::Idle => None,
+            };
+            self.reactor.wait(timeout);
             self.mesh.wake_up();
         } else {
             self.reactor.poll();

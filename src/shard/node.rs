@@ -4,8 +4,8 @@ use super::slots::SlotMap;
 use super::spread::Spread;
 use crate::command::UnixMs;
 use crate::config::Config;
-use crate::eviction::Eviction;
 use crate::engine::KeyHasher;
+use crate::eviction::Eviction;
 use crate::metrics::{Counter, Published};
 use crate::sys::EventFd;
 use std::io;
@@ -122,9 +122,10 @@ impl Node {
         &self.published[shard]
     }
 
-    /// A counter, summed over the shards.
+    /// A counter of all shards: their sum, or what the counter says.
     pub fn sum(&self, counter: Counter) -> u64 {
-        self.published.iter().map(|p| p.value(counter)).sum()
+        let values = self.published.iter().map(|p| p.value(counter));
+        if counter == Counter::ExpiryLag { values.max().unwrap_or(0) } else { values.sum() }
     }
 
     /// A counter since the last `stats reset`; what counts something that is there now does not reset.
@@ -134,7 +135,15 @@ impl Node {
     }
 
     pub(super) fn reset_counters(&self) {
-        const KEPT: [Counter; 4] = [Counter::CurrConnections, Counter::CurrItems, Counter::Bytes, Counter::UserBytes];
+        const KEPT: [Counter; 7] = [
+            Counter::CurrConnections,
+            Counter::CurrItems,
+            Counter::Bytes,
+            Counter::UserBytes,
+            Counter::HeldBytes,
+            Counter::IndexBytes,
+            Counter::ExpiryLag,
+        ];
         let mut baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
         for counter in Counter::ALL.into_iter().filter(|c| !KEPT.contains(c)) {
             baseline[counter as usize] = self.sum(counter);

@@ -1,7 +1,10 @@
 //! The engine as the target sees it: all that the target knows of the engine's functions and promises is here.
 
 use pinion::command::{End, UnixMs};
-use pinion::engine::{Attributes, Engine, EngineConfig, KeyHash, KeyHasher, MEMORY_BYTES_MIN, TooLarge};
+use pinion::engine::{
+    Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher, MEMORY_BYTES_MIN, PutError,
+};
+use pinion::slots::Group;
 
 /// The least that it takes.
 pub const MEMORY_BYTES: u64 = MEMORY_BYTES_MIN;
@@ -16,7 +19,7 @@ pub const KEPT_BYTES: u64 = MEMORY_BYTES / 4;
 pub const KEPT_ITEMS: u64 = 4096;
 
 /// An item stays visible for less than this after its expiry.
-pub const EXPIRY_LATE_MS: u64 = 100;
+pub const EXPIRY_LATE_MS: u64 = 1;
 
 /// An item that was found.
 #[derive(Debug)]
@@ -34,7 +37,12 @@ pub struct Subject {
 
 impl Subject {
     pub fn new(now: UnixMs) -> Self {
-        let config = EngineConfig { memory_bytes: MEMORY_BYTES, value_bytes_max: VALUE_BYTES_MAX };
+        let config = EngineConfig {
+            memory_bytes: MEMORY_BYTES,
+            value_bytes_max: VALUE_BYTES_MAX,
+            eviction: Eviction::default(),
+            user_bytes_max: None,
+        };
         let hasher = KeyHasher::with_seed(1);
         Self { engine: Engine::new(config, hasher.clone(), now).expect("memory"), hasher }
     }
@@ -48,8 +56,17 @@ impl Subject {
     }
 
     pub fn get(&mut self, key: &[u8], now: UnixMs) -> Option<Found> {
-        let item = self.engine.get(self.hash(key), key, now)?;
-        Some(Found { flags: item.flags, version: item.version, expires: item.expires, value: item.value.to_vec() })
+        let fetched = self.engine.fetch(self.hash(key), key, now)?;
+        let (item, reader) = (fetched.item, fetched.reader);
+        let (flags, version, expires) = (item.flags, item.version, item.expires);
+        let mut value = item.value.whole().unwrap_or_default().to_vec();
+        if let Some(mut reader) = reader {
+            while let piece @ [_, ..] = self.engine.read(&mut reader, usize::MAX) {
+                value.extend_from_slice(piece);
+            }
+            self.engine.close(reader);
+        }
+        Some(Found { flags, version, expires, value })
     }
 
     pub fn put(
@@ -59,16 +76,16 @@ impl Subject {
         flags: u32,
         expires: Option<UnixMs>,
         now: UnixMs,
-    ) -> Result<u64, TooLarge> {
-        self.engine.put(self.hash(key), key, value, Attributes { flags, expires }, now)
+    ) -> Result<u64, PutError> {
+        self.engine.put(self.hash(key), Group::of(key), key, value, Attributes { flags, expires }, now)
     }
 
-    pub fn extend(&mut self, key: &[u8], end: End, bytes: &[u8], now: UnixMs) -> Result<Option<u64>, TooLarge> {
-        self.engine.extend(self.hash(key), key, end, bytes, now)
+    pub fn extend(&mut self, key: &[u8], end: End, bytes: &[u8], now: UnixMs) -> Result<Option<u64>, PutError> {
+        self.engine.extend(self.hash(key), Group::of(key), key, end, bytes, now)
     }
 
     pub fn touch(&mut self, key: &[u8], expires: Option<UnixMs>, now: UnixMs) -> bool {
-        self.engine.touch(self.hash(key), key, expires, now).is_some()
+        self.engine.touch(self.hash(key), key, expires, now).expect("there is room")
     }
 
     pub fn remove(&mut self, key: &[u8], now: UnixMs) -> bool {
@@ -85,6 +102,7 @@ impl Subject {
 
     pub fn advance(&mut self, now: UnixMs) {
         self.engine.advance(now);
+        self.engine.work(now);
     }
 
     pub fn evictions(&self) -> u64 {

@@ -69,7 +69,8 @@ struct Page {
     bin: u8,
 }
 
-const UNUSED: Page = Page { previous: NONE, next: NONE, live: 0, free: NO_CHUNK, fresh: 0, class: WHOLE, bin: UNLISTED };
+const UNUSED: Page =
+    Page { previous: NONE, next: NONE, live: 0, free: NO_CHUNK, fresh: 0, class: WHOLE, bin: UNLISTED };
 
 #[derive(Clone, Debug)]
 struct ClassPages {

@@ -1,6 +1,6 @@
 //! First in, first out: a queue of marks, four bytes per item. Writing an item again does not change its place.
 
-use super::{Arena, Entrant, Outlook, HashMark, Position, Rules, View};
+use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
 
 /// Marks that may lead nowhere, besides as many as there are items, before the queue is tidied.

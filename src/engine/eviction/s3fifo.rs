@@ -15,7 +15,7 @@
 //!
 //! byte: | main 7 | unused | count 0-1 |
 
-use super::{Arena, Bucket, Entrant, Outlook, HashMark, Position, Rules, View, entries};
+use super::{Arena, Bucket, Entrant, HashMark, Outlook, Position, Rules, View, entries};
 use crate::engine::KeyHash;
 use crate::engine::ghost::Ghost;
 use crate::engine::index::HashPosition;
@@ -56,13 +56,7 @@ struct Hand {
 
 impl S3Fifo {
     pub(super) fn new() -> Self {
-        Self {
-            small: Queue::new(),
-            small_bytes: 0,
-            small_items: 0,
-            ghost: Ghost::new(),
-            hand: Hand::default(),
-        }
+        Self { small: Queue::new(), small_bytes: 0, small_items: 0, ghost: Ghost::new(), hand: Hand::default() }
     }
 
     fn leave_small(&mut self, bytes: u64) {

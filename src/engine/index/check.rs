@@ -7,6 +7,7 @@ use crate::engine::arena::{Arena, Reference};
 impl Index {
     /// Checks that every entry is where its hash says, and that the counts of displaced ones are right.
     pub(in crate::engine) fn check(&self, arena: &Arena, mut hash_of: impl FnMut(Reference) -> KeyHash) {
+        assert_eq!(self.pages().count() as u64, self.page_count);
         for (quad, end, from) in self.quads_in_order() {
             let mut displaced = [0_u32; QUAD as usize];
             let mut lines = QuadLines::of(quad);

@@ -82,6 +82,7 @@ impl Index {
             let taken = arena.take_page().expect("a step has its pages");
             clear_page(arena, taken);
             self.table.pages[page] = taken;
+            self.page_count += 1;
         }
         let mut lines = QuadLines::of(first);
         let mut next = lines.next(arena.memory());
@@ -104,6 +105,7 @@ impl Index {
         if is_last || growth.swept.is_multiple_of(1 << self.quads_per_page_shift) {
             let page = (quad >> self.quads_per_page_shift) as usize;
             arena.give_page(std::mem::replace(&mut growth.old.pages[page], NONE));
+            self.page_count -= 1;
         }
         if is_last {
             self.growth = None;

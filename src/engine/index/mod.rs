@@ -68,6 +68,7 @@ pub(super) struct Index {
     table: Table,
     growth: Option<Growth>,
     entries: u64,
+    page_count: u64,
     chain: Class,
     /// A page has this many quads, as a power of two.
     quads_per_page_shift: u32,
@@ -85,6 +86,7 @@ impl Index {
             table: Table { quads: quads_per_page as u32, pages: vec![page] },
             growth: None,
             entries: 0,
+            page_count: 1,
             chain,
             quads_per_page_shift: quads_per_page.ilog2(),
             lines_per_page_shift: (arena.page_bytes() / BUCKET_BYTES).ilog2(),
@@ -310,13 +312,7 @@ impl Index {
 
     /// How many pages the tables have.
     pub(super) fn page_count(&self) -> u64 {
-        let old = self.growth.as_ref().map_or(0, |g| self.pages_left(g));
-        let new = self.table.pages.iter().rev().take_while(|&&page| page == super::arena::NONE).count();
-        (self.table.pages.len() - new + old) as u64
-    }
-
-    fn pages_left(&self, growth: &Growth) -> usize {
-        growth.old.pages.len() - (growth.swept >> self.quads_per_page_shift) as usize
+        self.page_count
     }
 
     /// Quads of the table, or of the larger one of two.
