@@ -163,8 +163,8 @@ fn impossible_combinations_are_named() {
     says(config(&["--cores", "0,2"]), &["core 2", "allowed: 0-1,4"]);
     says(config(&["-t", "0"]), &["--shards 0", "1 to"]);
     says(config(&["-m", "8", "-t", "3"]), &["--memory 8MiB", "4MiB"]);
-    says(config(&["-m", "8", "-t", "1", "-I", "4m"]), &["--max-item-size", "quarter"]);
-    says(config(&["-I", "100"]), &["--max-item-size 100", "1k to 1g"]);
+    says(config(&["-m", "8", "-t", "1", "-I", "5m"]), &["--max-item-size", "half"]);
+    says(config(&["-I", "100"]), &["--max-item-size 100", "1k to 512m"]);
     says(config(&["-c", "0"]), &["--max-connections 0", "1 to"]);
     says(config(&["-c", "20000"]), &["--max-connections 20000", "20076 open files", "20000 are allowed", "ulimit -n"]);
     says(config(&["--receive-buffers", "100"]), &["--receive-buffers 100", "power of two"]);

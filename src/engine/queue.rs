@@ -2,6 +2,9 @@
 //!
 //! Its entries are not removed when their items go; who takes one out finds that it leads nowhere. It survives what moves
 //! items and entries, because a mark is a hash and not a place.
+//!
+//! Each page has a serial number. Who keeps the serial with which a mark was put in can tell it from an older mark of the
+//! same hash: that of an item that was deleted and has come again since.
 
 use super::arena::{Arena, NONE, PageNumber};
 use super::index::HashMark;
@@ -19,11 +22,13 @@ pub(super) struct Queue {
     /// Marks put into the last page.
     put: usize,
     length: u64,
+    /// Serial of the last page.
+    serial: u32,
 }
 
 impl Queue {
     pub(super) const fn new() -> Self {
-        Self { first: NONE, last: NONE, pages: 0, taken: 0, put: 0, length: 0 }
+        Self { first: NONE, last: NONE, pages: 0, taken: 0, put: 0, length: 0, serial: 0 }
     }
 
     /// Marks in the queue.
@@ -31,10 +36,10 @@ impl Queue {
         self.length
     }
 
-    /// Adds a mark, if it has room or the arena a page.
-    pub(super) fn push(&mut self, arena: &mut Arena, mark: HashMark) {
+    /// Adds a mark, if it has room or the arena a page. Returns the serial.
+    pub(super) fn push(&mut self, arena: &mut Arena, mark: HashMark) -> u32 {
         if self.pages == 0 || self.put == marks_per_page(arena) {
-            let Some(page) = arena.take_page() else { return };
+            let Some(page) = arena.take_page() else { return self.serial };
             if self.pages == 0 {
                 self.first = page;
             } else {
@@ -42,17 +47,20 @@ impl Queue {
             }
             self.last = page;
             self.pages += 1;
+            self.serial = self.serial.wrapping_add(1);
             self.put = 0;
         }
         let at = arena.page_start(self.last) + self.put * MARK_BYTES;
         arena.memory_mut()[at..at + MARK_BYTES].copy_from_slice(&mark.0.to_le_bytes());
         self.put += 1;
         self.length += 1;
+        self.serial
     }
 
-    /// Takes the oldest mark.
-    pub(super) fn pop(&mut self, arena: &mut Arena) -> Option<HashMark> {
+    /// Takes the oldest mark, with its serial.
+    pub(super) fn pop(&mut self, arena: &mut Arena) -> Option<(HashMark, u32)> {
         let mark = self.peek(arena, 0)?;
+        let serial = self.serial.wrapping_sub(self.pages - 1);
         self.taken += 1;
         self.length -= 1;
         let emptied = if self.pages == 1 { self.length == 0 } else { self.taken == marks_per_page(arena) };
@@ -63,7 +71,7 @@ impl Queue {
             self.pages -= 1;
             self.taken = 0;
         }
-        Some(mark)
+        Some((mark, serial))
     }
 
     /// The mark that is `ahead` behind the oldest, if it is in the same page.
@@ -83,7 +91,7 @@ impl Queue {
         if self.pages > 0 {
             arena.give_pages(self.first, self.last, self.pages);
         }
-        *self = Self::new();
+        *self = Self { serial: self.serial, ..Self::new() };
     }
 
     /// Its pages, for the accounting.
@@ -122,7 +130,7 @@ mod tests {
             }
             for _ in 0..pop {
                 assert_eq!(queue.peek(&arena, 0).map(|m| m.0), model.front().copied());
-                assert_eq!(queue.pop(&mut arena).map(|m| m.0), model.pop_front());
+                assert_eq!(queue.pop(&mut arena).map(|m| m.0.0), model.pop_front());
             }
             assert_eq!(queue.length(), model.len() as u64);
             assert_eq!(queue.pages(&arena).len() as u32, arena.held_pages());

@@ -1,4 +1,6 @@
 //! First in, first out: a queue of marks, four bytes per item. Writing an item again does not change its place.
+//!
+//! The byte is the serial of the item's mark.
 
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
@@ -24,9 +26,8 @@ impl Rules for Fifo {
 
     /// In the order of hashes: in which they came is not known.
     fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8 {
-        self.queue.push(arena, HashMark::of(entrant.hash));
         self.items += 1;
-        0
+        self.queue.push(arena, HashMark::of(entrant.hash)) as u8
     }
 
     fn hit(&mut self, byte: u8) -> u8 {
@@ -34,7 +35,7 @@ impl Rules for Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        super::pop_marked(&mut self.queue, view, |_| true)
+        super::pop_marked(&mut self.queue, view, is_of_serial)
     }
 
     fn removed(&mut self, _: u8, _: u64) {
@@ -43,7 +44,7 @@ impl Rules for Fifo {
 
     fn tidy(&mut self, view: &mut View) {
         if self.queue.length() > 2 * self.items + STALE_MAX {
-            super::tidy(&mut self.queue, view, |_| true);
+            super::tidy(&mut self.queue, view, is_of_serial, |_, serial| serial as u8);
         }
     }
 
@@ -55,4 +56,8 @@ impl Rules for Fifo {
     fn pages(&self, arena: &Arena) -> Vec<super::PageNumber> {
         self.queue.pages(arena)
     }
+}
+
+fn is_of_serial(byte: u8, serial: u32) -> bool {
+    byte == serial as u8
 }

@@ -70,27 +70,33 @@ const STALE_POPPED_MAX: usize = 256;
 /// Marks ahead of the queue's end whose quads are loaded beforehand.
 const MARKS_AHEAD: usize = 8;
 
-/// Takes marks from a queue until one leads to an entry whose byte is `wanted`.
-fn pop_marked(queue: &mut Queue, view: &mut View, wanted: impl Fn(u8) -> bool) -> Option<Position> {
+/// Takes marks from a queue until one leads to an entry whose byte is `wanted` for the mark's serial.
+fn pop_marked(queue: &mut Queue, view: &mut View, wanted: impl Fn(u8, u32) -> bool) -> Option<Position> {
     for _ in 0..STALE_POPPED_MAX {
         if let Some(ahead) = queue.peek(view.arena, MARKS_AHEAD) {
             view.index.prefetch_quad(view.arena, ahead.positions().0);
         }
-        let mark = queue.pop(view.arena)?;
-        if let Some(at) = view.marked(mark, &wanted) {
+        let (mark, serial) = queue.pop(view.arena)?;
+        if let Some(at) = view.marked(mark, |byte| wanted(byte, serial)) {
             return Some(at);
         }
     }
     None
 }
 
-/// Looks at two marks of a queue that holds more stale ones than good ones, and puts back what leads somewhere. Called for
-/// each one that is added, so stale marks become fewer.
-fn tidy(queue: &mut Queue, view: &mut View, wanted: impl Fn(u8) -> bool) {
+/// Looks at two marks of a queue that holds more stale ones than good ones, and puts back what leads somewhere, with the byte
+/// that its new serial makes of the old byte. Called for each one that is added, so stale marks become fewer.
+fn tidy(
+    queue: &mut Queue,
+    view: &mut View,
+    wanted: impl Fn(u8, u32) -> bool,
+    byte_with_serial: impl Fn(u8, u32) -> u8,
+) {
     for _ in 0..2 {
-        let Some(mark) = queue.pop(view.arena) else { return };
-        if view.marked(mark, &wanted).is_some() {
-            queue.push(view.arena, mark);
+        let Some((mark, serial)) = queue.pop(view.arena) else { return };
+        if let Some(at) = view.marked(mark, |byte| wanted(byte, serial)) {
+            let serial = queue.push(view.arena, mark);
+            view.set_policy(at, byte_with_serial(view.policy(at), serial));
         }
     }
 }

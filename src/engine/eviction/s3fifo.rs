@@ -13,7 +13,7 @@
 //! goes to the main part at once. The main part is no queue but all other entries of the index, and a hand that goes through them in the
 //! order of hashes (CLOCK), so it needs no memory. The ghost holds fingerprints for half as many as there are items.
 //!
-//! byte: | main 7 | unused | count 0-1 |
+//! byte: | main 7 | serial of the mark in the small queue 2-6 | count 0-1 |
 
 use super::{Arena, Bucket, Entrant, HashMark, Outlook, Position, Rules, View, entries};
 use crate::engine::KeyHash;
@@ -23,6 +23,8 @@ use crate::engine::queue::Queue;
 
 const MAIN: u8 = 0x80;
 const COUNT: u8 = 3;
+const SERIAL_SHIFT: u32 = 2;
+const SERIAL: u8 = !(MAIN | COUNT);
 
 /// Items in the small queue, as a part of all bytes.
 const SMALL_PART: u64 = 10;
@@ -67,7 +69,7 @@ impl S3Fifo {
     /// The end of the small queue. Who was hit moves on to the main part.
     fn small_victim(&mut self, view: &mut View) -> Option<Position> {
         for _ in 0..POPPED_MAX {
-            let at = super::pop_marked(&mut self.small, view, |byte| byte & MAIN == 0)?;
+            let at = super::pop_marked(&mut self.small, view, is_small_of_serial)?;
             if view.policy(at) & COUNT == 0 {
                 return Some(at);
             }
@@ -124,10 +126,9 @@ impl Rules for S3Fifo {
         if overfull || self.ghost.take(arena, entrant.hash) {
             return MAIN;
         }
-        self.small.push(arena, HashMark::of(entrant.hash));
         self.small_bytes += entrant.bytes;
         self.small_items += 1;
-        0
+        serial_bits(self.small.push(arena, HashMark::of(entrant.hash)))
     }
 
     fn adopt(&mut self, _: &mut Arena, _: Entrant) -> u8 {
@@ -168,7 +169,7 @@ impl Rules for S3Fifo {
 
     fn tidy(&mut self, view: &mut View) {
         if self.small.length() > 2 * self.small_items + STALE_MAX {
-            super::tidy(&mut self.small, view, |byte| byte & MAIN == 0);
+            super::tidy(&mut self.small, view, is_small_of_serial, |byte, serial| byte & COUNT | serial_bits(serial));
         }
     }
 
@@ -183,4 +184,12 @@ impl Rules for S3Fifo {
         pages.extend(self.ghost.pages());
         pages
     }
+}
+
+fn serial_bits(serial: u32) -> u8 {
+    (serial << SERIAL_SHIFT) as u8 & SERIAL
+}
+
+fn is_small_of_serial(byte: u8, serial: u32) -> bool {
+    byte & (MAIN | SERIAL) == serial_bits(serial)
 }

@@ -9,8 +9,10 @@
 //! arrive.
 
 use crate::command::{Condition, End, Expiry, Failure, Operation, Request, StatsTopic};
-use crate::engine::KEY_BYTES_MAX;
 use memchr::{memchr, memchr_iter, memchr2};
+
+/// Longest key, in bytes.
+const KEY_BYTES_MAX: usize = 250;
 
 /// Longest command line, but for gets.
 pub const LINE_BYTES_MAX: usize = 2048;

@@ -207,8 +207,8 @@ fn lines_and_what_is_wrong_with_them() {
     assert!(one("x,a,2").contains("time \"x\"; allowed: seconds"));
     assert!(one("-1,a,2").contains("time \"-1\""));
     assert!(one("99999999999999999999,a,2").contains("time"));
-    assert!(one("1,,2").contains("key \"\" of 0 bytes; allowed: 1 to 250"));
-    assert!(one(&format!("1,{},2", "k".repeat(251))).contains("of 251 bytes"));
+    assert!(one("1,,2").contains("key \"\" of 0 bytes; allowed: 1 to 3900"));
+    assert!(one(&format!("1,{},2", "k".repeat(3901))).contains("of 3901 bytes"));
     assert!(one("1,a,-2").contains("size \"-2\"; allowed: bytes, 0 to 4294967295"));
     assert!(one("1,a,4294967296").contains("size"));
     assert!(one("1,a,2,soon").contains("ttl \"soon\""));
