@@ -7,11 +7,13 @@ use super::sample::{Hand, Random};
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
 
 /// What a new entry starts with: it is not the first to go while there are others that nobody asked for.
-const INITIAL: u8 = 8;
+const INITIAL: u8 = 2;
 /// Up to this, every hit counts.
-const LINEAR: u8 = 16;
-/// One in so many visits of the hand lowers a counter by an eighth.
-const DECAY_ONE_IN: u32 = 8;
+const LINEAR: u8 = 5;
+/// Above it, one hit in so many for each step.
+const RISE: u32 = 10;
+/// One in so many visits of the hand lowers a counter by one.
+const DECAY_ONE_IN: u32 = 64;
 
 pub(in crate::engine) struct Lfu {
     hand: Hand,
@@ -36,7 +38,7 @@ impl Rules for Lfu {
     #[inline]
     fn hit(&mut self, byte: u8) -> u8 {
         let above = u32::from(byte.saturating_sub(LINEAR));
-        if above == 0 || self.random.below(above * above / 4 + 1) == 0 { byte.saturating_add(1) } else { byte }
+        if above == 0 || self.random.below(above * RISE + 1) == 0 { byte.saturating_add(1) } else { byte }
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
@@ -48,7 +50,7 @@ impl Rules for Lfu {
                 lowest = Some((byte, at));
             }
             if random.below(DECAY_ONE_IN) == 0 {
-                view.set_policy(at, byte - byte.div_ceil(8));
+                view.set_policy(at, byte.saturating_sub(1));
             }
         });
         lowest.map(|(_, at)| at)

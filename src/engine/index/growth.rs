@@ -13,7 +13,7 @@ use crate::engine::KeyHash;
 use crate::engine::arena::{Arena, NONE, Reference};
 
 /// Entries per quad, of 40, from which on the index grows.
-const ENTRIES_HIGH: u64 = 34;
+const ENTRIES_HIGH: u64 = 36;
 /// Entries per quad that it aims at when it shrinks.
 const ENTRIES_AIMED_AT: u64 = 30;
 /// Entries per quad below which it shrinks.
