@@ -293,8 +293,13 @@ impl Engine {
     pub fn fetch(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Fetched<'_>> {
         let found = self.find_live(hash, key, now)?;
         self.hit(hash, found.at);
+        Some(self.fetched(found))
+    }
+
+    #[inline]
+    fn fetched(&mut self, found: Found) -> Fetched<'_> {
         let reader = found.header.has_long_value().then(|| self.handles.read(found.item));
-        Some(Fetched { item: self.item(found.item, found.header), reader })
+        Fetched { item: self.item(found.item, found.header), reader }
     }
 
     /// Visits items from a cursor on, at least one quad of them, in the order of their hashes; returns the next cursor, 0 at

@@ -5,7 +5,7 @@ use super::eviction::{Entrant, Outlook, View};
 use super::expiry::HORIZON_MS;
 use super::index::{HashMark, Position, QuadFull, STEP_PAGES_MAX};
 use super::item::{self, Fields, Header};
-use super::{Attributes, Engine, Found, KEY_BYTES_MAX, KeyHash, PutError, Value, eviction, value};
+use super::{Attributes, Engine, Fetched, Found, KEY_BYTES_MAX, KeyHash, PutError, Value, eviction, value};
 use crate::command::{End, UnixMs};
 use crate::slots::Group;
 
@@ -165,7 +165,32 @@ impl Engine {
     /// # Errors
     /// Out of memory, where the time of expiry needs a larger chunk and none can be had. Nothing is changed then.
     pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<UnixMs>, now: UnixMs) -> Result<bool, PutError> {
-        let Some(mut found) = self.find_live(hash, key, now) else { return Ok(false) };
+        Ok(self.touch_found(hash, key, expires, now)?.is_some())
+    }
+
+    /// Looks a key up to send its value somewhere, and changes when it expires: at once, perhaps, but its value is there yet.
+    ///
+    /// # Errors
+    /// As for [`Engine::touch`].
+    pub fn fetch_and_touch(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        expires: Option<UnixMs>,
+        now: UnixMs,
+    ) -> Result<Option<Fetched<'_>>, PutError> {
+        let found = self.touch_found(hash, key, expires, now)?;
+        Ok(found.map(|found| self.fetched(found)))
+    }
+
+    fn touch_found(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        expires: Option<UnixMs>,
+        now: UnixMs,
+    ) -> Result<Option<Found>, PutError> {
+        let Some(mut found) = self.find_live(hash, key, now) else { return Ok(None) };
         let (memory, at) = (self.arena.memory(), place(found.item));
         let old_expires = found.header.expires(memory, at);
         let marked = old_expires.filter(|_| found.header.is_in_wheel());
@@ -175,13 +200,13 @@ impl Engine {
             _ => {
                 found = match self.rewrite(hash, key, found, expires, now)? {
                     Some(found) => found,
-                    None => return Ok(false),
+                    None => return Ok(None),
                 };
             }
         }
         self.hit(hash, found.at);
         self.retime(hash, found, old_expires.is_some(), marked, now);
-        Ok(true)
+        Ok(Some(found))
     }
 
     /// Writes an item again with another time of expiry, which makes it longer or shorter. None if it was evicted in

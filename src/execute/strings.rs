@@ -35,13 +35,21 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
     }
 
     pub(super) fn get_and_touch(self, versions: bool, expiry: Expiry, last: bool) -> Outcome<'k, 'e> {
+        self.counters.add(Counter::CmdGet);
         self.counters.add(Counter::CmdTouch);
-        match self.engine.touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
-            Ok(true) => self.counters.add(Counter::TouchHits),
-            Ok(false) => self.counters.add(Counter::TouchMisses),
-            Err(error) => return failed(error, self.counters).into(),
+        match self.engine.fetch_and_touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
+            Ok(Some(fetched)) => {
+                self.counters.add(Counter::GetHits);
+                self.counters.add(Counter::TouchHits);
+                found(self.key, fetched, versions, last)
+            }
+            Ok(None) => {
+                self.counters.add(Counter::GetMisses);
+                self.counters.add(Counter::TouchMisses);
+                Reply::Miss { last }.into()
+            }
+            Err(error) => failed(error, self.counters).into(),
         }
-        self.get(versions, last)
     }
 
     #[inline]
