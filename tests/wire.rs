@@ -636,7 +636,8 @@ fn a_delayed_flush_takes_all_that_is_there_when_it_is_due() {
 /// Ten times as much as there is room for: no error, bounded memory, most of it used, the newest kept.
 #[test]
 fn memory_is_bounded_and_used_however_much_is_written() {
-    let node = Node::start(&["-t", "2", "-m", "16"]);
+    // First in, first out: what has to be there at the end is known.
+    let node = Node::start(&["-t", "2", "-m", "16", "--eviction", "fifo"]);
     let mut client = node.client();
     let limit = client.stat("limit_maxbytes");
     assert_eq!(limit, 16 << 20);
