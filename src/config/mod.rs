@@ -146,7 +146,7 @@ impl Config {
             max_connections,
             max_item_bytes: max_item_bytes as u32,
             eviction: options.eviction.unwrap_or_default(),
-            huge_pages: options.huge_pages.unwrap_or(false),
+            huge_pages: options.huge_pages.unwrap_or(true),
             shard_ports,
             spin,
             receive_buffers,

@@ -61,7 +61,7 @@ pub struct Options {
     #[arg(long, value_name = "POLICY", help_heading = "Memory")]
     pub eviction: Option<Eviction>,
 
-    /// Ask the kernel for huge pages behind the memory: faster, but it is resident in steps of 2 MiB: true or false [default: false]
+    /// Ask the kernel for huge pages behind the memory, true or false: faster, resident in steps of 2 MiB [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
     pub huge_pages: Option<bool>,
 

@@ -4,12 +4,15 @@
 //! once when all of them have. A reader keeps what it reads: an item that is evicted, replaced or deleted meanwhile stays in
 //! memory until the last reader of it is closed. Both know their item by a handle, which follows it when it is moved.
 
-use super::arena::{NONE, Reference, place};
+use super::arena::{CHUNK_BYTES_MAX, NONE, Reference, place};
 use super::item::{self, Fields, Header};
 use super::value::{self, Cursor, List, Parts};
 use super::{Attributes, Engine, KEY_BYTES_MAX, KeyHash, PutError, Value};
 use crate::command::{End, UnixMs};
 use crate::slots::Group;
+
+/// Uploads may have this part of the memory, together.
+const UPLOADS_SHARE_MAX: u32 = 2;
 
 /// Bytes that are copied at a time from one long value to another.
 const COPIED_AT_ONCE: usize = 4096;
@@ -42,23 +45,27 @@ struct Handle {
 const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START };
 
 /// Items that are being written or read: few at any time, so they are searched one by one.
-pub(super) struct Handles(Vec<Handle>);
+pub(super) struct Handles {
+    handles: Vec<Handle>,
+    /// Whole pages of uploads.
+    upload_pages: u32,
+}
 
 impl Handles {
     pub(super) fn new() -> Self {
-        Self(Vec::new())
+        Self { handles: Vec::new(), upload_pages: 0 }
     }
 
     fn add(&mut self, item: Reference) -> usize {
         let handle = Handle { item, users: 1, ..FREE };
-        match self.0.iter().position(|h| h.item == NONE) {
+        match self.handles.iter().position(|h| h.item == NONE) {
             Some(free) => {
-                self.0[free] = handle;
+                self.handles[free] = handle;
                 free
             }
             None => {
-                self.0.push(handle);
-                self.0.len() - 1
+                self.handles.push(handle);
+                self.handles.len() - 1
             }
         }
     }
@@ -67,7 +74,7 @@ impl Handles {
     pub(super) fn read(&mut self, item: Reference) -> Reader {
         let handle = match self.find(item) {
             Some(handle) => {
-                self.0[handle].users += 1;
+                self.handles[handle].users += 1;
                 handle
             }
             None => self.add(item),
@@ -76,13 +83,13 @@ impl Handles {
     }
 
     fn find(&self, item: Reference) -> Option<usize> {
-        self.0.iter().position(|h| h.item == item)
+        self.handles.iter().position(|h| h.item == item)
     }
 
     /// An item is somewhere else now.
     pub(super) fn item_moved(&mut self, from: Reference, to: Reference) {
         if let Some(handle) = self.find(from) {
-            self.0[handle].item = to;
+            self.handles[handle].item = to;
         }
     }
 
@@ -90,7 +97,7 @@ impl Handles {
     pub(super) fn doom(&mut self, item: Reference) -> bool {
         match self.find(item) {
             Some(handle) => {
-                self.0[handle].doomed = true;
+                self.handles[handle].doomed = true;
                 true
             }
             None => false,
@@ -100,7 +107,7 @@ impl Handles {
     /// Items that only handles lead to, for the accounting.
     #[cfg(test)]
     pub(super) fn detached(&self, is_detached: impl Fn(Reference) -> bool) -> Vec<Reference> {
-        self.0.iter().map(|h| h.item).filter(|&item| item != NONE && is_detached(item)).collect()
+        self.handles.iter().map(|h| h.item).filter(|&item| item != NONE && is_detached(item)).collect()
     }
 }
 
@@ -138,10 +145,10 @@ impl Engine {
     pub fn append(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
         while !bytes.is_empty() {
             self.provide_part(upload, now)?;
-            let Handle { item, mut cursor, .. } = self.handles.0[upload.0];
+            let Handle { item, mut cursor, .. } = self.handles.handles[upload.0];
             let written = cursor.write(&mut self.arena, item, bytes);
             assert!(written > 0, "more bytes than the value has");
-            self.handles.0[upload.0].cursor = cursor;
+            self.handles.handles[upload.0].cursor = cursor;
             bytes = &bytes[written..];
         }
         Ok(())
@@ -149,13 +156,18 @@ impl Engine {
 
     /// Sees to the page or block that the next byte goes to.
     fn provide_part(&mut self, upload: &Upload, now: UnixMs) -> Result<(), PutError> {
-        let Handle { item, cursor, .. } = self.handles.0[upload.0];
+        let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         let list = List::of(&self.arena, item);
         let parts = list.parts(&self.arena);
         if cursor.offset < parts.bytes_in_pages() {
             if cursor.offset == list.pages(&self.arena) as usize * self.arena.page_bytes() {
+                // Uploads must not push out everything that is there, and each other.
+                if self.handles.upload_pages >= self.arena.limit_pages() / UPLOADS_SHARE_MAX {
+                    return Err(PutError::OutOfMemory);
+                }
                 self.make_room_for_page(now)?;
-                let item = self.handles.0[upload.0].item;
+                self.handles.upload_pages += 1;
+                let item = self.handles.handles[upload.0].item;
                 let page = self.arena.take_page().expect("there is room");
                 List::of(&self.arena, item).push_page(&mut self.arena, page);
             }
@@ -166,7 +178,7 @@ impl Engine {
             let class = parts.block_class(block, &self.arena);
             self.make_room(class, now)?;
             // Making room may have moved the item.
-            let item = self.handles.0[upload.0].item;
+            let item = self.handles.handles[upload.0].item;
             let chunk = self.arena.allocate(class).expect("there is room");
             item::write_block(self.arena.memory_mut(), place(chunk), block as u16, item);
             List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
@@ -176,7 +188,7 @@ impl Engine {
 
     /// Bytes of a value that are still to come.
     pub fn missing(&self, upload: &Upload) -> usize {
-        let Handle { item, cursor, .. } = self.handles.0[upload.0];
+        let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         List::of(&self.arena, item).parts(&self.arena).length - cursor.offset
     }
 
@@ -187,12 +199,15 @@ impl Engine {
     pub fn commit(&mut self, hash: KeyHash, group: Group, upload: Upload, now: UnixMs) -> Result<u64, PutError> {
         assert_eq!(self.missing(&upload), 0, "the value is not complete");
         if self.user_bytes_max.is_some() {
-            let item = self.handles.0[upload.0].item;
+            let item = self.handles.handles[upload.0].item;
             let key = Header::read(self.arena.memory(), place(item)).key(self.arena.memory(), place(item)).to_vec();
             let length = List::of(&self.arena, item).parts(&self.arena).length;
-            self.bound_user_bytes(hash, &key, length, now)?;
+            if let Err(error) = self.bound_user_bytes(hash, &key, length, now) {
+                self.abort(upload);
+                return Err(error);
+            }
         }
-        let item = std::mem::replace(&mut self.handles.0[upload.0], FREE).item;
+        let item = self.end_upload(upload);
         let version = self.versions.next(group);
         item::set_version(self.arena.memory_mut(), place(item), version);
         item::set_detached(self.arena.memory_mut(), place(item), false);
@@ -202,9 +217,15 @@ impl Engine {
 
     /// Gives an upload up.
     pub fn abort(&mut self, upload: Upload) {
-        let item = std::mem::replace(&mut self.handles.0[upload.0], FREE).item;
+        let item = self.end_upload(upload);
         value::release_parts(&mut self.arena, item);
         self.arena.release(item);
+    }
+
+    fn end_upload(&mut self, upload: Upload) -> Reference {
+        let item = std::mem::replace(&mut self.handles.handles[upload.0], FREE).item;
+        self.handles.upload_pages -= List::of(&self.arena, item).pages(&self.arena);
+        item
     }
 
     /// Begins to read a long value. None where the key has none.
@@ -215,12 +236,18 @@ impl Engine {
 
     /// The next bytes of a value: a piece of it, at most `bytes_max` long. Empty at its end.
     pub fn read(&self, reader: &mut Reader, bytes_max: usize) -> &[u8] {
-        reader.cursor.read(&self.arena, self.handles.0[reader.handle].item, bytes_max)
+        reader.cursor.read(&self.arena, self.handles.handles[reader.handle].item, bytes_max)
+    }
+
+    /// Bytes of a value that have not been read.
+    pub fn unread(&self, reader: &Reader) -> usize {
+        let item = self.handles.handles[reader.handle].item;
+        List::of(&self.arena, item).parts(&self.arena).length - reader.cursor.offset
     }
 
     /// Ends reading.
     pub fn close(&mut self, reader: Reader) {
-        let handle = &mut self.handles.0[reader.handle];
+        let handle = &mut self.handles.handles[reader.handle];
         handle.users -= 1;
         if handle.users == 0 {
             let Handle { item, doomed, .. } = std::mem::replace(handle, FREE);
@@ -228,6 +255,80 @@ impl Engine {
                 value::release_parts(&mut self.arena, item);
                 self.arena.release(item);
             }
+        }
+    }
+
+    /// Adds the bytes of a complete upload to one end of a value; flags and expiry stay. None if there is no such key.
+    ///
+    /// # Errors
+    /// See [`PutError`]; the value stays as it was. The upload is gone in any case.
+    pub fn extend_by(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        end: End,
+        upload: Upload,
+        now: UnixMs,
+    ) -> Result<Option<u64>, PutError> {
+        let more = Reader { handle: upload.0, cursor: Cursor::START };
+        let done = self.extend_by_reader(hash, group, key, end, more, now);
+        self.abort(upload);
+        done
+    }
+
+    fn extend_by_reader(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        end: End,
+        mut more: Reader,
+        now: UnixMs,
+    ) -> Result<Option<u64>, PutError> {
+        let Some(old) = self.find_live(hash, key, now) else { return Ok(None) };
+        let Fields { flags, expires, .. } = old.header.fields(self.arena.memory(), place(old.item));
+        let length = value::length(&self.arena, old.item, old.header) + self.unread(&more);
+        // A value that is not long fits into one piece of the copying.
+        let mut whole = [0; CHUNK_BYTES_MAX];
+        let whole_bytes = old.header.inline_bytes();
+        whole[..whole_bytes].copy_from_slice(old.header.inline_value(self.arena.memory(), place(old.item)));
+        let mut reader = old.header.has_long_value().then(|| self.handles.read(old.item));
+        let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
+            let mut copy = || {
+                if end == End::Front {
+                    self.copy_rest(&mut more, &upload, now)?;
+                }
+                match &mut reader {
+                    Some(reader) => self.copy_rest(reader, &upload, now)?,
+                    None => self.append(&upload, &whole[..whole_bytes], now)?,
+                }
+                if end == End::Back { self.copy_rest(&mut more, &upload, now) } else { Ok(()) }
+            };
+            match copy() {
+                Ok(()) => self.commit(hash, group, upload, now),
+                Err(error) => {
+                    self.abort(upload);
+                    Err(error)
+                }
+            }
+        });
+        if let Some(reader) = reader {
+            self.close(reader);
+        }
+        done.map(Some)
+    }
+
+    fn copy_rest(&mut self, reader: &mut Reader, upload: &Upload, now: UnixMs) -> Result<(), PutError> {
+        let mut buffer = [0; COPIED_AT_ONCE];
+        loop {
+            let piece = self.read(reader, COPIED_AT_ONCE);
+            let length = piece.len();
+            if length == 0 {
+                return Ok(());
+            }
+            buffer[..length].copy_from_slice(piece);
+            self.append(upload, &buffer[..length], now)?;
         }
     }
 
@@ -262,12 +363,19 @@ impl Engine {
         now: UnixMs,
     ) -> Result<Option<u64>, PutError> {
         let Some(mut reader) = self.open(hash, key, now) else { return Ok(None) };
-        let item = self.handles.0[reader.handle].item;
+        let item = self.handles.handles[reader.handle].item;
         let header = Header::read(self.arena.memory(), place(item));
         let Fields { flags, expires, .. } = header.fields(self.arena.memory(), place(item));
         let length = value::length(&self.arena, item, header) + bytes.len();
         let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
-            match self.copy_extended(&mut reader, &upload, end, bytes, now) {
+            let mut copy = || {
+                if end == End::Front {
+                    self.append(&upload, bytes, now)?;
+                }
+                self.copy_rest(&mut reader, &upload, now)?;
+                if end == End::Back { self.append(&upload, bytes, now) } else { Ok(()) }
+            };
+            match copy() {
                 Ok(()) => self.commit(hash, group, upload, now),
                 Err(error) => {
                     self.abort(upload);
@@ -277,33 +385,6 @@ impl Engine {
         });
         self.close(reader);
         done.map(Some)
-    }
-
-    fn copy_extended(
-        &mut self,
-        reader: &mut Reader,
-        upload: &Upload,
-        end: End,
-        bytes: &[u8],
-        now: UnixMs,
-    ) -> Result<(), PutError> {
-        if end == End::Front {
-            self.append(upload, bytes, now)?;
-        }
-        let mut buffer = [0; COPIED_AT_ONCE];
-        loop {
-            let piece = self.read(reader, COPIED_AT_ONCE);
-            let length = piece.len();
-            if length == 0 {
-                break;
-            }
-            buffer[..length].copy_from_slice(piece);
-            self.append(upload, &buffer[..length], now)?;
-        }
-        if end == End::Back {
-            self.append(upload, bytes, now)?;
-        }
-        Ok(())
     }
 }
 

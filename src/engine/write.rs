@@ -297,8 +297,9 @@ impl Engine {
     ) {
         let in_time = marked.is_some_and(|marked| marked <= expires);
         let is_near = expires <= now + HORIZON_MS;
-        // A client that shortens a time again and again leaves marks behind: not more than this.
-        let marks_max = 2 * self.expiring + 1024;
+        // Items that are evicted leave their marks behind, and so does one whose time is shortened again and again: not more
+        // than this. What has no mark is left to the pass.
+        let marks_max = self.expiring + self.expiring / 16 + 1024;
         let in_wheel = in_time
             || is_near
                 && self.wheel.marks() < marks_max

@@ -7,8 +7,8 @@
 
 mod strings;
 
-use crate::command::{Operation, Reply, Request, UnixMs, ValueHead};
-use crate::engine::{Engine, KeyHash, Reader};
+use crate::command::{Condition, Operation, Reply, Request, UnixMs, ValueHead};
+use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
 use strings::Target;
 
@@ -34,6 +34,37 @@ impl<'e> From<Reply<'e>> for Outcome<'_, 'e> {
     }
 }
 
+/// Stores a value that has come as an upload, as the request says: its operation is a store or an extension, without the
+/// value. The upload is gone afterwards.
+pub fn finish_upload(
+    request: &Request<&[u8]>,
+    hash: KeyHash,
+    upload: Upload,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+) -> Reply<'static> {
+    let target = Target { engine, hash, key: request.key, now, counters };
+    match request.operation {
+        Operation::Store { condition, .. } => target.commit(condition, upload),
+        Operation::Extend { end, .. } => target.extend_by(end, upload),
+        _ => unreachable!("nothing else has a value"),
+    }
+}
+
+/// Refuses a value for which there was no upload, or no memory to go on with it.
+pub fn refuse_upload(
+    request: &Request<&[u8]>,
+    hash: KeyHash,
+    error: PutError,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+) -> Reply<'static> {
+    let drop_old = matches!(request.operation, Operation::Store { condition: Condition::Always, .. });
+    Target { engine, hash, key: request.key, now, counters }.refuse(drop_old, error)
+}
+
 /// Executes a request of one key, or this shard's part of one for all shards, at time `now`. Statistics are of the node
 /// and none of this function's business.
 #[inline]
@@ -52,7 +83,7 @@ pub fn execute<'k: 'e, 'e>(
         }
         Operation::Store { condition, flags, expiry, value } => target.store(condition, flags, expiry, value),
         Operation::Extend { end, value } => target.extend(end, value),
-        Operation::RefuseTooLarge { drop_old } => target.refuse(drop_old),
+        Operation::RefuseTooLarge { drop_old } => target.refuse(drop_old, PutError::TooLarge),
         Operation::Delete => target.delete(),
         Operation::Arithmetic { decrement, delta } => target.arithmetic(decrement, delta),
         Operation::Touch { expiry } => target.touch(expiry),

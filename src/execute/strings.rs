@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::command::{Condition, End, Expiry, Failure, Reply, UnixMs, ValueHead};
-use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Value};
+use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Upload, Value};
 use crate::metrics::{Counter, Counters};
 use crate::slots::Group;
 
@@ -65,8 +65,27 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         stored(engine.put(hash, Group::of(key), key, value, attributes, now).map(Some), counters)
     }
 
+    /// Stores a value that has come as an upload.
+    pub(super) fn commit(mut self, condition: Condition, upload: Upload) -> Reply<'static> {
+        self.counters.add(Counter::CmdSet);
+        if condition != Condition::Always
+            && let Some(reply) = self.unmet(condition)
+        {
+            self.engine.abort(upload);
+            return reply;
+        }
+        stored(self.engine.commit(self.hash, Group::of(self.key), upload, self.now).map(Some), self.counters)
+    }
+
+    /// Adds a value that has come as an upload to an end of the stored one.
+    pub(super) fn extend_by(self, end: End, upload: Upload) -> Reply<'static> {
+        self.counters.add(Counter::CmdSet);
+        let done = self.engine.extend_by(self.hash, Group::of(self.key), self.key, end, upload, self.now);
+        stored(done, self.counters)
+    }
+
     /// The reply to a store whose condition does not hold.
-    fn unmet(&mut self, condition: Condition) -> Option<Reply<'e>> {
+    fn unmet(&mut self, condition: Condition) -> Option<Reply<'static>> {
         let version = self.engine.get(self.hash, self.key, self.now).map(|item| item.version);
         let (counter, reply) = match (condition, version) {
             (Condition::Absent, Some(_)) | (Condition::Present, None) => return Some(Reply::NotStored),
@@ -87,11 +106,11 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
     }
 
     /// A set that failed drops the old value: better a miss than a value that the client thinks it replaced.
-    pub(super) fn refuse(self, drop_old: bool) -> Reply<'e> {
+    pub(super) fn refuse(self, drop_old: bool, error: PutError) -> Reply<'static> {
         if drop_old {
             self.engine.remove(self.hash, self.key, self.now);
         }
-        failed(PutError::TooLarge, self.counters)
+        failed(error, self.counters)
     }
 
     pub(super) fn delete(self) -> Reply<'e> {

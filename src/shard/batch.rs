@@ -1,5 +1,6 @@
 //! What travels over the mesh: a batch of requests, which comes back with their replies in the same buffers.
 
+use super::outgoing::StreamStart;
 use crate::command::{Request, Span};
 use crate::engine::KeyHash;
 use crate::reactor::Token;
@@ -22,8 +23,32 @@ pub(super) struct Entry {
     /// Which of its replies this will be.
     pub(super) sequence: u32,
     pub(super) hash: KeyHash,
-    pub(super) request: Request<Span>,
+    pub(super) task: Task,
 }
+
+/// What a sibling is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Task {
+    /// Execute a request, and reply.
+    Request(Request<Span>),
+    /// Take a long value, whose pieces will follow.
+    BeginUpload { request: Request<Span>, value_bytes: usize },
+    /// The next piece of it.
+    Piece(Span),
+    /// It is complete, its line end right or not: store it, and reply.
+    FinishUpload { intact: bool },
+    /// It will not be complete.
+    AbortUpload,
+    /// Send the next piece of a long value.
+    ReadOn { stream: u64 },
+    /// Send no more of it.
+    CloseStream { stream: u64 },
+}
+
+/// The sequence number of a task without a reply of its own.
+const NO_REPLY: u32 = 0;
+/// The hash of a task without a key.
+const NO_KEY: KeyHash = KeyHash(0);
 
 /// Requests of one shard to another; then their replies.
 #[derive(Debug, Default)]
@@ -39,6 +64,8 @@ pub struct Batch {
     pub(super) replies: Vec<u8>,
     /// Where each reply of this round ends.
     pub(super) reply_ends: Vec<usize>,
+    /// Replies of this round that are long values, in order.
+    pub(super) streams: Vec<StreamStart>,
     /// Connections that move to the other shard.
     pub(super) moving: Vec<OwnedFd>,
 }
@@ -65,7 +92,27 @@ impl Batch {
     #[inline]
     pub(super) fn push(&mut self, token: Token, sequence: u32, hash: KeyHash, request: &Request<&[u8]>) {
         let request = request.map(|bytes| Span::append(bytes, &mut self.bytes));
-        self.entries.push(Entry { token, sequence, hash, request });
+        self.entries.push(Entry { token, sequence, hash, task: Task::Request(request) });
+    }
+
+    /// Adds a task on a long value.
+    pub(super) fn push_task(&mut self, token: Token, task: Task) {
+        self.entries.push(Entry { token, sequence: NO_REPLY, hash: NO_KEY, task });
+    }
+
+    pub(super) fn push_begin(&mut self, token: Token, hash: KeyHash, request: &Request<&[u8]>, value_bytes: usize) {
+        let request = request.map(|bytes| Span::append(bytes, &mut self.bytes));
+        let task = Task::BeginUpload { request, value_bytes };
+        self.entries.push(Entry { token, sequence: NO_REPLY, hash, task });
+    }
+
+    pub(super) fn push_piece(&mut self, token: Token, piece: &[u8]) {
+        let task = Task::Piece(Span::append(piece, &mut self.bytes));
+        self.push_task(token, task);
+    }
+
+    pub(super) fn push_finish(&mut self, token: Token, sequence: u32, intact: bool) {
+        self.entries.push(Entry { token, sequence, hash: NO_KEY, task: Task::FinishUpload { intact } });
     }
 
     /// Empties it for the next requests.
@@ -74,6 +121,7 @@ impl Batch {
         self.moving.clear();
         self.done = 0;
         self.reply_ends.clear();
+        self.streams.clear();
         for buffer in [&mut self.bytes, &mut self.replies] {
             buffer.clear();
             buffer.shrink_to(BYTES_KEPT);

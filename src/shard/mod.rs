@@ -11,7 +11,7 @@
 //! | `route.rs`, `batch.rs` | the mesh from this shard's side |
 //! | `settle.rs` | what a touched connection does next: send, receive, wait, move, close |
 //! | `accept.rs`, `spread.rs` | new connections, and spreading them evenly |
-//! | `staging.rs` | memory for large values that are still arriving |
+//! | `incoming.rs`, `outgoing.rs` | long values on their way in and out, piece by piece |
 //! | `slots.rs` | key → slot → shard |
 //! | `node.rs`, `stats.rs` | what shards share, and its statistics |
 
@@ -20,14 +20,15 @@
 mod accept;
 mod batch;
 mod connection;
+mod incoming;
 mod node;
+mod outgoing;
 mod perform;
 mod read;
 mod route;
 mod settle;
 mod slots;
 mod spread;
-mod staging;
 mod stats;
 
 pub use batch::Message;
@@ -41,10 +42,11 @@ use crate::metrics::{Counter, Counters};
 use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
 use accept::Listener;
 use connection::{Connections, OutputPool};
+use incoming::Receiving;
+use outgoing::Sent;
 use perform::{Pending, recycle};
 use read::PENDING_MAX;
 use route::Route;
-use staging::Staging;
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -77,7 +79,12 @@ pub struct Shard {
     listeners: Vec<Listener>,
     connections: Connections,
     outputs: OutputPool,
-    staging: Staging,
+    /// Long values that are arriving for this shard.
+    receiving: Vec<Receiving>,
+    /// Long values that siblings' clients are being sent.
+    lent: Vec<Sent>,
+    /// Number of the last of those.
+    last_stream: u64,
     /// Slots of connections that something happened to in this turn, each once.
     touched: Vec<u32>,
     /// Slots of connections that may be able to go on.
@@ -128,7 +135,6 @@ impl Shard {
         reactor.start_timer(TICK);
         reactor.listen_for_wakes(node.wake_fd(id));
         let routes = (0..mesh.shards()).map(|to| Route::new(id, to)).collect();
-        let staging = Staging::new(node.config.max_item_bytes as usize);
         let now = node.clock.now();
         let mut shard = Self {
             id,
@@ -139,7 +145,9 @@ impl Shard {
             listeners: Vec::new(),
             connections: Connections::new(),
             outputs: OutputPool::new(),
-            staging,
+            receiving: Vec::new(),
+            lent: Vec::new(),
+            last_stream: 0,
             touched: Vec::with_capacity(EVENTS_EXPECTED),
             resumable: VecDeque::new(),
             shares_core: node.config.shares_core(),

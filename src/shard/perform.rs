@@ -5,8 +5,9 @@
 
 use super::Shard;
 use super::connection::Wait;
-use crate::command::{Operation, Request, StatsTopic, UnixMs};
-use crate::engine::{Engine, KeyHash};
+use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
+use crate::command::{Operation, Request, StatsTopic, UnixMs, ValueHead};
+use crate::engine::{Engine, KeyHash, Reader};
 use crate::execute::{Outcome, execute};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::memcached::{State, encode, encode_head, encode_tail};
@@ -34,7 +35,17 @@ pub(super) fn recycle<'a>(mut list: Vec<Pending<'_>>) -> Vec<Pending<'a>> {
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
-/// Executes a request on the engine and appends the reply, unless the client wants none.
+/// A reply that is a long value.
+pub(super) struct LongReply {
+    /// What comes before the value, and after it.
+    pub(super) head: Vec<u8>,
+    pub(super) tail: Vec<u8>,
+    pub(super) length: usize,
+    pub(super) reader: Reader,
+}
+
+/// Executes a request on the engine and appends the reply, unless the client wants none. Of a value that is too long to be
+/// copied at once, nothing is appended, and all returned that is needed to send it.
 #[inline]
 pub(super) fn answer(
     request: &Request<&[u8]>,
@@ -43,24 +54,35 @@ pub(super) fn answer(
     now: UnixMs,
     counters: &mut Counters,
     out: &mut Vec<u8>,
-) {
+) -> Option<LongReply> {
     match execute(request, hash, engine, now, counters) {
         Outcome::Ready(reply) if !request.quiet => encode(&reply, out),
         Outcome::Ready(_) => {}
-        Outcome::Long { head, length, mut reader } => {
-            out.reserve(length + head.key.len() + 64);
-            encode_head(&head, length, out);
-            loop {
-                let piece = engine.read(&mut reader, usize::MAX);
-                if piece.is_empty() {
-                    break;
-                }
-                out.extend_from_slice(piece);
-            }
-            encode_tail(&head, out);
-            engine.close(reader);
-        }
+        Outcome::Long { head, length, reader } => return answer_long(&head, length, reader, engine, out),
     }
+    None
+}
+
+fn answer_long(
+    head: &ValueHead,
+    length: usize,
+    mut reader: Reader,
+    engine: &mut Engine,
+    out: &mut Vec<u8>,
+) -> Option<LongReply> {
+    if length > COPIED_BYTES_MAX {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        encode_head(head, length, &mut before);
+        encode_tail(head, &mut after);
+        return Some(LongReply { head: before, tail: after, length, reader });
+    }
+    encode_head(head, length, out);
+    while engine.unread(&reader) > 0 {
+        out.extend_from_slice(engine.read(&mut reader, usize::MAX));
+    }
+    encode_tail(head, out);
+    engine.close(reader);
+    None
 }
 
 impl Shard {
@@ -98,7 +120,12 @@ impl Shard {
             _ => {
                 self.outputs.provide(&mut connection.output);
                 let Self { engine, now, counters, .. } = self;
-                connection.write(|out| answer(&pending.request, pending.hash, engine, *now, counters, out));
+                let mut long = None;
+                connection.write(|out| long = answer(&pending.request, pending.hash, engine, *now, counters, out));
+                if let Some(LongReply { head, tail, length, reader }) = long {
+                    connection.progress = self.instant;
+                    connection.outgoing.push_back(Outgoing { source: Source::Here(reader), head, tail, left: length });
+                }
             }
         }
     }
@@ -139,7 +166,10 @@ impl Shard {
         }
         self.outputs.provide(&mut connection.output);
         let Self { engine, now, counters, .. } = self;
-        connection.write(|out| answer(&pending.request, pending.hash, engine, *now, counters, out));
+        connection.write(|out| {
+            let long = answer(&pending.request, pending.hash, engine, *now, counters, out);
+            assert!(long.is_none(), "a request for all shards has no value");
+        });
     }
 
     /// Statistics count all that this connection asked before, so they wait until siblings have answered it.

@@ -39,7 +39,7 @@ impl Shard {
         let Some(connection) = self.connections.get(token) else { return };
         if connection.blocked.is_none() && connection.partial.is_empty() {
             let used = self.read(token.slot, bytes, pending);
-            self.keep(token.slot, &bytes[used..], pending);
+            self.keep(token.slot, &bytes[used..]);
             return;
         }
         if connection.blocked.is_some() {
@@ -56,17 +56,12 @@ impl Shard {
     }
 
     /// Keeps input that cannot be used yet.
-    fn keep(&mut self, slot: u32, left: &[u8], pending: &mut Vec<Pending>) {
+    fn keep(&mut self, slot: u32, left: &[u8]) {
         if left.is_empty() {
             return;
         }
         let Some(connection) = self.connections.at(slot) else { return };
         connection.partial.extend_from_slice(left);
-        if connection.needed > BUFFER_BYTES_KEPT {
-            // What came before the value must not wait for its memory.
-            self.perform(pending);
-            self.stage_if_large(slot);
-        }
     }
 
     /// The peer closed its direction, or the receive failed, was cancelled or ran out of buffers.
@@ -125,16 +120,8 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else { return };
         if connection.is_served() {
             input.drain(..used);
-            // A large buffer is kept only for a large value that is still arriving.
             input.shrink_to(connection.needed.max(BUFFER_BYTES_KEPT));
             connection.partial = input;
-        }
-        if connection.is_served() || connection.partial.capacity() <= BUFFER_BYTES_KEPT {
-            // A value is done with. The next one, if it is large, goes to the end of the line.
-            if used > 0 {
-                self.release_staged(slot);
-            }
-            self.stage_if_large(slot);
         }
     }
 
@@ -145,6 +132,12 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else { return input.len() };
         let mut state = connection.state;
         let mut at = 0;
+        if connection.incoming.is_some() {
+            at = self.take_incoming(slot, input);
+            if at == input.len() {
+                return at;
+            }
+        }
         // Where in the list the command starts that is being parsed.
         let mut command = pending.len();
         let needed = loop {
@@ -168,6 +161,20 @@ impl Shard {
                     let owner = self.id as u16;
                     self.queue(Pending { slot, owner, hash: KeyHash(0), request, rest, state: before }, pending);
                 }
+                Parsed::Upload { request, value_bytes, length } => {
+                    // What came before it is executed first.
+                    self.perform(pending);
+                    command = 0;
+                    if !self.may_begin_incoming(slot, rest, before) {
+                        return input.len();
+                    }
+                    at += length;
+                    self.begin_incoming(slot, &request, value_bytes);
+                    at += self.take_incoming(slot, &input[at..]);
+                    if self.connections.at(slot).is_none_or(|c| !c.is_served() || c.incoming.is_some()) {
+                        return input.len();
+                    }
+                }
                 Parsed::Skip { length } => at += length,
                 Parsed::Incomplete { needed } => break needed,
                 Parsed::Close => {
@@ -183,6 +190,20 @@ impl Shard {
             connection.needed = needed;
         }
         at
+    }
+
+    /// True if a connection may begin with a long value. Otherwise it waits for its output to be taken, and its input is set
+    /// back to the command.
+    fn may_begin_incoming(&mut self, slot: u32, rest: &[u8], state: State) -> bool {
+        let Some(connection) = self.connections.at(slot).filter(|c| c.is_served()) else { return false };
+        if connection.must_wait() {
+            self.counters.add(Counter::ConnYields);
+            connection.block(Wait::Output, rest, state);
+            return false;
+        }
+        connection.state = State::Command;
+        connection.needed = 0;
+        true
     }
 
     /// Adds a request to the list and starts to load what it needs.

@@ -1,9 +1,10 @@
 //! The mesh from one shard's side: per sibling, a batch that is being filled and at most one that is under way.
 
 use super::Shard;
-use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX};
+use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX, Task};
 use super::connection::Wait;
-use super::perform::{PREFETCH, answer};
+use super::outgoing::StreamStart;
+use super::perform::{LongReply, PREFETCH, answer};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
 
@@ -79,18 +80,26 @@ impl Shard {
         for socket in batch.moving.drain(..) {
             self.open(socket, false);
         }
-        let Batch { entries, bytes, done, replies, reply_ends, .. } = &mut *batch;
+        let Batch { from, entries, bytes, done, replies, reply_ends, streams, .. } = &mut *batch;
         let bytes: &[u8] = bytes;
         'serving: for chunk in entries[*done..].chunks(PREFETCH) {
-            for entry in chunk {
+            for entry in chunk.iter().filter(|entry| matches!(entry.task, Task::Request(_))) {
                 self.engine.prefetch_index(entry.hash);
             }
-            for entry in chunk {
+            for entry in chunk.iter().filter(|entry| matches!(entry.task, Task::Request(_))) {
                 self.engine.prefetch_item(entry.hash);
             }
             for entry in chunk {
-                let request = entry.request.map(|span| &bytes[span.range()]);
-                answer(&request, entry.hash, &mut self.engine, self.now, &mut self.counters, replies);
+                if let Task::Request(request) = &entry.task {
+                    let request = request.map(|span| &bytes[span.range()]);
+                    let Self { engine, now, counters, .. } = self;
+                    if let Some(long) = answer(&request, entry.hash, engine, *now, counters, replies) {
+                        let start = self.start_stream(*from, reply_ends.len(), long, replies);
+                        streams.push(start);
+                    }
+                } else {
+                    self.serve_long(*from, entry, bytes, replies);
+                }
                 reply_ends.push(replies.len());
                 if replies.len() >= REPLY_BYTES_MAX {
                     break 'serving;
@@ -102,16 +111,50 @@ impl Shard {
         self.post(to, Message::Replies(batch));
     }
 
+    /// A reply that is a long value: its client's shard will ask for the pieces.
+    fn start_stream(&mut self, to: usize, reply: usize, long: LongReply, replies: &mut Vec<u8>) -> StreamStart {
+        let LongReply { head, tail, length, reader } = long;
+        replies.extend_from_slice(&head);
+        replies.extend_from_slice(&tail);
+        StreamStart { reply, head_bytes: head.len(), stream: self.lend(to, reader), length }
+    }
+
+    /// Does a task on a long value.
+    fn serve_long(&mut self, from: usize, entry: &Entry, bytes: &[u8], replies: &mut Vec<u8>) {
+        match entry.task {
+            Task::Request(_) => unreachable!("requests are served by the engine"),
+            Task::BeginUpload { request, value_bytes } => {
+                let request = request.map(|span| &bytes[span.range()]);
+                self.begin_receiving(from, entry.token, entry.hash, &request, value_bytes);
+            }
+            Task::Piece(span) => self.receive_piece(from, entry.token, &bytes[span.range()]),
+            Task::FinishUpload { intact } => self.finish_receiving(from, entry.token, intact, replies),
+            Task::AbortUpload => self.abort_receiving(from, entry.token),
+            Task::ReadOn { stream } => self.read_on(from, stream, replies),
+            Task::CloseStream { stream } => self.stop_lending(from, stream),
+        }
+    }
+
     /// Gives a batch's replies to the connections that wait for them.
     fn take_replies(&mut self, mut batch: Box<Batch>) {
         let mut start = 0;
-        for (entry, &end) in batch.entries[batch.done..].iter().zip(&batch.reply_ends) {
-            self.take_reply(entry, &batch.replies[start..end]);
+        let mut streams = batch.streams.iter().peekable();
+        for (number, (entry, &end)) in batch.entries[batch.done..].iter().zip(&batch.reply_ends).enumerate() {
+            let reply = &batch.replies[start..end];
+            match entry.task {
+                Task::Request(_) | Task::FinishUpload { .. } => match streams.next_if(|s| s.reply == number) {
+                    Some(stream) => self.begin_outgoing(entry.token, entry.sequence, batch.to, stream, reply),
+                    None => self.take_reply(entry, reply),
+                },
+                Task::ReadOn { .. } => self.take_piece(entry.token, reply),
+                Task::BeginUpload { .. } | Task::Piece(_) | Task::AbortUpload | Task::CloseStream { .. } => {}
+            }
             start = end;
         }
         batch.done += batch.reply_ends.len();
         batch.replies.clear();
         batch.reply_ends.clear();
+        batch.streams.clear();
         let to = batch.to;
         if batch.done < batch.entries.len() {
             self.post(to, Message::Requests(batch));

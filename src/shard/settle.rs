@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::connection::{Ending, OUTPUT_BYTES_LOW, Sending, Wait};
+use super::outgoing::PATIENCE;
 use crate::metrics::Counter;
 use crate::reactor::{Errno, Token};
 use crate::sys;
@@ -25,6 +26,8 @@ impl Shard {
         let token = self.connections.token(slot);
         let Some(connection) = self.connections.at(slot) else { return };
         connection.touched = false;
+        self.write_outgoing(slot);
+        let Some(connection) = self.connections.at(slot) else { return };
 
         if connection.sending.is_none() && !connection.output.is_empty() {
             let since = *connection.held_since.get_or_insert(self.instant);
@@ -73,6 +76,7 @@ impl Shard {
             return;
         };
         let sending = connection.sending.take().expect("a send was in flight");
+        connection.progress = self.instant;
         match result {
             Ok(count) if sending.from + count < bytes.len() => {
                 let from = sending.from + count;
@@ -93,6 +97,8 @@ impl Shard {
 
     /// Gives a client up: what it asked is forgotten, and its socket shut down, which ends what is in flight on it.
     pub(super) fn abandon(&mut self, slot: u32) {
+        self.drop_incoming(slot);
+        self.drop_outgoing(slot);
         if let Some(connection) = self.connections.at(slot) {
             connection.abandon();
             sys::shut_down(connection.socket(), Shutdown::Both);
@@ -107,11 +113,22 @@ impl Shard {
             if matches!(connection.ending, Ending::Open | Ending::Quitting) {
                 connection.ending = Ending::Closing;
             }
-            if connection.blocked == Some(Wait::Memory) {
-                // The rest of its value will not come any more: there is nothing to wait for.
-                connection.blocked = None;
-            }
+            // The rest of a value will not come any more.
+            self.drop_incoming(slot);
             self.touch(slot);
+        }
+    }
+
+    /// Disconnects clients that do not go on with a long value, and so keep memory from others.
+    pub(super) fn drop_stalled(&mut self) {
+        for slot in 0..self.connections.slots() {
+            let Some(connection) = self.connections.at(slot) else { continue };
+            let sends_too_slowly = connection.incoming.as_ref().is_some_and(|i| self.instant > i.until);
+            let takes_nothing = !connection.outgoing.is_empty() && self.instant - connection.progress > PATIENCE;
+            if (sends_too_slowly || takes_nothing) && !connection.is_abandoned() {
+                tracing::info!(shard = self.id, "disconnected a client that was too slow with a long value");
+                self.abandon(slot);
+            }
         }
     }
 
@@ -127,7 +144,8 @@ impl Shard {
 
     /// Frees a connection that has nothing in flight; its socket closes.
     fn close(&mut self, slot: u32) {
-        self.release_staged(slot);
+        self.drop_incoming(slot);
+        self.drop_outgoing(slot);
         let mut connection = self.connections.remove(slot);
         self.outputs.give_back(std::mem::take(&mut connection.output));
         self.node.spread.closed(connection.leaving.unwrap_or(self.id));

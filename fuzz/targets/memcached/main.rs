@@ -52,6 +52,14 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
                     run.requests.push(request.map(<[u8]>::to_vec));
                     at += length;
                 }
+                Parsed::Upload { request, value_bytes, length } => {
+                    assert!((1..=input.len()).contains(&length), "a command line of {length} bytes");
+                    assert!(value_bytes <= VALUE_BYTES_MAX, "a value of {value_bytes} bytes");
+                    check(&request);
+                    run.requests.push(request.map(<[u8]>::to_vec));
+                    at += length;
+                    state = State::Discard(value_bytes as u64 + 2);
+                }
                 Parsed::Skip { length } => {
                     assert!((1..=input.len()).contains(&length), "a skip of {length} bytes");
                     at += length;

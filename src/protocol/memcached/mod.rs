@@ -3,5 +3,5 @@
 mod parse;
 mod reply;
 
-pub use parse::{LINE_BYTES_MAX, Parsed, State, parse};
+pub use parse::{LINE_BYTES_MAX, LINE_END, Parsed, State, parse};
 pub use reply::{VERSION_TEXT, encode, encode_head, encode_tail};

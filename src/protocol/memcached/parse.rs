@@ -27,8 +27,14 @@ const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 /// Longest value that a length field can announce.
 const ANNOUNCED_BYTES_MAX: u64 = i32::MAX as u64 - 2;
 
+/// Values from this length on are not waited for to be whole.
+const UPLOAD_BYTES_MIN: usize = 16 << 10;
+
 /// Most tokens that any command but get has: cas with noreply.
 const TOKENS_MAX: usize = 7;
+
+/// What follows a value.
+pub const LINE_END: &[u8; 2] = b"\r\n";
 
 const NOREPLY: &[u8] = b"noreply";
 
@@ -59,6 +65,16 @@ pub enum Parsed<'a> {
         /// The request.
         request: Request<&'a [u8]>,
         /// Bytes that it took.
+        length: usize,
+    },
+    /// The command line, of `length` bytes, of a store whose value is long: `value_bytes` follow it, and the end of a line.
+    /// They are the caller's to take; then comes the next command.
+    Upload {
+        /// The request, without the value.
+        request: Request<&'a [u8]>,
+        /// Bytes of the value.
+        value_bytes: usize,
+        /// Bytes of the command line.
         length: usize,
     },
     /// The first `length` bytes are of no use.
@@ -395,23 +411,28 @@ fn store<'a>(
         let operation = Operation::RefuseTooLarge { drop_old: matches!(kind, Store::When(Condition::Always)) };
         return Parsed::Request { request: Request { key, operation, quiet }, length: line_bytes };
     }
-    let value_end = line_bytes + value_bytes as usize;
-    let length = value_end + 2;
-    if input.len() < length {
-        return Parsed::Incomplete { needed: length };
-    }
-    if &input[value_end..length] != b"\r\n" {
-        return fail(Failure::BadDataChunk, length);
-    }
-    let value = &input[line_bytes..value_end];
-    let operation = match kind {
+    let operation = |value: &'a [u8]| match kind {
         Store::When(Condition::Version(_)) => {
             Operation::Store { condition: Condition::Version(version), flags, expiry, value }
         }
         Store::When(condition) => Operation::Store { condition, flags, expiry, value },
         Store::To(end) => Operation::Extend { end, value },
     };
-    Parsed::Request { request: Request { key, operation, quiet }, length }
+    let value_bytes = value_bytes as usize;
+    if value_bytes >= UPLOAD_BYTES_MIN {
+        let request = Request { key: *key, operation: operation(&[]), quiet };
+        return Parsed::Upload { request, value_bytes, length: line_bytes };
+    }
+    let value_end = line_bytes + value_bytes;
+    let length = value_end + LINE_END.len();
+    if input.len() < length {
+        return Parsed::Incomplete { needed: length };
+    }
+    if input[value_end..length] != *LINE_END {
+        return fail(Failure::BadDataChunk, length);
+    }
+    let request = Request { key: *key, operation: operation(&input[line_bytes..value_end]), quiet };
+    Parsed::Request { request, length }
 }
 
 /// The words after the verb, at most `TOKENS_MAX` of them.

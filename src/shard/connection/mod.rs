@@ -4,7 +4,10 @@ mod order;
 
 use crate::protocol::memcached::State;
 use crate::reactor::Token;
+use crate::shard::incoming::Incoming;
+use crate::shard::outgoing::Outgoing;
 use order::Order;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -41,8 +44,6 @@ pub(super) enum Wait {
     Output,
     /// Room in a batch to a sibling; it is in the shard's list of those.
     Mesh,
-    /// Memory for a large value; it is in the line for that.
-    Memory,
 }
 
 /// One client.
@@ -80,10 +81,12 @@ pub(super) struct Connection {
     pub(super) touched: bool,
     /// Since when output is held for the replies that siblings owe.
     pub(super) held_since: Option<Instant>,
-    /// Bytes reserved for a large value (see `staging`).
-    pub(super) staged: usize,
-    /// When that value has to be complete, if others wait.
-    pub(super) staged_until: Instant,
+    /// The long value that the client is sending.
+    pub(super) incoming: Option<Box<Incoming>>,
+    /// Long values that the client is to be sent, in the order of replies.
+    pub(super) outgoing: VecDeque<Outgoing>,
+    /// When the client last took some output.
+    pub(super) progress: Instant,
     /// How long a reply that a sibling owes may be: the longest of late.
     reply_bytes_estimate: usize,
 }
@@ -117,8 +120,9 @@ impl Connection {
             pinned,
             touched: false,
             held_since: None,
-            staged: 0,
-            staged_until: now,
+            incoming: None,
+            outgoing: VecDeque::new(),
+            progress: now,
             reply_bytes_estimate: REPLY_BYTES_FIRST,
         }
     }
@@ -137,13 +141,13 @@ impl Connection {
     /// True if no more requests should be executed for the moment.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.output_bytes() >= OUTPUT_BYTES_HIGH || self.order.len() >= REPLIES_MAX
+        !self.outgoing.is_empty() || self.output_bytes() >= OUTPUT_BYTES_HIGH || self.order.len() >= REPLIES_MAX
     }
 
     /// True if a connection that had to wait may go on. Whatever keeps it from that comes to an end: a send completes, or a
     /// sibling answers.
     pub(super) fn may_go_on(&self) -> bool {
-        self.output_bytes() <= OUTPUT_BYTES_LOW && self.order.len() <= REPLIES_MAX / 2
+        self.outgoing.is_empty() && self.output_bytes() <= OUTPUT_BYTES_LOW && self.order.len() <= REPLIES_MAX / 2
     }
 
     /// Writes output behind all that came before it.
@@ -181,12 +185,20 @@ impl Connection {
 
     /// True if nothing is under way that belongs to this shard: the socket could be anybody's.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_answered() && self.partial.is_empty() && self.state == State::Command && self.pending == 0
+        self.is_answered()
+            && self.partial.is_empty()
+            && self.incoming.is_none()
+            && self.state == State::Command
+            && self.pending == 0
     }
 
     /// True if everything that was asked is answered and sent.
     pub(super) fn is_answered(&self) -> bool {
-        self.blocked.is_none() && self.order.is_empty() && self.output.is_empty() && self.sending.is_none()
+        self.blocked.is_none()
+            && self.outgoing.is_empty()
+            && self.order.is_empty()
+            && self.output.is_empty()
+            && self.sending.is_none()
     }
 
     /// Forgets all input and output: nobody is there to answer.
@@ -198,6 +210,11 @@ impl Connection {
         self.ended = true;
         self.abandoned = true;
         self.ending = Ending::ShutDown;
+    }
+
+    /// True if nobody is there to answer.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned
     }
 
     /// True if what is asked should be executed and answered.

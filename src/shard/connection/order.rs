@@ -64,6 +64,16 @@ impl Order {
         sequence
     }
 
+    /// How many replies come before one that is awaited.
+    pub(in crate::shard) fn place(&self, sequence: u32) -> u32 {
+        sequence.wrapping_sub(self.first)
+    }
+
+    /// True if an awaited reply is the next to go out.
+    pub(in crate::shard) fn is_front(&self, sequence: u32) -> bool {
+        !self.slots.is_empty() && self.place(sequence) == 0
+    }
+
     /// Writes a reply that is ready now but has to wait for those before it.
     #[inline]
     pub(in crate::shard) fn hold(&mut self, write: impl FnOnce(&mut Vec<u8>)) {

@@ -37,6 +37,12 @@ fn run(pieces: &[&[u8]]) -> Run {
                     run.requests.push(format!("{text:?}"));
                     at += length;
                 }
+                Parsed::Upload { request, value_bytes, length } => {
+                    let text = request.map(|b| String::from_utf8_lossy(b).into_owned());
+                    run.requests.push(format!("{text:?} {value_bytes} B"));
+                    at += length;
+                    state = State::Discard(value_bytes as u64 + 2);
+                }
                 Parsed::Skip { length } => {
                     assert!(length > 0, "skipping takes some input");
                     at += length;

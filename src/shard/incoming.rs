@@ -1,0 +1,209 @@
+//! Long values that are arriving, each written piece by piece where it will stay.
+//!
+//! The owner of the key has an upload for it (`Engine::begin`), and the connection sends it the value's pieces: straight to
+//! the engine, or to a sibling in batches, whose bound is the sender's credit: while a batch is full, the connection
+//! waits and its bytes stay in the socket. Nobody ever holds a second copy of more than that. A client that does not finish
+//! in time is disconnected, and the memory comes back.
+
+use super::Shard;
+use super::batch::Task;
+use super::connection::Wait;
+use crate::command::{Failure, Operation, Reply, Request};
+use crate::engine::{Attributes, KeyHash, PutError, Upload};
+use crate::execute::{finish_upload, refuse_upload};
+use crate::metrics::Counter;
+use crate::protocol::memcached::{LINE_END, State, encode};
+use crate::reactor::Token;
+use std::time::{Duration, Instant};
+
+/// A client has this long for its value, and a second more for each `BYTES_PER_SECOND_MIN`.
+const PATIENCE: Duration = Duration::from_secs(30);
+const BYTES_PER_SECOND_MIN: usize = 64 << 10;
+
+/// Bytes that travel to a sibling as one piece.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+
+/// A long value on its way in, from the connection's side.
+pub(super) struct Incoming {
+    /// The sibling that owns the key; none if that is this shard.
+    owner: Option<usize>,
+    /// Bytes of the value that are still to come.
+    left: usize,
+    /// Bytes of the line end that have come, and whether they were right.
+    line_end: usize,
+    intact: bool,
+    /// When it has to be complete.
+    pub(super) until: Instant,
+}
+
+/// A long value on its way in, from the side of the key's owner.
+pub(super) struct Receiving {
+    /// The shard whose client sends it, and that client.
+    from: usize,
+    token: Token,
+    hash: KeyHash,
+    key: Box<[u8]>,
+    /// Without the value.
+    operation: Operation<&'static [u8]>,
+    quiet: bool,
+    upload: Result<Upload, PutError>,
+}
+
+impl Shard {
+    /// Begins to take a long value that a connection announces.
+    pub(super) fn begin_incoming(&mut self, slot: u32, request: &Request<&[u8]>, value_bytes: usize) {
+        let token = self.connections.token(slot);
+        let hash = self.node.hasher.hash(request.key);
+        let owner = usize::from(self.node.slots.owner(request.key));
+        let owner = (owner != self.id).then_some(owner);
+        match owner {
+            None => self.begin_receiving(self.id, token, hash, request, value_bytes),
+            Some(owner) => self.routes[owner].filling.push_begin(token, hash, request, value_bytes),
+        }
+        let until = self.instant + PATIENCE + Duration::from_secs((value_bytes / BYTES_PER_SECOND_MIN) as u64);
+        if let Some(connection) = self.connections.at(slot) {
+            connection.incoming =
+                Some(Box::new(Incoming { owner, left: value_bytes, line_end: 0, intact: true, until }));
+        }
+    }
+
+    /// Takes what a connection has received of its long value; returns how much that was: all of it, if the connection has
+    /// to wait.
+    pub(super) fn take_incoming(&mut self, slot: u32, input: &[u8]) -> usize {
+        let token = self.connections.token(slot);
+        let mut at = 0;
+        loop {
+            let Some(connection) = self.connections.at(slot) else { return input.len() };
+            let Some(incoming) = connection.incoming.as_deref_mut() else { return at };
+            let rest = &input[at..];
+            if incoming.left == 0 {
+                let count = rest.len().min(LINE_END.len() - incoming.line_end);
+                incoming.intact &= rest[..count] == LINE_END[incoming.line_end..incoming.line_end + count];
+                incoming.line_end += count;
+                at += count;
+                if incoming.line_end == LINE_END.len() {
+                    self.finish_incoming(slot);
+                }
+                return at;
+            }
+            if rest.is_empty() {
+                return at;
+            }
+            match incoming.owner {
+                None => {
+                    let count = rest.len().min(incoming.left);
+                    incoming.left -= count;
+                    self.receive_piece(self.id, token, &rest[..count]);
+                    at += count;
+                }
+                Some(owner) if self.routes[owner].filling.is_full() => {
+                    connection.block(Wait::Mesh, rest, State::Command);
+                    self.mesh_waiters.push(token);
+                    return input.len();
+                }
+                Some(owner) => {
+                    let count = rest.len().min(incoming.left).min(PIECE_BYTES_MAX);
+                    incoming.left -= count;
+                    self.routes[owner].filling.push_piece(token, &rest[..count]);
+                    at += count;
+                }
+            }
+        }
+    }
+
+    /// The value is complete.
+    fn finish_incoming(&mut self, slot: u32) {
+        let token = self.connections.token(slot);
+        let Some(connection) = self.connections.at(slot) else { return };
+        let Some(incoming) = connection.incoming.take() else { return };
+        match incoming.owner {
+            Some(owner) => {
+                let sequence = connection.order.await_reply();
+                self.routes[owner].filling.push_finish(token, sequence, incoming.intact);
+            }
+            None => {
+                self.outputs.provide(&mut connection.output);
+                let mut reply = Vec::new();
+                self.finish_receiving(self.id, token, incoming.intact, &mut reply);
+                if let Some(connection) = self.connections.at(slot) {
+                    connection.write(|out| out.extend_from_slice(&reply));
+                }
+            }
+        }
+    }
+
+    /// Gives up the long value that a connection was sending, if it was.
+    pub(super) fn drop_incoming(&mut self, slot: u32) {
+        let token = self.connections.token(slot);
+        let Some(incoming) = self.connections.at(slot).and_then(|c| c.incoming.take()) else { return };
+        match incoming.owner {
+            Some(owner) => self.routes[owner].filling.push_task(token, Task::AbortUpload),
+            None => self.abort_receiving(self.id, token),
+        }
+    }
+
+    /// The owner's side: a value will come.
+    pub(super) fn begin_receiving(
+        &mut self,
+        from: usize,
+        token: Token,
+        hash: KeyHash,
+        request: &Request<&[u8]>,
+        value_bytes: usize,
+    ) {
+        let attributes = match request.operation {
+            Operation::Store { flags, expiry, .. } => Attributes { flags, expires: expiry.resolve(self.now) },
+            _ => Attributes::default(),
+        };
+        let upload = self.engine.begin(request.key, value_bytes, attributes, self.now);
+        let operation = request.map(|_| &[][..]).operation;
+        let (key, quiet) = (request.key.into(), request.quiet);
+        self.receiving.push(Receiving { from, token, hash, key, operation, quiet, upload });
+    }
+
+    fn receiving(&self, from: usize, token: Token) -> Option<usize> {
+        self.receiving.iter().position(|r| r.from == from && r.token == token)
+    }
+
+    /// The owner's side: a piece of a value. One that there is no memory for is dropped, and the value with it.
+    pub(super) fn receive_piece(&mut self, from: usize, token: Token, bytes: &[u8]) {
+        let Some(number) = self.receiving(from, token) else { return };
+        let Self { engine, receiving, now, .. } = self;
+        let upload = &mut receiving[number].upload;
+        if let Ok(begun) = upload
+            && let Err(error) = engine.append(begun, bytes, *now)
+            && let Ok(begun) = std::mem::replace(upload, Err(error))
+        {
+            engine.abort(begun);
+        }
+    }
+
+    /// The owner's side: the value is complete, and is stored, if its line end was right. Appends the reply.
+    pub(super) fn finish_receiving(&mut self, from: usize, token: Token, intact: bool, out: &mut Vec<u8>) {
+        let Some(number) = self.receiving(from, token) else { return };
+        let Receiving { hash, key, operation, quiet, upload, .. } = self.receiving.swap_remove(number);
+        let Self { engine, now, counters, .. } = self;
+        let request = Request { key: &key[..], operation, quiet };
+        let reply = match upload {
+            Ok(upload) if intact => finish_upload(&request, hash, upload, engine, *now, counters),
+            Ok(upload) => {
+                engine.abort(upload);
+                counters.add(Counter::InvalidCommands);
+                Reply::Failed(Failure::BadDataChunk)
+            }
+            Err(error) => refuse_upload(&request, hash, error, engine, *now, counters),
+        };
+        if !quiet {
+            encode(&reply, out);
+        }
+    }
+
+    /// The owner's side: the value will not come.
+    pub(super) fn abort_receiving(&mut self, from: usize, token: Token) {
+        if let Some(number) = self.receiving(from, token)
+            && let Ok(upload) = self.receiving.swap_remove(number).upload
+        {
+            self.engine.abort(upload);
+        }
+    }
+}
