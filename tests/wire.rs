@@ -349,30 +349,6 @@ fn memory_of_large_values_is_given_back() {
     node.stop();
 }
 
-/// Admitting whatever fits first kept a large value waiting for as long as smaller ones came.
-#[test]
-fn large_values_are_admitted_in_order() {
-    let node = Node::start(&["-t", "1", "-m", "256", "-I", "16m"]);
-    let mut first = node.client();
-    let mut other = node.client();
-    first.send([b"set a 0 0 10000000\r\n".to_vec(), vec![b'a'; 100_000]].concat());
-    other.sync();
-    let mut second = node.client();
-    second.send([b"set b 0 0 16000000\r\n".to_vec(), vec![b'b'; 100_000]].concat());
-    other.sync();
-    let mut third = node.client();
-    third.send([b"set c 0 0 1000000\r\n".to_vec(), vec![b'c'; 1_000_000], b"\r\n".to_vec()].concat());
-    other.sync();
-    assert_eq!(other.get("c"), None, "it would fit, but another one was first");
-    first.send([vec![b'a'; 9_900_000], b"\r\n".to_vec()].concat());
-    assert_eq!(first.line(), "STORED");
-    second.send([vec![b'b'; 15_900_000], b"\r\n".to_vec()].concat());
-    assert_eq!(second.line(), "STORED");
-    assert_eq!(third.line(), "STORED");
-    assert_eq!(other.get("b").map(|v| v.len()), Some(16_000_000));
-    node.stop();
-}
-
 /// A stop used to open connections again that had to wait: they were served new requests until they were cut off.
 #[test]
 fn a_stop_answers_nothing_that_comes_after_it() {
