@@ -288,11 +288,14 @@ def test_gat_and_gats(client):
     assert (stats[b"touch_hits"], stats[b"touch_misses"]) == (3, 1)
 
 
-def test_gat_of_many_answers_in_order(client):
+def test_gat_of_many_answers_in_order(client, node):
     client.set_many({f"key-{i}": b"%d" % i for i in range(100)})
-    command = b"gat 1 " + b" ".join(b"key-%d" % i for i in range(100))
-    expected = b"".join(b"VALUE key-%d 0 %d\r\n%d\r\n" % (i, len(str(i)), i) for i in range(100))
-    assert client.raw_command(command, end_tokens=b"END\r\n") == expected
+    command = b"gat 1 " + b" ".join(b"key-%d" % i for i in range(100)) + b"\r\n"
+    expected = b"".join(b"VALUE key-%d 0 %d\r\n%d\r\n" % (i, len(str(i)), i) for i in range(100)) + b"END\r\n"
+    # Not raw_command: of a reply that arrives in two parts, it loses the first.
+    with node.connect() as connection:
+        connection.sendall(command)
+        assert connection.makefile("rb").read(len(expected)) == expected
     until(lambda: client.get_many([f"key-{i}" for i in range(100)]) == {})
 
 
