@@ -30,6 +30,8 @@ mod arena;
 mod background;
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod conformance;
 mod eviction;
 mod expiry;
 mod ghost;

@@ -2,6 +2,7 @@
 //!
 //! The byte is the serial of the item's mark.
 
+use super::sample::{self, Hand};
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
 
@@ -11,11 +12,12 @@ const STALE_MAX: u64 = 4096;
 pub(in crate::engine) struct Fifo {
     queue: Queue,
     items: u64,
+    hand: Hand,
 }
 
 impl Fifo {
     pub(super) fn new() -> Self {
-        Self { queue: Queue::new(), items: 0 }
+        Self { queue: Queue::new(), items: 0, hand: Hand::default() }
     }
 }
 
@@ -35,7 +37,7 @@ impl Rules for Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        super::pop_marked(&mut self.queue, view, is_of_serial)
+        super::pop_marked(&mut self.queue, view, is_of_serial).or_else(|| sample::any(&mut self.hand, view))
     }
 
     fn removed(&mut self, _: u8, _: u64) {

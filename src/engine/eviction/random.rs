@@ -47,8 +47,6 @@ impl Rules for Random {
                 return chosen;
             }
         }
-        let mut found = None;
-        self.hand.sample(view, |_, at| found = Some(at));
-        found
+        sample::any(&mut self.hand, view)
     }
 }

@@ -19,6 +19,7 @@
 //! byte: | main 7 | unproven 6, in the main part | count 0-1 |
 //!       | 0      | serial of the mark in the small queue 2-6 | count 0-1 |
 
+use super::sample;
 use super::{Arena, Bucket, Entrant, HashMark, Outlook, Position, Rules, View, entries};
 use crate::engine::KeyHash;
 use crate::engine::ghost::Ghost;
@@ -54,6 +55,7 @@ pub(in crate::engine) struct S3Fifo {
     unproven_items: u64,
     ghost: Ghost,
     hand: Hand,
+    any: sample::Hand,
 }
 
 /// Where the main part's hand is: in a quad, at an entry of one of its lines.
@@ -73,12 +75,23 @@ impl S3Fifo {
             unproven_items: 0,
             ghost: Ghost::new(),
             hand: Hand::default(),
+            any: sample::Hand::default(),
         }
     }
 
     fn leave_small(&mut self, bytes: u64) {
         self.small_bytes -= bytes;
         self.small_items -= 1;
+    }
+
+    fn choose(&mut self, view: &mut View) -> Option<Position> {
+        if self.small_bytes * SMALL_PART >= view.item_bytes {
+            return self.small_victim(view).or_else(|| self.main_victim(view, false));
+        }
+        // While there are enough of them for the hand to find one soon.
+        let unproven = self.unproven_items * UNPROVEN_PART > view.index.entries();
+        let first = if unproven { self.main_victim(view, true) } else { None };
+        first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view))
     }
 
     /// The end of the small queue. Who was hit moves on to the main part.
@@ -169,13 +182,7 @@ impl Rules for S3Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        if self.small_bytes * SMALL_PART >= view.item_bytes {
-            return self.small_victim(view).or_else(|| self.main_victim(view, false));
-        }
-        // While there are enough of them for the hand to find one soon.
-        let unproven = self.unproven_items * UNPROVEN_PART > view.index.entries();
-        let first = if unproven { self.main_victim(view, true) } else { None };
-        first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view))
+        self.choose(view).or_else(|| sample::any(&mut self.any, view))
     }
 
     fn resized(&mut self, byte: u8, from: u64, to: u64) {
