@@ -528,3 +528,19 @@ fn queues_are_tidied() {
         engine.check();
     }
 }
+
+/// were never counted, when it was over.
+#[test]
+fn a_flush_leaves_nothing_in_chained_buckets() {
+    let mut engine = engine(64 << 20, Eviction::Lru);
+    let mut n = 0_u32;
+    while engine.index.is_growing() || engine.index.chained(&engine.arena) < 20 {
+        engine.set(&n.to_le_bytes(), b"before", None, NOW);
+        n += 1;
+    }
+    engine.flush();
+    engine.work_all(NOW);
+    assert_eq!((engine.stats().items, engine.index.entries()), (0, 0));
+    assert!((0..n).all(|n| engine.value(&n.to_le_bytes(), NOW).is_none()));
+    engine.check();
+}
