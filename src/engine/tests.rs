@@ -544,3 +544,47 @@ fn a_flush_leaves_nothing_in_chained_buckets() {
     assert!((0..n).all(|n| engine.value(&n.to_le_bytes(), NOW).is_none()));
     engine.check();
 }
+
+/// A write failed where the 256 oldest marks of the queue led nowhere, though there was a lot to evict.
+#[test]
+fn items_that_were_deleted_do_not_make_writes_fail() {
+    for eviction in [Eviction::Fifo, Eviction::S3Fifo] {
+        let mut engine = engine(MEMORY_BYTES_MIN, eviction);
+        let mut n = 0_u32;
+        while engine.stats().evictions == 0 {
+            engine.set(&n.to_le_bytes(), &[1; 100], None, NOW);
+            n += 1;
+        }
+        for n in 0..3000_u32 {
+            engine.remove_key(&n.to_le_bytes(), NOW);
+        }
+        for n in n..n + 2000 {
+            engine.set(&n.to_le_bytes(), &[1; 1000], None, NOW);
+        }
+        engine.check();
+    }
+}
+
+/// some way.
+#[test]
+fn writes_go_on_while_the_policy_changes() {
+    for from in Eviction::ALL.into_iter().filter(|&e| e != Eviction::None) {
+        for to in Eviction::ALL.into_iter().filter(|&e| e != Eviction::None) {
+            let mut engine = engine(MEMORY_BYTES_MIN, from);
+            let mut n = 0_u32;
+            let mut fill = |engine: &mut Engine, count| {
+                for _ in 0..count {
+                    engine.set(&n.to_le_bytes(), &[1; 100], None, NOW);
+                    n += 1;
+                }
+            };
+            fill(&mut engine, 40_000);
+            engine.set_eviction(to);
+            for _ in 0..30 {
+                fill(&mut engine, 500);
+                engine.work(NOW);
+            }
+            engine.check();
+        }
+    }
+}

@@ -19,6 +19,7 @@
 //! byte: | main 7 | unproven 6, in the main part | count 0-1 |
 //!       | 0      | serial of the mark in the small queue 2-6 | count 0-1 |
 
+use super::sample;
 use super::{Arena, Bucket, Entrant, HashMark, Outlook, Position, Rules, View, entries};
 use crate::engine::KeyHash;
 use crate::engine::ghost::Ghost;
@@ -54,6 +55,8 @@ pub(in crate::engine) struct S3Fifo {
     unproven_items: u64,
     ghost: Ghost,
     hand: Hand,
+    /// For when neither part has anything to offer.
+    last_resort: sample::Hand,
 }
 
 /// Where the main part's hand is: in a quad, at an entry of one of its lines.
@@ -73,6 +76,7 @@ impl S3Fifo {
             unproven_items: 0,
             ghost: Ghost::new(),
             hand: Hand::default(),
+            last_resort: sample::Hand::default(),
         }
     }
 
@@ -170,12 +174,15 @@ impl Rules for S3Fifo {
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
         if self.small_bytes * SMALL_PART >= view.item_bytes {
-            return self.small_victim(view).or_else(|| self.main_victim(view, false));
+            let victim = self.small_victim(view).or_else(|| self.main_victim(view, false));
+            return victim.or_else(|| self.last_resort.any(view));
         }
         // While there are enough of them for the hand to find one soon.
         let unproven = self.unproven_items * UNPROVEN_PART > view.index.entries();
         let first = if unproven { self.main_victim(view, true) } else { None };
-        first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view))
+        let victim = first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view));
+        // Marks in a row may be stale, and the entries of an earlier policy not in the main part yet.
+        victim.or_else(|| self.last_resort.any(view))
     }
 
     fn resized(&mut self, byte: u8, from: u64, to: u64) {

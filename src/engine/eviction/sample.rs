@@ -47,6 +47,15 @@ impl Hand {
     }
 }
 
+impl Hand {
+    /// An entry, whichever comes next.
+    pub(super) fn any(&mut self, view: &mut View) -> Option<Position> {
+        let mut first = None;
+        self.sample(view, |_, at| first = first.or(Some(at)));
+        first
+    }
+}
+
 /// Random numbers (xorshift64*, Vigna 2014): for choosing among entries, nothing else.
 #[derive(Debug)]
 pub(super) struct Random(u64);
