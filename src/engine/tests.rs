@@ -588,3 +588,23 @@ fn writes_go_on_while_the_policy_changes() {
         }
     }
 }
+
+/// old table, went into chains of any length: 24 buckets here, hundreds in a large index.
+#[test]
+fn an_index_that_shrinks_has_room_for_what_comes_meanwhile() {
+    let mut engine = engine(64 << 20, Eviction::Lru);
+    for n in 0..300_000_u32 {
+        engine.set(&n.to_le_bytes(), b"", None, NOW);
+    }
+    for n in 0..300_000_u32 {
+        engine.remove_key(&n.to_le_bytes(), NOW);
+    }
+    for n in 0..40_000_u32 {
+        engine.set(&n.to_le_bytes(), b"", None, NOW);
+        if n % 500 == 0 {
+            let chained = engine.index.chained(&engine.arena);
+            assert!(chained < 1 + engine.index.quads() as usize / 2, "{chained} after {n}");
+        }
+    }
+    engine.check();
+}
