@@ -608,3 +608,21 @@ fn an_index_that_shrinks_has_room_for_what_comes_meanwhile() {
     }
     engine.check();
 }
+
+/// Room was made for the difference to the old value; when that was what went, the bound was exceeded by as much.
+#[test]
+fn a_bound_on_users_bytes_is_kept_where_the_old_value_is_evicted() {
+    let config = EngineConfig {
+        memory_bytes: 16 << 20,
+        value_bytes_max: 1 << 20,
+        eviction: Eviction::Fifo,
+        user_bytes_max: Some(100_000),
+    };
+    let mut engine = Engine::new(config, KeyHasher::with_seed(1), NOW).expect("memory");
+    for n in 0..10_000_u32 {
+        let key = (n.wrapping_mul(2_654_435_761) >> 16) % 13;
+        engine.set(&key.to_le_bytes(), &vec![1; n as usize * 7919 % 30_000], None, NOW);
+        assert!(engine.stats().user_bytes <= 100_000, "{}", engine.stats().user_bytes);
+    }
+    engine.check();
+}
