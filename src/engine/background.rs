@@ -54,11 +54,13 @@ pub(super) struct Sweep {
     /// When the expiry pass was called last, and what it owes since: quads times milliseconds.
     paced: UnixMs,
     owed: u64,
+    /// The lines of the quad that is being visited.
+    lines: Vec<u32>,
 }
 
 impl Sweep {
     pub(super) fn new(now: UnixMs) -> Self {
-        Self { flush: None, adoption: None, expiry: 0, paced: now, owed: 0 }
+        Self { flush: None, adoption: None, expiry: 0, paced: now, owed: 0, lines: Vec::new() }
     }
 
     /// The versions that a flush has made void and that may still be there at a position.
@@ -308,14 +310,19 @@ impl Engine {
         if end < END {
             self.index.prefetch_quad(&self.arena, end as HashPosition);
         }
-        let range = u64::from(from)..end;
-        // A chained bucket that the visits have emptied was the last: its line still says so when the next is asked for.
+        // From the end of the chain to its start: where a visit removes an entry, the last one of the chain takes its place, and
+        // the last bucket may be freed. Both have been visited then.
+        let mut backwards = std::mem::take(&mut self.sweep.lines);
         while let Some(line) = lines.next(self.arena.memory()) {
+            backwards.push(line);
+        }
+        while let Some(line) = backwards.pop() {
             for entry in entries(Bucket::at(self.arena.memory(), line).used()) {
                 let at = Position { line, entry: entry as u8 };
                 while self.visit_entry(at, &range, &mut visit) {}
             }
         }
+        self.sweep.lines = backwards;
         end
     }
 

@@ -50,20 +50,8 @@ impl Engine {
         }
     }
 
-    /// Where the bytes of users are bounded, evicts until there is room for so many more.
-    #[inline]
-    pub(super) fn make_room_for_bytes(&mut self, bytes: usize, now: UnixMs) -> Result<(), PutError> {
-        let Some(max) = self.user_bytes_max else { return Ok(()) };
-        while self.stats.user_bytes + bytes as u64 > max {
-            if !self.evict_one(now) {
-                return Err(PutError::OutOfMemory);
-            }
-        }
-        Ok(())
-    }
-
     /// Removes one item that the policy chooses. False if there is none.
-    fn evict_one(&mut self, now: UnixMs) -> bool {
+    pub(super) fn evict_one(&mut self, now: UnixMs) -> bool {
         let mut view = View {
             arena: &mut self.arena,
             index: &self.index,

@@ -528,3 +528,101 @@ fn queues_are_tidied() {
         engine.check();
     }
 }
+
+/// were never counted, when it was over.
+#[test]
+fn a_flush_leaves_nothing_in_chained_buckets() {
+    let mut engine = engine(64 << 20, Eviction::Lru);
+    let mut n = 0_u32;
+    while engine.index.is_growing() || engine.index.chained(&engine.arena) < 20 {
+        engine.set(&n.to_le_bytes(), b"before", None, NOW);
+        n += 1;
+    }
+    engine.flush();
+    engine.work_all(NOW);
+    assert_eq!((engine.stats().items, engine.index.entries()), (0, 0));
+    assert!((0..n).all(|n| engine.value(&n.to_le_bytes(), NOW).is_none()));
+    engine.check();
+}
+
+/// A write failed where the 256 oldest marks of the queue led nowhere, though there was a lot to evict.
+#[test]
+fn items_that_were_deleted_do_not_make_writes_fail() {
+    for eviction in [Eviction::Fifo, Eviction::S3Fifo] {
+        let mut engine = engine(MEMORY_BYTES_MIN, eviction);
+        let mut n = 0_u32;
+        while engine.stats().evictions == 0 {
+            engine.set(&n.to_le_bytes(), &[1; 100], None, NOW);
+            n += 1;
+        }
+        for n in 0..3000_u32 {
+            engine.remove_key(&n.to_le_bytes(), NOW);
+        }
+        for n in n..n + 2000 {
+            engine.set(&n.to_le_bytes(), &[1; 1000], None, NOW);
+        }
+        engine.check();
+    }
+}
+
+/// some way.
+#[test]
+fn writes_go_on_while_the_policy_changes() {
+    for from in Eviction::ALL.into_iter().filter(|&e| e != Eviction::None) {
+        for to in Eviction::ALL.into_iter().filter(|&e| e != Eviction::None) {
+            let mut engine = engine(MEMORY_BYTES_MIN, from);
+            let mut n = 0_u32;
+            let mut fill = |engine: &mut Engine, count| {
+                for _ in 0..count {
+                    engine.set(&n.to_le_bytes(), &[1; 100], None, NOW);
+                    n += 1;
+                }
+            };
+            fill(&mut engine, 40_000);
+            engine.set_eviction(to);
+            for _ in 0..30 {
+                fill(&mut engine, 500);
+                engine.work(NOW);
+            }
+            engine.check();
+        }
+    }
+}
+
+/// old table, went into chains of any length: 24 buckets here, hundreds in a large index.
+#[test]
+fn an_index_that_shrinks_has_room_for_what_comes_meanwhile() {
+    let mut engine = engine(64 << 20, Eviction::Lru);
+    for n in 0..300_000_u32 {
+        engine.set(&n.to_le_bytes(), b"", None, NOW);
+    }
+    for n in 0..300_000_u32 {
+        engine.remove_key(&n.to_le_bytes(), NOW);
+    }
+    for n in 0..40_000_u32 {
+        engine.set(&n.to_le_bytes(), b"", None, NOW);
+        if n % 500 == 0 {
+            let chained = engine.index.chained(&engine.arena);
+            assert!(chained < 1 + engine.index.quads() as usize / 2, "{chained} after {n}");
+        }
+    }
+    engine.check();
+}
+
+/// Room was made for the difference to the old value; when that was what went, the bound was exceeded by as much.
+#[test]
+fn a_bound_on_users_bytes_is_kept_where_the_old_value_is_evicted() {
+    let config = EngineConfig {
+        memory_bytes: 16 << 20,
+        value_bytes_max: 1 << 20,
+        eviction: Eviction::Fifo,
+        user_bytes_max: Some(100_000),
+    };
+    let mut engine = Engine::new(config, KeyHasher::with_seed(1), NOW).expect("memory");
+    for n in 0..10_000_u32 {
+        let key = (n.wrapping_mul(2_654_435_761) >> 16) % 13;
+        engine.set(&key.to_le_bytes(), &vec![1; n as usize * 7919 % 30_000], None, NOW);
+        assert!(engine.stats().user_bytes <= 100_000, "{}", engine.stats().user_bytes);
+    }
+    engine.check();
+}

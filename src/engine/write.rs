@@ -358,10 +358,17 @@ impl Engine {
         value_bytes: usize,
         now: UnixMs,
     ) -> Result<(), PutError> {
-        if self.user_bytes_max.is_none() {
-            return Ok(());
+        let Some(max) = self.user_bytes_max else { return Ok(()) };
+        let bytes = (key.len() + value_bytes) as u64;
+        loop {
+            // Each time: the old value may be the one that is evicted.
+            let old = self.find_live(hash, key, now).map_or(0, |old| self.user_bytes(old.item, old.header));
+            if self.stats.user_bytes - old + bytes <= max {
+                return Ok(());
+            }
+            if !self.evict_one(now) {
+                return Err(PutError::OutOfMemory);
+            }
         }
-        let old = self.find_live(hash, key, now).map_or(0, |old| self.user_bytes(old.item, old.header));
-        self.make_room_for_bytes((key.len() + value_bytes).saturating_sub(old as usize), now)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The byte is the serial of the item's mark.
 
-use super::sample::{self, Hand};
+use super::sample::Hand;
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
 
@@ -12,6 +12,7 @@ const STALE_MAX: u64 = 4096;
 pub(in crate::engine) struct Fifo {
     queue: Queue,
     items: u64,
+    /// For when the queue's end leads nowhere.
     hand: Hand,
 }
 
@@ -37,7 +38,9 @@ impl Rules for Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        super::pop_marked(&mut self.queue, view, is_of_serial).or_else(|| sample::any(&mut self.hand, view))
+        // Many marks in a row may be stale, and after a change of the policy the queue is empty at first: then any entry goes,
+        // rather than that the write fails.
+        super::pop_marked(&mut self.queue, view, is_of_serial).or_else(|| self.hand.any(view))
     }
 
     fn removed(&mut self, _: u8, _: u64) {

@@ -47,11 +47,13 @@ impl Hand {
     }
 }
 
-/// Any entry: where a policy does not know of one, as right after it was put in charge.
-pub(super) fn any(hand: &mut Hand, view: &mut View) -> Option<Position> {
-    let mut found = None;
-    hand.sample(view, |_, at| found = Some(at));
-    found
+impl Hand {
+    /// An entry, whichever comes next.
+    pub(super) fn any(&mut self, view: &mut View) -> Option<Position> {
+        let mut first = None;
+        self.sample(view, |_, at| first = first.or(Some(at)));
+        first
+    }
 }
 
 /// Random numbers (xorshift64*, Vigna 2014): for choosing among entries, nothing else.

@@ -18,6 +18,9 @@ const ENTRIES_HIGH: u64 = 36;
 const ENTRIES_AIMED_AT: u64 = 30;
 /// Entries per quad below which it shrinks.
 const ENTRIES_LOW: u64 = 12;
+/// Shrinking leaves at least one quad in so many: each write during the sweep adds an entry and moves a quad, so there may
+/// be as many entries at its end as there were quads.
+const SHRINK_MAX: u32 = 4;
 /// Free pages that a step may take: of the new table, and one for chained buckets.
 pub(in crate::engine) const STEP_PAGES_MAX: u32 = 4;
 
@@ -45,8 +48,9 @@ impl Index {
         if self.entries > quads * ENTRIES_HIGH {
             self.start(self.quads_to_grow_to(arena));
         } else if self.entries < quads * ENTRIES_LOW && quads > 1 << self.quads_per_page_shift {
-            let wanted = self.entries / ENTRIES_AIMED_AT;
-            self.start((wanted as u32).max(1 << self.quads_per_page_shift));
+            let wanted = (self.entries / ENTRIES_AIMED_AT) as u32;
+            let least = (self.table.quads / SHRINK_MAX).max(1 << self.quads_per_page_shift);
+            self.start(wanted.max(least));
         }
     }
 
