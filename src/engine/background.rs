@@ -17,7 +17,6 @@ use super::versions::Versions;
 use super::{Engine, KeyHash, value};
 use crate::command::UnixMs;
 use crate::eviction::Eviction;
-use std::ops::Range;
 
 /// Quads of a pass in one call.
 const QUADS_PER_CALL: u32 = 48;
@@ -318,26 +317,14 @@ impl Engine {
         }
         while let Some(line) = backwards.pop() {
             for entry in entries(Bucket::at(self.arena.memory(), line).used()) {
-                let at = Position { line, entry: entry as u8 };
-                while self.visit_entry(at, &range, &mut visit) {}
+                let visited = self.visited(Position { line, entry: entry as u8 });
+                if (u64::from(from)..end).contains(&u64::from(visited.hash.position())) {
+                    visit(self, visited);
+                }
             }
         }
         self.sweep.lines = backwards;
         end
-    }
-
-    /// Calls `visit` for an entry, if it is in the range. True if the visit removed it, and the last entry of the quad's chain
-    /// may have taken its place (`Index::remove`).
-    fn visit_entry(&mut self, at: Position, range: &Range<u64>, visit: &mut impl FnMut(&mut Self, Visited)) -> bool {
-        let visited = self.visited(at);
-        if !range.contains(&u64::from(visited.hash.position())) {
-            return false;
-        }
-        // The last bucket of a chain has nobody to take a place in it, and is freed with its last entry.
-        let is_refilled = self.index.is_followed(self.arena.memory(), at, visited.hash);
-        let entries = self.index.entries();
-        visit(self, visited);
-        is_refilled && self.index.entries() < entries && self.index.is_used(self.arena.memory(), at)
     }
 
     fn visited(&self, at: Position) -> Visited {

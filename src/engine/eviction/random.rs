@@ -47,6 +47,6 @@ impl Rules for Random {
                 return chosen;
             }
         }
-        sample::any(&mut self.hand, view)
+        self.hand.any(view)
     }
 }

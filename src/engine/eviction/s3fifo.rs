@@ -183,16 +183,8 @@ impl Rules for S3Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        if self.small_bytes * SMALL_PART >= view.item_bytes {
-            let victim = self.small_victim(view).or_else(|| self.main_victim(view, false));
-            return victim.or_else(|| self.last_resort.any(view));
-        }
-        // While there are enough of them for the hand to find one soon.
-        let unproven = self.unproven_items * UNPROVEN_PART > view.index.entries();
-        let first = if unproven { self.main_victim(view, true) } else { None };
-        let victim = first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view));
-        // Marks in a row may be stale, and the entries of an earlier policy not in the main part yet.
-        victim.or_else(|| self.last_resort.any(view))
+        // Many marks in a row may be stale, and the entries of an earlier policy not in the main part yet.
+        self.choose(view).or_else(|| self.last_resort.any(view))
     }
 
     fn resized(&mut self, byte: u8, from: u64, to: u64) {

@@ -277,18 +277,6 @@ impl Index {
         Bucket::at_mut(memory, at.line).set_policy(usize::from(at.entry), byte);
     }
 
-    /// True if there is an entry at a position.
-    pub(super) fn is_used(&self, memory: &[u8], at: Position) -> bool {
-        Bucket::at(memory, at.line).used() & 1 << at.entry != 0
-    }
-
-    /// True if an entry is not in the last bucket of its quad's chain: where it is removed, another one takes its place, or
-    /// the bucket stays all the same.
-    pub(super) fn is_followed(&self, memory: &[u8], at: Position, hash: KeyHash) -> bool {
-        let quad = self.quad_line(hash.position());
-        (quad..quad + QUAD).contains(&at.line) || Bucket::at(memory, at.line).chained() != 0
-    }
-
     pub(super) fn set_reference(&self, memory: &mut [u8], at: Position, reference: Reference) {
         Bucket::at_mut(memory, at.line).set_reference(usize::from(at.entry), reference);
     }
