@@ -30,8 +30,6 @@ mod arena;
 mod background;
 #[cfg(test)]
 mod check;
-#[cfg(test)]
-mod conformance;
 mod eviction;
 mod expiry;
 mod ghost;

@@ -1,5 +1,6 @@
 //! The promises of the engine, one by one.
 
+mod conformance;
 mod model;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! What every eviction policy has to do, and what each is for; and a long run of everything at once.
 
-use super::*;
+use crate::engine::*;
 
 const NOW: UnixMs = 1_700_000_000_000;
 
