@@ -1,9 +1,7 @@
 //! The engine as the target sees it: all that the target knows of the engine's functions and promises is here.
 
 use pinion::command::{End, UnixMs};
-use pinion::engine::{
-    Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher, MEMORY_BYTES_MIN, PutError,
-};
+use pinion::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher, MEMORY_BYTES_MIN, PutError};
 use pinion::slots::Group;
 
 /// The least that it takes.
