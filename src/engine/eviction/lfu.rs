@@ -1,58 +1,191 @@
-//! Least frequently used, with decay: the byte is a logarithmic counter of hits, the victim the lowest of a sample.
+//! Least frequently used, with decay: the byte holds a logarithmic counter of hits, the victim is the lowest of a sample.
 //!
-//! The higher the counter, the rarer a hit raises it (Morris 1978, as Redis uses it); each time the hand comes by and takes
-//! another, it falls. Without that, what was popular once would never go: exact LFU misses twice as often.
+//! ```text
+//! bit  7       5 4               0
+//!     +---------+-----------------+
+//!     |  epoch  |     counter     |
+//!     +---------+-----------------+
+//! ```
+//!
+//! The higher the counter, the rarer a hit raises it (Morris 1978, as Redis uses it), and it falls by one with each epoch:
+//! without that, what was popular once would never go. An epoch is ten accesses, hits or admissions, per entry that memory
+//! holds. A counter is brought up to the current epoch when it is hit or the hand comes by. The three bits do not
+//! overflow unless the hand stays away for eight epochs, and then next to nothing is evicted.
+//!
+//! Replayed over the traces at 1, 5 and 10 % of the footprint, 32 cells of 1,000 items and more: 0.6 points from the
+//! `lfu-decay-s5` of the simulator on average, 1.8 at worst. With half a quad visited it is 0.9 and 3.7: often there is nobody
+//! among its dozen entries who should go. With the lowest of all that are visited it is 0.6 and 2.5, and hit ratios are a
+//! little lower.
 
-use super::sample::{Hand, Random};
+use super::sample::{Draw, Hand, Random};
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
 
-/// What a new entry starts with: it is not the first to go while there are others that nobody asked for.
-const INITIAL: u8 = 2;
+/// What a new entry starts with. Below it is only what was not used for an epoch or more.
+const INITIAL: u8 = 1;
 /// Up to this, every hit counts.
 const LINEAR: u8 = 5;
 /// Above it, one hit in so many for each step.
 const RISE: u32 = 10;
-/// One in so many visits of the hand lowers a counter by one.
-const DECAY_ONE_IN: u32 = 64;
+/// Accesses in an epoch, per entry that memory holds when it is full.
+const EPOCH_ACCESSES_PER_ENTRY: u64 = 10;
+/// Half quads that the hand visits for a victim: 25 entries or so.
+const VISITS: usize = 2;
+/// Entries, of those, that the victim is chosen from.
+const SAMPLE: usize = 7;
+
+const COUNTER_BITS: u32 = 5;
+const COUNTER_MAX: u8 = (1 << COUNTER_BITS) - 1;
+const EPOCH_MAX: u8 = u8::MAX >> COUNTER_BITS;
+
+const _: () = assert!(INITIAL < LINEAR && LINEAR < COUNTER_MAX);
 
 pub(in crate::engine) struct Lfu {
+    clock: Clock,
     hand: Hand,
     random: Random,
 }
 
 impl Lfu {
     pub(super) fn new() -> Self {
-        Self { hand: Hand::default(), random: Random::new() }
+        Self { clock: Clock::new(), hand: Hand::default(), random: Random::new() }
     }
 }
 
 impl Rules for Lfu {
-    fn admit(&mut self, _: &mut Arena, _: Entrant, _: Outlook) -> u8 {
-        INITIAL
+    fn admit(&mut self, _: &mut Arena, _: Entrant, outlook: Outlook) -> u8 {
+        self.clock.epoch_accesses = outlook.entries.saturating_mul(EPOCH_ACCESSES_PER_ENTRY);
+        self.clock.tick();
+        self.clock.byte(INITIAL)
     }
 
     fn adopt(&mut self, _: &mut Arena, _: Entrant) -> u8 {
-        INITIAL
+        self.clock.byte(INITIAL)
     }
 
     #[inline]
     fn hit(&mut self, byte: u8) -> u8 {
-        let above = u32::from(byte.saturating_sub(LINEAR));
-        if above == 0 || self.random.below(above * RISE + 1) == 0 { byte.saturating_add(1) } else { byte }
+        self.clock.tick();
+        let counter = self.clock.counter(byte);
+        let above = u32::from(counter.saturating_sub(LINEAR));
+        let rises = counter < COUNTER_MAX && (above == 0 || self.random.below(above * RISE + 1) == 0);
+        self.clock.byte(counter + u8::from(rises))
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        let mut lowest: Option<(u8, Position)> = None;
-        let random = &mut self.random;
-        self.hand.sample(view, |view, at| {
-            let byte = view.policy(at);
-            if lowest.is_none_or(|(b, _)| byte < b) {
-                lowest = Some((byte, at));
+        let (clock, random) = (&self.clock, &mut self.random);
+        let mut sample = Draw::<SAMPLE>::new();
+        for _ in 0..VISITS {
+            self.hand.sample(view, |view, at| {
+                let byte = view.policy(at);
+                let current = clock.byte(clock.counter(byte));
+                if current != byte {
+                    view.set_policy(at, current);
+                }
+                sample.offer(random, at);
+            });
+        }
+        // All of one epoch now: the lowest byte is the lowest counter.
+        sample.drawn().min_by_key(|&at| view.policy(at))
+    }
+}
+
+/// The epoch, and how bytes are read in it.
+#[derive(Debug)]
+struct Clock {
+    epoch: u8,
+    /// Accesses in this epoch, and how many end it.
+    accesses: u64,
+    epoch_accesses: u64,
+}
+
+impl Clock {
+    /// An epoch without end, until the first admission says how many entries there will be.
+    fn new() -> Self {
+        Self { epoch: 0, accesses: 0, epoch_accesses: u64::MAX }
+    }
+
+    /// Counts an access.
+    #[inline]
+    fn tick(&mut self) {
+        self.accesses += 1;
+        if self.accesses >= self.epoch_accesses {
+            self.epoch = (self.epoch + 1) & EPOCH_MAX;
+            self.accesses = 0;
+        }
+    }
+
+    /// The counter, lowered by the epochs since it was written.
+    #[inline]
+    fn counter(&self, byte: u8) -> u8 {
+        let epochs = self.epoch.wrapping_sub(byte >> COUNTER_BITS) & EPOCH_MAX;
+        (byte & COUNTER_MAX).saturating_sub(epochs)
+    }
+
+    #[inline]
+    fn byte(&self, counter: u8) -> u8 {
+        self.epoch << COUNTER_BITS | counter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn clock(epoch_accesses: u64) -> Clock {
+        Clock { epoch_accesses, ..Clock::new() }
+    }
+
+    #[test]
+    fn an_epoch_ends_after_its_accesses() {
+        let mut clock = clock(3);
+        let epochs: Vec<u8> = (0..7).map(|_| (clock.tick(), clock.epoch).1).collect();
+        assert_eq!(epochs, [0, 0, 1, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn adopted_entries_do_not_decay_before_the_first_admission() {
+        let mut lfu = Lfu::new();
+        let mut byte = lfu.clock.byte(INITIAL);
+        for _ in INITIAL..LINEAR {
+            byte = lfu.hit(byte);
+        }
+        assert_eq!(lfu.clock.counter(byte), LINEAR);
+    }
+
+    #[test]
+    fn a_counter_rises_by_each_hit_at_first_then_seldom_and_never_overflows() {
+        let mut lfu = Lfu::new();
+        let mut byte = lfu.clock.byte(INITIAL);
+        let mut hits_at = [0_u32; COUNTER_MAX as usize + 1];
+        for _ in 0..100_000 {
+            hits_at[lfu.clock.counter(byte) as usize] += 1;
+            byte = lfu.hit(byte);
+        }
+        assert!(hits_at[INITIAL as usize..=LINEAR as usize].iter().all(|&hits| hits == 1), "{hits_at:?}");
+        // 11, 21, ... 251 on average, between LINEAR and the last.
+        let above: u32 = hits_at[LINEAR as usize + 1..COUNTER_MAX as usize].iter().sum();
+        assert!((1_500..6_000).contains(&above), "{above} hits: {hits_at:?}");
+        assert_eq!(lfu.clock.counter(byte), COUNTER_MAX);
+    }
+
+    proptest! {
+        /// Against a counter that every epoch lowers at once.
+        #[test]
+        fn lazy_decay_is_decay(steps in prop::collection::vec(0_u8..EPOCH_MAX, 1..200), start in 0..=COUNTER_MAX) {
+            let mut clock = clock(1);
+            let mut byte = clock.byte(start);
+            let mut naive = start;
+            for epochs in steps {
+                for _ in 0..epochs {
+                    clock.tick();
+                    naive = naive.saturating_sub(1);
+                }
+                prop_assert_eq!(clock.counter(byte), naive);
+                // What a hit at the linear end does.
+                naive = (naive + epochs % 3).min(COUNTER_MAX);
+                byte = clock.byte(naive);
             }
-            if random.below(DECAY_ONE_IN) == 0 {
-                view.set_policy(at, byte.saturating_sub(1));
-            }
-        });
-        lowest.map(|(_, at)| at)
+        }
     }
 }

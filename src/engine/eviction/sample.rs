@@ -3,13 +3,43 @@
 use super::{Bucket, Position, View, entries};
 use crate::engine::index::HashPosition;
 
-/// A hand that goes through the index in the order of hashes, half a quad (17 entries or so, and the chain) at a time. As
+/// A hand that goes through the index in the order of hashes, half a quad (a dozen entries or so, and the chain) at a time. As
 /// the order of hashes is no order of anything else, what it passes is a random sample; and it comes to each entry equally
 /// often.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     quad: HashPosition,
     second_half: bool,
+}
+
+/// Entries drawn from those that the hand visits, each as likely as any other.
+#[derive(Debug)]
+pub(super) struct Draw<const N: usize> {
+    drawn: [Option<Position>; N],
+    offered: u32,
+}
+
+impl<const N: usize> Draw<N> {
+    pub(super) fn new() -> Self {
+        Self { drawn: [None; N], offered: 0 }
+    }
+
+    /// Takes the entry, or not (algorithm R, Vitter 1985), and puts it in any place.
+    pub(super) fn offer(&mut self, random: &mut Random, at: Position) {
+        let place = random.below(self.offered + 1) as usize;
+        if let Some(free) = self.drawn.get_mut(self.offered as usize) {
+            *free = Some(at);
+            self.drawn.swap(place, self.offered as usize);
+        } else if let Some(drawn) = self.drawn.get_mut(place) {
+            *drawn = Some(at);
+        }
+        self.offered += 1;
+    }
+
+    /// At most `N`, in no order: all that were offered, where those were no more.
+    pub(super) fn drawn(&self) -> impl Iterator<Item = Position> {
+        self.drawn.iter().copied().flatten()
+    }
 }
 
 /// Half quads without any entry that a hand passes before it gives up.
@@ -76,5 +106,42 @@ impl Random {
     /// A number below `n`.
     pub(super) fn below(&mut self, n: u32) -> u32 {
         ((u64::from(self.next()) * u64::from(n)) >> 32) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_offer_is_drawn_equally_often_and_to_any_place() {
+        const ROUNDS: u32 = 30_000;
+        let mut random = Random::new();
+        let (mut drawn, mut first) = ([0_u32; 10], [0_u32; 10]);
+        for _ in 0..ROUNDS {
+            let mut draw = Draw::<4>::new();
+            for entry in 0..10 {
+                draw.offer(&mut random, Position { line: 0, entry });
+            }
+            assert_eq!(draw.drawn().count(), 4);
+            draw.drawn().for_each(|at| drawn[at.entry as usize] += 1);
+            draw.drawn().take(1).for_each(|at| first[at.entry as usize] += 1);
+        }
+        let near = |count: u32, expected: u32| count.abs_diff(expected) < expected / 10;
+        assert!(drawn.iter().all(|&count| near(count, ROUNDS * 4 / 10)), "{drawn:?}");
+        assert!(first.iter().all(|&count| near(count, ROUNDS / 10)), "{first:?}");
+    }
+
+    #[test]
+    fn few_offers_are_all_drawn() {
+        let mut random = Random::new();
+        let mut draw = Draw::<4>::new();
+        assert_eq!(draw.drawn().next(), None);
+        for entry in 0..3 {
+            draw.offer(&mut random, Position { line: 0, entry });
+        }
+        let mut entries: Vec<u8> = draw.drawn().map(|at| at.entry).collect();
+        entries.sort_unstable();
+        assert_eq!(entries, [0, 1, 2]);
     }
 }

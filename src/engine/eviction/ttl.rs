@@ -2,13 +2,22 @@
 //!
 //! The byte says whether the item expires at all. When, is read from the items of a sample: a byte could only say it in
 //! steps that are too coarse for short times next to long ones.
+//!
+//! Replayed over the two traces with TTLs at 1, 5 and 10 % of the footprint: 0.9 points from the `ttl-s10` of the simulator
+//! on average, 2.7 at worst. The larger the sample, the more it keeps what expires late instead of what is used, and the
+//! lower are the hit ratios where TTLs differ. A true sample of ten is up to 5.9 points above the simulator's, whose own
+//! selects like 20 to 24.
 
-use super::sample::{Hand, Random};
+use super::sample::{Draw, Hand, Random};
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
 use crate::engine::arena::place;
 use crate::engine::item::Header;
 
 const EXPIRES: u8 = 1;
+/// Half quads that the hand visits for a victim: 25 entries or so.
+const VISITS: usize = 2;
+/// Entries, of those, that the victim is chosen from.
+const SAMPLE: usize = 24;
 
 pub(in crate::engine) struct Ttl {
     hand: Hand,
@@ -40,24 +49,17 @@ impl Rules for Ttl {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        let mut soonest = None;
-        let mut any = None;
-        let mut seen = 0;
         let random = &mut self.random;
-        self.hand.sample(view, |view, at| {
-            seen += 1;
-            if random.below(seen) == 0 {
-                any = Some(at);
-            }
-            if view.policy(at) == EXPIRES {
-                let item = place(view.reference(at));
-                let memory = view.arena.memory();
-                let expires = Header::read(memory, item).expires(memory, item);
-                if soonest.is_none_or(|(e, _)| expires < e) {
-                    soonest = Some((expires, at));
-                }
-            }
-        });
-        soonest.map(|(_, at)| at).or(any)
+        let mut sample = Draw::<SAMPLE>::new();
+        for _ in 0..VISITS {
+            self.hand.sample(view, |_, at| sample.offer(random, at));
+        }
+        let expires = |at: Position| {
+            let item = place(view.reference(at));
+            let memory = view.arena.memory();
+            Header::read(memory, item).expires(memory, item)
+        };
+        let expiring = sample.drawn().filter(|&at| view.policy(at) == EXPIRES);
+        expiring.min_by_key(|&at| expires(at)).or_else(|| sample.drawn().next())
     }
 }
