@@ -175,3 +175,29 @@ fn a_stop_does_not_wait_for_a_half_sent_value() {
     }
     node.stop();
 }
+
+/// While the connection waited for room in a batch to the key's owner, a stop gave the value up, and took what had been
+/// received of it for commands: they were executed, and answered.
+#[test]
+fn a_stop_does_not_take_a_value_for_commands() {
+    let node = Node::start(&["-t", "3", "-m", "900", "-I", "100m"]);
+    let mut uploads = Vec::new();
+    for key in ["a", "b", "c", "d"] {
+        let mut client = node.client();
+        let mut sender = client.stream.try_clone().expect("a socket");
+        sender.set_write_timeout(Some(std::time::Duration::from_secs(2))).expect("a timeout");
+        let lines = b"get x\r\n".repeat(1000);
+        uploads.push(std::thread::spawn(move || {
+            let _ = write!(sender, "set {key} 0 0 {}\r\n", 90 << 20);
+            // Until the node hangs up.
+            while sender.write_all(&lines).is_ok() {}
+            assert!(client.is_closed(), "it was answered");
+        }));
+    }
+    let mut other = node.client();
+    wait_until("some of it", || other.stat("held_bytes") > 8 << 20);
+    node.stop();
+    for upload in uploads {
+        upload.join().expect("no reply");
+    }
+}

@@ -135,7 +135,11 @@ impl Shard {
     /// Gives up the long value that a connection was sending, if it was.
     pub(super) fn drop_incoming(&mut self, slot: u32) {
         let token = self.connections.token(slot);
-        let Some(incoming) = self.connections.at(slot).and_then(|c| c.incoming.take()) else { return };
+        let Some(connection) = self.connections.at(slot) else { return };
+        let Some(incoming) = connection.incoming.take() else { return };
+        // What is kept of its input belongs to the value: read on, it would be taken for commands.
+        connection.partial = Vec::new();
+        connection.blocked = None;
         match incoming.owner {
             Some(owner) => self.routes[owner].filling.push_task(token, Task::AbortUpload),
             None => self.abort_receiving(self.id, token),
