@@ -13,9 +13,8 @@
 //! overflow unless the hand stays away for eight epochs, and then next to nothing is evicted.
 //!
 //! Replayed over the traces at 1, 5 and 10 % of the footprint, 32 cells of 1,000 items and more: 0.6 points from the
-//! `lfu-decay-s5` of the simulator on average, 1.8 at worst. With half a quad visited it is 0.9 and 3.7: often there is nobody
-//! among its dozen entries who should go. With the lowest of all that are visited it is 0.6 and 2.5, and hit ratios are a
-//! little lower.
+//! `lfu-decay-s5` of the simulator on average, 1.8 at worst. With half a quad visited, a dozen entries, it is 0.9 and 3.7.
+//! With the lowest of all that are visited it is 0.6 and 2.5, and hit ratios are a little lower on average.
 
 use super::sample::{Draw, Hand, Random};
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
