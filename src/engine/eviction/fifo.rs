@@ -1,7 +1,11 @@
 //! First in, first out: a queue of marks, four bytes per item. Writing an item again does not change its place.
 //!
 //! The byte is the serial of the item's mark.
+//!
+//! Where the queue has none to offer (after a change of the policy it is empty; after many deletions, what is at its end
+//! may lead nowhere for long) any item goes.
 
+use super::sample::Hand;
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
 
@@ -11,11 +15,12 @@ const STALE_MAX: u64 = 4096;
 pub(in crate::engine) struct Fifo {
     queue: Queue,
     items: u64,
+    hand: Hand,
 }
 
 impl Fifo {
     pub(super) fn new() -> Self {
-        Self { queue: Queue::new(), items: 0 }
+        Self { queue: Queue::new(), items: 0, hand: Hand::default() }
     }
 }
 
@@ -35,7 +40,12 @@ impl Rules for Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        super::pop_marked(&mut self.queue, view, is_of_serial)
+        let mut budget = super::POPPED_MAX;
+        super::pop_marked(&mut self.queue, view, &mut budget, is_of_serial).or_else(|| {
+            let mut found = None;
+            self.hand.sample(view, |_, at| found = Some(at));
+            found
+        })
     }
 
     fn removed(&mut self, _: u8, _: u64) {
