@@ -35,7 +35,7 @@ impl Index {
         self.growth.is_some()
     }
 
-    /// Begins a sweep, where the number of entries asks for one.
+    /// Begins to grow, where there are many entries.
     #[inline]
     pub(in crate::engine) fn consider_growth(&mut self, arena: &Arena) {
         let quads = u64::from(self.table.quads);
@@ -44,10 +44,22 @@ impl Index {
         }
         if self.entries > quads * ENTRIES_HIGH {
             self.start(self.quads_to_grow_to(arena));
-        } else if self.entries < quads * ENTRIES_LOW && quads > 1 << self.quads_per_page_shift {
+        }
+    }
+
+    /// Begins to shrink, where there are few entries. They must be spread evenly over the hashes: a pass that removes entries
+    /// in the order of hashes is no time for that.
+    pub(in crate::engine) fn consider_shrinking(&mut self) {
+        if self.growth.is_none() && self.has_few_entries() {
             let wanted = self.entries / ENTRIES_AIMED_AT;
             self.start((wanted as u32).max(1 << self.quads_per_page_shift));
         }
+    }
+
+    /// True if a smaller table would do.
+    pub(in crate::engine) fn has_few_entries(&self) -> bool {
+        let quads = u64::from(self.table.quads);
+        self.entries < quads * ENTRIES_LOW && quads > 1 << self.quads_per_page_shift
     }
 
     /// Twice as many, while there is plenty of memory; as it fills up, no more than the entries that it will have when it
