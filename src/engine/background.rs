@@ -14,18 +14,19 @@ use super::expiry::HORIZON_MS;
 use super::index::{Bucket, HashMark, HashPosition, Position, entries};
 use super::item::{self, Header};
 use super::versions::Versions;
-use super::{Engine, KeyHash, value};
+use super::{Engine, KeyHash, RESERVE_PAGES, value};
 use crate::command::UnixMs;
 use crate::eviction::Eviction;
 
-/// Quads of a pass in one call.
-const QUADS_PER_CALL: u32 = 48;
-/// Steps of the index's growth in one call.
-const GROWTH_STEPS_PER_CALL: u32 = 16;
-/// Blocks of due marks in one call, of up to 62 each.
-const DUE_BLOCKS_PER_CALL: u32 = 4;
+/// What may be done in one call: quads that a pass goes over, or that the index grows by. The worst quad is one of which
+/// all 36 items are removed, each out of the cache.
+const QUADS_PER_CALL: u32 = 8;
+/// What a block of due marks counts, with its 62 items.
+const QUADS_PER_DUE_BLOCK: u32 = 4;
 /// How long the expiry pass takes.
 const EXPIRY_PASS_MS: u64 = 25_000;
+/// How often the expiry pass goes on at most, where there is nothing else to do.
+const EXPIRY_INTERVAL_MS: u64 = 20;
 /// How often due marks are looked for.
 const WHEEL_INTERVAL_MS: u64 = 250;
 
@@ -116,6 +117,15 @@ impl Lag {
     }
 }
 
+/// Takes so much from what is left. False if there is not as much.
+fn spend(left: &mut u32, quads: u32) -> bool {
+    let enough = *left >= quads;
+    if enough {
+        *left -= quads;
+    }
+    enough
+}
+
 /// An entry that a pass has come to.
 #[derive(Clone, Copy)]
 struct Visited {
@@ -160,29 +170,40 @@ impl Engine {
 
     /// Does a bounded part of what there is to do between requests.
     pub fn work(&mut self, now: UnixMs) -> Next {
+        let mut left = QUADS_PER_CALL;
+        // In the order of what cannot wait: a write makes the index grow, too.
         let next = [
-            self.grow_in_background(),
-            self.expire_due(now),
-            self.flush_some(),
-            self.adopt_some(),
-            self.expire_some(now),
+            self.expire_due(now, &mut left),
+            self.flush_some(&mut left),
+            self.adopt_some(&mut left),
+            self.expire_some(now, &mut left),
+            self.resize_index(&mut left),
         ];
         next.into_iter().min().unwrap_or(Next::Idle)
     }
 
-    fn grow_in_background(&mut self) -> Next {
+    fn resize_index(&mut self, left: &mut u32) -> Next {
         self.index.consider_growth(&self.arena);
-        for _ in 0..GROWTH_STEPS_PER_CALL {
+        if self.may_shrink() {
+            self.index.consider_shrinking();
+        }
+        while spend(left, 1) {
             if !self.grow() {
                 return Next::Idle;
             }
         }
-        Next::Now
+        if self.index.is_growing() { Next::Now } else { Next::Idle }
+    }
+
+    /// False while a pass may have removed most entries of the first hashes, and none of the last: in a smaller table those
+    /// would not find room, but for long chains.
+    fn may_shrink(&self) -> bool {
+        self.sweep.flush.is_none() && (self.expiring == 0 || self.sweep.few_entries == [true; 2])
     }
 
     /// Removes what the timing wheel says is due.
-    fn expire_due(&mut self, now: UnixMs) -> Next {
-        for _ in 0..DUE_BLOCKS_PER_CALL {
+    fn expire_due(&mut self, now: UnixMs, left: &mut u32) -> Next {
+        while spend(left, QUADS_PER_DUE_BLOCK) {
             let Some(due) = self.wheel.due(&mut self.arena, now) else {
                 return if self.wheel.marks() > 0 { Next::In(WHEEL_INTERVAL_MS) } else { Next::Idle };
             };
@@ -227,9 +248,9 @@ impl Engine {
         }
     }
 
-    fn flush_some(&mut self) -> Next {
+    fn flush_some(&mut self, left: &mut u32) -> Next {
         let Some((_, mut from)) = self.sweep.flush else { return Next::Idle };
-        for _ in 0..QUADS_PER_CALL {
+        while spend(left, 1) {
             let end = self.visit_quad(from as HashPosition, |engine, entry| {
                 if engine.is_flushed(entry.hash, entry.item, entry.header) {
                     engine.remove_entry(entry.hash, entry.at, entry.item, entry.header);
@@ -247,11 +268,11 @@ impl Engine {
         Next::Now
     }
 
-    fn adopt_some(&mut self) -> Next {
+    fn adopt_some(&mut self, left: &mut u32) -> Next {
         let Some(mut from) = self.sweep.adoption else { return Next::Idle };
-        for _ in 0..QUADS_PER_CALL {
-            if self.arena.free_pages() == 0 {
-                // A queue of the policy may need pages: the next write makes room for some.
+        while spend(left, 1) {
+            if self.policy.eviction() == Eviction::Fifo && self.arena.free_pages() <= RESERVE_PAGES {
+                // Its queue needs pages: the next writes make room for some.
                 return Next::In(1);
             }
             from = self.visit_quad(from as HashPosition, |engine, entry| {
@@ -269,7 +290,7 @@ impl Engine {
     }
 
     /// Keeps the pass at the pace at which it takes [`EXPIRY_PASS_MS`].
-    fn expire_some(&mut self, now: UnixMs) -> Next {
+    fn expire_some(&mut self, now: UnixMs, left: &mut u32) -> Next {
         let passed = now.saturating_sub(std::mem::replace(&mut self.sweep.paced, now));
         if self.expiring == 0 {
             self.sweep.owed = 0;
@@ -280,11 +301,13 @@ impl Engine {
         self.sweep.owed = (self.sweep.owed + passed * quads).min(quads * EXPIRY_PASS_MS);
         let due = (self.sweep.owed / EXPIRY_PASS_MS) as u32;
         if due < QUADS_PER_CALL / 4 && u64::from(due) < quads {
-            return Next::In((u64::from(QUADS_PER_CALL) / 2 * EXPIRY_PASS_MS / quads).clamp(1, 1000));
+            return Next::In((u64::from(QUADS_PER_CALL) / 2 * EXPIRY_PASS_MS / quads).clamp(EXPIRY_INTERVAL_MS, 1000));
         }
-        let count = due.min(QUADS_PER_CALL);
-        self.sweep.owed -= u64::from(count) * EXPIRY_PASS_MS;
-        for _ in 0..count {
+        for _ in 0..due {
+            if !spend(left, 1) {
+                break;
+            }
+            self.sweep.owed -= EXPIRY_PASS_MS;
             let from = self.sweep.expiry;
             let end = self.visit_quad(from, |engine, entry| {
                 if engine.is_expired(entry.item, entry.header, now) {
@@ -293,18 +316,26 @@ impl Engine {
                 }
             });
             self.sweep.expiry = end as HashPosition;
+            if end == END {
+                self.sweep.few_entries = [self.index.has_few_entries(), self.sweep.few_entries[0]];
+            }
         }
         Next::Now
     }
 
-    /// Calls `visit` for the entries of the quad at a position, from that position on; returns where the next quad starts.
+    /// Calls `visit`, which may remove the entry, for the entries of the quad at a position, from that position on; returns
+    /// where the next quad starts.
+    ///
+    /// Line by line from the end of the chain: a removal fills the place with an entry of the last bucket, which has been
+    /// visited then, and frees no bucket that is still to come.
     fn visit_quad(&mut self, from: HashPosition, mut visit: impl FnMut(&mut Self, Visited)) -> u64 {
-        let (mut lines, next) = self.index.quad(from);
+        let (lines, next) = self.index.quad(from);
         let end = if next == 0 { END } else { u64::from(next) };
-        let mut ahead = lines;
+        let (mut ahead, mut count) = (lines, 0);
         while let Some(line) = ahead.next(self.arena.memory()) {
             let bucket = Bucket::at(self.arena.memory(), line);
             entries(bucket.used()).for_each(|entry| self.arena.prefetch(bucket.reference(entry)));
+            count += 1;
         }
         if end < END {
             self.index.prefetch_quad(&self.arena, end as HashPosition);

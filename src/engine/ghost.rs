@@ -26,29 +26,37 @@ impl Ghost {
         Self { pages: Vec::new(), lines: 0 }
     }
 
-    /// Sees to a capacity of about `fingerprints`, as far as the arena has pages beyond `spare`. It forgets everything when
-    /// that changes much; until the pages for a larger one have come together, it stays as it is.
+    /// Sees to a capacity of about `fingerprints`, as far as the arena has pages beyond `spare`. Takes or gives a page per
+    /// call: until those for a larger ghost have come together, it stays as it is. When its size changes it forgets
+    /// everything, because what it knows is in the wrong lines then; that is not cleared, but pushed out in time.
     pub(super) fn fit(&mut self, arena: &mut Arena, fingerprints: u64, spare: u32) {
         let wanted = (fingerprints / FINGERPRINTS as u64).max(1);
-        if wanted * 4 <= self.lines * 5 && self.lines <= wanted * 2 {
-            return;
-        }
-        let pages = (wanted as usize * LINE_BYTES).div_ceil(arena.page_bytes());
-        while self.pages.len() < pages {
-            if arena.free_pages() <= spare {
+        let lines_per_page = (arena.page_bytes() / LINE_BYTES) as u64;
+        if wanted * 4 > self.lines * 5 || self.lines > wanted * 2 {
+            if (self.pages.len() as u64) < wanted.div_ceil(lines_per_page) {
+                self.take_page(arena, spare);
                 return;
             }
-            let Some(page) = arena.take_page() else { return };
-            self.pages.push(page);
+            self.lines = wanted;
         }
-        for page in self.pages.drain(pages..) {
+        if self.pages.len() as u64 > self.lines.div_ceil(lines_per_page)
+            && let Some(page) = self.pages.pop()
+        {
             arena.give_page(page);
         }
-        for &page in &self.pages {
-            let (from, bytes) = (arena.page_start(page), arena.page_bytes());
-            arena.memory_mut()[from..from + bytes].fill(0);
+    }
+
+    fn take_page(&mut self, arena: &mut Arena, spare: u32) {
+        if arena.free_pages() <= spare {
+            return;
         }
-        self.lines = wanted;
+        let Some(page) = arena.take_page() else { return };
+        let (from, bytes) = (arena.page_start(page), arena.page_bytes());
+        arena.memory_mut()[from..from + bytes].fill(0);
+        if let Some(&last) = self.pages.last() {
+            arena.link(last, page);
+        }
+        self.pages.push(page);
     }
 
     /// Adds a hash.
@@ -74,8 +82,10 @@ impl Ghost {
 
     /// Gives all pages back.
     pub(super) fn clear(&mut self, arena: &mut Arena) {
-        self.pages.drain(..).for_each(|page| arena.give_page(page));
-        self.lines = 0;
+        if let (Some(&first), Some(&last)) = (self.pages.first(), self.pages.last()) {
+            arena.give_pages(first, last, self.pages.len() as u32);
+        }
+        *self = Self::new();
     }
 
     /// Its pages, for the accounting.
@@ -113,7 +123,9 @@ mod tests {
         let hash = |n: u32| hasher.hash(&n.to_le_bytes());
         ghost.remember(&mut arena, hash(0));
         assert!(!ghost.take(&mut arena, hash(0)), "it has no room yet");
-        ghost.fit(&mut arena, 10_000, 0);
+        // A page per call.
+        (0..3).for_each(|_| ghost.fit(&mut arena, 10_000, 0));
+        assert_eq!(arena.held_pages(), 2);
         (0..100_000).for_each(|n| ghost.remember(&mut arena, hash(n)));
         let found = |ghost: &mut Ghost, arena: &mut Arena, range: std::ops::Range<u32>| {
             range.filter(|&n| ghost.take(arena, hash(n))).count()

@@ -144,18 +144,21 @@ impl Engine {
     /// Out of memory; the upload is to be aborted then.
     pub fn append(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
         while !bytes.is_empty() {
-            self.provide_part(upload, now)?;
+            let in_page = self.provide_part(upload, now)?;
             let Handle { item, mut cursor, .. } = self.handles.handles[upload.0];
             let written = cursor.write(&mut self.arena, item, bytes);
             assert!(written > 0, "more bytes than the value has");
             self.handles.handles[upload.0].cursor = cursor;
             bytes = &bytes[written..];
+            if in_page {
+                self.make_way(written, now);
+            }
         }
         Ok(())
     }
 
-    /// Sees to the page or block that the next byte goes to.
-    fn provide_part(&mut self, upload: &Upload, now: UnixMs) -> Result<(), PutError> {
+    /// Sees to the page or block that the next byte goes to. True if it is a page.
+    fn provide_part(&mut self, upload: &Upload, now: UnixMs) -> Result<bool, PutError> {
         let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         let list = List::of(&self.arena, item);
         let parts = list.parts(&self.arena);
@@ -171,7 +174,7 @@ impl Engine {
                 let page = self.arena.take_page().expect("there is room");
                 List::of(&self.arena, item).push_page(&mut self.arena, page);
             }
-            return Ok(());
+            return Ok(true);
         }
         let (block, _) = parts.block_of(cursor.offset);
         if block < parts.blocks && list.block(&self.arena, block) == NONE {
@@ -183,7 +186,7 @@ impl Engine {
             item::write_block(self.arena.memory_mut(), place(chunk), block as u16, item);
             List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Bytes of a value that are still to come.

@@ -60,7 +60,7 @@ use expiry::Wheel;
 use index::{Index, Position};
 use item::Header;
 use long::Handles;
-use room::RESERVE_PAGES;
+use room::{FREE_PAGES_AIMED_AT, RESERVE_PAGES};
 use std::io;
 use versions::Versions;
 
@@ -199,6 +199,8 @@ pub struct Engine {
     flush_due: Option<UnixMs>,
     sweep: Sweep,
     lag: background::Lag,
+    /// Chunks of the page that is evacuated, if there is one, that were looked at.
+    evacuated_chunks: u16,
     /// Items that have a time of expiry.
     expiring: u64,
     /// Bytes of all items, flushed ones that have not gone yet included.
@@ -230,6 +232,7 @@ impl Engine {
             flush_due: None,
             sweep: Sweep::new(now),
             lag: background::Lag::default(),
+            evacuated_chunks: 0,
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),

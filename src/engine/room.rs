@@ -1,9 +1,19 @@
 //! Making room: evicting by the policy, and evacuating pages.
 //!
 //! A write takes a chunk, and may take a few pages for what keeps account of it; [`RESERVE_PAGES`] free pages are there
-//! for that before it starts. Where they are not, and the class of the chunk has none free, a page is evacuated if some
-//! class has enough free chunks, or else an item evicted, whichever the policy says, until there is room. So no class keeps
-//! memory that another needs, however the sizes of values shift.
+//! for that before it starts. Where the class of the chunk has none free, items are evicted, whichever the policy says, and
+//! as soon as some class has a page's worth of free chunks, a page of it is evacuated. So no class keeps memory that
+//! another needs, however the sizes of values shift.
+//!
+//! A page for a class that has to grow takes a hundred evictions and as many moves. No write is to wait for all of them:
+//!
+//! ```text
+//! free pages:    more     a write just takes
+//!    the aim ─────────    evicts as many bytes as it takes
+//!                fewer    evicts and moves a quarter more than it takes, on account of the pages that were taken
+//! the reserve ────────
+//!                fewer    evicts and moves until it is there
+//! ```
 
 use super::arena::{Class, PageNumber, Reference, place};
 use super::eviction::{self, View};
@@ -17,6 +27,12 @@ use crate::command::UnixMs;
 /// timing wheel.
 pub(super) const RESERVE_PAGES: u32 = STEP_PAGES_MAX + 3;
 
+/// Free pages beyond the reserve that writes, each in proportion to what it takes, bring about.
+pub(super) const FREE_PAGES_AIMED_AT: u32 = RESERVE_PAGES + 4;
+
+/// What is evicted and moved to come back to that aim, as a part of what was taken: more than all of it.
+const PACE: (usize, usize) = (5, 4);
+
 /// Chunks whose index lines are loaded at the same time in an evacuation.
 const EVACUATED_AT_ONCE: usize = 16;
 
@@ -25,15 +41,31 @@ impl Engine {
     #[inline]
     pub(super) fn make_room(&mut self, class: Class, now: UnixMs) -> Result<(), PutError> {
         let free = self.arena.free_pages();
-        if free > RESERVE_PAGES || free == RESERVE_PAGES && self.arena.has_chunk(class) {
+        if free > FREE_PAGES_AIMED_AT || free == FREE_PAGES_AIMED_AT && self.arena.has_chunk(class) {
             return Ok(());
         }
+        self.make_way(self.arena.class_bytes(class), now);
         self.reclaim(Some(class), now)
     }
 
-    /// Sees to it that a whole page can be taken.
+    /// Sees to it that a whole page can be taken. Its bytes are accounted for as they are written ([`Engine::make_way`]).
     pub(super) fn make_room_for_page(&mut self, now: UnixMs) -> Result<(), PutError> {
         self.reclaim(None, now)
+    }
+
+    /// Does for `bytes` that are taken what they owe.
+    pub(super) fn make_way(&mut self, bytes: usize, now: UnixMs) {
+        let free = self.arena.free_pages();
+        if free > FREE_PAGES_AIMED_AT {
+            return;
+        }
+        let is_behind = free < FREE_PAGES_AIMED_AT;
+        let bytes = if is_behind { bytes * PACE.0 / PACE.1 } else { bytes };
+        let aim = self.held_item_bytes.saturating_sub(bytes as u64);
+        while self.held_item_bytes > aim && self.evict_one(now) {}
+        if is_behind {
+            self.evacuate(bytes);
+        }
     }
 
     fn reclaim(&mut self, class: Option<Class>, now: UnixMs) -> Result<(), PutError> {
@@ -43,7 +75,7 @@ impl Engine {
             if free > RESERVE_PAGES || free == RESERVE_PAGES && has_chunk {
                 return Ok(());
             }
-            if !self.evacuate() && !self.evict_one(now) {
+            if !self.evacuate(self.arena.page_bytes()) && !self.evict_one(now) {
                 // With no one to evict, what is free of the reserve is still there for chunks.
                 return if has_chunk && free > 0 { Ok(()) } else { Err(PutError::OutOfMemory) };
             }
@@ -74,41 +106,52 @@ impl Engine {
         true
     }
 
-    /// Moves everything out of the sparsest page, if there is one that others can take in.
-    fn evacuate(&mut self) -> bool {
-        let Some(page) = self.arena.sparsest_page() else { return false };
-        self.evacuate_page(page);
+    /// Goes on to move everything out of a page: the sparsest one, if there is one that others can take in. About so many
+    /// bytes at most are moved. False if there is no such page.
+    fn evacuate(&mut self, bytes_max: usize) -> bool {
+        if self.arena.closed_page().is_none() {
+            let Some(page) = self.arena.sparsest_page() else { return false };
+            self.arena.close_page(page);
+            self.evacuated_chunks = 0;
+        }
+        let mut moved = 0;
+        while moved < bytes_max
+            && let Some(page) = self.arena.closed_page()
+        {
+            let (batch, count) = self.next_evacuated(page);
+            for &chunk in &batch[..count] {
+                // Others may have taken, between two steps, what was free of the class then.
+                if !self.arena.has_chunk(self.arena.class_of(chunk)) {
+                    self.arena.reopen_page();
+                    return true;
+                }
+                moved += self.arena.chunk_bytes(chunk);
+                self.move_chunk(chunk);
+            }
+        }
         true
     }
 
-    fn evacuate_page(&mut self, page: PageNumber) {
-        self.arena.close_page(page);
-        let mut chunks = self.arena.chunks(page);
-        loop {
-            let mut batch = [0; EVACUATED_AT_ONCE];
-            let mut count = 0;
-            for chunk in chunks.by_ref() {
-                match item::chunk_use(self.arena.memory(), place(chunk)) {
-                    ChunkUse::Free => continue,
-                    ChunkUse::Block => {}
-                    ChunkUse::Item => {
-                        let hash = eviction::hash_of(self.arena.memory(), &self.hasher, chunk);
-                        self.index.prefetch(&self.arena, hash);
-                    }
-                }
-                batch[count] = chunk;
-                count += 1;
-                if count == EVACUATED_AT_ONCE {
-                    break;
+    /// The next chunks to move, whose index lines are on their way.
+    fn next_evacuated(&mut self, page: PageNumber) -> ([Reference; EVACUATED_AT_ONCE], usize) {
+        let mut batch = [0; EVACUATED_AT_ONCE];
+        let mut count = 0;
+        while count < EVACUATED_AT_ONCE
+            && let Some(chunk) = self.arena.chunk(page, self.evacuated_chunks)
+        {
+            self.evacuated_chunks += 1;
+            match item::chunk_use(self.arena.memory(), place(chunk)) {
+                ChunkUse::Free => continue,
+                ChunkUse::Block => {}
+                ChunkUse::Item => {
+                    let hash = eviction::hash_of(self.arena.memory(), &self.hasher, chunk);
+                    self.index.prefetch(&self.arena, hash);
                 }
             }
-            for &chunk in &batch[..count] {
-                self.move_chunk(chunk);
-            }
-            if count < EVACUATED_AT_ONCE {
-                return;
-            }
+            batch[count] = chunk;
+            count += 1;
         }
+        (batch, count)
     }
 
     /// Moves a chunk to another page of its class, which has room, and tells its owner.

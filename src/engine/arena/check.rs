@@ -28,15 +28,16 @@ impl Arena {
         let mut chunks = BTreeMap::new();
         for (class, size) in self.classes.all() {
             let pages: Vec<_> = cut.iter().filter(|&&p| self.pages[p as usize].class == class.0).collect();
-            let mut live = 0;
+            let (mut live, mut free) = (0, 0);
             for &&page in &pages {
                 let found = self.check_page(page, class);
                 live += found.len();
+                free += if page == self.closed { 0 } else { usize::from(size.chunks) - found.len() };
                 chunks.extend(found.into_iter().map(|chunk| (chunk, class)));
             }
             let counted = &self.by_class[usize::from(class.0)];
             assert_eq!(counted.live_chunks as usize, live, "live chunks of {size:?}");
-            assert_eq!(counted.free_chunks as usize, pages.len() * usize::from(size.chunks) - live, "free {size:?}");
+            assert_eq!(counted.free_chunks as usize, free, "free {size:?}");
             self.check_bins(class, pages.iter().filter(|&&&p| self.pages[p as usize].bin != UNLISTED).count());
         }
         Held { chunks, pages: whole }
@@ -57,7 +58,7 @@ impl Arena {
         let live: Vec<_> = (0..state.fresh).filter(|n| !free.contains(n)).map(|n| reference(at(n))).collect();
         assert_eq!(live.len(), usize::from(state.live), "live chunks of page {page}");
         assert!(state.live > 0 && state.fresh <= size.chunks);
-        let bin = match state.live == size.chunks {
+        let bin = match state.live == size.chunks || page == self.closed {
             true => UNLISTED,
             false => (usize::from(state.live) * BINS / usize::from(size.chunks)) as u8,
         };

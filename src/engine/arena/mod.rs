@@ -284,13 +284,18 @@ impl Arena {
         item::write_free(&mut self.memory, place(chunk), state.free);
         state.free = number;
         state.live -= 1;
-        self.by_class[class].free_chunks += 1;
+        let is_empty = state.live == 0;
+        let is_closed = page == self.closed;
         self.by_class[class].live_chunks -= 1;
-        if self.pages[page as usize].live == 0 {
-            self.unlist(page);
-            self.by_class[class].free_chunks -= u32::from(size.chunks);
-            if page == self.closed {
+        if !is_closed {
+            self.by_class[class].free_chunks += 1;
+        }
+        if is_empty {
+            if is_closed {
                 self.closed = NONE;
+            } else {
+                self.unlist(page);
+                self.by_class[class].free_chunks -= u32::from(size.chunks);
             }
             self.give_page(page);
         } else {
@@ -312,18 +317,40 @@ impl Arena {
         self.by_class[usize::from(class.0)].bins.iter().copied().find(|&page| page != NONE)
     }
 
-    /// Sees to it that no chunk of a page is allocated any more. With the last that is released it becomes free.
+    /// Sees to it that no chunk of a page is allocated any more, and that its free ones do not count as such. With the last
+    /// that is released it becomes free. One page at a time is closed.
     pub(super) fn close_page(&mut self, page: PageNumber) {
+        debug_assert_eq!(self.closed, NONE);
         self.unlist(page);
         self.closed = page;
+        let (class, free) = self.free_in(page);
+        self.by_class[class].free_chunks -= free;
     }
 
-    /// The chunks of a page that were ever used, free ones among them.
-    pub(super) fn chunks(&self, page: PageNumber) -> impl Iterator<Item = Reference> + use<> {
+    /// Lets the closed page be a page like the others again.
+    pub(super) fn reopen_page(&mut self) {
+        let page = std::mem::replace(&mut self.closed, NONE);
+        let (class, free) = self.free_in(page);
+        self.by_class[class].free_chunks += free;
+        self.list(page, self.classes.size(Class(class as u8)));
+    }
+
+    /// The page that is closed, if there is one.
+    pub(super) fn closed_page(&self) -> Option<PageNumber> {
+        (self.closed != NONE).then_some(self.closed)
+    }
+
+    /// Class of a page of chunks, and how many of them are free.
+    fn free_in(&self, page: PageNumber) -> (usize, u32) {
+        let Page { class, live, .. } = self.pages[page as usize];
+        (usize::from(class), u32::from(self.classes.size(Class(class)).chunks - live))
+    }
+
+    /// The chunk of that number in a page. None if it was never used, nor any after it.
+    pub(super) fn chunk(&self, page: PageNumber, number: u16) -> Option<Reference> {
         let state = &self.pages[page as usize];
         let bytes = self.classes.size(Class(state.class)).bytes as usize;
-        let start = self.page_start(page);
-        (0..usize::from(state.fresh)).map(move |number| reference(start + number * bytes))
+        (number < state.fresh).then(|| reference(self.page_start(page) + usize::from(number) * bytes))
     }
 
     #[inline]

@@ -1,6 +1,9 @@
 //! First in, first out: a queue of marks, four bytes per item. Writing an item again does not change its place.
 //!
 //! The byte is the serial of the item's mark.
+//!
+//! Where the queue has none to offer (after a change of the policy it is empty; after many deletions, what is at its end
+//! may lead nowhere for long) any item goes.
 
 use super::sample::Hand;
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};

@@ -65,14 +65,20 @@ pub(super) fn hash_of(memory: &[u8], hasher: &KeyHasher, item: Reference) -> Key
     hasher.hash(Header::read(memory, at).key(memory, at))
 }
 
-/// Marks that are looked at, at most, for one that leads somewhere.
-const STALE_POPPED_MAX: usize = 256;
+/// Marks that are taken from a queue, at most, in search of a victim.
+const POPPED_MAX: usize = 128;
 /// Marks ahead of the queue's end whose quads are loaded beforehand.
 const MARKS_AHEAD: usize = 8;
 
-/// Takes marks from a queue until one leads to an entry whose byte is `wanted` for the mark's serial.
-fn pop_marked(queue: &mut Queue, view: &mut View, wanted: impl Fn(u8, u32) -> bool) -> Option<Position> {
-    for _ in 0..STALE_POPPED_MAX {
+/// Takes marks from a queue, at most `budget`, until one leads to an entry whose byte is `wanted` for the mark's serial.
+fn pop_marked(
+    queue: &mut Queue,
+    view: &mut View,
+    budget: &mut usize,
+    wanted: impl Fn(u8, u32) -> bool,
+) -> Option<Position> {
+    while *budget > 0 {
+        *budget -= 1;
         if let Some(ahead) = queue.peek(view.arena, MARKS_AHEAD) {
             view.index.prefetch_quad(view.arena, ahead.positions().0);
         }

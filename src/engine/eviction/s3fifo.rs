@@ -41,12 +41,10 @@ const UNPROVEN_PART: u64 = 64;
 /// Entries that the hand passes in search of one with count 0, before the lowest of them goes: a bound, where everything
 /// is popular.
 const PASSED_MAX: usize = 256;
-/// Marks that are taken from the queue's end before the main part is asked.
-const POPPED_MAX: usize = 128;
 /// Marks that may lead nowhere, besides as many as there are items in the queue, before it is tidied.
 const STALE_MAX: u64 = 4096;
-/// Pages that the ghost leaves to others.
-const SPARE_PAGES: u32 = crate::engine::RESERVE_PAGES;
+/// Pages that the ghost leaves to others: it takes one where writes have brought about as many as they aim at.
+const SPARE_PAGES: u32 = crate::engine::FREE_PAGES_AIMED_AT - 1;
 
 pub(in crate::engine) struct S3Fifo {
     small: Queue,
@@ -97,15 +95,15 @@ impl S3Fifo {
 
     /// The end of the small queue. Who was hit moves on to the main part.
     fn small_victim(&mut self, view: &mut View) -> Option<Position> {
-        for _ in 0..POPPED_MAX {
-            let at = super::pop_marked(&mut self.small, view, is_small_of_serial)?;
+        let mut budget = super::POPPED_MAX;
+        loop {
+            let at = super::pop_marked(&mut self.small, view, &mut budget, is_small_of_serial)?;
             if view.policy(at) & COUNT == 0 {
                 return Some(at);
             }
             view.set_policy(at, MAIN);
             self.leave_small(view.footprint(at));
         }
-        None
     }
 
     /// The next entry of the main part that the hand finds with count 0; it lowers the others. Or only among the unproven:

@@ -38,7 +38,7 @@ impl Index {
         self.growth.is_some()
     }
 
-    /// Begins a sweep, where the number of entries asks for one.
+    /// Begins to grow, where there are many entries.
     #[inline]
     pub(in crate::engine) fn consider_growth(&mut self, arena: &Arena) {
         let quads = u64::from(self.table.quads);
@@ -52,6 +52,12 @@ impl Index {
             let least = (self.table.quads / SHRINK_MAX).max(1 << self.quads_per_page_shift);
             self.start(wanted.max(least));
         }
+    }
+
+    /// True if a smaller table would do.
+    pub(in crate::engine) fn has_few_entries(&self) -> bool {
+        let quads = u64::from(self.table.quads);
+        self.entries < quads * ENTRIES_LOW && quads > 1 << self.quads_per_page_shift
     }
 
     /// Twice as many, while there is plenty of memory; as it fills up, no more than the entries that it will have when it
