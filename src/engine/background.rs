@@ -11,7 +11,7 @@
 use super::arena::{Reference, place};
 use super::eviction::{self, Entrant, Policy};
 use super::expiry::HORIZON_MS;
-use super::index::{Bucket, HashMark, HashPosition, Position, entries};
+use super::index::{Bucket, HashMark, HashPosition, Position, STEP_PAGES_MAX, entries};
 use super::item::{self, Header};
 use super::versions::Versions;
 use super::{Engine, KeyHash, RESERVE_PAGES, value};
@@ -54,13 +54,13 @@ pub(super) struct Sweep {
     /// When the expiry pass was called last, and what it owes since: quads times milliseconds.
     paced: UnixMs,
     owed: u64,
-    /// The lines of the quad that is being visited.
-    lines: Vec<u32>,
+    /// The index had few entries when the expiry pass ended last, and when it had the time before.
+    few_entries: [bool; 2],
 }
 
 impl Sweep {
     pub(super) fn new(now: UnixMs) -> Self {
-        Self { flush: None, adoption: None, expiry: 0, paced: now, owed: 0, lines: Vec::new() }
+        Self { flush: None, adoption: None, expiry: 0, paced: now, owed: 0, few_entries: [false; 2] }
     }
 
     /// The versions that a flush has made void and that may still be there at a position.
@@ -189,10 +189,13 @@ impl Engine {
         }
         while spend(left, 1) {
             if !self.grow() {
-                return Next::Idle;
+                // Nothing to do, or no pages to do it with: the next write brings some about.
+                break;
             }
         }
-        if self.index.is_growing() { Next::Now } else { Next::Idle }
+        let goes_on = self.index.is_growing() && self.arena.free_pages() >= STEP_PAGES_MAX;
+        let comes_next = !self.index.is_growing() && self.may_shrink() && self.index.has_few_entries();
+        if goes_on || comes_next { Next::Now } else { Next::Idle }
     }
 
     /// False while a pass may have removed most entries of the first hashes, and none of the last: in a smaller table those
@@ -340,13 +343,10 @@ impl Engine {
         if end < END {
             self.index.prefetch_quad(&self.arena, end as HashPosition);
         }
-        // From the end of the chain to its start: where a visit removes an entry, the last one of the chain takes its place, and
-        // the last bucket may be freed. Both have been visited then.
-        let mut backwards = std::mem::take(&mut self.sweep.lines);
-        while let Some(line) = lines.next(self.arena.memory()) {
-            backwards.push(line);
-        }
-        while let Some(line) = backwards.pop() {
+        for number in (0..count).rev() {
+            let mut rest = lines;
+            let line = std::iter::from_fn(|| rest.next(self.arena.memory())).nth(number);
+            let line = line.expect("only buckets behind this one were freed");
             for entry in entries(Bucket::at(self.arena.memory(), line).used()) {
                 let visited = self.visited(Position { line, entry: entry as u8 });
                 if (u64::from(from)..end).contains(&u64::from(visited.hash.position())) {
@@ -354,7 +354,6 @@ impl Engine {
                 }
             }
         }
-        self.sweep.lines = backwards;
         end
     }
 

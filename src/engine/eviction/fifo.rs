@@ -43,7 +43,8 @@ impl Rules for Fifo {
     fn victim(&mut self, view: &mut View) -> Option<Position> {
         // Many marks in a row may be stale, and after a change of the policy the queue is empty at first: then any entry goes,
         // rather than that the write fails.
-        super::pop_marked(&mut self.queue, view, is_of_serial).or_else(|| self.hand.any(view))
+        let mut budget = super::POPPED_MAX;
+        super::pop_marked(&mut self.queue, view, &mut budget, is_of_serial).or_else(|| self.hand.any(view))
     }
 
     fn removed(&mut self, _: u8, _: u64) {

@@ -47,7 +47,13 @@ impl Index {
         }
         if self.entries > quads * ENTRIES_HIGH {
             self.start(self.quads_to_grow_to(arena));
-        } else if self.entries < quads * ENTRIES_LOW && quads > 1 << self.quads_per_page_shift {
+        }
+    }
+
+    /// Begins to shrink, where there are few entries. They must be spread evenly over the hashes: a pass that removes entries
+    /// in the order of hashes is no time for that.
+    pub(in crate::engine) fn consider_shrinking(&mut self) {
+        if self.growth.is_none() && self.has_few_entries() {
             let wanted = (self.entries / ENTRIES_AIMED_AT) as u32;
             let least = (self.table.quads / SHRINK_MAX).max(1 << self.quads_per_page_shift);
             self.start(wanted.max(least));
