@@ -2,8 +2,8 @@
 //!
 //! A slot per half second, ten minutes and a bit of them; in a slot, a list of blocks of hash marks, 4 bytes per item. When
 //! a slot is due, each mark leads to its item, which is removed if it has expired. So nothing points from an item into the
-//! wheel, and an item that is deleted or moved leaves a mark that leads nowhere. An item has one mark at a time: its
-//! header says so. One whose expiry was put off is entered again when its mark comes up.
+//! wheel, and an item that is deleted or moved leaves a mark that leads nowhere. An item usually has one mark: its
+//! header says that it has. One whose expiry was put off is entered again when its mark comes up.
 //!
 //! Longer times to live are left to the background sweep, which comes by every 25 seconds (`background.rs`).
 

@@ -164,7 +164,7 @@ impl Engine {
         let parts = list.parts(&self.arena);
         if cursor.offset < parts.bytes_in_pages() {
             if cursor.offset == list.pages(&self.arena) as usize * self.arena.page_bytes() {
-                // Uploads must not push out everything that is there, and each other.
+                // Long uploads must not push out everything that is there, and each other.
                 if self.handles.upload_pages >= self.arena.limit_pages() / UPLOADS_SHARE_MAX {
                     return Err(PutError::OutOfMemory);
                 }

@@ -84,12 +84,8 @@ impl Engine {
 
     /// Removes one item that the policy chooses. False if there is none.
     pub(super) fn evict_one(&mut self, now: UnixMs) -> bool {
-        let mut view = View {
-            arena: &mut self.arena,
-            index: &self.index,
-            hasher: &self.hasher,
-            item_bytes: self.stats.item_bytes,
-        };
+        let mut view =
+            View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
         let Some(at) = self.policy.victim(&mut view) else { return false };
         let memory = self.arena.memory();
         let (item, byte) = (self.index.reference(memory, at), self.index.policy(memory, at));

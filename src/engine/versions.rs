@@ -19,7 +19,7 @@ impl Versions {
         Self(Box::new([0; GROUPS]))
     }
 
-    /// The version of a write that happens now. Of a write that fails after all, none is used up.
+    /// The version of a write that happens now. One that fails after all leaves a gap.
     #[inline]
     pub(super) fn next(&mut self, group: Group) -> u64 {
         let last = &mut self.0[group.index()];

@@ -119,7 +119,7 @@ impl Engine {
         let at = match self.index.insert(&mut self.arena, hash, item, 0) {
             Ok(at) => at,
             Err(QuadFull) => {
-                // Only where nothing may be evicted is the reserve of pages used up.
+                // Only where nothing can be evicted is the reserve of pages used up.
                 self.release_item(item, header);
                 return Err(PutError::OutOfMemory);
             }

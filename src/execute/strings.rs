@@ -62,7 +62,12 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         }
         let Self { engine, hash, key, now, counters } = self;
         let attributes = Attributes { flags, expires: expiry.resolve(now) };
-        stored(engine.put(hash, Group::of(key), key, value, attributes, now).map(Some), counters)
+        let done = engine.put(hash, Group::of(key), key, value, attributes, now);
+        if done.is_err() && condition == Condition::Always {
+            // Better a miss than a value that the client thinks it replaced.
+            engine.remove(hash, key, now);
+        }
+        stored(done.map(Some), counters)
     }
 
     /// Stores a value that has come as an upload.
@@ -74,7 +79,12 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
             self.engine.abort(upload);
             return reply;
         }
-        stored(self.engine.commit(self.hash, Group::of(self.key), upload, self.now).map(Some), self.counters)
+        let Self { engine, hash, key, now, counters } = self;
+        let done = engine.commit(hash, Group::of(key), upload, now);
+        if done.is_err() && condition == Condition::Always {
+            engine.remove(hash, key, now);
+        }
+        stored(done.map(Some), counters)
     }
 
     /// Adds a value that has come as an upload to an end of the stored one.

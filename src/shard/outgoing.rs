@@ -10,7 +10,7 @@ use super::batch::Task;
 use super::connection::{OUTPUT_BYTES_LOW, Wait};
 use crate::engine::Reader;
 use crate::reactor::Token;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Values up to this length are copied into the replies as a whole.
 pub(super) const COPIED_BYTES_MAX: usize = 64 << 10;
@@ -18,8 +18,10 @@ pub(super) const COPIED_BYTES_MAX: usize = 64 << 10;
 /// Bytes that are taken at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A client that takes nothing of its value for this long is gone.
+/// A client that takes nothing of its value for this long is gone. For all of it, it has as long, and a second more for each
+/// `BYTES_PER_SECOND_MIN`.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 
 /// A long value on its way out, from the connection's side.
 pub(super) struct Outgoing {
@@ -30,6 +32,8 @@ pub(super) struct Outgoing {
     pub(super) tail: Vec<u8>,
     /// Bytes of the value that are still to be written to the output.
     pub(super) left: usize,
+    /// When the client has to have taken it, once it is its turn.
+    pub(super) until: Option<Instant>,
 }
 
 /// Where the value is.
@@ -78,7 +82,7 @@ impl Shard {
         };
         let (head, tail) = reply.split_at(start.head_bytes);
         let source = Source::There { owner, stream, sequence, asked: false };
-        let outgoing = Outgoing { source, head: head.into(), tail: tail.into(), left: start.length };
+        let outgoing = Outgoing { source, head: head.into(), tail: tail.into(), left: start.length, until: None };
         // In the order of replies, which siblings do not keep.
         let place = connection.order.place(sequence);
         let is_before = |o: &Outgoing| match o.source {
@@ -94,7 +98,7 @@ impl Shard {
     /// Writes more of a connection's long value to its output, if there is one and room for it.
     pub(super) fn write_outgoing(&mut self, slot: u32) {
         let token = self.connections.token(slot);
-        let Self { connections, engine, outputs, routes, .. } = self;
+        let Self { connections, engine, outputs, routes, instant, .. } = self;
         let Some(connection) = connections.at(slot) else { return };
         loop {
             let Some(outgoing) = connection.outgoing.front_mut() else { return };
@@ -105,6 +109,8 @@ impl Shard {
             if !is_next || connection.output.len() >= OUTPUT_BYTES_LOW {
                 return;
             }
+            let seconds = (outgoing.left / BYTES_PER_SECOND_MIN) as u64;
+            outgoing.until.get_or_insert(*instant + PATIENCE + Duration::from_secs(seconds));
             outputs.provide(&mut connection.output);
             connection.output.append(&mut outgoing.head);
             match &mut outgoing.source {

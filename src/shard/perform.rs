@@ -124,7 +124,13 @@ impl Shard {
                 connection.write(|out| long = answer(&pending.request, pending.hash, engine, *now, counters, out));
                 if let Some(LongReply { head, tail, length, reader }) = long {
                     connection.progress = self.instant;
-                    connection.outgoing.push_back(Outgoing { source: Source::Here(reader), head, tail, left: length });
+                    connection.outgoing.push_back(Outgoing {
+                        source: Source::Here(reader),
+                        head,
+                        tail,
+                        left: length,
+                        until: None,
+                    });
                 }
             }
         }

@@ -125,7 +125,9 @@ impl Shard {
             let Some(connection) = self.connections.at(slot) else { continue };
             let sends_too_slowly = connection.incoming.as_ref().is_some_and(|i| self.instant > i.until);
             let takes_nothing = !connection.outgoing.is_empty() && self.instant - connection.progress > PATIENCE;
-            if (sends_too_slowly || takes_nothing) && !connection.is_abandoned() {
+            let takes_too_long =
+                connection.outgoing.front().and_then(|o| o.until).is_some_and(|until| self.instant > until);
+            if (sends_too_slowly || takes_nothing || takes_too_long) && !connection.is_abandoned() {
                 tracing::info!(shard = self.id, "disconnected a client that was too slow with a long value");
                 self.abandon(slot);
             }

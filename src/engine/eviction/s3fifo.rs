@@ -135,7 +135,8 @@ impl S3Fifo {
                         passed += 1;
                         if unproven {
                             if is_asked_for {
-                                self.unproven_items -= 1;
+                                // Saturating: what another policy left may look like one.
+                                self.unproven_items = self.unproven_items.saturating_sub(1);
                                 view.set_policy(at, MAIN);
                             }
                             continue;
@@ -195,7 +196,7 @@ impl Rules for S3Fifo {
         if byte & MAIN == 0 {
             self.leave_small(bytes);
         } else if byte & UNPROVEN != 0 {
-            self.unproven_items -= 1;
+            self.unproven_items = self.unproven_items.saturating_sub(1);
         }
     }
 

@@ -361,7 +361,8 @@ fn queues_are_tidied() {
     }
 }
 
-/// were never counted, when it was over.
+/// Entries that took the places of others behind the pass were never visited: found again, and never counted, when it was
+/// over.
 #[test]
 fn a_flush_leaves_nothing_in_chained_buckets() {
     let mut engine = engine(64 << 20, Eviction::Lru);
@@ -397,7 +398,8 @@ fn items_that_were_deleted_do_not_make_writes_fail() {
     }
 }
 
-/// some way.
+/// After a switch of the policy on a full cache, writes failed until the pass that tells the new one of the entries had
+/// come some way.
 #[test]
 fn writes_go_on_while_the_policy_changes() {
     for from in Eviction::ALL.into_iter().filter(|&e| e != Eviction::None) {
