@@ -1,0 +1,555 @@
+//! The longest single step of a shard: every call into the engine is timed by the CPU time of its thread, under storms.
+//!
+//! ```text
+//! cargo bench --bench steps -- [--items 1000000,10000000,50000000] [--huge-pages]
+//! ```
+//!
+//! A turn is [`TURN`] requests and one call of [`Engine::work`], as a shard makes it. What is printed is Markdown. The time
+//! that reading the clock takes, the median of so many pairs of readings, is subtracted from each step. The first row of
+//! each table are steps that do nothing but hash a key, for about a microsecond: what is in their tail is the machine's
+//! (interrupts, a hypervisor that takes the core away, which the kernel counts as the thread's time), and is in all the
+//! other tails as well, in those of longer steps more often.
+#![allow(missing_docs)]
+
+use clap::Parser;
+use hdrhistogram::Histogram;
+use pinion::engine::{Attributes, Engine, EngineConfig, EngineStats, Eviction, KeyHash, KeyHasher, Next};
+use pinion::slots::Group;
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Requests between two calls of `work`.
+const TURN: u64 = 16;
+const NOW: u64 = 1_700_000_000_000;
+/// Memory per item of 16+100 B where all of them are to fit, whatever their index does.
+const BYTES_PER_ITEM: u64 = 160;
+/// Pieces in which long values come, and from which length on.
+const PIECE_BYTES: usize = 16 << 10;
+const MIB: usize = 1 << 20;
+const KIB: usize = 1 << 10;
+/// About a microsecond of them.
+const HASHES_PER_STEP: usize = 400;
+/// Steps that are longer are counted.
+const BAR_NS: u64 = 100_000;
+
+static VALUE: [u8; MIB] = [7; MIB];
+
+#[derive(Parser)]
+struct Options {
+    /// Numbers of items.
+    #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
+    items: Vec<u64>,
+    /// Asks for huge pages behind the memory.
+    #[arg(long)]
+    huge_pages: bool,
+    /// Only storms whose names contain this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Cargo gives this.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Key = [u8; 16];
+
+fn key(mut n: u64) -> Key {
+    let mut key = *b"key:000000000000";
+    for digit in key[4..].iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(n & 15) as usize];
+        n >>= 4;
+    }
+    key
+}
+
+fn thread_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec, which is all that clock_gettime(2) writes to.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(done, 0, "the clock of a thread is always there");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// xorshift64 (Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((u128::from(self.0) * u128::from(n)) >> 64) as u64
+    }
+}
+
+/// Value sizes of `scripts/efficiency`: median 148 B, sigma 1.
+fn lognormal_sizes(random: &mut Random) -> Vec<usize> {
+    let mut unit = || (random.below(1 << 53) as f64 + 1.0) / (1_u64 << 53) as f64;
+    let mut normal = || (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
+    (0..1 << 16).map(|_| ((148.0 * normal().exp()) as usize).clamp(1, 64 * KIB)).collect()
+}
+
+/// The steps of one kind in one storm.
+struct Row {
+    call: &'static str,
+    cpu: Histogram<u64>,
+    wall: Histogram<u64>,
+    over_bar: u64,
+    /// The longest, and what the engine did in it.
+    longest: u64,
+    did: String,
+}
+
+/// Times steps.
+struct Meter {
+    overhead_ns: u64,
+    storm: &'static str,
+    rows: Vec<Row>,
+    /// CPU time of all steps.
+    spent_ns: u64,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let mut pairs: Vec<u64> = (0..100_001)
+            .map(|_| {
+                let start = thread_ns();
+                thread_ns() - start
+            })
+            .collect();
+        pairs.sort_unstable();
+        Self { overhead_ns: pairs[pairs.len() / 2], storm: "", rows: Vec::new(), spent_ns: 0 }
+    }
+
+    fn time<R>(&mut self, call: &'static str, engine: &mut Engine, step: impl FnOnce(&mut Engine) -> R) -> R {
+        let before = engine.stats();
+        let instant = Instant::now();
+        let start = thread_ns();
+        let result = step(engine);
+        let end = thread_ns();
+        let wall_ns = instant.elapsed().as_nanos() as u64;
+        let cpu_ns = (end - start).saturating_sub(self.overhead_ns);
+        self.spent_ns += cpu_ns;
+        let number = self.rows.iter().position(|row| row.call == call).unwrap_or_else(|| {
+            let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
+            let (cpu, wall) = (empty(), empty());
+            self.rows.push(Row { call, cpu, wall, over_bar: 0, longest: 0, did: String::new() });
+            self.rows.len() - 1
+        });
+        let row = &mut self.rows[number];
+        row.cpu.saturating_record(cpu_ns);
+        row.wall.saturating_record(wall_ns);
+        row.over_bar += u64::from(cpu_ns > BAR_NS);
+        if cpu_ns > row.longest {
+            row.longest = cpu_ns;
+            row.did = difference(before, engine.stats());
+        }
+        result
+    }
+
+    /// Prints the rows of a storm that is over.
+    fn end_storm(&mut self) {
+        for row in self.rows.drain(..) {
+            let us = |ns: u64| ns as f64 / 1000.0;
+            let at = |quantile| us(row.cpu.value_at_quantile(quantile));
+            println!(
+                "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {:.0} | {} |",
+                self.storm,
+                row.call,
+                row.cpu.len(),
+                at(0.5),
+                at(0.99),
+                at(0.999),
+                at(0.9999),
+                us(row.longest),
+                row.over_bar,
+                us(row.wall.max()),
+                row.did,
+            );
+        }
+    }
+}
+
+fn difference(before: EngineStats, after: EngineStats) -> String {
+    let count = |name: &str, from: u64, to: u64| match to as i64 - from as i64 {
+        0 => String::new(),
+        n => format!("{name} {n:+} "),
+    };
+    [
+        count("evicted", before.evictions, after.evictions),
+        count("expired", before.expired, after.expired),
+        count("moved B", before.moved_bytes, after.moved_bytes),
+        count("held KiB", before.held_bytes >> 10, after.held_bytes >> 10),
+        count("index KiB", before.index_bytes >> 10, after.index_bytes >> 10),
+    ]
+    .concat()
+    .trim_end()
+    .to_owned()
+}
+
+/// An engine under a storm.
+struct Stormed {
+    engine: Engine,
+    hasher: KeyHasher,
+    /// The time that the engine is told.
+    now: u64,
+    /// Number of the next new key, and of requests.
+    next: u64,
+    requests: u64,
+    /// Long values: their keys.
+    long: VecDeque<u64>,
+}
+
+impl Stormed {
+    fn new(memory_bytes: u64, huge_pages: bool) -> Self {
+        let hasher = KeyHasher::with_seed(1);
+        let config = EngineConfig {
+            memory_bytes,
+            value_bytes_max: MIB as u32,
+            eviction: Eviction::default(),
+            user_bytes_max: None,
+        };
+        let engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
+        if huge_pages {
+            engine.advise_huge_pages().expect("huge pages");
+        }
+        Self { engine, hasher, now: NOW, next: 0, requests: 0, long: VecDeque::new() }
+    }
+
+    /// A request is over: perhaps the turn is, too.
+    fn requested(&mut self, meter: &mut Meter) {
+        self.requests += 1;
+        if self.requests.is_multiple_of(TURN) {
+            self.work(meter);
+        }
+        if self.requests.is_multiple_of(1000) {
+            self.now += 1;
+        }
+    }
+
+    fn work(&mut self, meter: &mut Meter) -> Next {
+        let now = self.now;
+        meter.time("work", &mut self.engine, |engine| engine.work(now))
+    }
+
+    /// Stores a new key, as a shard does: long values piece by piece.
+    fn put(&mut self, meter: &mut Meter, value_bytes: usize, expires: Option<u64>) {
+        let (key, now) = (key(self.next), self.now);
+        let (hash, group) = (self.hasher.hash(&key), Group::of(&key));
+        let attributes = Attributes { flags: 0, expires };
+        self.next += 1;
+        let value = &VALUE[..value_bytes];
+        if value_bytes <= PIECE_BYTES {
+            let done =
+                meter.time("put", &mut self.engine, |engine| engine.put(hash, group, &key, value, attributes, now));
+            done.expect("it fits");
+            return;
+        }
+        let upload = meter.time("begin", &mut self.engine, |engine| engine.begin(&key, value_bytes, attributes, now));
+        let upload = upload.expect("it fits");
+        for piece in value.chunks(PIECE_BYTES) {
+            meter.time("append", &mut self.engine, |engine| engine.append(&upload, piece, now)).expect("it fits");
+            self.requested(meter);
+        }
+        meter.time("commit", &mut self.engine, |engine| engine.commit(hash, group, upload, now)).expect("it fits");
+    }
+
+    fn get(&mut self, meter: &mut Meter, n: u64) -> bool {
+        let (key, now) = (key(n), self.now);
+        let hash = self.hasher.hash(&key);
+        meter.time("get", &mut self.engine, |engine| black_box(engine.get(hash, &key, now)).is_some())
+    }
+
+    fn remove(&mut self, meter: &mut Meter, call: &'static str, n: u64) -> bool {
+        let (key, now) = (key(n), self.now);
+        let hash = self.hasher.hash(&key);
+        meter.time(call, &mut self.engine, |engine| engine.remove(hash, &key, now))
+    }
+
+    /// Stores `count` new keys, with turns.
+    fn put_many(&mut self, meter: &mut Meter, count: u64, value_bytes: usize, expires: impl Fn(u64) -> Option<u64>) {
+        for n in 0..count {
+            self.put(meter, value_bytes, expires(n));
+            self.requested(meter);
+        }
+    }
+
+    /// Stores keys that nobody times.
+    fn fill(&mut self, count: u64, expires: impl Fn(u64) -> Option<u64>) {
+        for n in 0..count {
+            let key = key(self.next);
+            self.next += 1;
+            let attributes = Attributes { flags: 0, expires: expires(n) };
+            let (hash, group) = (self.hasher.hash(&key), Group::of(&key));
+            self.engine.put(hash, group, &key, &VALUE[..100], attributes, self.now).expect("it fits");
+            if n.is_multiple_of(TURN) {
+                self.engine.work(self.now);
+            }
+        }
+        while self.engine.work(self.now) == Next::Now {}
+    }
+}
+
+fn main() {
+    let options = Options::parse();
+    let mut meter = Meter::new();
+    println!("Reading the clock takes {} ns, which is subtracted from each step.", meter.overhead_ns);
+    for &items in &options.items {
+        println!("\n### {items} items of 16+100 B{}\n", if options.huge_pages { ", huge pages" } else { "" });
+        println!("CPU time of single steps, µs:\n");
+        println!("| storm | step | count | p50 | p99 | p99.9 | p99.99 | max | > 100 | max, wall | in the longest |");
+        println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|");
+        let mut remarks = Vec::new();
+        let start = Instant::now();
+        let selected = |name: &str| name.contains(&options.only);
+        if ["growth", "eviction", "evacuation", "long", "policy", "flush"].into_iter().any(selected) {
+            fill_and_turn_over(&mut meter, items, &options, &mut remarks);
+        }
+        if selected("expiry") {
+            expiry(&mut meter, items, &options, &mut remarks);
+        }
+        if selected("sweep") {
+            sweep(&mut meter, items, &options, &mut remarks);
+        }
+        println!();
+        remarks.iter().for_each(|remark| println!("- {remark}"));
+        eprintln!("{items} items: {:.0} s", start.elapsed().as_secs_f64());
+    }
+}
+
+/// The storms that one engine goes through, one after the other.
+fn fill_and_turn_over(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<String>) {
+    let memory_bytes = items * BYTES_PER_ITEM;
+    let mut stormed = Stormed::new(memory_bytes, options.huge_pages);
+    let mut random = Random(88_172_645_463_325_252);
+    let selected = |name: &str| name.contains(&options.only);
+
+    meter.storm = "nothing";
+    for n in 0..items.min(5_000_000) {
+        let key = key(n);
+        let hasher = stormed.hasher.clone();
+        meter.time("hash", &mut stormed.engine, |_| {
+            for _ in 0..HASHES_PER_STEP {
+                black_box(hasher.hash(black_box(&key)));
+            }
+        });
+    }
+    meter.end_storm();
+
+    meter.storm = "growth";
+    match selected("growth") {
+        true => stormed.put_many(meter, items, 100, |_| None),
+        false => stormed.fill(items, |_| None),
+    }
+    meter.end_storm();
+    assert_eq!(stormed.engine.stats().evictions, 0, "all of it fits");
+
+    if options.only.is_empty() {
+        let (single, batched) = lookups(&mut stormed, items, &mut random);
+        let ratio = single / batched;
+        remarks.push(format!(
+            "Lookups of random keys, alternating rounds: one by one {single:.1} ns, in batches of 16 {batched:.1} ns each: \
+             {ratio:.2} times as fast."
+        ));
+    }
+
+    // Eviction: one in four requests is a get or a deletion.
+    meter.storm = "eviction";
+    while stormed.engine.stats().evictions == 0 {
+        stormed.fill(1000, |_| None);
+    }
+    if selected("eviction") {
+        for n in 0..items.clamp(2_000_000, 10_000_000) {
+            stormed.put(meter, 100, None);
+            stormed.requested(meter);
+            let recent = stormed.next - 1 - random.below(items);
+            match n % 32 {
+                0 => black_box(stormed.remove(meter, "remove", recent)),
+                1..8 => black_box(stormed.get(meter, recent)),
+                _ => continue,
+            };
+            stormed.requested(meter);
+        }
+    }
+    meter.end_storm();
+
+    if selected("evacuation") {
+        // Each phase writes as much as memory holds.
+        for (storm, value_bytes) in [("evacuation: 100 B to 1 KiB", KIB), ("evacuation: 1 KiB to 100 B", 100)] {
+            meter.storm = storm;
+            stormed.put_many(meter, memory_bytes / (value_bytes as u64 + 40), value_bytes, |_| None);
+            meter.end_storm();
+        }
+        meter.storm = "evacuation: to lognormal";
+        let sizes = lognormal_sizes(&mut random);
+        for n in 0..memory_bytes / 280 {
+            stormed.put(meter, sizes[n as usize % sizes.len()], None);
+            stormed.requested(meter);
+        }
+        meter.end_storm();
+        meter.storm = "evacuation: to 16 B";
+        stormed.put_many(meter, memory_bytes / 80, 16, |_| None);
+        meter.end_storm();
+    }
+
+    if selected("long") {
+        long_values(meter, &mut stormed, items);
+    }
+    if selected("policy") {
+        for eviction in Eviction::ALL.into_iter().cycle().skip(1).take(Eviction::ALL.len()) {
+            meter.storm = "policy";
+            meter.time("set_eviction", &mut stormed.engine, |engine| engine.set_eviction(eviction));
+            for _ in 0..items / 2 {
+                // Without eviction there is no room to write.
+                match eviction {
+                    Eviction::None => black_box(stormed.get(meter, random.below(stormed.next))),
+                    _ => {
+                        stormed.put(meter, 100, None);
+                        true
+                    }
+                };
+                stormed.requested(meter);
+            }
+        }
+        meter.end_storm();
+    }
+    if selected("flush") {
+        meter.storm = "flush";
+        let held = stormed.engine.stats().held_bytes;
+        let spent = meter.spent_ns;
+        meter.time("flush", &mut stormed.engine, Engine::flush);
+        let mut turns = 0;
+        while stormed.work(meter) == Next::Now {
+            turns += 1;
+            (0..TURN / 2).for_each(|_| stormed.put(meter, 100, None));
+        }
+        let left = stormed.engine.stats().held_bytes;
+        remarks.push(format!(
+            "Flush: {} MiB given back in {turns} turns, {:.1} s of CPU time.",
+            (held - left) >> 20,
+            (meter.spent_ns - spent) as f64 / 1e9
+        ));
+        meter.end_storm();
+    }
+}
+
+/// 1 MiB values that push out small ones, are deleted, and are pushed out by small ones.
+fn long_values(meter: &mut Meter, stormed: &mut Stormed, items: u64) {
+    meter.storm = "long values";
+    for n in 0..(items / 5_000).max(2_000) {
+        stormed.long.push_back(stormed.next);
+        stormed.put(meter, MIB, None);
+        if n % 2 == 0
+            && let Some(long) = stormed.long.pop_front()
+        {
+            stormed.remove(meter, "remove, 1 MiB", long);
+        }
+        for _ in 0..16 {
+            stormed.put(meter, 100, None);
+            stormed.requested(meter);
+        }
+    }
+    meter.end_storm();
+    meter.storm = "long values pushed out";
+    stormed.put_many(meter, items, 100, |_| None);
+    meter.end_storm();
+}
+
+/// Nanoseconds of CPU time per lookup of a random key: one by one, and in batches of 16. Medians of alternating rounds.
+fn lookups(stormed: &mut Stormed, items: u64, random: &mut Random) -> (f64, f64) {
+    const ROUNDS: usize = 15;
+    const LOOKUPS: usize = 1 << 17;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (batch, times) in [1, 16].into_iter().zip(&mut times) {
+            let keys: Vec<(Key, KeyHash)> = (0..LOOKUPS)
+                .map(|_| {
+                    let key = key(random.below(items));
+                    (key, stormed.hasher.hash(&key))
+                })
+                .collect();
+            let engine = &mut stormed.engine;
+            let start = thread_ns();
+            for chunk in keys.chunks(batch) {
+                if batch > 1 {
+                    chunk.iter().for_each(|(_, hash)| engine.prefetch_index(*hash));
+                    chunk.iter().for_each(|(_, hash)| engine.prefetch_item(*hash));
+                }
+                for (key, hash) in chunk {
+                    let item = engine.get(*hash, key, NOW).expect("a hit");
+                    black_box(item.value.whole().map(|v| v[0]));
+                }
+            }
+            times.push((thread_ns() - start) as f64 / LOOKUPS as f64);
+        }
+    }
+    let [single, batched] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    });
+    (single, batched)
+}
+
+/// Half of the items expire within the same second. The engine's time goes on as fast as its steps take CPU time.
+fn expiry(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<String>) {
+    const TTL_MS: u64 = 300_000;
+    let mut stormed = Stormed::new(items * BYTES_PER_ITEM, options.huge_pages);
+    meter.storm = "expiry, fill";
+    stormed.put_many(meter, items, 100, |n| n.is_multiple_of(2).then_some(NOW + TTL_MS + n * 1000 / items));
+    meter.end_storm();
+
+    meter.storm = "expiry";
+    let due = NOW + TTL_MS;
+    let kept = stormed.engine.stats().items - items / 2;
+    let left = run_down(meter, &mut stormed, due, 2 * items, kept);
+    let expiring = items / 2;
+    remarks.push(format!(
+        "Expiry: {expiring} items that expired within one second: the last was removed {left} ms after the first was due \
+         (99 % at most {} ms after their own time), {} turns of 4 gets.",
+        stormed.engine.expiry_lag_ms(),
+        stormed.requests,
+    ));
+    meter.end_storm();
+}
+
+/// All items expire within the same second, after a time to live that is not the wheel's.
+fn sweep(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<String>) {
+    const TTL_MS: u64 = 3_600_000;
+    let mut stormed = Stormed::new(items * BYTES_PER_ITEM, options.huge_pages);
+    let due = NOW + TTL_MS;
+    stormed.fill(items, |n| Some(due + n * 1000 / items));
+    meter.storm = "sweep";
+    // The pass is somewhere when they expire.
+    stormed.now = due - 40_000;
+    while stormed.now < due {
+        match stormed.work(meter) {
+            Next::In(milliseconds) => stormed.now += milliseconds,
+            Next::Now => {}
+            Next::Idle => unreachable!("items will expire"),
+        }
+    }
+    let left = run_down(meter, &mut stormed, due, items, 0);
+    remarks.push(format!("Sweep: {items} items with long times to live were gone {left} ms after the first was due."));
+    meter.end_storm();
+}
+
+/// Lets time go on from `from` until no more than `kept` items are left; returns how many milliseconds that took.
+fn run_down(meter: &mut Meter, stormed: &mut Stormed, from: u64, keys: u64, kept: u64) -> u64 {
+    let mut random = Random(1);
+    stormed.requests = 0;
+    let mut start = meter.spent_ns;
+    let mut base = from;
+    stormed.now = from;
+    while stormed.engine.stats().items > kept {
+        for _ in 0..4 {
+            stormed.get(meter, random.below(keys));
+        }
+        stormed.requests += 1;
+        stormed.now = base + (meter.spent_ns - start) / 1_000_000;
+        if let Next::In(milliseconds) = stormed.work(meter) {
+            (base, start) = (stormed.now + milliseconds, meter.spent_ns);
+            stormed.now = base;
+        }
+    }
+    stormed.now - from
+}
