@@ -77,8 +77,9 @@ pub fn from_toml(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, 
     let mut options = Options::default();
     for (key, value) in &table {
         let place = format!("{name}: {}", key.escape_debug());
-        let shown = plain(value)
-            .ok_or_else(|| ConfigError(format!("{place}: allowed: a number, a text, or a list of them")))?;
+        let shown = plain(value).ok_or_else(|| {
+            ConfigError(format!("{place}: allowed: a number, a text, true or false, or a list of them"))
+        })?;
         let set = parse(key, &shown, forbidden);
         let place = format!("{place} = {}", shown.escape_debug());
         let set = set.map_err(|e| e.at(&place, known_keys(forbidden)))?;
@@ -92,6 +93,7 @@ fn plain(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(s) => Some(s.clone()),
         toml::Value::Integer(n) => Some(n.to_string()),
+        toml::Value::Boolean(b) => Some(b.to_string()),
         toml::Value::Array(values) => values.iter().map(plain).collect::<Option<Vec<_>>>().map(|v| v.join(",")),
         _ => None,
     }
