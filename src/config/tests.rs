@@ -133,7 +133,8 @@ fn mistakes_in_layers_are_named() {
     says(at("port = = 2"), &[":1:"]);
     // Found by fuzzing: only values were escaped, so an odd key made two lines.
     says(at("\"a\\nb\" = 1"), &["a\\nb = 1", "no such setting"]);
-    says(at("\"a\\nb\" = true"), &["a\\nb: allowed"]);
+    says(at("\"a\\nb\" = 1.5"), &["a\\nb: allowed"]);
+    says(at("huge-pages = 7"), &["huge-pages = 7", "true, false"]);
     says(resolved(&["--config", "/does/not/exist"], &[]), &["--config /does/not/exist"]);
     says(resolved(&["--profile", "nope"], &[]), &["--profile nope", "balanced"]);
     says(resolved(&[], &[("PINION_PORT", "x")]), &["PINION_PORT=x", "allowed:"]);
