@@ -8,6 +8,7 @@ mod subject;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use pinion::command::{End, UnixMs};
+use pinion::slots::Group;
 use std::collections::{HashMap, HashSet};
 use subject::{EXPIRY_LATE_MS, Found, KEPT_BYTES, KEPT_ITEMS, MEMORY_BYTES, Subject, VALUE_BYTES_MAX};
 
@@ -94,7 +95,8 @@ struct Both {
     ever_written: HashSet<u16>,
     written_bytes: u64,
     written_items: u64,
-    last_version: u64,
+    /// By group: each counts its own.
+    last_versions: HashMap<usize, u64>,
 }
 
 impl Both {
@@ -107,7 +109,7 @@ impl Both {
             ever_written: HashSet::new(),
             written_bytes: 0,
             written_items: 0,
-            last_version: 0,
+            last_versions: HashMap::new(),
         }
     }
 
@@ -200,10 +202,11 @@ impl Both {
         }
     }
 
-    /// A write is seen at once, and is newer than all before it.
+    /// A write is seen at once, and is newer than all before it of its group.
     fn written(&mut self, key: u16, entry: Entry) {
-        assert!(entry.version > self.last_version, "versions increase");
-        self.last_version = entry.version;
+        let last = self.last_versions.entry(Group::of(&name(key)).index()).or_default();
+        assert!(entry.version > *last, "versions increase");
+        *last = entry.version;
         self.written_bytes += (name_bytes(key) + entry.value.len()) as u64;
         self.written_items += 1;
         self.ever_written.insert(key);
