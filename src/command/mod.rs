@@ -224,6 +224,8 @@ pub enum Failure {
     NotANumber,
     /// delete has an argument that it does not know.
     DeleteUsage,
+    /// The key has a value of another type.
+    WrongType,
     /// The value is too long.
     TooLarge,
     /// shutdown is not for clients.

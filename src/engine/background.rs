@@ -23,8 +23,10 @@ use crate::eviction::Eviction;
 const QUADS_PER_CALL: u32 = 8;
 /// What a block of due marks counts, with its 62 items.
 const QUADS_PER_DUE_BLOCK: u32 = 4;
+/// Nodes of a collection that are freed for what a quad counts.
+const NODES_PER_QUAD: u32 = 8;
 /// How long the expiry pass takes.
-const EXPIRY_PASS_MS: u64 = 25_000;
+pub(super) const EXPIRY_PASS_MS: u64 = 25_000;
 /// How often the expiry pass goes on at most, where there is nothing else to do.
 const EXPIRY_INTERVAL_MS: u64 = 20;
 /// How often due marks are looked for.
@@ -174,6 +176,8 @@ impl Engine {
         // In the order of what cannot wait: a write makes the index grow, too.
         let next = [
             self.expire_due(now, &mut left),
+            self.expire_fields(now, &mut left),
+            self.free_gone(&mut left),
             self.flush_some(&mut left),
             self.adopt_some(&mut left),
             self.expire_some(now, &mut left),
@@ -212,6 +216,7 @@ impl Engine {
             };
             due.marks().iter().for_each(|mark| self.index.prefetch_quad(&self.arena, mark.positions().0));
             for &mark in due.marks() {
+                self.find_expired_fields(mark, now);
                 let arena = &self.arena;
                 self.index.find_mark(arena.memory(), mark, |at| {
                     arena.prefetch(self.index.reference(arena.memory(), at));
@@ -249,6 +254,14 @@ impl Engine {
             let entered = near && self.wheel.insert(&mut self.arena, mark, expires, now);
             item::set_in_wheel(self.arena.memory_mut(), place(item), entered);
         }
+    }
+
+    /// Frees some of the collections that are gone.
+    fn free_gone(&mut self, left: &mut u32) -> Next {
+        while !self.orphans.is_empty() && spend(left, 1) {
+            (0..NODES_PER_QUAD).for_each(|_| _ = self.orphans.free_one(&mut self.arena));
+        }
+        if self.orphans.is_empty() { Next::Idle } else { Next::Now }
     }
 
     fn flush_some(&mut self, left: &mut u32) -> Next {
@@ -295,7 +308,7 @@ impl Engine {
     /// Keeps the pass at the pace at which it takes [`EXPIRY_PASS_MS`].
     fn expire_some(&mut self, now: UnixMs, left: &mut u32) -> Next {
         let passed = now.saturating_sub(std::mem::replace(&mut self.sweep.paced, now));
-        if self.expiring == 0 {
+        if self.expiring == 0 && !self.field_sweep.is_expected(now) {
             self.sweep.owed = 0;
             return Next::Idle;
         }
@@ -316,6 +329,8 @@ impl Engine {
                 if engine.is_expired(entry.item, entry.header, now) {
                     engine.count_expired(entry.hash, entry.item, entry.header, now);
                     engine.remove_entry(entry.hash, entry.at, entry.item, entry.header);
+                } else if engine.has_expired_fields(entry.item, entry.header, now) {
+                    engine.field_sweep.add(entry.hash);
                 }
             });
             self.sweep.expiry = end as HashPosition;

@@ -3,7 +3,7 @@
 use super::arena::{NONE, place};
 use super::item::{self, ChunkUse, Header};
 use super::value::{self, List};
-use super::{CHAINED_BUCKETS, Engine, EngineStats, WHEEL_BLOCKS, eviction};
+use super::{CHAINED_BUCKETS, Engine, EngineStats, WHEEL_BLOCKS, collection, eviction};
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -46,7 +46,13 @@ impl Engine {
         for &item in &items {
             assert_eq!(item::chunk_use(memory, place(item)), ChunkUse::Item);
             assert!(chunks.remove(&item).is_some(), "item {item} is in no chunk, or in one with another");
-            if Header::read(memory, place(item)).has_long_value() {
+            let header = Header::read(memory, place(item));
+            if header.is_large() {
+                for node in collection::check(&self.arena, &self.hasher, item) {
+                    assert!(chunks.remove(&node).is_some(), "node {node} of item {item}");
+                }
+            }
+            if header.has_long_value() {
                 let list = List::of(&self.arena, item);
                 let mut page = list.first_page(&self.arena);
                 for _ in 0..list.pages(&self.arena) {
@@ -59,6 +65,9 @@ impl Engine {
                     assert!(chunks.remove(&block).is_some(), "block {block} of item {item}");
                 }
             }
+        }
+        for node in self.orphans.nodes(&self.arena) {
+            assert!(chunks.remove(&node).is_some(), "orphan {node}");
         }
         for page in self.index.pages() {
             assert!(pages.remove(&page), "page {page} of the index");

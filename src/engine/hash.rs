@@ -1,10 +1,15 @@
 //! Hashes of keys, and what their bits are used for.
 
 use super::index::HashPosition;
+use super::item::DATABASES;
+
+const DATABASE_SHIFT: u32 = 2;
+const DATABASE_BITS: u64 = (DATABASES as u64 - 1) << DATABASE_SHIFT;
 
 /// Hash of a key, computed once per request; it means nothing outside the process.
 ///
-/// The index, the ghost and the marks use disjoint bits: `index/mod.rs` draws them.
+/// The index, the ghost and the marks use disjoint bits: `index/mod.rs` draws them. Four bits that nobody uses are the number of
+/// the key's database: the same key in another one is another item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(pub u64);
 
@@ -25,6 +30,21 @@ impl KeyHash {
     #[inline]
     pub(super) fn tag(self) -> u8 {
         ((self.0 >> 8) as u8).max(1)
+    }
+
+    /// The number of the key's database.
+    #[inline]
+    pub fn database(self) -> u8 {
+        (self.0 >> DATABASE_SHIFT) as u8 & (DATABASES as u8 - 1)
+    }
+
+    /// The hash of the same key in another database than 0.
+    #[inline]
+    #[must_use]
+    pub fn in_database(self, number: u8) -> Self {
+        debug_assert!(usize::from(number) < DATABASES && self.database() == 0);
+        let mixed = self.0 ^ u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self(mixed & !DATABASE_BITS | u64::from(number) << DATABASE_SHIFT)
     }
 
     /// Which bucket of its quad is its home.
@@ -49,13 +69,13 @@ impl KeyHasher {
         Self(ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(17), seed ^ 0x9E37_79B9_7F4A_7C15))
     }
 
-    /// The hash of a key.
+    /// The hash of a key in database 0.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> KeyHash {
         use std::hash::{BuildHasher, Hasher};
         let mut hasher = self.0.build_hasher();
         hasher.write(key);
-        KeyHash(hasher.finish())
+        KeyHash(hasher.finish() & !DATABASE_BITS)
     }
 }
 

@@ -12,9 +12,10 @@
 //!
 //! All numbers are little-endian. Expiry is Unix time: seconds, and the milliseconds within. A value that does not fit
 //! into the chunk lies elsewhere, and its parts are listed here (`value.rs`); the encoding says so. Database, stale, win
-//! (memcached's meta commands) and incomplete (replication) are reserved and 0.
+//! (memcached's meta commands) and incomplete (replication) are reserved and 0, but for the database. Of a collection, the
+//! body is all of it, or what leads to its trees (`collection/`).
 //!
-//! Two more types mark chunks that are no items: a block of a long value, and a free chunk.
+//! Three more types mark chunks that are no items: a node of a collection, a block of a long value, and a free chunk.
 
 use crate::command::UnixMs;
 
@@ -31,22 +32,50 @@ pub const KEY_BYTES_MAX: usize = 3900;
 const LONG_KEY: usize = 255;
 
 const TYPE: u16 = 7;
+/// Type of the chunks that a large collection lies in.
+pub(super) const NODE: u16 = 5;
 const BLOCK: u16 = 6;
 const FREE: u16 = 7;
 const LONG_VALUE: u16 = 1 << 3;
+const LARGE: u16 = 1 << 4;
 const EXPIRES: u16 = 1 << 5;
 const FLAGS: u16 = 1 << 6;
 const IN_WHEEL: u16 = 1 << 7;
 const DETACHED: u16 = 1 << 8;
+const DATABASE_SHIFT: u32 = 9;
+
+/// Databases: 4 bits of the header.
+pub const DATABASES: usize = 16;
 
 /// The highest version.
 pub(super) const VERSION_MAX: u64 = (1 << 48) - 1;
+
+/// What an item is, to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes.
+    #[default]
+    String,
+    /// A list.
+    List,
+    /// A set.
+    Set,
+    /// A sorted set.
+    SortedSet,
+    /// A hash.
+    Hash,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::String, Self::List, Self::Set, Self::SortedSet, Self::Hash];
+}
 
 /// What a chunk is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkUse {
     Free,
     Block,
+    Node,
     Item,
 }
 
@@ -56,6 +85,7 @@ pub(super) fn chunk_use(memory: &[u8], at: usize) -> ChunkUse {
     match u16_at(memory, at) & TYPE {
         FREE => ChunkUse::Free,
         BLOCK => ChunkUse::Block,
+        NODE => ChunkUse::Node,
         _ => ChunkUse::Item,
     }
 }
@@ -88,13 +118,17 @@ pub(super) fn block(memory: &[u8], at: usize) -> (u16, u32) {
 }
 
 /// What is written into an item besides key and value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields {
     pub(super) flags: u32,
     pub(super) expires: Option<UnixMs>,
     pub(super) version: u64,
     /// The value is elsewhere; what follows the key lists its parts.
     pub(super) long_value: bool,
+    pub(super) kind: Kind,
+    /// A collection in trees; what follows the key leads to them.
+    pub(super) large: bool,
+    pub(super) database: u8,
 }
 
 impl Fields {
@@ -172,6 +206,30 @@ impl Header {
         self.bits & LONG_VALUE != 0
     }
 
+    /// What it is, to clients.
+    #[inline]
+    pub(super) fn kind(self) -> Kind {
+        Kind::ALL[usize::from(self.bits & TYPE)]
+    }
+
+    /// True if it is a collection in trees.
+    #[inline]
+    pub(super) fn is_large(self) -> bool {
+        self.bits & LARGE != 0
+    }
+
+    /// True if chunks or pages besides its own belong to it.
+    #[inline]
+    pub(super) fn has_parts(self) -> bool {
+        self.bits & (LONG_VALUE | LARGE) != 0
+    }
+
+    /// Number of its database.
+    #[inline]
+    pub(super) fn database(self) -> u8 {
+        (self.bits >> DATABASE_SHIFT) as u8 & (DATABASES as u8 - 1)
+    }
+
     #[inline]
     pub(super) fn key(self, memory: &[u8], at: usize) -> &[u8] {
         let from = at + self.key_offset();
@@ -222,6 +280,9 @@ impl Header {
             expires: self.expires(memory, at),
             version: self.version,
             long_value: self.has_long_value(),
+            kind: self.kind(),
+            large: self.is_large(),
+            database: self.database(),
         }
     }
 }
@@ -229,7 +290,8 @@ impl Header {
 /// Writes an item without its body, of which `body_bytes` are to follow; returns where.
 #[inline]
 pub(super) fn write_item(memory: &mut [u8], at: usize, fields: &Fields, key: &[u8], body_bytes: usize) -> usize {
-    let mut bits = 0;
+    let mut bits = fields.kind as u16 | u16::from(fields.database) << DATABASE_SHIFT;
+    bits |= if fields.large { LARGE } else { 0 };
     bits |= if fields.long_value { LONG_VALUE } else { 0 };
     bits |= if fields.expires.is_some() { EXPIRES } else { 0 };
     bits |= if fields.flags != 0 { FLAGS } else { 0 };
@@ -268,9 +330,23 @@ pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
     memory[from..from + 4].copy_from_slice(&seconds.to_le_bytes());
 }
 
+/// Changes how many bytes of the body of the item at `at` are inside.
+pub(super) fn set_inline_bytes(memory: &mut [u8], at: usize, bytes: usize) {
+    let header = Header::read(memory, at);
+    debug_assert!(!header.has_long_value() && bytes <= INLINE_BYTES_MAX);
+    let packed = bytes as u32 | u32::from(header.milliseconds) << 13;
+    memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
+}
+
 /// Gives the item at `at` another version.
 pub(super) fn set_version(memory: &mut [u8], at: usize, version: u64) {
     memory[at + 6..at + HEADER_BYTES].copy_from_slice(&version.to_le_bytes()[..6]);
+}
+
+/// Puts the item at `at`, of database 0 so far, into another.
+pub(super) fn set_database(memory: &mut [u8], at: usize, database: u8) {
+    let bits = u16_at(memory, at) | u16::from(database) << DATABASE_SHIFT;
+    memory[at..at + 2].copy_from_slice(&bits.to_le_bytes());
 }
 
 /// Notes whether the timing wheel has an entry for the item at `at`.
@@ -298,7 +374,7 @@ fn split(time: UnixMs) -> (u32, u16) {
 }
 
 #[inline]
-fn u16_at(memory: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(memory: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(memory[at..at + 2].try_into().expect("2 bytes"))
 }
 
@@ -317,7 +393,7 @@ mod tests {
         for flags in [0, 1, u32::MAX] {
             for expires in [None, Some(0), Some(1_700_000_000_999), Some(UnixMs::MAX)] {
                 for key in [&b"some key"[..], &[b'k'; 254], &[b'k'; 255], &[b'k'; KEY_BYTES_MAX]] {
-                    let fields = Fields { flags, expires, version: 0xffff_dead_beef, long_value: false };
+                    let fields = Fields { flags, expires, version: 0xffff_dead_beef, ..Fields::default() };
                     let body = write_item(&mut memory, 16, &fields, key, 10);
                     memory[body..body + 10].copy_from_slice(b"some value");
                     assert_eq!(body + 10, 16 + fields.item_bytes(key.len(), 10));
@@ -338,7 +414,7 @@ mod tests {
     #[test]
     fn a_field_changes_alone() {
         let mut memory = vec![0xff; 256];
-        let fields = Fields { flags: 7, expires: Some(5), version: 1, long_value: true };
+        let fields = Fields { flags: 7, expires: Some(5), version: 1, long_value: true, ..Fields::default() };
         let body = write_item(&mut memory, 0, &fields, b"key", 4);
         memory[body..body + 4].copy_from_slice(b"part");
         set_expiry(&mut memory, 0, 1_700_000_000_123);

@@ -128,7 +128,8 @@ impl Engine {
             return Err(PutError::TooLarge);
         }
         let parts = Parts::new(length, &self.arena);
-        let fields = Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: true };
+        let Attributes { flags, expires } = attributes;
+        let fields = Fields { flags, expires, long_value: true, ..Fields::default() };
         let class = self.arena.class_for(fields.item_bytes(key.len(), parts.list_bytes()));
         self.make_room(class, now)?;
         let item = self.arena.allocate(class).expect("there is room");
@@ -214,6 +215,7 @@ impl Engine {
         let version = self.versions.next(group);
         item::set_version(self.arena.memory_mut(), place(item), version);
         item::set_detached(self.arena.memory_mut(), place(item), false);
+        item::set_database(self.arena.memory_mut(), place(item), hash.database());
         self.enter(hash, item, now)?;
         Ok(version)
     }
@@ -396,7 +398,7 @@ impl Value<'_> {
     pub fn whole(&self) -> Option<&[u8]> {
         match self {
             Self::Whole(bytes) => Some(bytes),
-            Self::Long(_) => None,
+            Self::Long(_) | Self::Collection(..) => None,
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | `eviction/`, `queue.rs`, `ghost.rs` | who goes when there is no room |
 //! | `room.rs` | making room: eviction and evacuation |
 //! | `expiry.rs`, `background.rs` | the timing wheel; what is done between requests, in bounded steps |
+//! | `collection/` | lists, sets, sorted sets, hashes |
 //! | `long.rs` | reading and writing long values piece by piece |
 //! | `write.rs` | storing, changing and removing items |
 //! | `versions.rs` | versions per group |
@@ -28,6 +29,7 @@
 
 mod arena;
 mod background;
+mod collection;
 #[cfg(test)]
 mod check;
 mod eviction;
@@ -47,15 +49,19 @@ mod write;
 
 pub use crate::eviction::Eviction;
 pub use background::Next;
+pub use collection::{
+    Bound, Bytes, Compact, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
+};
 pub use hash::{KeyHash, KeyHasher};
-pub use item::KEY_BYTES_MAX;
+pub use item::{DATABASES, KEY_BYTES_MAX, Kind};
 pub use long::{Reader, Upload};
 
 use crate::command::UnixMs;
 use crate::slots::Group;
 use arena::{Arena, Reference, place};
 use background::Sweep;
-use eviction::Policy;
+use collection::{FieldSweep, Orphans};
+use eviction::{Policy, Random};
 use expiry::Wheel;
 use index::{Index, Position};
 use item::Header;
@@ -120,6 +126,8 @@ pub enum Value<'a> {
     Whole(&'a [u8]),
     /// It lies in pieces, and is so many bytes long: [`Engine::open`] reads it.
     Long(usize),
+    /// It is a collection, of so many bytes, not a string.
+    Collection(Kind, usize),
 }
 
 impl Value<'_> {
@@ -127,7 +135,7 @@ impl Value<'_> {
     pub fn length(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
-            Self::Long(length) => *length,
+            Self::Long(length) | Self::Collection(_, length) => *length,
         }
     }
 }
@@ -157,6 +165,8 @@ pub enum PutError {
     TooLarge,
     /// Memory is full, and nothing may be evicted.
     OutOfMemory,
+    /// The key has a value of another type.
+    WrongType,
 }
 
 /// What the engine holds and did.
@@ -192,6 +202,9 @@ pub struct Engine {
     wheel: Wheel,
     versions: Versions,
     handles: Handles,
+    /// Parts of collections that are gone.
+    orphans: Orphans,
+    field_sweep: FieldSweep,
     hasher: KeyHasher,
     value_bytes_max: u32,
     user_bytes_max: Option<u64>,
@@ -206,6 +219,8 @@ pub struct Engine {
     /// Bytes of all items, flushed ones that have not gone yet included.
     held_item_bytes: u64,
     stats: EngineStats,
+    compact: Compact,
+    random: Random,
     /// Where values are put together (append, prepend).
     scratch: Vec<u8>,
 }
@@ -219,6 +234,7 @@ impl Engine {
         assert!((MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&config.memory_bytes), "memory out of range");
         assert!(u64::from(config.value_bytes_max) <= value_bytes_max(config.memory_bytes), "values too long");
         let mut arena = Arena::new(config.memory_bytes, &OTHER_CHUNKS)?;
+        let random = Random::seeded(hasher.hash(b"random elements").0);
         let chained = arena.other_class(CHAINED_BUCKETS);
         Ok(Self {
             index: Index::new(&mut arena, chained),
@@ -226,6 +242,8 @@ impl Engine {
             wheel: Wheel::new(arena.other_class(WHEEL_BLOCKS), now),
             versions: Versions::new(),
             handles: Handles::new(),
+            orphans: Orphans::new(),
+            field_sweep: FieldSweep::default(),
             hasher,
             value_bytes_max: config.value_bytes_max,
             user_bytes_max: config.user_bytes_max,
@@ -236,6 +254,8 @@ impl Engine {
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),
+            compact: Compact::default(),
+            random,
             scratch: Vec::new(),
             arena,
         })
@@ -322,9 +342,10 @@ impl Engine {
     #[inline]
     fn item(&self, item: Reference, header: Header) -> Item<'_> {
         let (memory, at) = (self.arena.memory(), place(item));
-        let value = match header.has_long_value() {
-            true => Value::Long(value::length(&self.arena, item, header)),
-            false => Value::Whole(header.inline_value(memory, at)),
+        let value = match header.kind() {
+            Kind::String if header.has_long_value() => Value::Long(value::length(&self.arena, item, header)),
+            Kind::String => Value::Whole(header.inline_value(memory, at)),
+            kind => Value::Collection(kind, value::length(&self.arena, item, header)),
         };
         Item {
             flags: header.client_flags(memory, at),
@@ -353,7 +374,7 @@ impl Engine {
         let mut found = None;
         let at = self.index.find(memory, hash, |item| {
             let header = Header::read(memory, place(item));
-            let same = header.key(memory, place(item)) == key;
+            let same = header.key(memory, place(item)) == key && header.database() == hash.database();
             if same {
                 found = Some((item, header));
             }
@@ -421,6 +442,16 @@ impl Engine {
             self.stats.item_bytes -= bytes;
             self.stats.user_bytes -= self.user_bytes(item, header);
         }
+    }
+
+    /// The keys and values of an item have more or fewer bytes than before.
+    fn user_bytes_changed(&mut self, from: u64, to: u64) {
+        self.stats.user_bytes = self.stats.user_bytes - from + to;
+    }
+
+    /// A random number, for commands that ask for random elements. Its seed is the hasher's.
+    pub fn random(&mut self) -> u64 {
+        u64::from(self.random.next()) << 32 | u64::from(self.random.next())
     }
 
     fn user_bytes(&self, item: Reference, header: Header) -> u64 {

@@ -16,6 +16,7 @@
 //! ```
 
 use super::arena::{Class, PageNumber, Reference, place};
+use super::collection::{self, CHUNKS_PER_CHANGE, Large};
 use super::eviction::{self, View};
 use super::index::{Position, STEP_PAGES_MAX};
 use super::item::{self, ChunkUse, Header};
@@ -26,6 +27,9 @@ use crate::command::UnixMs;
 /// Pages that a write may need for others than its own chunk: a step of the index's growth, a chained bucket, a queue, the
 /// timing wheel.
 pub(super) const RESERVE_PAGES: u32 = STEP_PAGES_MAX + 3;
+
+/// With the page that is always there besides the reserve, a collection can be changed.
+const _: () = assert!(RESERVE_PAGES + 1 >= CHUNKS_PER_CHANGE);
 
 /// Free pages beyond the reserve that writes, each in proportion to what it takes, bring about.
 pub(super) const FREE_PAGES_AIMED_AT: u32 = RESERVE_PAGES + 4;
@@ -45,12 +49,21 @@ impl Engine {
             return Ok(());
         }
         self.make_way(self.arena.class_bytes(class), now);
-        self.reclaim(Some(class), now)
+        self.reclaim(Some(class), 0, now)
     }
 
     /// Sees to it that a whole page can be taken. Its bytes are accounted for as they are written ([`Engine::make_way`]).
     pub(super) fn make_room_for_page(&mut self, now: UnixMs) -> Result<(), PutError> {
-        self.reclaim(None, now)
+        self.reclaim(None, 0, now)
+    }
+
+    /// Sees to it that a collection can be changed once, by about so many bytes, and that besides so many pages can be taken.
+    pub(super) fn make_room_for_nodes(&mut self, bytes: usize, pages: u32, now: UnixMs) -> Result<(), PutError> {
+        if self.arena.free_pages() > FREE_PAGES_AIMED_AT + pages {
+            return Ok(());
+        }
+        self.make_way(bytes, now);
+        self.reclaim(None, pages, now)
     }
 
     /// Does for `bytes` that are taken what they owe.
@@ -63,23 +76,37 @@ impl Engine {
         let bytes = if is_behind { bytes * PACE.0 / PACE.1 } else { bytes };
         let aim = self.held_item_bytes.saturating_sub(bytes as u64);
         while self.held_item_bytes > aim && self.evict_one(now) {}
-        if is_behind {
+        if is_behind && !self.free_orphans(bytes) {
             self.evacuate(bytes);
         }
     }
 
-    fn reclaim(&mut self, class: Option<Class>, now: UnixMs) -> Result<(), PutError> {
+    /// Sees to it that there is the reserve, a chunk of the class or a page more than that, and so many pages besides.
+    fn reclaim(&mut self, class: Option<Class>, pages: u32, now: UnixMs) -> Result<(), PutError> {
         loop {
-            let free = self.arena.free_pages();
+            let free = self.arena.free_pages().saturating_sub(pages);
             let has_chunk = class.is_some_and(|class| self.arena.has_chunk(class));
             if free > RESERVE_PAGES || free == RESERVE_PAGES && has_chunk {
                 return Ok(());
+            }
+            if self.free_orphans(self.arena.page_bytes()) {
+                continue;
             }
             if !self.evacuate(self.arena.page_bytes()) && !self.evict_one(now) {
                 // With no one to evict, what is free of the reserve is still there for chunks.
                 return if has_chunk && free > 0 { Ok(()) } else { Err(PutError::OutOfMemory) };
             }
         }
+    }
+
+    /// Frees about so many bytes of collections that are gone. False if there are none. While there are, nothing is moved:
+    /// nobody knows where an orphan is but the one before it.
+    pub(super) fn free_orphans(&mut self, bytes: usize) -> bool {
+        let mut freed = 0;
+        while freed < bytes && !self.orphans.is_empty() {
+            freed += self.orphans.free_one(&mut self.arena);
+        }
+        freed > 0
     }
 
     /// Removes one item that the policy chooses. False if there is none.
@@ -138,7 +165,7 @@ impl Engine {
             self.evacuated_chunks += 1;
             match item::chunk_use(self.arena.memory(), place(chunk)) {
                 ChunkUse::Free => continue,
-                ChunkUse::Block => {}
+                ChunkUse::Block | ChunkUse::Node => {}
                 ChunkUse::Item => {
                     let hash = eviction::hash_of(self.arena.memory(), &self.hasher, chunk);
                     self.index.prefetch(&self.arena, hash);
@@ -157,11 +184,13 @@ impl Engine {
         self.arena.memory_mut().copy_within(place(from)..place(from) + bytes, place(to));
         self.stats.moved_bytes += bytes as u64;
         let memory = self.arena.memory();
-        if item::chunk_use(memory, place(from)) == ChunkUse::Block {
-            let (block, owner) = item::block(memory, place(from));
-            List::of(&self.arena, owner).set_block(&mut self.arena, usize::from(block), to);
-        } else {
-            self.item_moved(from, to);
+        match item::chunk_use(memory, place(from)) {
+            ChunkUse::Block => {
+                let (block, owner) = item::block(memory, place(from));
+                List::of(&self.arena, owner).set_block(&mut self.arena, usize::from(block), to);
+            }
+            ChunkUse::Node => collection::node_moved(&mut self.arena, from, to),
+            ChunkUse::Item | ChunkUse::Free => self.item_moved(from, to),
         }
         self.arena.release(from);
     }
@@ -174,9 +203,17 @@ impl Engine {
             let at = self.index.find(memory, hash, |reference| reference == from).expect("an item has its entry");
             self.index.set_reference(self.arena.memory_mut(), at, to);
         }
+        self.parts_moved(from, to);
+    }
+
+    /// Tells the parts of an item that it is elsewhere.
+    pub(super) fn parts_moved(&mut self, from: Reference, to: Reference) {
+        let header = Header::read(self.arena.memory(), place(to));
         if header.has_long_value() {
             value::set_owner(&mut self.arena, to);
             self.handles.item_moved(from, to);
+        } else if header.is_large() {
+            Large::of(&self.arena, to).tell_roots(&mut self.arena, to);
         }
     }
 
@@ -195,6 +232,9 @@ impl Engine {
 
     /// Frees the memory of an item that has no entry, now or when it is not read any more.
     pub(super) fn release_item(&mut self, item: Reference, header: Header) {
+        if header.is_large() {
+            Large::of(&self.arena, item).abandon(&mut self.arena, &mut self.orphans);
+        }
         if header.has_long_value() {
             if self.handles.doom(item) {
                 item::set_detached(self.arena.memory_mut(), place(item), true);

@@ -13,6 +13,7 @@
 //! item. Whole pages are never moved.
 
 use super::arena::{Arena, CHUNK_BYTES_MAX, Class, NONE, PageNumber, Reference, place};
+use super::collection::Large;
 use super::item::{self, BLOCK_HEADER_BYTES, Header, u32_at};
 
 /// Bytes of a value in a full block.
@@ -143,7 +144,12 @@ impl List {
 #[inline]
 pub(super) fn footprint(arena: &Arena, item: Reference) -> u64 {
     let own = arena.chunk_bytes(item) as u64;
-    if Header::read(arena.memory(), place(item)).has_long_value() { own + parts_footprint(arena, item) } else { own }
+    let header = Header::read(arena.memory(), place(item));
+    match header.has_parts() {
+        false => own,
+        true if header.is_large() => own + Large::of(arena, item).node_bytes,
+        true => own + parts_footprint(arena, item),
+    }
 }
 
 fn parts_footprint(arena: &Arena, item: Reference) -> u64 {
@@ -155,9 +161,10 @@ fn parts_footprint(arena: &Arena, item: Reference) -> u64 {
 /// Length of an item's value.
 #[inline]
 pub(super) fn length(arena: &Arena, item: Reference, header: Header) -> usize {
-    match header.has_long_value() {
-        true => List::of(arena, item).parts(arena).length,
+    match header.has_parts() {
         false => header.inline_bytes(),
+        true if header.is_large() => Large::of(arena, item).user_bytes as usize,
+        true => List::of(arena, item).parts(arena).length,
     }
 }
 

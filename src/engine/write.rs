@@ -33,7 +33,8 @@ impl Engine {
         now: UnixMs,
     ) -> Result<u64, PutError> {
         assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
-        let mut fields = Fields { flags: attributes.flags, expires: attributes.expires, version: 0, long_value: false };
+        let Attributes { flags, expires } = attributes;
+        let mut fields = Fields { flags, expires, database: hash.database(), ..Fields::default() };
         let bytes = fields.item_bytes(key.len(), value.len());
         if bytes + EXPIRY_BYTES > CHUNK_BYTES_MAX {
             return self.put_long(hash, group, key, value, attributes, now);
@@ -44,7 +45,7 @@ impl Engine {
         self.bound_user_bytes(hash, key, value.len(), now)?;
         let class = self.arena.class_for(bytes);
         if let Some(found) = self.find_live(hash, key, now)
-            && !found.header.has_long_value()
+            && !found.header.has_parts()
             && self.arena.class_of(found.item) == class
         {
             fields.version = self.versions.next(group);
@@ -244,10 +245,7 @@ impl Engine {
         let item = self.arena.allocate(class).expect("there is room");
         self.write_body(item, &fields, key, body);
         self.index.set_reference(self.arena.memory_mut(), old.at, item);
-        if old.header.has_long_value() {
-            value::set_owner(&mut self.arena, item);
-            self.handles.item_moved(old.item, item);
-        }
+        self.parts_moved(old.item, item);
         self.arena.release(old.item);
         self.resized(hash, old.at, old_bytes, value::footprint(&self.arena, item));
         Ok(Some(Found { at: old.at, item, header: Header::read(self.arena.memory(), place(item)) }))
@@ -260,7 +258,7 @@ impl Engine {
     }
 
     /// The item of an entry takes more or fewer bytes than before.
-    fn resized(&mut self, hash: KeyHash, at: Position, from: u64, to: u64) {
+    pub(super) fn resized(&mut self, hash: KeyHash, at: Position, from: u64, to: u64) {
         self.held_item_bytes = self.held_item_bytes - from + to;
         self.stats.item_bytes = self.stats.item_bytes - from + to;
         if self.is_adopted(hash) {
@@ -326,8 +324,10 @@ impl Engine {
         scratch.clear();
         let Some(old) = self.get(hash, key, now) else { return Ok(None) };
         let attributes = Attributes { flags: old.flags, expires: old.expires };
-        let Value::Whole(value) = old.value else {
-            return self.extend_long(hash, group, key, end, bytes, now);
+        let value = match old.value {
+            Value::Whole(value) => value,
+            Value::Long(_) => return self.extend_long(hash, group, key, end, bytes, now),
+            Value::Collection(..) => return Err(PutError::WrongType),
         };
         let (front, back) = if end == End::Back { (value, bytes) } else { (bytes, value) };
         scratch.extend_from_slice(front);

@@ -77,9 +77,9 @@ pub fn execute<'k: 'e, 'e>(
 ) -> Outcome<'k, 'e> {
     let target = Target { engine, hash, key: request.key, now, counters };
     let reply = match request.operation {
-        Operation::Get { versions, touch: None, last, .. } => return target.get(versions, last),
-        Operation::Get { versions, touch: Some(expiry), last, .. } => {
-            return target.get_and_touch(versions, expiry, last);
+        Operation::Get { versions, touch: None, first, last } => return target.get(versions, [first, last]),
+        Operation::Get { versions, touch: Some(expiry), first, last } => {
+            return target.get_and_touch(versions, expiry, [first, last]);
         }
         Operation::Store { condition, flags, expiry, value } => target.store(condition, flags, expiry, value),
         Operation::Extend { end, value } => target.extend(end, value),

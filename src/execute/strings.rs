@@ -20,12 +20,12 @@ pub(super) struct Target<'k, 'e> {
 
 impl<'k: 'e, 'e> Target<'k, 'e> {
     #[inline]
-    pub(super) fn get(self, versions: bool, last: bool) -> Outcome<'k, 'e> {
+    pub(super) fn get(self, versions: bool, [first, last]: [bool; 2]) -> Outcome<'k, 'e> {
         self.counters.add(Counter::CmdGet);
         match self.engine.fetch(self.hash, self.key, self.now) {
             Some(fetched) => {
                 self.counters.add(Counter::GetHits);
-                found(self.key, fetched, versions, last)
+                found(self.key, fetched, versions, [first, last])
             }
             None => {
                 self.counters.add(Counter::GetMisses);
@@ -34,14 +34,14 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         }
     }
 
-    pub(super) fn get_and_touch(self, versions: bool, expiry: Expiry, last: bool) -> Outcome<'k, 'e> {
+    pub(super) fn get_and_touch(self, versions: bool, expiry: Expiry, [first, last]: [bool; 2]) -> Outcome<'k, 'e> {
         self.counters.add(Counter::CmdGet);
         self.counters.add(Counter::CmdTouch);
         match self.engine.fetch_and_touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
             Ok(Some(fetched)) => {
                 self.counters.add(Counter::GetHits);
                 self.counters.add(Counter::TouchHits);
-                found(self.key, fetched, versions, last)
+                found(self.key, fetched, versions, [first, last])
             }
             Ok(None) => {
                 self.counters.add(Counter::GetMisses);
@@ -160,6 +160,9 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
             counters.add(misses);
             return Reply::NotFound;
         };
+        if let Value::Collection(..) = item.value {
+            return Reply::Failed(Failure::WrongType);
+        }
         let Some(number) = item.value.whole().and_then(number) else { return Reply::Failed(Failure::NotANumber) };
         let attributes = Attributes { flags: item.flags, expires: item.expires };
         let result = if decrement { number.saturating_sub(delta) } else { number.wrapping_add(delta) };
@@ -175,13 +178,16 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
 }
 
 #[inline]
-fn found<'k: 'e, 'e>(key: &'k [u8], fetched: Fetched<'e>, versions: bool, last: bool) -> Outcome<'k, 'e> {
+fn found<'k: 'e, 'e>(key: &'k [u8], fetched: Fetched<'e>, versions: bool, [first, last]: [bool; 2]) -> Outcome<'k, 'e> {
     let Fetched { item, reader } = fetched;
     let head = ValueHead { key, flags: item.flags, version: versions.then_some(item.version), last };
     match (item.value, reader) {
         (Value::Whole(value), _) => Reply::Value { head, value }.into(),
         (Value::Long(length), Some(reader)) => Outcome::Long { head, length, reader },
         (Value::Long(_), None) => unreachable!("a long value is fetched with its reader"),
+        // One key of several cannot be answered with an error: it is a miss then.
+        (Value::Collection(..), _) if first && last => Reply::Failed(Failure::WrongType).into(),
+        (Value::Collection(..), _) => Reply::Miss { last }.into(),
     }
 }
 
@@ -199,6 +205,7 @@ fn failed(error: PutError, counters: &mut Counters) -> Reply<'static> {
             counters.add(Counter::StoreTooLarge);
             Reply::Failed(Failure::TooLarge)
         }
+        PutError::WrongType => Reply::Failed(Failure::WrongType),
         PutError::OutOfMemory => {
             counters.add(Counter::StoreNoMemory);
             Reply::Failed(Failure::OutOfMemory)

@@ -20,6 +20,7 @@ use super::item::Header;
 use super::queue::Queue;
 use super::{KeyHash, KeyHasher, value};
 use crate::eviction::Eviction;
+pub(super) use sample::Random;
 
 /// What a policy sees of the engine when it looks for a victim.
 pub(super) struct View<'a> {
@@ -62,7 +63,9 @@ impl View<'_> {
 #[inline]
 pub(super) fn hash_of(memory: &[u8], hasher: &KeyHasher, item: Reference) -> KeyHash {
     let at = super::arena::place(item);
-    hasher.hash(Header::read(memory, at).key(memory, at))
+    let header = Header::read(memory, at);
+    let hash = hasher.hash(header.key(memory, at));
+    if header.database() == 0 { hash } else { hash.in_database(header.database()) }
 }
 
 /// Marks that are taken from a queue, at most, in search of a victim.

@@ -88,15 +88,20 @@ impl Hand {
 
 /// Random numbers (xorshift64*, Vigna 2014): for choosing among entries, nothing else.
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(in crate::engine) struct Random(u64);
 
 impl Random {
     pub(super) const fn new() -> Self {
         Self(0x9E37_79B9_7F4A_7C15)
     }
 
+    /// Numbers that follow from a seed.
+    pub(in crate::engine) fn seeded(seed: u64) -> Self {
+        Self(seed.max(1))
+    }
+
     #[inline]
-    pub(super) fn next(&mut self) -> u32 {
+    pub(in crate::engine) fn next(&mut self) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

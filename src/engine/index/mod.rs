@@ -6,7 +6,7 @@
 //! one line.
 //!
 //! ```text
-//! hash, 64 bits:  | position 32          | ghost 16 | tag 8 | 0 | home 2 |
+//! hash, 64 bits:  | position 32          | ghost 16 | tag 8 | 0 | database 4 | home 2 |
 //!                   quad = position x quads / 2^32
 //! bucket, 64 B:   | tag x 10 | policy byte x 10 | reference x 10 | displaced 4, chained line 28 |
 //! ```

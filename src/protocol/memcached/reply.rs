@@ -76,6 +76,7 @@ fn text(failure: Failure) -> &'static str {
         Failure::DeleteUsage => "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]",
         Failure::InvalidEviction => "CLIENT_ERROR allowed: s3fifo, lru, lfu, fifo, ttl, random, none",
         Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
+        Failure::WrongType => "CLIENT_ERROR wrong type: the key has no string",
         Failure::TooLarge => "SERVER_ERROR object too large for cache",
         Failure::ShutdownDisabled => "ERROR: shutdown not enabled",
     }

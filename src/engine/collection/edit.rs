@@ -1,0 +1,534 @@
+//! Changing a collection: room, conversion from small to large, accounting.
+//!
+//! An [`Edit`] is one key's collection between two calls that make room: nothing is moved or evicted while there is one, so
+//! spots stay valid until it changes something itself. What it did is accounted for in [`Edit::finish`].
+
+use super::entry::{ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes};
+use super::node::{blob_pages, blobs_footprint, entries, write_blobs};
+use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
+use super::view::{Body, Spot, View, small_word};
+use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
+use crate::command::UnixMs;
+use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, NONE, place};
+use crate::engine::item::{self, Fields, Header, Kind, u32_at};
+use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
+use crate::slots::Group;
+
+/// Bytes of the body of a small collection, at most.
+const SMALL_BYTES_MAX: usize = 1024;
+/// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
+const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
+
+/// Up to which size clients are told that a collection is compact: Redis's settings of the same names. They say nothing
+/// about how it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compact {
+    /// hash-max-listpack-entries
+    pub hash_entries: u64,
+    /// hash-max-listpack-value
+    pub hash_value: u64,
+    /// list-max-listpack-size: elements, or, negative, 4, 8, 16, 32, 64 KiB
+    pub list_size: i64,
+    /// set-max-intset-entries
+    pub set_integers: u64,
+    /// set-max-listpack-entries
+    pub set_entries: u64,
+    /// set-max-listpack-value
+    pub set_value: u64,
+    /// zset-max-listpack-entries
+    pub sorted_entries: u64,
+    /// zset-max-listpack-value
+    pub sorted_value: u64,
+}
+
+impl Default for Compact {
+    fn default() -> Self {
+        Self {
+            hash_entries: 512,
+            hash_value: 64,
+            list_size: -2,
+            set_integers: 512,
+            set_entries: 128,
+            set_value: 64,
+            sorted_entries: 128,
+            sorted_value: 64,
+        }
+    }
+}
+
+impl Compact {
+    /// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
+    /// is so long came.
+    pub(super) fn holds(&self, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
+        let longest = longest as u64;
+        match kind {
+            Kind::String => true,
+            Kind::List if self.list_size > 0 => elements <= self.list_size as u64,
+            Kind::List => bytes <= 2048 << self.list_size.clamp(-5, -1).unsigned_abs(),
+            Kind::Set => elements <= self.set_entries && longest <= self.set_value,
+            Kind::SortedSet => elements <= self.sorted_entries && longest <= self.sorted_value,
+            Kind::Hash => elements <= self.hash_entries && longest <= self.hash_value,
+        }
+    }
+}
+
+/// A collection that is being changed.
+pub(super) struct Edit<'e> {
+    engine: &'e mut Engine,
+    hash: KeyHash,
+    group: Group,
+    found: Found,
+    kind: Kind,
+    body: Body,
+    /// Bytes that it took, and that users were said to have in it.
+    before: (u64, u64),
+    changed: bool,
+}
+
+impl Engine {
+    /// A key's collection, to change it. None if there is no such key. `bytes` are to be added at most, `longest` of them in
+    /// one string.
+    pub(super) fn edit(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        [bytes, longest]: [usize; 2],
+        now: UnixMs,
+    ) -> Result<Option<Edit<'_>>, PutError> {
+        if longest > self.value_bytes_max as usize {
+            return Err(PutError::TooLarge);
+        }
+        if bytes > 0 {
+            self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now)?;
+        }
+        let Some(found) = self.find_live(hash, key, now) else { return Ok(None) };
+        if found.header.kind() != kind {
+            return Err(PutError::WrongType);
+        }
+        self.hit(hash, found.at);
+        let before = (value::footprint(&self.arena, found.item), self.user_bytes(found.item, found.header));
+        let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
+        Ok(Some(Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }))
+    }
+
+    /// A key's collection, made if there is none, with room for `bytes` of entries.
+    pub(super) fn edit_or_create(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        [bytes, longest]: [usize; 2],
+        now: UnixMs,
+    ) -> Result<Edit<'_>, PutError> {
+        if self.edit(hash, key, kind, [bytes, longest], now)?.is_none() {
+            self.create(hash, key, kind, bytes, now)?;
+            let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
+            if let Err(error) = room {
+                self.remove(hash, key, now);
+                return Err(error);
+            }
+        }
+        // Making room for it may, at worst, have evicted it again.
+        self.edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)
+    }
+
+    /// Pages that strings may need that do not fit into entries.
+    fn pages_for(&self, [bytes, longest]: [usize; 2]) -> u32 {
+        if longest > INLINE_BYTES_MAX { blob_pages(&self.arena, bytes) } else { 0 }
+    }
+
+    /// Enters an empty collection, whose chunk has room for `bytes` of entries if it is a small one.
+    fn create(&mut self, hash: KeyHash, key: &[u8], kind: Kind, bytes: usize, now: UnixMs) -> Result<(), PutError> {
+        assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
+        let fields = Fields { kind, database: hash.database(), ..Fields::default() };
+        let bytes = if bytes > SMALL_BYTES_MAX { LARGE_BYTES } else { SMALL_HEADER_BYTES + bytes };
+        let class = self.arena.class_for(fields.item_bytes(key.len(), bytes).min(CHUNK_BYTES_MAX));
+        self.make_room(class, now)?;
+        let item = self.arena.allocate(class).expect("there is room");
+        let memory = self.arena.memory_mut();
+        let at = item::write_item(memory, place(item), &fields, key, SMALL_HEADER_BYTES);
+        memory[at..at + SMALL_HEADER_BYTES].copy_from_slice(&small_word(0, 0));
+        self.enter(hash, item, now)
+    }
+
+    /// A key's collection, to read it. None if there is no such key.
+    pub(super) fn view(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        now: UnixMs,
+    ) -> Result<Option<View<'_>>, PutError> {
+        let Some(found) = self.find_live(hash, key, now) else { return Ok(None) };
+        if found.header.kind() != kind {
+            return Err(PutError::WrongType);
+        }
+        self.hit(hash, found.at);
+        Ok(Some(View::new(&self.arena, &self.hasher, found.item, found.header)))
+    }
+
+    /// Up to which sizes collections are called compact.
+    pub fn compact(&self) -> Compact {
+        self.compact
+    }
+
+    /// Changes that, for what is written from now on.
+    pub fn set_compact(&mut self, compact: Compact) {
+        self.compact = compact;
+    }
+}
+
+/// How a tree of a collection is ordered.
+fn order(kind: Kind, tree: usize, hasher: &KeyHasher) -> Order<'_> {
+    match kind {
+        Kind::List | Kind::String => Order::Position,
+        Kind::SortedSet if tree == MAIN => Order::Score,
+        Kind::SortedSet | Kind::Set | Kind::Hash => Order::Hash(hasher),
+    }
+}
+
+/// What the entries of a tree are.
+fn tree_shape(kind: Kind, tree: usize) -> Shape {
+    if tree == MEMBERS { Shape::Pair } else { shape_of(kind) }
+}
+
+impl Edit<'_> {
+    pub(super) fn view(&self) -> View<'_> {
+        View { arena: &self.engine.arena, hasher: &self.engine.hasher, kind: self.kind, body: self.body }
+    }
+
+    /// Sees to it that strings and entries of such lengths can be put in. Before a spot is looked for.
+    pub(super) fn prepare(&mut self, entry_bytes: usize, longest: usize) {
+        if let Body::Small { bytes, .. } = self.body {
+            let bytes = SMALL_HEADER_BYTES + bytes + entry_bytes;
+            let item_bytes = self.found.header.body_offset() + bytes;
+            if bytes > SMALL_BYTES_MAX || item_bytes > CHUNK_BYTES_MAX || longest > INLINE_BYTES_MAX {
+                self.make_large();
+            }
+        }
+    }
+
+    /// True if there may not be enough free pages for one more change: the caller makes room, and opens it again.
+    pub(super) fn is_short_of_room(&self, longest: usize) -> bool {
+        let pages = if longest > INLINE_BYTES_MAX { blob_pages(&self.engine.arena, longest) } else { 0 };
+        self.engine.arena.free_pages() < CHUNKS_PER_CHANGE + pages
+    }
+
+    /// A string for an entry: long ones are written to blobs.
+    pub(super) fn text<'t>(&mut self, bytes: &'t [u8]) -> Text<'t> {
+        if bytes.len() <= INLINE_BYTES_MAX {
+            return Text::Inside(bytes);
+        }
+        let Body::Large(large) = &mut self.body else { unreachable!("prepared for long strings") };
+        let (first, taken) = write_blobs(&mut self.engine.arena, bytes);
+        large.node_bytes += taken;
+        Text::Outside(bytes.len() as u32, first)
+    }
+
+    /// Takes note of an element that came, whose longest string is so long; of a set, whether it is an integer.
+    pub(super) fn note(&mut self, longest: usize, is_integer: bool) {
+        let (elements, compact) = (self.view().len(), self.engine.compact);
+        let mut flags = self.view().flags();
+        if self.kind == Kind::Set {
+            if flags & NOT_INTEGERS == 0 && !(is_integer && elements <= compact.set_integers) {
+                flags |= NOT_INTEGERS;
+            }
+            if flags & NOT_INTEGERS == 0 {
+                return;
+            }
+        }
+        if flags & NOT_COMPACT == 0 && !compact.holds(self.kind, elements, self.entry_bytes(), longest) {
+            flags |= NOT_COMPACT;
+        }
+        self.set_flags(flags);
+    }
+
+    /// Bytes that its entries take, or its strings.
+    fn entry_bytes(&self) -> u64 {
+        match self.body {
+            Body::Small { bytes, .. } => bytes as u64,
+            Body::Large(large) => large.user_bytes,
+        }
+    }
+
+    pub(super) fn set_flags(&mut self, flags: u32) {
+        match &mut self.body {
+            Body::Large(large) => {
+                self.changed |= large.flags != flags;
+                large.flags = flags;
+            }
+            Body::Small { flags: old, .. } if *old == flags => {}
+            Body::Small { .. } => self.set_small(|_, old| *old = flags),
+        }
+    }
+
+    /// Changes count or flags of a small collection.
+    fn set_small(&mut self, change: impl FnOnce(&mut usize, &mut u32)) {
+        let Body::Small { at, count, flags, .. } = &mut self.body else { unreachable!("it is small") };
+        change(count, flags);
+        let word = small_word(*count, *flags);
+        self.engine.arena.memory_mut()[*at - SMALL_HEADER_BYTES..*at].copy_from_slice(&word);
+        self.changed = true;
+    }
+
+    /// Puts an entry into the main tree, or a small collection.
+    pub(super) fn insert(&mut self, spot: &Spot, entry: &Entry) {
+        if let Body::Large(large) = &mut self.body {
+            large.elements += 1;
+            large.user_bytes += user_bytes(shape_of(self.kind), entry.bytes(), 0) as u64;
+            self.insert_in(MAIN, spot, entry);
+            return;
+        }
+        self.splice(spot.offset, 0, entry.bytes());
+        self.set_small(|count, _| *count += 1);
+    }
+
+    /// Puts an entry into a tree of a large collection.
+    pub(super) fn insert_in(&mut self, tree: usize, spot: &Spot, entry: &Entry) {
+        self.change_tree(tree, spot, |arena, tree, path, order| tree.insert(arena, path, spot.offset, entry, order));
+    }
+
+    /// Writes an entry over the one at a spot.
+    pub(super) fn replace(&mut self, spot: &Spot, entry: &Entry) {
+        let shape = shape_of(self.kind);
+        let leaf = self.view().leaf(spot.path.as_ref());
+        let (old, length) = (user_bytes(shape, leaf, spot.offset), entry_end(shape, leaf, spot.offset) - spot.offset);
+        if let Body::Large(large) = &mut self.body {
+            large.user_bytes = large.user_bytes - old as u64 + user_bytes(shape, entry.bytes(), 0) as u64;
+            self.replace_in(MAIN, spot, entry);
+            return;
+        }
+        self.splice(spot.offset, length, entry.bytes());
+    }
+
+    /// Writes an entry over the one at a spot of a tree.
+    pub(super) fn replace_in(&mut self, tree: usize, spot: &Spot, entry: &Entry) {
+        self.free_blobs(tree, spot);
+        self.change_tree(tree, spot, |arena, tree, path, order| tree.replace(arena, path, spot.offset, entry, order));
+    }
+
+    /// Removes the entry at a spot of the main tree, or of a small collection.
+    pub(super) fn remove(&mut self, spot: &Spot) {
+        let shape = shape_of(self.kind);
+        let leaf = self.view().leaf(spot.path.as_ref());
+        let (old, length) = (user_bytes(shape, leaf, spot.offset), entry_end(shape, leaf, spot.offset) - spot.offset);
+        if let Body::Large(large) = &mut self.body {
+            large.elements -= 1;
+            large.user_bytes -= old as u64;
+            self.remove_in(MAIN, spot);
+            return;
+        }
+        self.splice(spot.offset, length, &[]);
+        self.set_small(|count, _| *count -= 1);
+    }
+
+    /// Removes the entry at a spot of a tree.
+    pub(super) fn remove_in(&mut self, tree: usize, spot: &Spot) {
+        self.free_blobs(tree, spot);
+        self.change_tree(tree, spot, |arena, tree, path, _| tree.remove(arena, path, spot.offset));
+    }
+
+    /// Removes so many elements from a rank on, whole leaves at once where that is possible. Not of sorted sets, whose members
+    /// are in two trees.
+    pub(super) fn remove_range(&mut self, rank: u64, count: u64) {
+        let mut left = count;
+        while left > 0 {
+            let spot = self.view().at_rank(rank);
+            let leaf_entries = spot.path.map_or(0, |path| entries(&self.engine.arena, path.leaf) as u64);
+            if spot.offset > 0 || leaf_entries == 0 || leaf_entries > left {
+                self.remove(&spot);
+                left -= 1;
+                continue;
+            }
+            let (shape, mut at) = (shape_of(self.kind), spot);
+            let length = self.view().leaf(spot.path.as_ref()).len();
+            let mut bytes = 0;
+            while at.offset < length {
+                self.free_blobs(MAIN, &at);
+                let leaf = self.view().leaf(spot.path.as_ref());
+                bytes += user_bytes(shape, leaf, at.offset);
+                at.offset = entry_end(shape, leaf, at.offset);
+            }
+            if let Body::Large(large) = &mut self.body {
+                large.elements -= leaf_entries as u32;
+                large.user_bytes -= bytes as u64;
+            }
+            self.change_tree(MAIN, &spot, |arena, tree, path, _| tree.remove_leaf(arena, path));
+            left -= leaf_entries;
+        }
+    }
+
+    fn change_tree(&mut self, tree: usize, spot: &Spot, change: impl FnOnce(&mut Arena, &mut Tree, &Path, Order)) {
+        let (Body::Large(large), Some(path)) = (&mut self.body, &spot.path) else { unreachable!("it has trees") };
+        let mut changed = Tree { root: large.roots[tree], shape: tree_shape(self.kind, tree), grown: 0 };
+        let Engine { arena, hasher, .. } = &mut *self.engine;
+        change(arena, &mut changed, path, order(self.kind, tree, hasher));
+        large.roots[tree] = changed.root;
+        large.node_bytes = large.node_bytes.wrapping_add_signed(changed.grown);
+        self.changed = true;
+    }
+
+    /// Frees the blobs that an entry at a spot refers to, before it is removed or replaced.
+    fn free_blobs(&mut self, tree: usize, spot: &Spot) {
+        let Body::Large(large) = &mut self.body else { return };
+        let shape = tree_shape(self.kind, tree);
+        let Engine { arena, orphans, .. } = &mut *self.engine;
+        let Some(path) = &spot.path else { return };
+        let leaf = super::node::leaf_bytes(arena, path.leaf);
+        let entry = &leaf[..entry_end(shape, leaf, spot.offset)];
+        let mut blobs = [(0, NONE); 2];
+        let mut count = 0;
+        outside_places(shape, entry, spot.offset, |at| {
+            blobs[count] = (u32_at(entry, at - 4) as usize, u32_at(entry, at));
+            count += 1;
+        });
+        for &(length, first) in &blobs[..count] {
+            large.node_bytes -= blobs_footprint(arena, length);
+            orphans.push(arena, first);
+        }
+    }
+
+    pub(super) fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Sets when the first field of a large hash expires; 0 if none does.
+    pub(super) fn set_field_expiry(&mut self, expires: UnixMs) {
+        if let Body::Large(large) = &mut self.body {
+            self.changed |= large.expires != expires;
+            large.expires = expires;
+        }
+    }
+
+    /// Takes note that a field of a large hash expires.
+    pub(super) fn field_expires(&mut self, expires: UnixMs) {
+        if let Body::Large(large) = &mut self.body
+            && (large.expires == 0 || expires < large.expires)
+        {
+            large.expires = expires;
+            self.changed = true;
+        }
+    }
+
+    /// Replaces bytes of a small collection's entries.
+    fn splice(&mut self, offset: usize, removed: usize, inserted: &[u8]) {
+        let Body::Small { at, bytes, count, flags } = self.body else { unreachable!("it is small") };
+        let arena = &mut self.engine.arena;
+        let (item, head) = (self.found.item, at - place(self.found.item));
+        let (has, wanted) = (arena.chunk_bytes(item), head + bytes - removed + inserted.len());
+        let is_loose = wanted + wanted / 4 + 32 < has;
+        let mut to = item;
+        if wanted > has || is_loose {
+            let roomy = if wanted > has { (wanted + wanted / 16).next_multiple_of(8) } else { wanted };
+            to = arena.allocate(arena.class_for(roomy.min(CHUNK_BYTES_MAX))).expect("room was made");
+            arena.memory_mut().copy_within(place(item)..place(item) + head + offset, place(to));
+        }
+        let (from_tail, to_tail) = (place(item) + head + offset + removed, place(to) + head + offset + inserted.len());
+        let memory = arena.memory_mut();
+        memory.copy_within(from_tail..place(item) + head + bytes, to_tail);
+        memory[to_tail - inserted.len()..to_tail].copy_from_slice(inserted);
+        let bytes = bytes - removed + inserted.len();
+        item::set_inline_bytes(memory, place(to), SMALL_HEADER_BYTES + bytes);
+        if to != item {
+            arena.release(item);
+            self.engine.index.set_reference(self.engine.arena.memory_mut(), self.found.at, to);
+        }
+        self.found.item = to;
+        self.found.header = Header::read(self.engine.arena.memory(), place(to));
+        self.body = Body::Small { at: place(to) + head, bytes, count, flags };
+        self.changed = true;
+    }
+
+    /// Moves the entries of a small collection into trees.
+    pub(super) fn make_large(&mut self) {
+        let Body::Small { at, bytes, count: _, flags } = self.body else { return };
+        let mut entries = [0; SMALL_BYTES_MAX];
+        let entries = &mut entries[..bytes];
+        let arena = &mut self.engine.arena;
+        entries.copy_from_slice(&arena.memory()[at..at + bytes]);
+        let old = self.found.item;
+        let fields = Fields { large: true, ..self.found.header.fields(arena.memory(), place(old)) };
+        let key = self.found.header.key(arena.memory(), place(old)).to_vec();
+        let to = arena.allocate(arena.class_for(fields.item_bytes(key.len(), LARGE_BYTES))).expect("room was made");
+        let is_in_wheel = self.found.header.is_in_wheel();
+        let record = item::write_item(arena.memory_mut(), place(to), &fields, &key, LARGE_BYTES);
+        arena.memory_mut()[record..record + LARGE_BYTES].fill(0);
+        item::set_in_wheel(arena.memory_mut(), place(to), is_in_wheel);
+        arena.release(old);
+        self.engine.index.set_reference(self.engine.arena.memory_mut(), self.found.at, to);
+        self.found.item = to;
+        self.found.header = Header::read(self.engine.arena.memory(), place(to));
+        let mut large = Large { flags, ..Large::default() };
+        for tree in [MAIN, MEMBERS] {
+            if tree == MAIN || self.kind == Kind::SortedSet {
+                let new = Tree::new(&mut self.engine.arena, to, tree_shape(self.kind, tree));
+                large.roots[tree] = new.root;
+                large.node_bytes += new.grown as u64;
+            }
+        }
+        self.body = Body::Large(large);
+        self.changed = true;
+        self.fill(entries);
+    }
+
+    /// Puts packed entries into empty trees.
+    fn fill(&mut self, entries: &[u8]) {
+        let shape = shape_of(self.kind);
+        let mut at = 0;
+        while at < entries.len() {
+            let end = entry_end(shape, entries, at);
+            let packed = &entries[at..end];
+            let Text::Inside(name) = name(shape, packed, 0) else { unreachable!("small collections have no blobs") };
+            if shape == Shape::Pair
+                && let (_, Some(expires), _) = pair(packed, 0)
+            {
+                self.field_expires(expires);
+            }
+            match self.kind {
+                Kind::SortedSet => self.insert_scored(score(packed, 0), name),
+                Kind::Set | Kind::Hash => {
+                    let spot = self.member_spot(MAIN, name);
+                    self.insert(&spot, &Entry::packed(packed));
+                }
+                Kind::List | Kind::String => {
+                    let spot = self.view().last();
+                    self.insert(&spot, &Entry::packed(packed));
+                }
+            }
+            at = end;
+        }
+    }
+
+    /// Where a new member goes in a tree that is ordered by them: the end of its leaf.
+    pub(super) fn member_spot(&self, tree: usize, member: &[u8]) -> Spot {
+        let view = self.view();
+        let Body::Large(large) = self.body else { return view.last() };
+        let path = super::tree::leaf_for_key(view.arena, large.roots[tree], view.member_key(member));
+        Spot { path: Some(path), offset: view.leaf(Some(&path)).len() }
+    }
+
+    /// Accounts for what was done; an empty collection is removed. Returns how many elements there are.
+    pub(super) fn finish(self) -> u64 {
+        let elements = self.view().len();
+        if !self.changed && elements > 0 {
+            return elements;
+        }
+        let Edit { engine, hash, group, found, body, before, .. } = self;
+        let Found { at, item, header } = found;
+        if let Body::Large(large) = body {
+            large.write(&mut engine.arena, item);
+        }
+        let after = (value::footprint(&engine.arena, item), engine.user_bytes(item, header));
+        engine.resized(hash, at, before.0, after.0);
+        engine.user_bytes_changed(before.1, after.1);
+        if elements == 0 {
+            engine.remove_entry(hash, at, item, header);
+            return 0;
+        }
+        let version = engine.versions.next(group);
+        item::set_version(engine.arena.memory_mut(), place(item), version);
+        engine.stats.items_written += 1;
+        elements
+    }
+}

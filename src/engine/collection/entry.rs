@@ -1,0 +1,257 @@
+//! How one element of a collection lies in memory.
+//!
+//! ```text
+//! list      | string |
+//! set       | string |                              the member
+//! hash      | string | value string |               field and value
+//!           | string | 0xff | expires 6 | string |  a field with a time of expiry, in milliseconds
+//! ordered   | score 8 | string |                    of a sorted set, in the order of scores
+//!
+//! string:   | length 1 | bytes |                    up to 192 bytes
+//!           | 0xfe | length 4 | reference 4 |       longer ones: in blobs of their own
+//! ```
+//!
+//! Entries are packed one behind the other. They are found by walking: a leaf has a few dozen at most.
+
+use crate::command::UnixMs;
+use crate::engine::arena::Reference;
+use crate::engine::item::u32_at;
+
+/// Longest string inside an entry, in bytes.
+pub(in crate::engine) const INLINE_BYTES_MAX: usize = 192;
+const OUTSIDE: u8 = 0xfe;
+const TIMED: u8 = 0xff;
+/// Bytes of a string that is elsewhere.
+const OUTSIDE_BYTES: usize = 9;
+const EXPIRES_BYTES: usize = 7;
+pub(super) const SCORE_BYTES: usize = 8;
+
+/// Longest entry.
+pub(super) const ENTRY_BYTES_MAX: usize = 2 * (1 + INLINE_BYTES_MAX) + EXPIRES_BYTES;
+
+const _: () = assert!(INLINE_BYTES_MAX < OUTSIDE as usize);
+
+/// What the entries of a leaf are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Shape {
+    /// One string: of a list or a set.
+    One,
+    /// Two strings, and perhaps a time of expiry: of a hash. A sorted set's second string is a score.
+    Pair,
+    /// A score and a string.
+    Scored,
+}
+
+/// A string of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Text<'a> {
+    Inside(&'a [u8]),
+    /// So many bytes, in blobs.
+    Outside(u32, Reference),
+}
+
+impl Text<'_> {
+    pub(super) fn length(self) -> usize {
+        match self {
+            Self::Inside(bytes) => bytes.len(),
+            Self::Outside(length, _) => length as usize,
+        }
+    }
+}
+
+/// The string at an offset, and where it ends.
+#[inline]
+pub(super) fn text(bytes: &[u8], at: usize) -> (Text<'_>, usize) {
+    match bytes[at] {
+        OUTSIDE => {
+            let (length, first) = (u32_at(bytes, at + 1), u32_at(bytes, at + 5));
+            (Text::Outside(length, first), at + OUTSIDE_BYTES)
+        }
+        length => {
+            let end = at + 1 + usize::from(length);
+            (Text::Inside(&bytes[at + 1..end]), end)
+        }
+    }
+}
+
+#[inline]
+fn after_text(bytes: &[u8], at: usize) -> usize {
+    match bytes[at] {
+        OUTSIDE => at + OUTSIDE_BYTES,
+        length => at + 1 + usize::from(length),
+    }
+}
+
+#[inline]
+fn after_expiry(bytes: &[u8], at: usize) -> usize {
+    if bytes[at] == TIMED { at + EXPIRES_BYTES } else { at }
+}
+
+/// Where the entry at an offset ends.
+#[inline]
+pub(super) fn entry_end(shape: Shape, bytes: &[u8], at: usize) -> usize {
+    match shape {
+        Shape::One => after_text(bytes, at),
+        Shape::Pair => after_text(bytes, after_expiry(bytes, after_text(bytes, at))),
+        Shape::Scored => after_text(bytes, at + SCORE_BYTES),
+    }
+}
+
+/// The string that an entry is found by.
+#[inline]
+pub(super) fn name(shape: Shape, bytes: &[u8], at: usize) -> Text<'_> {
+    text(bytes, if shape == Shape::Scored { at + SCORE_BYTES } else { at }).0
+}
+
+/// An entry of a hash: field, expiry and value.
+#[inline]
+pub(super) fn pair(bytes: &[u8], at: usize) -> (Text<'_>, Option<UnixMs>, Text<'_>) {
+    let (field, end) = text(bytes, at);
+    let expires = (bytes[end] == TIMED).then(|| {
+        let mut word = [0; 8];
+        word[..6].copy_from_slice(&bytes[end + 1..end + EXPIRES_BYTES]);
+        u64::from_le_bytes(word)
+    });
+    let (value, _) = text(bytes, after_expiry(bytes, end));
+    (field, expires, value)
+}
+
+/// Bytes of an entry's strings and score.
+pub(super) fn user_bytes(shape: Shape, bytes: &[u8], at: usize) -> usize {
+    match shape {
+        Shape::One => text(bytes, at).0.length(),
+        Shape::Scored => SCORE_BYTES + text(bytes, at + SCORE_BYTES).0.length(),
+        Shape::Pair => {
+            let (field, _, value) = pair(bytes, at);
+            field.length() + value.length()
+        }
+    }
+}
+
+/// The score of an entry.
+#[inline]
+pub(super) fn score(bytes: &[u8], at: usize) -> f64 {
+    f64::from_le_bytes(bytes[at..at + SCORE_BYTES].try_into().expect("8 bytes"))
+}
+
+/// Calls `visit` with the place of each reference to blobs in an entry.
+pub(super) fn outside_places(shape: Shape, bytes: &[u8], at: usize, mut visit: impl FnMut(usize)) {
+    let mut at = if shape == Shape::Scored { at + SCORE_BYTES } else { at };
+    for _ in 0..if shape == Shape::Pair { 2 } else { 1 } {
+        if bytes[at] == OUTSIDE {
+            visit(at + 5);
+        }
+        at = after_text(bytes, at);
+        if shape == Shape::Pair && at < bytes.len() {
+            at = after_expiry(bytes, at);
+        }
+    }
+}
+
+/// An entry that is being put together.
+pub(in crate::engine) struct Entry {
+    bytes: [u8; ENTRY_BYTES_MAX],
+    length: usize,
+    /// It refers to blobs.
+    pub(super) refers: bool,
+}
+
+impl Entry {
+    pub(super) fn new() -> Self {
+        Self { bytes: [0; ENTRY_BYTES_MAX], length: 0, refers: false }
+    }
+
+    /// An entry of packed bytes that refer to nothing.
+    pub(super) fn packed(bytes: &[u8]) -> Self {
+        let mut entry = Self::new();
+        entry.put(bytes);
+        entry
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    #[inline]
+    pub(super) fn text(mut self, text: Text) -> Self {
+        match text {
+            Text::Inside(bytes) => {
+                debug_assert!(bytes.len() <= INLINE_BYTES_MAX);
+                self.put(&[bytes.len() as u8]);
+                self.put(bytes);
+            }
+            Text::Outside(length, first) => {
+                self.put(&[OUTSIDE]);
+                self.put(&length.to_le_bytes());
+                self.put(&first.to_le_bytes());
+                self.refers = true;
+            }
+        }
+        self
+    }
+
+    pub(super) fn expires(mut self, expires: Option<UnixMs>) -> Self {
+        if let Some(expires) = expires {
+            self.put(&[TIMED]);
+            self.put(&expires.to_le_bytes()[..6]);
+        }
+        self
+    }
+
+    #[inline]
+    pub(super) fn score(mut self, score: f64) -> Self {
+        self.put(&score.to_le_bytes());
+        self
+    }
+}
+
+/// A score as a number whose order is the scores'.
+#[inline]
+pub(super) fn order_of(score: f64) -> u64 {
+    // -0 and 0 are the same score.
+    let bits = (score + 0.0).to_bits();
+    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_read_back_as_written() {
+        let short = Text::Inside(b"field");
+        let long = [7; INLINE_BYTES_MAX];
+        let long = Text::Inside(&long);
+        let far = Text::Outside(100_000, 42);
+        for field in [short, long, far] {
+            for value in [Text::Inside(b""), long, far] {
+                for expires in [None, Some(1_700_000_000_123)] {
+                    let entry = Entry::new().text(field).expires(expires).text(value);
+                    assert_eq!(pair(entry.bytes(), 0), (field, expires, value));
+                    assert_eq!(entry_end(Shape::Pair, entry.bytes(), 0), entry.bytes().len());
+                    let mut places = 0;
+                    outside_places(Shape::Pair, entry.bytes(), 0, |at| {
+                        places += 1;
+                        assert_eq!(u32_at(entry.bytes(), at), 42);
+                    });
+                    assert_eq!(places, usize::from(field == far) + usize::from(value == far));
+                }
+            }
+            let entry = Entry::new().score(-1.5).text(field);
+            assert_eq!((score(entry.bytes(), 0), name(Shape::Scored, entry.bytes(), 0)), (-1.5, field));
+            assert_eq!(entry_end(Shape::Scored, entry.bytes(), 0), entry.bytes().len());
+        }
+    }
+
+    #[test]
+    fn scores_keep_their_order() {
+        let scores = [f64::NEG_INFINITY, -1e300, -1.0, -1e-300, 0.0, 1e-300, 1.0, 2.0, 1e300, f64::INFINITY];
+        assert!(scores.windows(2).all(|w| order_of(w[0]) < order_of(w[1])));
+        assert_eq!(order_of(-0.0), order_of(0.0));
+    }
+}

@@ -1,0 +1,431 @@
+//! Hashes, whose fields may have times of expiry of their own.
+//!
+//! A field that has expired is not shown any more. Its memory comes back when the hash is swept: at the time that the timing
+//! wheel was told, or when the pass over all items comes by; a large one leaf by leaf.
+
+use super::edit::Edit;
+use super::entry::{Entry, Shape, entry_end, pair};
+use super::tree::leaf_for_key;
+use super::view::{Body, Bytes, Spot, View};
+use super::{MAIN, TIMED};
+use crate::command::UnixMs;
+use crate::engine::arena::{Reference, place};
+use crate::engine::background::{EXPIRY_PASS_MS, Next};
+use crate::engine::eviction::hash_of;
+use crate::engine::expiry::HORIZON_MS;
+use crate::engine::index::HashMark;
+use crate::engine::item::{Header, Kind};
+use crate::engine::{Engine, KeyHash, PutError};
+use std::collections::VecDeque;
+
+/// Leaves that a sweep looks at in one step.
+const LEAVES_PER_STEP: usize = 16;
+
+/// Hashes in line to be swept, at most: for others the next pass comes by.
+const LINE_MAX: usize = 256;
+
+/// Hashes of which fields have expired, and have to be removed.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct FieldSweep {
+    line: VecDeque<Swept>,
+    /// No field expires later.
+    until: UnixMs,
+}
+
+/// A hash in line, and how far it is swept.
+#[derive(Clone, Copy, Debug)]
+struct Swept {
+    hash: KeyHash,
+    from: u64,
+    /// The earliest expiry of the fields that were looked at.
+    earliest: UnixMs,
+}
+
+impl FieldSweep {
+    /// True if fields may expire, or may have and are still there.
+    pub(in crate::engine) fn is_expected(&self, now: UnixMs) -> bool {
+        now < self.until + 2 * EXPIRY_PASS_MS
+    }
+
+    /// Puts a hash in line, if it is not.
+    pub(in crate::engine) fn add(&mut self, hash: KeyHash) {
+        if self.line.len() < LINE_MAX && !self.line.iter().any(|swept| swept.hash == hash) {
+            self.line.push_back(Swept { hash, from: 0, earliest: 0 });
+        }
+    }
+}
+
+/// What a write does to a field's time of expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldExpiry {
+    /// It stays.
+    Keep,
+    /// It becomes this.
+    Set(Option<UnixMs>),
+}
+
+/// What came of a change of a field's time of expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldOutcome {
+    /// There is no such field.
+    Missing,
+    /// The condition did not hold.
+    Refused,
+    /// It is changed.
+    Changed,
+    /// The new time has passed: the field is removed.
+    Removed,
+}
+
+/// A hash that is being read, at a time: fields that have expired are not there.
+pub struct Hash<'a> {
+    view: View<'a>,
+    now: UnixMs,
+}
+
+/// A field of a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Its name.
+    pub name: Bytes<'a>,
+    /// Its value.
+    pub value: Bytes<'a>,
+    /// When it expires, if it does.
+    pub expires: Option<UnixMs>,
+}
+
+impl<'a> Hash<'a> {
+    /// Fields, those that have expired and were not removed yet included.
+    pub fn len(&self) -> u64 {
+        self.view.len()
+    }
+
+    /// False: an empty hash is no hash.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True if fields of it may expire: then there may be fewer than [`Hash::len`].
+    pub fn is_timed(&self) -> bool {
+        self.view.flags() & TIMED != 0
+    }
+
+    /// The fields that are there: their number, exactly.
+    pub fn live_len(&self) -> u64 {
+        if self.is_timed() { self.fields().count() as u64 } else { self.len() }
+    }
+
+    /// A field.
+    #[inline]
+    pub fn field(&self, name: &[u8]) -> Option<Field<'a>> {
+        let spot = self.view.find(name)?;
+        self.read(self.view.leaf(spot.path.as_ref()), spot.offset)
+    }
+
+    #[inline]
+    fn read(&self, leaf: &'a [u8], at: usize) -> Option<Field<'a>> {
+        let (name, expires, value) = pair(leaf, at);
+        if expires.is_some_and(|expires| expires <= self.now) {
+            return None;
+        }
+        Some(Field { name: self.view.bytes(name), value: self.view.bytes(value), expires })
+    }
+
+    /// All fields, in an order of its own.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> {
+        self.from(0)
+    }
+
+    /// The fields from a place in that order on; places of those that have expired count.
+    pub fn from(&self, rank: u64) -> impl Iterator<Item = Field<'a>> {
+        let hash = Hash { ..*self };
+        self.view.forward_from(rank).filter_map(move |entry| hash.read(entry, 0))
+    }
+
+    /// Visits fields from a cursor on, about `count`; returns the next cursor, 0 at the end.
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Field<'a>)) -> u64 {
+        self.view.scan(cursor, count, |_, entry| self.read(entry, 0).into_iter().for_each(&mut visit))
+    }
+}
+
+impl Engine {
+    /// A hash, to read it. None if there is no such key.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn as_hash(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Result<Option<Hash<'_>>, PutError> {
+        Ok(self.view(hash, key, Kind::Hash, now)?.map(|view| Hash { view, now }))
+    }
+
+    /// Sets fields of a hash, which is made if there is none. Returns how many are new.
+    ///
+    /// # Errors
+    /// See [`PutError`]. Fields that came before the one that did not fit stay.
+    pub fn hash_set<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        fields: impl Iterator<Item = (&'v [u8], &'v [u8])> + Clone,
+        expiry: FieldExpiry,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        let (mut bytes, mut longest) = (0, 0);
+        for (field, value) in fields.clone() {
+            bytes += field.len() + value.len() + 2;
+            longest = longest.max(field.len()).max(value.len());
+        }
+        let mut edit = self.edit_or_create(hash, key, Kind::Hash, [bytes, longest], now)?;
+        let (mut added, mut earliest) = (0, None);
+        for (field, value) in fields {
+            let longest = field.len().max(value.len());
+            if edit.is_short_of_room(longest) {
+                edit.finish();
+                edit = self.edit_or_create(hash, key, Kind::Hash, [field.len() + value.len(), longest], now)?;
+            }
+            added += u64::from(edit.set_field(field, value, expiry, now));
+            edit.note(longest, false);
+        }
+        if let FieldExpiry::Set(Some(expires)) = expiry {
+            earliest = Some(expires);
+        }
+        edit.finish();
+        earliest.into_iter().for_each(|expires| self.note_field_expiry(hash, expires, now));
+        Ok(added)
+    }
+
+    /// Removes fields. Returns how many there were.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn hash_remove<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        fields: impl Iterator<Item = &'v [u8]>,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        let Some(mut edit) = self.edit(hash, key, Kind::Hash, [0, 0], now)? else { return Ok(0) };
+        let mut removed = 0;
+        for field in fields {
+            if let Some(spot) = edit.view().find(field) {
+                let leaf = edit.view().leaf(spot.path.as_ref());
+                removed += u64::from(pair(leaf, spot.offset).1.is_none_or(|expires| expires > now));
+                edit.remove(&spot);
+            }
+        }
+        edit.finish();
+        Ok(removed)
+    }
+
+    /// Changes when fields expire, where `may` holds for the old and the new time. `visit` is told what came of each. None if
+    /// there is no such key.
+    ///
+    /// # Errors
+    /// See [`PutError`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn hash_expire<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        fields: impl Iterator<Item = &'v [u8]> + Clone,
+        expires: Option<UnixMs>,
+        may: impl Fn(Option<UnixMs>) -> bool,
+        now: UnixMs,
+        mut visit: impl FnMut(FieldOutcome),
+    ) -> Result<Option<()>, PutError> {
+        let bytes: usize = fields.clone().map(|_| 8).sum();
+        let Some(mut edit) = self.edit(hash, key, Kind::Hash, [bytes, 0], now)? else { return Ok(None) };
+        for field in fields {
+            let found = Hash { view: edit.view(), now }.field(field);
+            let Some(found) = found else {
+                visit(FieldOutcome::Missing);
+                continue;
+            };
+            if !may(found.expires) {
+                visit(FieldOutcome::Refused);
+                continue;
+            }
+            if expires.is_some_and(|expires| expires <= now) {
+                let spot = edit.view().find(field).expect("it was found");
+                edit.remove(&spot);
+                visit(FieldOutcome::Removed);
+                continue;
+            }
+            let value = found.value.into_owned();
+            if edit.is_short_of_room(value.len()) {
+                edit.finish();
+                let room = [field.len() + value.len(), field.len().max(value.len())];
+                edit = self.edit_or_create(hash, key, Kind::Hash, room, now)?;
+            }
+            edit.set_field(field, &value, FieldExpiry::Set(expires), now);
+            visit(FieldOutcome::Changed);
+        }
+        edit.finish();
+        expires.into_iter().for_each(|expires| self.note_field_expiry(hash, expires, now));
+        Ok(Some(()))
+    }
+
+    /// Sees to it that a hash is swept when a field of it expires, if that is soon.
+    fn note_field_expiry(&mut self, hash: KeyHash, expires: UnixMs, now: UnixMs) {
+        self.field_sweep.until = self.field_sweep.until.max(expires);
+        if expires <= now + HORIZON_MS {
+            // Without memory for it, the pass over all items will come by.
+            self.wheel.insert(&mut self.arena, HashMark::of(hash), expires, now);
+        }
+    }
+
+    /// True if an item is a hash with fields that may have expired.
+    pub(in crate::engine) fn has_expired_fields(&self, item: Reference, header: Header, now: UnixMs) -> bool {
+        if header.kind() != Kind::Hash {
+            return false;
+        }
+        let view = View::new(&self.arena, &self.hasher, item, header);
+        match view.body {
+            Body::Small { flags, .. } => flags & TIMED != 0,
+            Body::Large(large) => large.flags & TIMED != 0 && large.expires <= now,
+        }
+    }
+
+    /// Puts the hash that a mark of the timing wheel leads to in line, if fields of it may have expired.
+    pub(in crate::engine) fn find_expired_fields(&mut self, mark: HashMark, now: UnixMs) {
+        if !self.field_sweep.is_expected(now) {
+            return;
+        }
+        let memory = self.arena.memory();
+        let mut found = None;
+        self.index.find_mark(memory, mark, |at| {
+            let item = self.index.reference(memory, at);
+            let header = Header::read(memory, place(item));
+            let hash = hash_of(memory, &self.hasher, item);
+            if HashMark::of(hash) == mark && self.has_expired_fields(item, header, now) {
+                found = Some(hash);
+            }
+            found.is_some()
+        });
+        found.into_iter().for_each(|hash| self.field_sweep.add(hash));
+    }
+
+    /// Removes some of the fields that have expired, of the hashes in line.
+    pub(in crate::engine) fn expire_fields(&mut self, now: UnixMs, left: &mut u32) -> Next {
+        while *left > 0
+            && let Some(Swept { hash, from, earliest }) = self.field_sweep.line.pop_front()
+        {
+            *left -= 1;
+            let memory = self.arena.memory();
+            let mut item = None;
+            let at = self.index.find(memory, hash, |candidate| {
+                item = Some(candidate);
+                hash_of(memory, &self.hasher, candidate) == hash
+            });
+            let (Some(_), Some(item)) = (at, item) else { continue };
+            if Header::read(memory, place(item)).kind() == Kind::Hash
+                && let (Some(from), earliest) = self.sweep_fields(hash, item, from, earliest, now)
+            {
+                self.field_sweep.line.push_front(Swept { hash, from, earliest });
+            }
+        }
+        if self.field_sweep.line.is_empty() { Next::Idle } else { Next::Now }
+    }
+
+    /// Removes fields that have expired: all of a small hash, of a large one some, from a place in it on. Returns where to go
+    /// on, none at the end; and what is known of the earliest expiry then.
+    fn sweep_fields(
+        &mut self,
+        hash: KeyHash,
+        item: Reference,
+        from: u64,
+        earliest: UnixMs,
+        now: UnixMs,
+    ) -> (Option<u64>, UnixMs) {
+        let header = Header::read(self.arena.memory(), place(item));
+        let key = header.key(self.arena.memory(), place(item)).to_vec();
+        let Ok(Some(mut edit)) = self.edit(hash, &key, Kind::Hash, [0, 0], now) else { return (None, 0) };
+        let (next, earliest) = edit.remove_expired(from, earliest, now);
+        if next.is_none() && edit.view().len() > 0 {
+            edit.field_expiry_known(earliest);
+        }
+        edit.finish();
+        if next.is_none() && earliest != 0 {
+            self.note_field_expiry(hash, earliest, now);
+        }
+        (next, earliest)
+    }
+}
+
+impl Edit<'_> {
+    /// Sets a field. True if it is new.
+    fn set_field(&mut self, field: &[u8], value: &[u8], expiry: FieldExpiry, now: UnixMs) -> bool {
+        let old = self.view().find(field).map(|spot| {
+            let leaf = self.view().leaf(spot.path.as_ref());
+            pair(leaf, spot.offset).1
+        });
+        let was_live = old.is_some_and(|expires| expires.is_none_or(|expires| expires > now));
+        let expires = match expiry {
+            FieldExpiry::Keep if was_live => old.flatten(),
+            FieldExpiry::Keep => None,
+            FieldExpiry::Set(expires) => expires,
+        };
+        let bytes = field.len() + value.len() + 2 + if expires.is_some() { 7 } else { 0 };
+        self.prepare(bytes, field.len().max(value.len()));
+        let entry = Entry::new().text(self.text(field)).expires(expires).text(self.text(value));
+        match self.view().find(field) {
+            Some(spot) => self.replace(&spot, &entry),
+            None => {
+                let spot = self.member_spot(MAIN, field);
+                self.insert(&spot, &entry);
+            }
+        }
+        if let Some(expires) = expires {
+            let flags = self.view().flags();
+            self.set_flags(flags | TIMED);
+            self.field_expires(expires);
+        }
+        !was_live
+    }
+
+    fn remove_expired(&mut self, from: u64, earliest: UnixMs, now: UnixMs) -> (Option<u64>, UnixMs) {
+        let Body::Large(large) = *self.body() else {
+            let earliest = self.remove_expired_in(Spot { path: None, offset: 0 }, 0, now);
+            return (None, earliest);
+        };
+        let (mut at, mut earliest, mut root) = (from, earliest, large.roots[MAIN]);
+        for _ in 0..LEAVES_PER_STEP {
+            let path = leaf_for_key(self.view().arena, root, at);
+            let next = path.next_separator(self.view().arena);
+            earliest = self.remove_expired_in(Spot { path: Some(path), offset: 0 }, earliest, now);
+            match (next, self.body()) {
+                (Some(next), Body::Large(large)) => (at, root) = (next, large.roots[MAIN]),
+                _ => return (None, earliest),
+            }
+        }
+        (Some(at), earliest)
+    }
+
+    /// Removes what has expired from a leaf; returns the earliest time of what is left there, or the one given.
+    fn remove_expired_in(&mut self, leaf: Spot, earliest: UnixMs, now: UnixMs) -> UnixMs {
+        let (mut expired, mut earliest) = (Vec::new(), earliest);
+        let (view, mut at) = (self.view(), 0);
+        let bytes = view.leaf(leaf.path.as_ref());
+        while at < bytes.len() {
+            match pair(bytes, at) {
+                (name, Some(expires), _) if expires <= now => expired.push(view.bytes(name).into_owned()),
+                (_, Some(expires), _) if earliest == 0 || expires < earliest => earliest = expires,
+                _ => {}
+            }
+            at = entry_end(Shape::Pair, bytes, at);
+        }
+        for field in expired {
+            if let Some(spot) = self.view().find(&field) {
+                self.remove(&spot);
+            }
+        }
+        earliest
+    }
+
+    /// All of its fields were looked at: none expires before this, or none at all, if it is 0.
+    fn field_expiry_known(&mut self, earliest: UnixMs) {
+        let flags = self.view().flags();
+        self.set_flags(if earliest == 0 { flags & !TIMED } else { flags | TIMED });
+        self.set_field_expiry(earliest);
+    }
+}

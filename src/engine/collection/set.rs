@@ -1,0 +1,137 @@
+//! Sets.
+
+use super::MAIN;
+use super::entry::{Entry, Shape, name};
+use super::view::{Bytes, View};
+use crate::command::UnixMs;
+use crate::engine::item::Kind;
+use crate::engine::{Engine, KeyHash, PutError};
+
+/// A set that is being read.
+pub struct Set<'a>(View<'a>);
+
+impl<'a> Set<'a> {
+    /// Members.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// False: an empty set is no set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True if it has the member.
+    pub fn contains(&self, member: &[u8]) -> bool {
+        self.0.find(member).is_some()
+    }
+
+    /// All members, in an order of its own.
+    pub fn members(&self) -> impl Iterator<Item = Bytes<'a>> {
+        self.from(0)
+    }
+
+    /// The members from a place in that order on.
+    pub fn from(&self, rank: u64) -> impl Iterator<Item = Bytes<'a>> {
+        let view = self.0;
+        view.forward_from(rank).map(move |entry| view.bytes(name(Shape::One, entry, 0)))
+    }
+
+    /// Visits members from a cursor on, about `count`; returns the next cursor, 0 at the end.
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>)) -> u64 {
+        self.0.scan(cursor, count, |_, entry| visit(self.0.bytes(name(Shape::One, entry, 0))))
+    }
+}
+
+impl Engine {
+    /// A set, to read it. None if there is no such key.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn as_set(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Result<Option<Set<'_>>, PutError> {
+        Ok(self.view(hash, key, Kind::Set, now)?.map(Set))
+    }
+
+    /// Adds members to a set, which is made if there is none; `is_integer` tells which are integers. Returns how many are new.
+    ///
+    /// # Errors
+    /// See [`PutError`]. Members that came before the one that did not fit stay.
+    pub fn set_add<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        members: impl Iterator<Item = &'v [u8]> + Clone,
+        is_integer: impl Fn(&[u8]) -> bool,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        let (mut bytes, mut longest) = (0, 0);
+        for member in members.clone() {
+            bytes += member.len() + 1;
+            longest = longest.max(member.len());
+        }
+        let mut edit = self.edit_or_create(hash, key, Kind::Set, [bytes, longest], now)?;
+        let mut added = 0;
+        for member in members {
+            if edit.view().find(member).is_some() {
+                continue;
+            }
+            if edit.is_short_of_room(member.len()) {
+                edit.finish();
+                edit = self.edit_or_create(hash, key, Kind::Set, [member.len(), member.len()], now)?;
+            }
+            edit.prepare(member.len() + 1, member.len());
+            let entry = Entry::new().text(edit.text(member));
+            let spot = edit.member_spot(MAIN, member);
+            edit.insert(&spot, &entry);
+            edit.note(member.len(), is_integer(member));
+            added += 1;
+        }
+        edit.finish();
+        Ok(added)
+    }
+
+    /// Removes members. Returns how many there were.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn set_remove<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        members: impl Iterator<Item = &'v [u8]>,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        let Some(mut edit) = self.edit(hash, key, Kind::Set, [0, 0], now)? else { return Ok(0) };
+        let mut removed = 0;
+        for member in members {
+            if let Some(spot) = edit.view().find(member) {
+                edit.remove(&spot);
+                removed += 1;
+            }
+        }
+        edit.finish();
+        Ok(removed)
+    }
+
+    /// Removes a random member after `visit` has seen it. False if there is no such key.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn set_pop(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        now: UnixMs,
+        visit: impl FnOnce(Bytes),
+    ) -> Result<bool, PutError> {
+        let random = self.random();
+        let Some(mut edit) = self.edit(hash, key, Kind::Set, [0, 0], now)? else { return Ok(false) };
+        let rank = random % edit.view().len();
+        let set = Set(edit.view());
+        visit(set.from(rank).next().expect("there are more members than its rank"));
+        let spot = edit.view().at_rank(rank);
+        edit.remove(&spot);
+        edit.finish();
+        Ok(true)
+    }
+}

@@ -1,0 +1,299 @@
+//! Sorted sets: entries in the order of scores, and, where they are large, each member's score in a second tree.
+
+use super::edit::Edit;
+use super::entry::{self, Entry, SCORE_BYTES, Shape, Text, name, pair};
+use super::view::{Body, Bytes, View, compare};
+use super::{MEMBERS};
+use crate::command::UnixMs;
+use crate::engine::item::Kind;
+use crate::engine::{Engine, KeyHash, PutError};
+
+/// A sorted set that is being read.
+pub struct Sorted<'a>(View<'a>);
+
+/// One end of a range, by score or by member.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound<'b> {
+    /// Before every element.
+    Start,
+    /// After every element.
+    End,
+    /// Before the elements of a score, or after them.
+    Score {
+        /// The score.
+        score: f64,
+        /// After them.
+        after: bool,
+    },
+    /// Before a member, or after it, where all have the same score.
+    Member {
+        /// The member.
+        member: &'b [u8],
+        /// After it.
+        after: bool,
+    },
+}
+
+/// When ZADD changes what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScoreChange {
+    /// Only new members.
+    pub only_new: bool,
+    /// Only members that are there.
+    pub only_known: bool,
+    /// Scores only become greater.
+    pub only_greater: bool,
+    /// Scores only become less.
+    pub only_less: bool,
+    /// The score is added to the old one.
+    pub increment: bool,
+}
+
+/// What came of one member.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scored {
+    /// It is new, with this score.
+    Added(f64),
+    /// Its score is this now.
+    Changed(f64),
+    /// Its score was this, and still is.
+    Same(f64),
+    /// The conditions did not hold.
+    Refused,
+    /// Infinity minus infinity.
+    NotANumber,
+}
+
+impl<'a> Sorted<'a> {
+    /// Members.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// False: an empty sorted set is no sorted set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A member's score.
+    pub fn score(&self, member: &[u8]) -> Option<f64> {
+        score_of(&self.0, member)
+    }
+
+    /// A member's rank by score, the least first, and its score.
+    pub fn rank(&self, member: &[u8]) -> Option<(u64, f64)> {
+        let score = self.score(member)?;
+        Some((self.0.rank(&self.0.score_spot(score, member)), score))
+    }
+
+    /// Elements before a bound.
+    pub fn rank_of(&self, bound: Bound) -> u64 {
+        let view = &self.0;
+        let spot = match bound {
+            Bound::Start => return 0,
+            Bound::End => return self.len(),
+            Bound::Score { score, after } => {
+                view.lower_bound(entry::order_of(score), |own, _| own < score || after && own == score)
+            }
+            Bound::Member { member, after } => {
+                let first = self.forward_from(0).next().map_or(0.0, |(_, score)| score);
+                view.lower_bound(entry::order_of(first), |_, text| {
+                    let order = compare(view.arena, text, member);
+                    order.is_lt() || after && order.is_eq()
+                })
+            }
+        };
+        view.rank(&spot)
+    }
+
+    /// Members and scores from a rank on, upwards.
+    pub fn forward_from(&self, rank: u64) -> impl Iterator<Item = (Bytes<'a>, f64)> {
+        let view = self.0;
+        view.forward_from(rank).map(move |entry| scored(&view, entry))
+    }
+
+    /// Members and scores from a rank on, downwards.
+    pub fn backward_from(&self, rank: u64) -> impl Iterator<Item = (Bytes<'a>, f64)> {
+        let view = self.0;
+        view.backward_from(rank).map(move |entry| scored(&view, entry))
+    }
+
+    /// Visits members from a cursor on, about `count`; returns the next cursor, 0 at the end.
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>, f64)) -> u64 {
+        let view = &self.0;
+        view.scan(cursor, count, |shape, entry| match shape {
+            Shape::Pair => visit(view.bytes(name(shape, entry, 0)), paired_score(entry, 0)),
+            _ => visit(view.bytes(name(shape, entry, 0)), entry::score(entry, 0)),
+        })
+    }
+}
+
+fn scored<'a>(view: &View<'a>, entry: &'a [u8]) -> (Bytes<'a>, f64) {
+    (view.bytes(name(Shape::Scored, entry, 0)), entry::score(entry, 0))
+}
+
+/// The score in an entry of the members' tree.
+fn paired_score(bytes: &[u8], at: usize) -> f64 {
+    match pair(bytes, at).2 {
+        Text::Inside(bytes) => f64::from_le_bytes(bytes.try_into().expect("8 bytes")),
+        Text::Outside(..) => unreachable!("a score is short"),
+    }
+}
+
+fn score_of(view: &View, member: &[u8]) -> Option<f64> {
+    let spot = view.find(member)?;
+    let leaf = view.leaf(spot.path.as_ref());
+    Some(if view.is_large() { paired_score(leaf, spot.offset) } else { entry::score(leaf, spot.offset) })
+}
+
+impl Engine {
+    /// A sorted set, to read it. None if there is no such key.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn as_sorted(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Result<Option<Sorted<'_>>, PutError> {
+        Ok(self.view(hash, key, Kind::SortedSet, now)?.map(Sorted))
+    }
+
+    /// Adds members with scores, or changes theirs; the sorted set is made if there is none, unless only members that are
+    /// there may change. `visit` is told what came of each.
+    ///
+    /// # Errors
+    /// See [`PutError`]. Members that came before the one that did not fit stay.
+    pub fn sorted_add<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        members: impl Iterator<Item = (f64, &'v [u8])> + Clone,
+        change: ScoreChange,
+        now: UnixMs,
+        mut visit: impl FnMut(Scored),
+    ) -> Result<(), PutError> {
+        let (mut bytes, mut longest) = (0, 0);
+        for (_, member) in members.clone() {
+            bytes += member.len() + 1 + SCORE_BYTES;
+            longest = longest.max(member.len());
+        }
+        let room = [bytes, longest];
+        let mut edit = match change.only_known {
+            false => self.edit_or_create(hash, key, Kind::SortedSet, room, now)?,
+            true => match self.edit(hash, key, Kind::SortedSet, room, now)? {
+                Some(edit) => edit,
+                None => {
+                    members.for_each(|_| visit(Scored::Refused));
+                    return Ok(());
+                }
+            },
+        };
+        for (score, member) in members {
+            if edit.is_short_of_room(2 * member.len()) {
+                edit.finish();
+                edit = self.edit_or_create(hash, key, Kind::SortedSet, [2 * member.len() + 16, member.len()], now)?;
+            }
+            visit(edit.set_score(score, member, change));
+        }
+        edit.finish();
+        Ok(())
+    }
+
+    /// Removes members. Returns how many there were.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn sorted_remove<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        members: impl Iterator<Item = &'v [u8]>,
+        now: UnixMs,
+    ) -> Result<u64, PutError> {
+        let Some(mut edit) = self.edit(hash, key, Kind::SortedSet, [0, 0], now)? else { return Ok(0) };
+        let mut removed = 0;
+        for member in members {
+            if let Some(score) = score_of(&edit.view(), member) {
+                edit.remove_scored(score, member);
+                removed += 1;
+            }
+        }
+        edit.finish();
+        Ok(removed)
+    }
+
+    /// Removes the elements of a range of ranks, after `visit` has seen each. Returns how many.
+    ///
+    /// # Errors
+    /// The key has a value of another type.
+    pub fn sorted_remove_range(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        [from, to]: [u64; 2],
+        now: UnixMs,
+        mut visit: impl FnMut(&[u8], f64),
+    ) -> Result<u64, PutError> {
+        let Some(mut edit) = self.edit(hash, key, Kind::SortedSet, [0, 0], now)? else { return Ok(0) };
+        let to = to.min(edit.view().len());
+        for _ in from..to {
+            let (member, score) = Sorted(edit.view()).forward_from(from).next().expect("it is within");
+            let member = member.into_owned();
+            visit(&member, score);
+            edit.remove_scored(score, &member);
+        }
+        edit.finish();
+        Ok(to.saturating_sub(from))
+    }
+}
+
+impl Edit<'_> {
+    fn set_score(&mut self, score: f64, member: &[u8], change: ScoreChange) -> Scored {
+        let old = score_of(&self.view(), member);
+        let Some(old) = old else {
+            if change.only_known {
+                return Scored::Refused;
+            }
+            self.prepare(SCORE_BYTES + member.len() + 1, member.len());
+            self.insert_scored(score, member);
+            self.note(member.len(), false);
+            return Scored::Added(score);
+        };
+        if change.only_new {
+            return Scored::Refused;
+        }
+        let score = if change.increment { old + score } else { score };
+        if score.is_nan() {
+            return Scored::NotANumber;
+        }
+        if change.only_greater && score <= old || change.only_less && score >= old {
+            return Scored::Refused;
+        }
+        if score == old {
+            return Scored::Same(old);
+        }
+        self.remove_scored(old, member);
+        self.insert_scored(score, member);
+        Scored::Changed(score)
+    }
+
+    /// Puts a member in that is not there.
+    pub(super) fn insert_scored(&mut self, score: f64, member: &[u8]) {
+        let entry = Entry::new().score(score).text(self.text(member));
+        let spot = self.view().score_spot(score, member);
+        self.insert(&spot, &entry);
+        if let Body::Large(_) = self.body() {
+            let entry = Entry::new().text(self.text(member)).text(Text::Inside(&score.to_le_bytes()));
+            let spot = self.member_spot(MEMBERS, member);
+            self.insert_in(MEMBERS, &spot, &entry);
+        }
+    }
+
+    /// Removes a member whose score is known.
+    fn remove_scored(&mut self, score: f64, member: &[u8]) {
+        let spot = self.view().at_entry(self.view().score_spot(score, member));
+        self.remove(&spot);
+        if let Body::Large(_) = self.body()
+            && let Some(spot) = self.view().find(member)
+        {
+            self.remove_in(MEMBERS, &spot);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Collections against naive models, in little memory: both encodings, conversions, evacuation and eviction all the time.
+
+use super::*;
+use crate::command::End;
+use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher};
+use crate::slots::Group;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+const NOW: UnixMs = 1_700_000_000_000;
+const MIB: u64 = 1 << 20;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((u128::from(self.0) * u128::from(n)) >> 64) as u64
+    }
+
+    /// Bytes of a length that is usually short, now and then too long for an entry.
+    fn bytes(&mut self, variety: u64) -> Vec<u8> {
+        let n = self.below(variety);
+        let length = match self.below(400) {
+            0 => 5000,
+            1..4 => 193 + n as usize % 100,
+            4..20 => 60 + n as usize % 100,
+            _ => 0,
+        };
+        let mut bytes = format!("element-{n}").into_bytes();
+        bytes.resize(bytes.len().max(length), b'.');
+        bytes
+    }
+}
+
+fn engine(memory_bytes: u64, eviction: Eviction) -> Engine {
+    let config = EngineConfig { memory_bytes, value_bytes_max: 1 << 20, eviction, user_bytes_max: None };
+    Engine::new(config, KeyHasher::with_seed(7), NOW).expect("memory")
+}
+
+fn hash(key: &[u8]) -> KeyHash {
+    KeyHasher::with_seed(7).hash(key)
+}
+
+#[derive(Clone, Debug)]
+enum Model {
+    List(VecDeque<Vec<u8>>),
+    Set(BTreeSet<Vec<u8>>),
+    Hash(BTreeMap<Vec<u8>, (Vec<u8>, Option<UnixMs>)>),
+    Sorted(BTreeMap<Vec<u8>, f64>),
+}
+
+impl Model {
+    fn new(n: u64) -> Self {
+        match n % 4 {
+            0 => Self::List(VecDeque::new()),
+            1 => Self::Set(BTreeSet::new()),
+            2 => Self::Hash(BTreeMap::new()),
+            _ => Self::Sorted(BTreeMap::new()),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::List(list) => list.is_empty(),
+            Self::Set(set) => set.is_empty(),
+            Self::Hash(hash) => hash.is_empty(),
+            Self::Sorted(sorted) => sorted.is_empty(),
+        }
+    }
+}
+
+fn by_score(sorted: &BTreeMap<Vec<u8>, f64>) -> Vec<(f64, Vec<u8>)> {
+    let mut all: Vec<_> = sorted.iter().map(|(member, &score)| (score, member.clone())).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+    all
+}
+
+/// What the engine has under a key, read in full.
+fn contents(engine: &mut Engine, key: &[u8], model: &Model, now: UnixMs) -> Option<Model> {
+    let hash = hash(key);
+    match model {
+        Model::List(_) => engine.as_list(hash, key, now).expect("a list").map(|list| {
+            let forward: VecDeque<_> = list.forward_from(0).map(|b| b.into_owned()).collect();
+            let mut backward: Vec<_> = list.backward_from(list.len() - 1).map(|b| b.into_owned()).collect();
+            backward.reverse();
+            assert_eq!(forward, backward);
+            assert_eq!(forward.len() as u64, list.len());
+            Model::List(forward)
+        }),
+        Model::Set(_) => engine.as_set(hash, key, now).expect("a set").map(|set| {
+            let members: BTreeSet<_> = set.members().map(|b| b.into_owned()).collect();
+            assert_eq!(members.len() as u64, set.len());
+            let (mut scanned, mut cursor) = (BTreeSet::new(), 0);
+            loop {
+                cursor = set.scan(cursor, 10, |member| _ = scanned.insert(member.into_owned()));
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert_eq!(members, scanned);
+            Model::Set(members)
+        }),
+        Model::Hash(_) => engine.as_hash(hash, key, now).expect("a hash").map(|hash| {
+            let fields = hash.fields().map(|f| (f.name.into_owned(), (f.value.into_owned(), f.expires)));
+            Model::Hash(fields.collect())
+        }),
+        Model::Sorted(_) => engine.as_sorted(hash, key, now).expect("a sorted set").map(|sorted| {
+            let forward: Vec<_> = sorted.forward_from(0).map(|(m, s)| (s, m.into_owned())).collect();
+            let mut backward: Vec<_> = sorted.backward_from(sorted.len() - 1).map(|(m, s)| (s, m.into_owned())).collect();
+            backward.reverse();
+            assert_eq!(forward, backward);
+            let members: BTreeMap<_, _> = forward.iter().map(|(s, m)| (m.clone(), *s)).collect();
+            assert_eq!(forward, by_score(&members), "in order");
+            Model::Sorted(members)
+        }),
+    }
+}
+
+fn same(a: &Model, b: &Model) -> bool {
+    match (a, b) {
+        (Model::List(a), Model::List(b)) => a == b,
+        (Model::Set(a), Model::Set(b)) => a == b,
+        (Model::Hash(a), Model::Hash(b)) => a == b,
+        (Model::Sorted(a), Model::Sorted(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// One random change, on the engine and on the model.
+fn change(engine: &mut Engine, key: &[u8], model: &mut Model, random: &mut Random, variety: u64, now: UnixMs) {
+    let hash = hash(key);
+    let value = random.bytes(variety);
+    let grows = random.below(100) < 60;
+    match model {
+        Model::List(list) => {
+            let end = if random.below(2) == 0 { End::Front } else { End::Back };
+            let length = list.len() as u64;
+            match random.below(10) {
+                0..6 if grows => {
+                    match end {
+                        End::Front => list.push_front(value.clone()),
+                        End::Back => list.push_back(value.clone()),
+                    }
+                    let pushed = engine.list_push(hash, key, end, [&value[..]].into_iter(), true, now);
+                    assert_eq!(pushed, Ok(list.len() as u64));
+                }
+                0..6 => {
+                    let count = 1 + random.below(3);
+                    let mut popped = Vec::new();
+                    engine.list_pop(hash, key, end, count, now, |b| popped.push(b.into_owned())).expect("a list");
+                    for value in popped {
+                        let expected = if end == End::Front { list.pop_front() } else { list.pop_back() };
+                        assert_eq!(expected, Some(value));
+                    }
+                }
+                6 if length > 0 => {
+                    let index = random.below(length);
+                    list[index as usize] = value.clone();
+                    assert_eq!(engine.list_set(hash, key, index as i64, &value, now), Ok(Some(true)));
+                }
+                7 if length > 0 => {
+                    let pivot = list[random.below(length) as usize].clone();
+                    let at = list.iter().position(|v| *v == pivot).expect("it is there");
+                    list.insert(at + 1, value.clone());
+                    let inserted = engine.list_insert(hash, key, &pivot, true, &value, now);
+                    assert_eq!(inserted, Ok(Some(list.len() as u64)));
+                }
+                8 if length > 0 => {
+                    let wanted = list[random.below(length) as usize].clone();
+                    let removed = engine.list_remove(hash, key, -1, &wanted, now).expect("a list");
+                    let at = list.iter().rposition(|v| *v == wanted).expect("it is there");
+                    list.remove(at);
+                    assert_eq!(removed, 1);
+                }
+                _ if random.below(200) == 0 => {
+                    let (first, count) = (random.below(length + 1), random.below(length + 1));
+                    engine.list_trim(hash, key, first, count, now).expect("a list");
+                    *list = list.iter().skip(first as usize).take(count as usize).cloned().collect();
+                }
+                _ => {}
+            }
+        }
+        Model::Set(set) => {
+            if grows {
+                let added = engine.set_add(hash, key, [&value[..]].into_iter(), |_| false, now);
+                assert_eq!(added, Ok(u64::from(set.insert(value))));
+            } else if random.below(4) == 0 {
+                engine.set_pop(hash, key, now, |member| assert!(set.remove(&*member))).expect("a set");
+            } else {
+                let removed = engine.set_remove(hash, key, [&value[..]].into_iter(), now);
+                assert_eq!(removed, Ok(u64::from(set.remove(&value))));
+            }
+        }
+        Model::Hash(fields) => {
+            let field = random.bytes(variety);
+            if grows {
+                let expires = (random.below(5) == 0).then(|| now + 1 + random.below(5000));
+                let pairs = [(&field[..], &value[..])];
+                let added = engine.hash_set(hash, key, pairs.into_iter(), FieldExpiry::Set(expires), now);
+                assert_eq!(added, Ok(u64::from(fields.insert(field, (value, expires)).is_none())));
+            } else {
+                let removed = engine.hash_remove(hash, key, [&field[..]].into_iter(), now);
+                assert_eq!(removed, Ok(u64::from(fields.remove(&field).is_some())));
+            }
+        }
+        Model::Sorted(sorted) => {
+            let score = random.below(variety / 2 + 1) as f64 / 4.0;
+            if grows {
+                let pairs = [(score, &value[..])];
+                engine.sorted_add(hash, key, pairs.into_iter(), ScoreChange::default(), now, |_| {}).expect("room");
+                sorted.insert(value.clone(), score);
+            } else if random.below(100) == 0 {
+                let from = random.below(sorted.len() as u64 + 1);
+                let gone: Vec<_> = by_score(sorted).into_iter().skip(from as usize).take(5).collect();
+                let mut seen = Vec::new();
+                let removed = engine
+                    .sorted_remove_range(hash, key, [from, from + 5], now, |m, s| seen.push((s, m.to_vec())))
+                    .expect("a sorted set");
+                assert_eq!((removed as usize, &seen), (gone.len(), &gone));
+                gone.iter().for_each(|(_, member)| _ = sorted.remove(member));
+            } else {
+                let removed = engine.sorted_remove(hash, key, [&value[..]].into_iter(), now);
+                assert_eq!(removed, Ok(u64::from(sorted.remove(&value).is_some())));
+            }
+            if let Some(read) = engine.as_sorted(hash, key, now).expect("a sorted set") {
+                assert_eq!(read.score(&value), sorted.get(&value).copied());
+                let bound = Bound::Score { score, after: false };
+                if sorted.len() < 100 {
+                    let before = sorted.values().filter(|&&s| s < score).count() as u64;
+                    assert_eq!(read.rank_of(bound), before);
+                }
+                if let Some((rank, _)) = read.rank(&value) {
+                    let found = read.forward_from(rank).next().map(|(m, _)| m.into_owned());
+                    assert_eq!(found.as_deref(), Some(&value[..]));
+                }
+            }
+        }
+    }
+}
+
+fn run(seed: u64, memory_bytes: u64, keys: u64, variety: u64, steps: u64, eviction: Eviction) {
+    let mut engine = engine(memory_bytes, eviction);
+    let mut random = Random(seed);
+    let mut models: HashMap<u64, Model> = HashMap::new();
+    let mut now = NOW;
+    for step in 0..steps {
+        let n = random.below(keys);
+        let key = format!("key-{n}").into_bytes();
+        let model = models.entry(n).or_insert_with(|| Model::new(n));
+        // What was evicted is gone as a whole.
+        if !model.is_empty() && engine.get(hash(&key), &key, now).is_none() {
+            assert!(engine.stats().evictions > 0 || matches!(model, Model::Hash(_)), "it vanished: {n} at {step}");
+            *model = Model::new(n);
+        }
+        let version = engine.get(hash(&key), &key, now).map(|item| item.version);
+        change(&mut engine, &key, model, &mut random, variety, now);
+        if let (Some(before), Some(item)) = (version, engine.get(hash(&key), &key, now)) {
+            assert!(item.version >= before);
+        }
+        if random.below(8) == 0 {
+            now += random.below(40);
+            engine.work(now);
+        }
+        for model in models.values_mut() {
+            if let Model::Hash(fields) = model {
+                fields.retain(|_, (_, expires)| expires.is_none_or(|expires| expires > now));
+            }
+        }
+        if step % (steps / 8 + 1) == 0 {
+            engine.check();
+        }
+        // Plain strings push collections around.
+        if random.below(3) == 0 {
+            let key = format!("string-{}", random.below(2000)).into_bytes();
+            let value = vec![b's'; random.below(900) as usize];
+            let put = engine.put(hash(&key), Group::of(&key), &key, &value, Attributes::default(), now);
+            assert!(put.is_ok() || eviction == Eviction::None);
+        }
+    }
+    engine.check();
+    for (n, model) in &models {
+        let key = format!("key-{n}").into_bytes();
+        match contents(&mut engine, &key, model, now) {
+            Some(found) => assert!(same(&found, model), "key {n}: {found:?} is not {model:?}"),
+            None => assert!(model.is_empty() || engine.stats().evictions > 0, "key {n} is gone"),
+        }
+    }
+    for n in models.keys() {
+        let key = format!("key-{n}").into_bytes();
+        engine.remove(hash(&key), &key, now);
+    }
+    while engine.work(now) == crate::engine::Next::Now {}
+    assert!(engine.orphans.is_empty());
+    engine.check();
+}
+
+#[test]
+fn few_collections_grow_large_and_shrink_again() {
+    for seed in 1..5 {
+        run(seed, 64 * MIB, 4, 3000, 20_000, Eviction::default());
+    }
+}
+
+#[test]
+fn many_small_collections_are_evicted_and_moved() {
+    for eviction in [Eviction::S3Fifo, Eviction::Lru, Eviction::Random] {
+        run(99, 4 * MIB, 3000, 60, 40_000, eviction);
+    }
+}
+
+#[test]
+fn large_collections_are_evicted_and_moved() {
+    run(5, 4 * MIB, 24, 2000, 60_000, Eviction::S3Fifo);
+}

@@ -1,0 +1,613 @@
+//! A tree of packed leaves that counts its elements: what every large collection is.
+//!
+//! ```text
+//!                 inner: | node | elements | separator | ...
+//!                 /              |
+//!        inner ...              inner ...
+//!        /     \
+//!   leaf: packed entries    leaf ...            all at the same depth
+//! ```
+//!
+//! One structure serves all types; they differ in what the separators mean.
+//!
+//! | tree | order | found by |
+//! |---|---|---|
+//! | of a list | as pushed; separators are 0 | rank |
+//! | of a set, a hash, the members of a sorted set | by the hash of the member; within a leaf, none | hash |
+//! | of a sorted set's scores | by score, then by member | score and member, rank |
+//!
+//! It grows and shrinks a leaf at a time, so there is no large step; a scan's cursor is a place in the order of hashes; and
+//! the counts find a rank, or a random element, in O(log n).
+
+use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, entry_end, name, order_of, score};
+use super::node::{
+    self, CHILD_BYTES, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, body, child, entries, leaf_bytes, make_child,
+    make_root, new_inner, new_leaf, separator, set_child, set_entries, set_parent, set_refers, set_used, tell_children,
+    used,
+};
+use super::view::{bytes_of, member_key};
+use crate::engine::KeyHasher;
+use crate::engine::arena::{Arena, NONE, Reference};
+
+/// Levels of inner nodes, at most: with eight children each, more elements than there can be.
+const DEPTH_MAX: usize = 12;
+
+/// A leaf is merged with its neighbour when it has fewer bytes than this, if both fill no more than `MERGED_BYTES_MAX`.
+const SPARSE_BYTES: usize = LEAF_BYTES_MAX / 4;
+const MERGED_BYTES_MAX: usize = LEAF_BYTES_MAX / 4 * 3;
+/// The same for inner nodes.
+const SPARSE_CHILDREN: usize = CHILDREN_MAX / 4;
+const MERGED_CHILDREN_MAX: usize = CHILDREN_MAX / 4 * 3;
+
+/// Pages that must be free for a merge, which is no need where memory is full: each level may take one.
+const PAGES_PER_MERGE: u32 = 2;
+
+/// Entries of a leaf and one more, at most: each has two bytes where the order is that of hashes.
+const SPLIT_ENTRIES_MAX: usize = LEAF_BYTES_MAX / 2 + 2;
+
+/// Chunks that a change of a tree takes at most, each of which may need a page: leaves, an inner node per level, a root.
+pub(in crate::engine) const CHUNKS_PER_CHANGE: u32 = 8;
+
+/// The way from the root to a leaf; valid until the tree changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    steps: [(Reference, u16); DEPTH_MAX],
+    depth: usize,
+    pub(super) leaf: Reference,
+}
+
+impl Path {
+    fn new(root: Reference) -> Self {
+        Self { steps: [(NONE, 0); DEPTH_MAX], depth: 0, leaf: root }
+    }
+
+    /// Goes down to a child of the node that it is at.
+    #[inline]
+    fn descend(&mut self, arena: &Arena, number: usize) {
+        self.steps[self.depth] = (self.leaf, number as u16);
+        self.depth += 1;
+        self.leaf = child(arena, self.leaf, number).node;
+    }
+
+    fn is_at_leaf(&self, arena: &Arena) -> bool {
+        node::kind(arena, self.leaf) == Kind::Leaf
+    }
+
+    /// Elements before the leaf.
+    pub(super) fn rank(&self, arena: &Arena) -> u64 {
+        let before = |&(inner, number): &(Reference, u16)| {
+            (0..usize::from(number)).map(|n| u64::from(child(arena, inner, n).elements)).sum::<u64>()
+        };
+        self.steps[..self.depth].iter().map(before).sum()
+    }
+
+    /// Goes to the next leaf. False at the end.
+    pub(super) fn forward(&mut self, arena: &Arena) -> bool {
+        for level in (0..self.depth).rev() {
+            let (inner, number) = self.steps[level];
+            if usize::from(number) + 1 < used(arena, inner) {
+                self.turn(arena, level, usize::from(number) + 1, |_| 0);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Goes to the leaf before. False at the start.
+    pub(super) fn back(&mut self, arena: &Arena) -> bool {
+        for level in (0..self.depth).rev() {
+            let (_, number) = self.steps[level];
+            if number > 0 {
+                self.turn(arena, level, usize::from(number) - 1, |children| children - 1);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn turn(&mut self, arena: &Arena, level: usize, number: usize, choose: impl Fn(usize) -> usize) {
+        self.leaf = self.steps[level].0;
+        self.depth = level;
+        self.descend(arena, number);
+        while !self.is_at_leaf(arena) {
+            self.descend(arena, choose(used(arena, self.leaf)));
+        }
+    }
+
+    /// The separator of the next leaf. None if there is none.
+    pub(super) fn next_separator(&self, arena: &Arena) -> Option<u64> {
+        let ahead = |&(inner, number): &(Reference, u16)| {
+            let next = usize::from(number) + 1;
+            (next < used(arena, inner)).then(|| separator(arena, inner, next))
+        };
+        self.steps[..self.depth].iter().rev().find_map(ahead)
+    }
+
+    /// More or fewer elements below each step.
+    fn count(&self, arena: &mut Arena, by: i32) {
+        for &(inner, number) in &self.steps[..self.depth] {
+            let record = child(arena, inner, usize::from(number));
+            let elements = record.elements.wrapping_add_signed(by);
+            set_child(arena, inner, usize::from(number), Child { elements, ..record });
+        }
+    }
+}
+
+/// The way to the leaf that `choose` leads to: of an inner node, the number of a child.
+#[inline]
+pub(super) fn descend(arena: &Arena, root: Reference, mut choose: impl FnMut(Reference) -> usize) -> Path {
+    let mut path = Path::new(root);
+    while !path.is_at_leaf(arena) {
+        let number = choose(path.leaf);
+        path.descend(arena, number);
+    }
+    path
+}
+
+/// The last child, but for the first, for which `starts_before` holds; the first if it does for none. It holds for all up to
+/// some child.
+#[inline]
+pub(super) fn last_child(arena: &Arena, inner: Reference, starts_before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, used(arena, inner) - 1);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        match starts_before(middle) {
+            true => low = middle,
+            false => high = middle - 1,
+        }
+    }
+    low
+}
+
+/// The leaf for a place in the order of hashes.
+#[inline]
+pub(super) fn leaf_for_key(arena: &Arena, root: Reference, key: u64) -> Path {
+    descend(arena, root, |inner| last_child(arena, inner, |n| separator(arena, inner, n) <= key))
+}
+
+/// The leaf that has the element of a rank, which there is, and how many come before it in there.
+pub(super) fn leaf_for_rank(arena: &Arena, root: Reference, rank: u64) -> (Path, usize) {
+    let mut left = rank;
+    let path = descend(arena, root, |inner| {
+        let mut number = 0;
+        loop {
+            let elements = u64::from(child(arena, inner, number).elements);
+            if left < elements || number + 1 == used(arena, inner) {
+                return number;
+            }
+            left -= elements;
+            number += 1;
+        }
+    });
+    (path, left as usize)
+}
+
+pub(super) fn last_leaf(arena: &Arena, root: Reference) -> Path {
+    descend(arena, root, |inner| used(arena, inner) - 1)
+}
+
+/// The leftmost leaf below a node.
+pub(super) fn first_leaf_below(arena: &Arena, node: Reference) -> Reference {
+    descend(arena, node, |_| 0).leaf
+}
+
+/// A tree that is being changed.
+pub(super) struct Tree {
+    pub(super) root: Reference,
+    pub(super) shape: Shape,
+    /// By how many bytes its chunks have grown.
+    pub(super) grown: i64,
+}
+
+/// How a tree is ordered.
+#[derive(Clone, Copy)]
+pub(super) enum Order<'a> {
+    /// As its entries were put in.
+    Position,
+    /// By score, then by member.
+    Score,
+    /// By the hashes of names; within a leaf, entries are in no order.
+    Hash(&'a KeyHasher),
+}
+
+impl Order<'_> {
+    /// Where an entry belongs.
+    fn key(self, arena: &Arena, shape: Shape, entry: &[u8]) -> u64 {
+        match self {
+            Self::Position => 0,
+            Self::Score => order_of(score(entry, 0)),
+            Self::Hash(hasher) => member_key(hasher, &bytes_of(arena, name(shape, entry, 0))),
+        }
+    }
+}
+
+impl Tree {
+    /// A tree of an empty leaf.
+    pub(super) fn new(arena: &mut Arena, item: Reference, shape: Shape) -> Self {
+        let root = new_leaf(arena, shape, 0);
+        make_root(arena, root, item);
+        Self { root, shape, grown: arena.chunk_bytes(root) as i64 }
+    }
+
+    fn fit(&mut self, arena: &mut Arena, node: Reference, bytes: usize) -> Reference {
+        let (to, grown) = node::fit(arena, node, bytes);
+        self.grown += grown;
+        if self.root == node {
+            self.root = to;
+        }
+        to
+    }
+
+    fn release(&mut self, arena: &mut Arena, node: Reference) {
+        self.grown -= arena.chunk_bytes(node) as i64;
+        arena.release(node);
+    }
+
+    /// Puts an entry into a leaf, at an offset.
+    pub(super) fn insert(
+        &mut self,
+        arena: &mut Arena,
+        path: &Path,
+        offset: usize,
+        entry: &Entry,
+        order: Order,
+    ) {
+        path.count(arena, 1);
+        let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
+        if before + bytes.len() > LEAF_BYTES_MAX && self.split(arena, path, offset, entry, order) {
+            return;
+        }
+        let leaf = self.fit(arena, path.leaf, before + bytes.len());
+        let at = body(leaf);
+        let memory = arena.memory_mut();
+        memory.copy_within(at + offset..at + before, at + offset + bytes.len());
+        memory[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
+        set_used(arena, leaf, before + bytes.len());
+        let count = entries(arena, leaf) + 1;
+        set_entries(arena, leaf, count);
+        if entry.refers {
+            set_refers(arena, leaf);
+            tell_children(arena, leaf);
+        }
+    }
+
+    /// Splits a leaf while an entry is put into it. False if all its entries belong to the same place.
+    fn split(
+        &mut self,
+        arena: &mut Arena,
+        path: &Path,
+        offset: usize,
+        entry: &Entry,
+        order: Order,
+    ) -> bool {
+        let mut all = [0; 2 * LEAF_BYTES_MAX + ENTRY_BYTES_MAX];
+        let old = leaf_bytes(arena, path.leaf);
+        let length = old.len() + entry.bytes().len();
+        if length > all.len() {
+            return false;
+        }
+        all[..offset].copy_from_slice(&old[..offset]);
+        all[offset..offset + entry.bytes().len()].copy_from_slice(entry.bytes());
+        all[offset + entry.bytes().len()..length].copy_from_slice(&old[offset..]);
+        let (cut, separator) = match order {
+            Order::Position | Order::Score => {
+                let is_last = path.next_separator(arena).is_none();
+                let cut = match offset {
+                    // What is appended, or put in front, leaves full leaves behind.
+                    _ if is_last && offset == old.len() => offset,
+                    0 if path.steps[..path.depth].iter().all(|step| step.1 == 0) => entry.bytes().len(),
+                    _ => middle(self.shape, &all[..length]),
+                };
+                (cut, order.key(arena, self.shape, &all[cut..entry_end(self.shape, &all, cut)]))
+            }
+            Order::Hash(_) => {
+                let key = |entry: &[u8]| order.key(arena, self.shape, entry);
+                match partition(self.shape, &mut all[..length], key) {
+                    Some(found) => found,
+                    None => return false,
+                }
+            }
+        };
+        let refers = entry.refers || node::refers(arena, path.leaf);
+        let right = new_leaf(arena, self.shape, length - cut);
+        self.grown += arena.chunk_bytes(right) as i64;
+        write_leaf(arena, right, self.shape, &all[cut..length], refers);
+        // While it is empty: what is in it is written anew.
+        set_used(arena, path.leaf, 0);
+        let left = self.fit(arena, path.leaf, cut);
+        write_leaf(arena, left, self.shape, &all[..cut], refers);
+        let elements = entries(arena, right) as u32;
+        self.add_child(arena, path, path.depth, left, Child { node: right, elements, separator });
+        true
+    }
+
+    /// Adds a node behind its left neighbour, from which it was split off, below the step before `level`.
+    fn add_child(&mut self, arena: &mut Arena, path: &Path, level: usize, left: Reference, right: Child) {
+        if level == 0 {
+            self.add_root(arena, left, right);
+            return;
+        }
+        let (inner, number) = (path.steps[level - 1].0, usize::from(path.steps[level - 1].1));
+        let record = child(arena, inner, number);
+        let left = Child { node: left, elements: record.elements - right.elements, ..record };
+        set_child(arena, inner, number, left);
+        let count = used(arena, inner);
+        if count < CHILDREN_MAX {
+            self.put_child(arena, inner, number + 1, right);
+            return;
+        }
+        let cut = if number + 1 == count { count - 1 } else { count / 2 };
+        let new = new_inner(arena, count - cut + 1);
+        self.grown += arena.chunk_bytes(new) as i64;
+        for n in cut..count {
+            let moved = child(arena, inner, n);
+            set_child(arena, new, n - cut, moved);
+            set_parent(arena, moved.node, new);
+        }
+        set_used(arena, new, count - cut);
+        set_used(arena, inner, cut);
+        let (new, inner) = match number < cut {
+            true => (new, self.put_child(arena, inner, number + 1, right)),
+            false => (self.put_child(arena, new, number + 1 - cut, right), self.fit(arena, inner, cut * CHILD_BYTES)),
+        };
+        let elements = (0..used(arena, new)).map(|n| child(arena, new, n).elements).sum();
+        let right = Child { node: new, elements, separator: separator(arena, new, 0) };
+        self.add_child(arena, path, level - 1, inner, right);
+    }
+
+    /// Puts a child into an inner node that has room for it; returns where the node is now.
+    fn put_child(&mut self, arena: &mut Arena, inner: Reference, number: usize, new: Child) -> Reference {
+        let count = used(arena, inner);
+        let inner = self.fit(arena, inner, (count + 1) * CHILD_BYTES);
+        let at = body(inner);
+        arena
+            .memory_mut()
+            .copy_within(at + number * CHILD_BYTES..at + count * CHILD_BYTES, at + (number + 1) * CHILD_BYTES);
+        set_child(arena, inner, number, new);
+        set_parent(arena, new.node, inner);
+        set_used(arena, inner, count + 1);
+        inner
+    }
+
+    fn add_root(&mut self, arena: &mut Arena, left: Reference, right: Child) {
+        let item = node::parent(arena, left);
+        let root = new_inner(arena, 2);
+        self.grown += arena.chunk_bytes(root) as i64;
+        let elements = match node::kind(arena, left) {
+            Kind::Leaf => entries(arena, left) as u32,
+            _ => (0..used(arena, left)).map(|n| child(arena, left, n).elements).sum(),
+        };
+        set_child(arena, root, 0, Child { node: left, elements, separator: 0 });
+        set_child(arena, root, 1, right);
+        set_used(arena, root, 2);
+        make_root(arena, root, item);
+        make_child(arena, left, root);
+        make_child(arena, right.node, root);
+        self.root = root;
+    }
+
+    /// Writes an entry over another.
+    pub(super) fn replace(
+        &mut self,
+        arena: &mut Arena,
+        path: &Path,
+        offset: usize,
+        entry: &Entry,
+        order: Order,
+    ) {
+        let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
+        let end = entry_end(self.shape, leaf_bytes(arena, path.leaf), offset);
+        let after = before - (end - offset) + bytes.len();
+        if after > LEAF_BYTES_MAX {
+            // The rest of the leaf is split, so it has an entry left.
+            self.cut_out(arena, path.leaf, offset, end);
+            path.count(arena, -1);
+            self.insert(arena, path, offset, entry, order);
+            return;
+        }
+        // While it shrinks, the bytes move before the chunk does.
+        let leaf = if after > before { self.fit(arena, path.leaf, after) } else { path.leaf };
+        let at = body(leaf);
+        let memory = arena.memory_mut();
+        memory.copy_within(at + end..at + before, at + offset + bytes.len());
+        memory[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
+        set_used(arena, leaf, after);
+        if entry.refers {
+            set_refers(arena, leaf);
+            tell_children(arena, leaf);
+        }
+    }
+
+    /// Takes an entry out of a leaf, which stays where it is.
+    fn cut_out(&mut self, arena: &mut Arena, leaf: Reference, offset: usize, end: usize) {
+        let (at, before) = (body(leaf), used(arena, leaf));
+        arena.memory_mut().copy_within(at + end..at + before, at + offset);
+        set_used(arena, leaf, before - (end - offset));
+        let count = entries(arena, leaf) - 1;
+        set_entries(arena, leaf, count);
+    }
+
+    /// Removes the entry at an offset. A tree of which the last is removed has an empty root.
+    pub(super) fn remove(&mut self, arena: &mut Arena, path: &Path, offset: usize) {
+        let end = entry_end(self.shape, leaf_bytes(arena, path.leaf), offset);
+        path.count(arena, -1);
+        self.cut_out(arena, path.leaf, offset, end);
+        self.thinned(arena, path);
+    }
+
+    /// Removes a whole leaf, whose blobs are nobody's any more.
+    pub(super) fn remove_leaf(&mut self, arena: &mut Arena, path: &Path) {
+        let count = entries(arena, path.leaf);
+        path.count(arena, -(count as i32));
+        set_used(arena, path.leaf, 0);
+        set_entries(arena, path.leaf, 0);
+        self.thinned(arena, path);
+    }
+
+    /// A leaf has lost entries: merges it, or gives it back.
+    fn thinned(&mut self, arena: &mut Arena, path: &Path) {
+        let left = used(arena, path.leaf);
+        if path.depth == 0 || left >= SPARSE_BYTES {
+            self.fit(arena, path.leaf, left);
+            return;
+        }
+        if entries(arena, path.leaf) == 0 {
+            self.drop_child(arena, path, path.depth - 1, usize::from(path.steps[path.depth - 1].1));
+            return;
+        }
+        let (inner, number) = (path.steps[path.depth - 1].0, usize::from(path.steps[path.depth - 1].1));
+        for first in [Some(number), number.checked_sub(1)].into_iter().flatten() {
+            if first + 1 < used(arena, inner) {
+                let (a, b) = (child(arena, inner, first), child(arena, inner, first + 1));
+                let bytes = used(arena, a.node) + used(arena, b.node);
+                if bytes <= MERGED_BYTES_MAX && arena.free_pages() >= PAGES_PER_MERGE {
+                    self.merge_leaves(arena, inner, first, bytes);
+                    self.drop_child(arena, path, path.depth - 1, first + 1);
+                    return;
+                }
+            }
+        }
+        self.fit(arena, path.leaf, left);
+    }
+
+    /// Moves the entries of a leaf into the one before it.
+    fn merge_leaves(&mut self, arena: &mut Arena, inner: Reference, first: usize, bytes: usize) {
+        let (a, b) = (child(arena, inner, first), child(arena, inner, first + 1));
+        let into = self.fit(arena, a.node, bytes);
+        let (end, moved) = (used(arena, into), used(arena, b.node));
+        arena.memory_mut().copy_within(body(b.node)..body(b.node) + moved, body(into) + end);
+        set_used(arena, into, bytes);
+        let count = entries(arena, into) + entries(arena, b.node);
+        set_entries(arena, into, count);
+        if node::refers(arena, b.node) {
+            set_refers(arena, into);
+            tell_children(arena, into);
+        }
+        set_child(arena, inner, first, Child { node: into, elements: a.elements + b.elements, ..a });
+        set_child(arena, inner, first + 1, Child { elements: 0, ..b });
+    }
+
+    /// Removes a child that has no elements from the inner node of a level.
+    fn drop_child(&mut self, arena: &mut Arena, path: &Path, level: usize, number: usize) {
+        let inner = path.steps[level].0;
+        let count = used(arena, inner);
+        self.release(arena, child(arena, inner, number).node);
+        let at = body(inner);
+        arena
+            .memory_mut()
+            .copy_within(at + (number + 1) * CHILD_BYTES..at + count * CHILD_BYTES, at + number * CHILD_BYTES);
+        set_used(arena, inner, count - 1);
+        if level > 0 {
+            match count - 1 {
+                0 => self.drop_child(arena, path, level - 1, usize::from(path.steps[level - 1].1)),
+                left if left < SPARSE_CHILDREN => self.merge_inner(arena, path, level),
+                _ => {}
+            }
+            return;
+        }
+        self.lower(arena);
+    }
+
+    /// While the root has one child, that is the root: so a root that loses one has another left.
+    fn lower(&mut self, arena: &mut Arena) {
+        while node::kind(arena, self.root) == Kind::Inner && used(arena, self.root) == 1 {
+            let item = node::parent(arena, self.root);
+            let old = self.root;
+            self.root = child(arena, old, 0).node;
+            make_root(arena, self.root, item);
+            self.release(arena, old);
+        }
+    }
+
+    /// Merges the inner node of a level with a neighbour, if both have few children.
+    fn merge_inner(&mut self, arena: &mut Arena, path: &Path, level: usize) {
+        let (above, number) = (path.steps[level - 1].0, usize::from(path.steps[level - 1].1));
+        for first in [Some(number), number.checked_sub(1)].into_iter().flatten() {
+            if first + 1 >= used(arena, above) {
+                continue;
+            }
+            let (a, b) = (child(arena, above, first), child(arena, above, first + 1));
+            let (count, more) = (used(arena, a.node), used(arena, b.node));
+            if count + more > MERGED_CHILDREN_MAX || arena.free_pages() < PAGES_PER_MERGE {
+                continue;
+            }
+            let into = self.fit(arena, a.node, (count + more) * CHILD_BYTES);
+            for n in 0..more {
+                let moved = child(arena, b.node, n);
+                // The first child of a node may have any separator: what comes before it decides.
+                let separator = if n == 0 { b.separator } else { moved.separator };
+                set_child(arena, into, count + n, Child { separator, ..moved });
+                set_parent(arena, moved.node, into);
+            }
+            set_used(arena, into, count + more);
+            set_used(arena, b.node, 0);
+            set_child(arena, above, first, Child { node: into, elements: a.elements + b.elements, ..a });
+            set_child(arena, above, first + 1, Child { elements: 0, ..b });
+            self.drop_child(arena, path, level - 1, first + 1);
+            return;
+        }
+    }
+}
+
+/// Fills a leaf that has room with entries.
+fn write_leaf(arena: &mut Arena, leaf: Reference, shape: Shape, bytes: &[u8], refers: bool) {
+    let (at, mut count, mut offset) = (body(leaf), 0, 0);
+    while offset < bytes.len() {
+        offset = entry_end(shape, bytes, offset);
+        count += 1;
+    }
+    arena.memory_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+    set_used(arena, leaf, bytes.len());
+    set_entries(arena, leaf, count);
+    if refers {
+        set_refers(arena, leaf);
+        tell_children(arena, leaf);
+    }
+}
+
+/// The boundary between two entries that is nearest to the middle.
+fn middle(shape: Shape, bytes: &[u8]) -> usize {
+    let (mut cut, mut at) = (0_usize, 0);
+    while at < bytes.len() {
+        at = entry_end(shape, bytes, at);
+        if at < bytes.len() && (cut == 0 || at.abs_diff(bytes.len() / 2) < cut.abs_diff(bytes.len() / 2)) {
+            cut = at;
+        }
+    }
+    cut
+}
+
+/// Puts the entries with the lower keys first; returns where the others start, and their lowest key. None if all have the
+/// same.
+fn partition(shape: Shape, bytes: &mut [u8], key: impl Fn(&[u8]) -> u64) -> Option<(usize, u64)> {
+    let mut found = [(0, 0, 0); SPLIT_ENTRIES_MAX];
+    let (mut count, mut at) = (0, 0);
+    while at < bytes.len() {
+        let end = entry_end(shape, bytes, at);
+        *found.get_mut(count)? = (key(&bytes[at..end]), at as u16, end as u16);
+        count += 1;
+        at = end;
+    }
+    let found = &mut found[..count];
+    found.sort_unstable();
+    let (mut cut, mut cut_at, mut at) = (0, 0_usize, 0);
+    for n in 1..count {
+        at += usize::from(found[n - 1].2 - found[n - 1].1);
+        let is_better = cut == 0 || at.abs_diff(bytes.len() / 2) < cut_at.abs_diff(bytes.len() / 2);
+        if found[n].0 != found[n - 1].0 && is_better {
+            (cut, cut_at) = (n, at);
+        }
+    }
+    if cut == 0 {
+        return None;
+    }
+    let mut sorted = [0; 2 * LEAF_BYTES_MAX + ENTRY_BYTES_MAX];
+    let mut at = 0;
+    for &(_, from, to) in found.iter() {
+        let (from, to) = (usize::from(from), usize::from(to));
+        sorted[at..at + to - from].copy_from_slice(&bytes[from..to]);
+        at += to - from;
+    }
+    bytes.copy_from_slice(&sorted[..bytes.len()]);
+    Some((cut_at, found[cut].0))
+}

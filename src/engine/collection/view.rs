@@ -1,0 +1,371 @@
+//! Reading a collection, small or large: finding elements, walking over them, ranks.
+
+use super::entry::{self, Shape, Text, entry_end, name, order_of};
+use super::node::{self, entries, leaf_bytes, read_blobs};
+use super::tree::{self, Path, leaf_for_key, leaf_for_rank};
+use super::{Large, MAIN, MEMBERS, SMALL_HEADER_BYTES, shape_of};
+use crate::engine::arena::{Arena, Reference, place};
+use crate::engine::item::{Header, Kind, u16_at};
+use crate::engine::{KeyHasher};
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+/// Bits of a hash that order the members of sets and hashes: a cursor that clients can keep in a double.
+const MEMBER_HASH_BITS: u32 = 48;
+/// Members are hashed in pieces of so many bytes.
+const HASHED_AT_ONCE: usize = 4096;
+
+/// Bits of a small collection's first word that count its elements; the others are flags.
+const COUNT_BITS: u32 = 12;
+
+/// Bytes of an element: borrowed, or put together from blobs.
+pub type Bytes<'a> = Cow<'a, [u8]>;
+
+/// A collection as it is in memory.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) arena: &'a Arena,
+    pub(super) hasher: &'a KeyHasher,
+    pub(super) kind: Kind,
+    pub(super) body: Body,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Body {
+    /// Where the entries are, their bytes and number, and flags.
+    Small { at: usize, bytes: usize, count: usize, flags: u32 },
+    Large(Large),
+}
+
+/// A place between two entries, or before the first or after the last; valid until the collection changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    /// Of a large collection.
+    pub(super) path: Option<Path>,
+    pub(super) offset: usize,
+}
+
+/// First word of a small collection.
+pub(super) fn small_word(count: usize, flags: u32) -> [u8; SMALL_HEADER_BYTES] {
+    (count as u16 | (flags as u16) << COUNT_BITS).to_le_bytes()
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(arena: &'a Arena, hasher: &'a KeyHasher, item: Reference, header: Header) -> Self {
+        let body = match header.is_large() {
+            true => Body::Large(Large::of(arena, item)),
+            false => {
+                let at = place(item) + header.body_offset();
+                let word = u16_at(arena.memory(), at);
+                Body::Small {
+                    at: at + SMALL_HEADER_BYTES,
+                    bytes: header.inline_bytes() - SMALL_HEADER_BYTES,
+                    count: usize::from(word & ((1 << COUNT_BITS) - 1)),
+                    flags: u32::from(word >> COUNT_BITS),
+                }
+            }
+        };
+        Self { arena, hasher, kind: header.kind(), body }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        shape_of(self.kind)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        match self.body {
+            Body::Small { count, .. } => count as u64,
+            Body::Large(large) => large.elements.into(),
+        }
+    }
+
+    pub(super) fn flags(&self) -> u32 {
+        match self.body {
+            Body::Small { flags, .. } => flags,
+            Body::Large(large) => large.flags,
+        }
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self.body, Body::Large(_))
+    }
+
+    /// The entries of the leaf that a spot is in.
+    #[inline]
+    pub(super) fn leaf(&self, path: Option<&Path>) -> &'a [u8] {
+        match (self.body, path) {
+            (_, Some(path)) => leaf_bytes(self.arena, path.leaf),
+            (Body::Small { at, bytes, .. }, None) => &self.arena.memory()[at..at + bytes],
+            (Body::Large(_), None) => &[],
+        }
+    }
+
+    /// The order of a member among members.
+    #[inline]
+    pub(super) fn member_key(&self, member: &[u8]) -> u64 {
+        member_key(self.hasher, member)
+    }
+
+    /// The start.
+    pub(super) fn first(&self) -> Spot {
+        let path = match self.body {
+            Body::Small { .. } => None,
+            Body::Large(large) => Some(tree::descend(self.arena, large.roots[MAIN], |_| 0)),
+        };
+        Spot { path, offset: 0 }
+    }
+
+    /// The end.
+    pub(super) fn last(&self) -> Spot {
+        let path = match self.body {
+            Body::Small { .. } => None,
+            Body::Large(large) => Some(tree::last_leaf(self.arena, large.roots[MAIN])),
+        };
+        Spot { path, offset: self.leaf(path.as_ref()).len() }
+    }
+
+    /// The element of a rank; the end, if there is none.
+    pub(super) fn at_rank(&self, rank: u64) -> Spot {
+        if rank >= self.len() {
+            return self.last();
+        }
+        let (path, mut left) = match self.body {
+            Body::Small { .. } => (None, rank as usize),
+            Body::Large(large) => {
+                let (path, left) = leaf_for_rank(self.arena, large.roots[MAIN], rank);
+                (Some(path), left)
+            }
+        };
+        let leaf = self.leaf(path.as_ref());
+        let mut offset = 0;
+        while left > 0 {
+            offset = entry_end(self.shape(), leaf, offset);
+            left -= 1;
+        }
+        Spot { path, offset }
+    }
+
+    /// Elements before a spot.
+    pub(super) fn rank(&self, spot: &Spot) -> u64 {
+        let leaf = self.leaf(spot.path.as_ref());
+        let (mut offset, mut count) = (0, 0);
+        while offset < spot.offset {
+            offset = entry_end(self.shape(), leaf, offset);
+            count += 1;
+        }
+        count + spot.path.map_or(0, |path| path.rank(self.arena))
+    }
+
+    /// The element with a name, in a set, a hash, or the members of a sorted set.
+    #[inline]
+    pub(super) fn find(&self, member: &[u8]) -> Option<Spot> {
+        let Body::Large(large) = self.body else {
+            let offset = self.find_in(self.shape(), self.leaf(None), member)?;
+            return Some(Spot { path: None, offset });
+        };
+        let (tree, shape) = match self.kind {
+            Kind::SortedSet => (MEMBERS, Shape::Pair),
+            _ => (MAIN, self.shape()),
+        };
+        let path = leaf_for_key(self.arena, large.roots[tree], self.member_key(member));
+        let offset = self.find_in(shape, leaf_bytes(self.arena, path.leaf), member)?;
+        Some(Spot { path: Some(path), offset })
+    }
+
+    #[inline]
+    fn find_in(&self, shape: Shape, leaf: &[u8], member: &[u8]) -> Option<usize> {
+        let mut offset = 0;
+        while offset < leaf.len() {
+            if self.is_equal(name(shape, leaf, offset), member) {
+                return Some(offset);
+            }
+            offset = entry_end(shape, leaf, offset);
+        }
+        None
+    }
+
+    #[inline]
+    pub(super) fn is_equal(&self, text: Text, bytes: &[u8]) -> bool {
+        match text {
+            Text::Inside(own) => own == bytes,
+            Text::Outside(length, _) => length as usize == bytes.len() && compare(self.arena, text, bytes).is_eq(),
+        }
+    }
+
+    /// The bytes of a string.
+    #[inline]
+    pub(super) fn bytes(&self, text: Text<'a>) -> Bytes<'a> {
+        bytes_of(self.arena, text)
+    }
+
+    /// The entry at a spot; the spot moves behind it. None at the end.
+    #[inline]
+    pub(super) fn next(&self, spot: &mut Spot) -> Option<&'a [u8]> {
+        loop {
+            let leaf = self.leaf(spot.path.as_ref());
+            if spot.offset < leaf.len() {
+                let from = spot.offset;
+                spot.offset = entry_end(self.shape(), leaf, from);
+                return Some(&leaf[from..spot.offset]);
+            }
+            if !spot.path.as_mut()?.forward(self.arena) {
+                return None;
+            }
+            spot.offset = 0;
+        }
+    }
+
+    /// Entries from a rank on, one after the other.
+    pub(super) fn forward_from(self, rank: u64) -> impl Iterator<Item = &'a [u8]> {
+        let mut spot = self.at_rank(rank);
+        std::iter::from_fn(move || self.next(&mut spot))
+    }
+
+    /// Entries from a rank on, downwards: leaf by leaf, each walked through once.
+    pub(super) fn backward_from(self, rank: u64) -> impl Iterator<Item = &'a [u8]> {
+        let spot = self.at_rank(rank);
+        let mut path = spot.path;
+        let mut ends = Vec::new();
+        let fill = move |view: &Self, path: Option<&Path>, up_to: usize, ends: &mut Vec<(usize, usize)>| {
+            let leaf = view.leaf(path);
+            let mut offset = 0;
+            while offset < leaf.len() && offset <= up_to {
+                let end = entry_end(view.shape(), leaf, offset);
+                ends.push((offset, end));
+                offset = end;
+            }
+        };
+        fill(&self, path.as_ref(), spot.offset, &mut ends);
+        std::iter::from_fn(move || {
+            loop {
+                if let Some((from, to)) = ends.pop() {
+                    return Some(&self.leaf(path.as_ref())[from..to]);
+                }
+                if !path.as_mut()?.back(self.arena) {
+                    return None;
+                }
+                fill(&self, path.as_ref(), usize::MAX, &mut ends);
+            }
+        })
+    }
+
+    /// Visits the elements of a set, a hash or the members of a sorted set from a cursor on, whole leaves until `count` were
+    /// visited; returns the next cursor, 0 at the end. What is there during a whole scan is visited at least once. The
+    /// entries of a small sorted set are of its own shape.
+    pub(super) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Shape, &'a [u8])) -> u64 {
+        let Body::Large(large) = self.body else {
+            let mut spot = self.first();
+            while let Some(entry) = self.next(&mut spot) {
+                visit(self.shape(), entry);
+            }
+            return 0;
+        };
+        let (tree, shape) = match self.kind {
+            Kind::SortedSet => (MEMBERS, Shape::Pair),
+            _ => (MAIN, self.shape()),
+        };
+        let mut path = leaf_for_key(self.arena, large.roots[tree], cursor);
+        let mut visited = 0;
+        loop {
+            let leaf = leaf_bytes(self.arena, path.leaf);
+            let mut offset = 0;
+            while offset < leaf.len() {
+                let end = entry_end(shape, leaf, offset);
+                visit(shape, &leaf[offset..end]);
+                offset = end;
+            }
+            visited += entries(self.arena, path.leaf);
+            match path.next_separator(self.arena) {
+                None => return 0,
+                Some(next) if visited >= count => return next,
+                Some(_) => _ = path.forward(self.arena),
+            }
+        }
+    }
+
+    /// The first spot of a sorted set whose entry is not before a bound. `is_before` says that of a score and a member, and
+    /// holds for all entries up to some entry; `order` is that of the bound's score.
+    pub(super) fn lower_bound(&self, order: u64, is_before: impl Fn(f64, Text) -> bool) -> Spot {
+        let path = match self.body {
+            Body::Small { .. } => None,
+            Body::Large(large) => Some(tree::descend(self.arena, large.roots[MAIN], |inner| {
+                tree::last_child(self.arena, inner, |n| match node::separator(self.arena, inner, n).cmp(&order) {
+                    Ordering::Less => true,
+                    Ordering::Greater => false,
+                    Ordering::Equal => {
+                        let first = tree::first_leaf_below(self.arena, node::child(self.arena, inner, n).node);
+                        let leaf = leaf_bytes(self.arena, first);
+                        is_before(entry::score(leaf, 0), name(Shape::Scored, leaf, 0))
+                    }
+                })
+            })),
+        };
+        let leaf = self.leaf(path.as_ref());
+        let mut offset = 0;
+        while offset < leaf.len() && is_before(entry::score(leaf, offset), name(Shape::Scored, leaf, offset)) {
+            offset = entry_end(Shape::Scored, leaf, offset);
+        }
+        Spot { path, offset }
+    }
+
+    /// Where the entry after a spot is, if the spot is at the end of a leaf.
+    pub(super) fn at_entry(&self, spot: Spot) -> Spot {
+        let mut next = spot;
+        match &mut next.path {
+            Some(path) if spot.offset == self.leaf(Some(path)).len() && path.forward(self.arena) => {
+                Spot { offset: 0, ..next }
+            }
+            _ => spot,
+        }
+    }
+
+    /// The spot of a score and a member in a sorted set's scores: before them, or where they would be.
+    pub(super) fn score_spot(&self, score: f64, member: &[u8]) -> Spot {
+        self.lower_bound(order_of(score), |own, text| match own.total_cmp(&(score + 0.0)) {
+            _ if own == score => compare(self.arena, text, member).is_lt(),
+            order => order.is_lt(),
+        })
+    }
+}
+
+/// The order of a member among members.
+#[inline]
+pub(super) fn member_key(hasher: &KeyHasher, member: &[u8]) -> u64 {
+    if member.len() <= HASHED_AT_ONCE {
+        return hasher.hash(member).0 >> (u64::BITS - MEMBER_HASH_BITS);
+    }
+    let pieces = member.chunks(HASHED_AT_ONCE).map(|piece| hasher.hash(piece).0);
+    let hash = pieces.fold(0_u64, |hash, piece| (hash.rotate_left(23) ^ piece).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    hash >> (u64::BITS - MEMBER_HASH_BITS)
+}
+
+/// How a string compares to bytes.
+pub(super) fn compare(arena: &Arena, text: Text, bytes: &[u8]) -> Ordering {
+    match text {
+        Text::Inside(own) => own.cmp(bytes),
+        Text::Outside(_, first) => {
+            let (mut rest, mut order) = (bytes, Ordering::Equal);
+            read_blobs(arena, first, |piece| {
+                if order.is_eq() {
+                    let length = piece.len().min(rest.len());
+                    order = piece.cmp(&rest[..length]);
+                    rest = &rest[length..];
+                }
+            });
+            if order.is_eq() && !rest.is_empty() { Ordering::Less } else { order }
+        }
+    }
+}
+
+/// The bytes of a string.
+#[inline]
+pub(super) fn bytes_of<'a>(arena: &Arena, text: Text<'a>) -> Bytes<'a> {
+    match text {
+        Text::Inside(bytes) => Cow::Borrowed(bytes),
+        Text::Outside(length, first) => {
+            let mut bytes = Vec::with_capacity(length as usize);
+            read_blobs(arena, first, |piece| bytes.extend_from_slice(piece));
+            Cow::Owned(bytes)
+        }
+    }
+}
