@@ -5,6 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod table;
+pub mod words;
+
+pub use table::Command;
+pub use words::Words;
+
 use crate::eviction::Eviction;
 use std::ops::Range;
 

@@ -1,0 +1,154 @@
+//! The commands of RESP, one row each: what dispatch, the check of arity, the finding of keys, COMMAND's replies and the
+//! documentation are made from.
+//!
+//! The rows are in `rows.rs`. Their facts (arity, flags, key positions, categories, since when) are those of Redis, which
+//! clients rely on.
+
+mod flags;
+mod rows;
+
+pub use flags::{Access, Categories, Flags, Keys};
+pub use rows::Command;
+use rows::{COUNT, ROWS};
+
+/// What is known of a command, or of a subcommand.
+#[derive(Debug)]
+pub struct Row {
+    /// The command; of a subcommand, the one that contains it.
+    pub command: Command,
+    /// The name in lower case; of a subcommand, without that of the command.
+    pub name: &'static str,
+    /// How many words it has, its name included; where negative, at least so many. Of a subcommand, both names count.
+    pub arity: i8,
+    /// What it does, and when it may be done.
+    pub flags: Flags,
+    /// Which of its words are keys.
+    pub keys: Keys,
+    /// What access lists know it by, those that follow from the flags included.
+    pub categories: Categories,
+    /// What it belongs to in the documentation.
+    pub group: &'static str,
+    /// The version of Redis that had it first.
+    pub since: &'static str,
+    /// How its time grows.
+    pub complexity: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// The words after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `…  ...` may be repeated;
+    /// what is in capitals is meant literally, and a type follows a name after a colon: `int`, `num` (a double), `time`
+    /// (a Unix time), `pattern`, `key`. A word named `key` is one; any other is a string.
+    pub syntax: &'static str,
+    /// What a container contains.
+    pub subcommands: &'static [Row],
+}
+
+impl Row {
+    /// True if the command may have so many words, its name included.
+    #[inline]
+    pub fn accepts(&self, count: usize) -> bool {
+        let least = usize::from(self.arity.unsigned_abs());
+        if self.arity < 0 { count >= least } else { count == least }
+    }
+
+    /// The subcommand of this name, in whatever case.
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Row> {
+        self.subcommands.iter().find(|s| s.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+impl Command {
+    /// Every command.
+    pub const ALL: &'static [Self] = rows::ALL;
+
+    /// What is known of it.
+    #[inline]
+    pub fn row(self) -> &'static Row {
+        &ROWS[self as usize]
+    }
+
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The command of this name, in whatever case.
+    #[inline]
+    pub fn find(name: &[u8]) -> Option<Self> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return None;
+        }
+        let mut place = hash(name);
+        loop {
+            let found = PLACES[place];
+            if found == NONE {
+                return None;
+            }
+            let command = Self::ALL[usize::from(found)];
+            if command.name().as_bytes().eq_ignore_ascii_case(name) {
+                return Some(command);
+            }
+            place = (place + 1) % PLACES.len();
+        }
+    }
+}
+
+/// Places for names: so many that most commands are found at the first.
+const PLACES_BITS: u32 = 11;
+
+/// Odd, and found by trying: with it no two of today's commands have the same place.
+const MULTIPLIER: u64 = 0x75b0_db67_1b72_098b;
+
+/// A place without a command.
+const NONE: u8 = u8::MAX;
+
+const _: () = assert!(COUNT < NONE as usize, "a command's number fits in a place");
+
+const NAME_BYTES_MAX: usize = {
+    let (mut n, mut most) = (0, 0);
+    while n < COUNT {
+        if ROWS[n].name.len() > most {
+            most = ROWS[n].name.len();
+        }
+        n += 1;
+    }
+    most
+};
+
+/// Commands by the hash of their names; one whose place is taken has the next that is free.
+static PLACES: [u8; 1 << PLACES_BITS] = {
+    let mut places = [NONE; 1 << PLACES_BITS];
+    let mut n = 0;
+    while n < COUNT {
+        let mut place = hash(ROWS[n].name.as_bytes());
+        while places[place] != NONE {
+            place = (place + 1) % places.len();
+        }
+        places[place] = n as u8;
+        n += 1;
+    }
+    places
+};
+
+/// The place of a name: of its first and last bytes and its length, which tell nearly all commands apart. Clearing one
+/// bit makes letters capitals; what it does to other bytes, the comparison of names finds out.
+#[inline]
+const fn hash(name: &[u8]) -> usize {
+    const CAPITALS: u64 = 0xdfdf_dfdf_dfdf_dfdf;
+    let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+            (Some(head), Some(tail)) => (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64),
+            _ => match name {
+                [a] => (*a as u64, 0),
+                [a, b] => (*a as u64, *b as u64),
+                [a, b, c] => (*a as u64 | (*b as u64) << 8, *c as u64),
+                _ => (0, 0),
+            },
+        },
+    };
+    let mixed = (head & CAPITALS) ^ (tail & CAPITALS).rotate_left(29) ^ name.len() as u64;
+    (mixed.wrapping_mul(MULTIPLIER) >> (u64::BITS - PLACES_BITS)) as usize
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,572 @@
+//! The rows of the command table.
+//!
+//! ```text
+//! Variant "name", arity, flags, keys, categories, "since", "complexity", "summary", "syntax" { subcommands };
+//! ```
+//!
+//! Categories that follow from the flags are left out. What the columns mean: [`Row`].
+
+use super::Row;
+use super::flags::{Access::*, Categories, Flags, all, none, one, second, stored};
+
+/// Declares the commands, and their rows in the same order.
+macro_rules! commands {
+    ($($group:literal { $(
+        $command:ident $name:literal, $arity:literal, $($flag:ident)|+, $keys:expr, $($category:ident)|+,
+            $since:literal, $complexity:literal, $summary:literal, $syntax:literal
+            $({ $(
+                $sub_name:literal, $sub_arity:literal, $($sub_flag:ident)|+, $sub_keys:expr,
+                    $($sub_category:ident)|+, $sub_since:literal, $sub_complexity:literal, $sub_summary:literal,
+                    $sub_syntax:literal;
+            )* })?;
+    )* })*) => {
+        /// A command of RESP.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Command { $($(#[doc = $summary] $command,)*)* }
+
+        /// Every command.
+        pub(super) const ALL: &[Command] = &[$($(Command::$command,)*)*];
+
+        /// How many there are.
+        pub(super) const COUNT: usize = ALL.len();
+
+        /// A row for each command.
+        pub(super) static ROWS: [Row; COUNT] = [$($({
+            const FLAGS: Flags = Flags::EMPTY$(.and(Flags::$flag))+;
+            Row {
+                command: Command::$command,
+                name: $name,
+                arity: $arity,
+                flags: FLAGS,
+                keys: $keys,
+                categories: Categories::EMPTY$(.and(Categories::$category))+.implied_by(FLAGS),
+                group: $group,
+                since: $since,
+                complexity: $complexity,
+                summary: $summary,
+                syntax: $syntax,
+                subcommands: &[$($({
+                    const FLAGS: Flags = Flags::EMPTY$(.and(Flags::$sub_flag))+;
+                    Row {
+                        command: Command::$command,
+                        name: $sub_name,
+                        arity: $sub_arity,
+                        flags: FLAGS,
+                        keys: $sub_keys,
+                        categories: Categories::EMPTY$(.and(Categories::$sub_category))+.implied_by(FLAGS),
+                        group: $group,
+                        since: $sub_since,
+                        complexity: $sub_complexity,
+                        summary: $sub_summary,
+                        syntax: $sub_syntax,
+                        subcommands: &[],
+                    }
+                },)*)?],
+            }
+        },)*)*];
+    };
+}
+
+commands! {
+    "string" {
+        Get "get", 2, READONLY | FAST, one(Read), STRING, "1.0.0", "O(1)",
+            "Returns the string at a key.", "key";
+        Set "set", -3, WRITE | DENYOOM, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+            "Stores a string, over whatever the key had.",
+            "key value [NX|XX] [GET] [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT \
+             unix-time-milliseconds:time|KEEPTTL]";
+        SetEx "setex", 4, WRITE | DENYOOM, one(Overwrite), STRING, "2.0.0", "O(1)",
+            "Stores a string that expires after so many seconds.", "key seconds:int value";
+        PSetEx "psetex", 4, WRITE | DENYOOM, one(Overwrite), STRING, "2.6.0", "O(1)",
+            "Stores a string that expires after so many milliseconds.", "key milliseconds:int value";
+        SetNx "setnx", 3, WRITE | DENYOOM | FAST, one(Create), STRING, "1.0.0", "O(1)",
+            "Stores a string where the key has nothing.", "key value";
+        GetSet "getset", 3, WRITE | DENYOOM | FAST, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+            "Stores a string and returns the one before it.", "key value";
+        GetEx "getex", -2, WRITE | FAST, one(ReadUpdate), STRING, "6.2.0", "O(1)",
+            "Returns a string and changes when it expires.",
+            "key [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT \
+             unix-time-milliseconds:time|PERSIST]";
+        GetDel "getdel", 2, WRITE | FAST, one(Take), STRING, "6.2.0", "O(1)",
+            "Returns a string and removes it.", "key";
+        Append "append", 3, WRITE | DENYOOM | FAST, one(Insert), STRING, "2.0.0", "O(1) amortised",
+            "Adds bytes to the end of a string.", "key value";
+        StrLen "strlen", 2, READONLY | FAST, one(Look), STRING, "2.2.0", "O(1)",
+            "Returns how many bytes a string has.", "key";
+        Incr "incr", 2, WRITE | DENYOOM | FAST, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+            "Adds one to an integer.", "key";
+        Decr "decr", 2, WRITE | DENYOOM | FAST, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+            "Takes one from an integer.", "key";
+        IncrBy "incrby", 3, WRITE | DENYOOM | FAST, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+            "Adds to an integer.", "key increment:int";
+        DecrBy "decrby", 3, WRITE | DENYOOM | FAST, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+            "Subtracts from an integer.", "key decrement:int";
+        IncrByFloat "incrbyfloat", 3, WRITE | DENYOOM | FAST, one(ReadUpdate), STRING, "2.6.0", "O(1)",
+            "Adds to a number that may have a fraction.", "key increment:num";
+        GetRange "getrange", 4, READONLY, one(Read), STRING, "2.4.0", "O(n) in the bytes returned",
+            "Returns a part of a string.", "key start:int end:int";
+        SubStr "substr", 4, READONLY, one(Read), STRING, "1.0.0", "O(n) in the bytes returned",
+            "Returns a part of a string; the old name of GETRANGE.", "key start:int end:int";
+        SetRange "setrange", 4, WRITE | DENYOOM, one(Update), STRING, "2.2.0", "O(1) for short values, else O(n)",
+            "Writes over a part of a string, from an offset on.", "key offset:int value";
+        MGet "mget", -2, READONLY | FAST, all(Read), STRING, "1.0.0", "O(n) in the keys",
+            "Returns the strings at several keys.", "key ...";
+    }
+    "bitmap" {
+        SetBit "setbit", 4, WRITE | DENYOOM, one(ReadUpdate), BITMAP, "2.2.0", "O(1)",
+            "Sets or clears one bit of a string.", "key offset:int value:int";
+        GetBit "getbit", 3, READONLY | FAST, one(Read), BITMAP, "2.2.0", "O(1)",
+            "Returns one bit of a string.", "key offset:int";
+        BitCount "bitcount", -2, READONLY, one(Read), BITMAP, "2.6.0", "O(n) in the bytes looked at",
+            "Counts the bits that are set in a string.", "key [start:int [end:int [BYTE|BIT]]]";
+        BitPos "bitpos", -3, READONLY, one(Read), BITMAP, "2.8.7", "O(n) in the bytes looked at",
+            "Finds the first bit that is set, or clear, in a string.", "key bit:int [start:int [end:int [BYTE|BIT]]]";
+        BitField "bitfield", -2, WRITE | DENYOOM, one(ReadUpdate), BITMAP, "3.2.0", "O(n) in the operations",
+            "Reads and changes integers of any width within a string.",
+            "key [{GET {encoding offset:int}|{[OVERFLOW {WRAP|SAT|FAIL}] {SET {encoding offset:int \
+             value:int}|INCRBY {encoding offset:int increment:int}}}} ...]";
+        BitFieldRo "bitfield_ro", -2, READONLY | FAST, one(Read), BITMAP, "6.0.0", "O(n) in the operations",
+            "Reads integers of any width within a string.", "key [GET {encoding offset:int} ...]";
+    }
+    "generic" {
+        Del "del", -2, WRITE, all(Remove), KEYSPACE, "1.0.0", "O(n) in the keys",
+            "Removes keys.", "key ...";
+        Unlink "unlink", -2, WRITE | FAST, all(Remove), KEYSPACE, "4.0.0", "O(n) in the keys",
+            "Removes keys; their memory comes back in the background.", "key ...";
+        Exists "exists", -2, READONLY | FAST, all(Look), KEYSPACE, "1.0.0", "O(n) in the keys",
+            "Counts the keys that exist.", "key ...";
+        Touch "touch", -2, READONLY | FAST, all(Look), KEYSPACE, "3.2.1", "O(n) in the keys",
+            "Counts the keys that exist and marks them as used.", "key ...";
+        Expire "expire", -3, WRITE | FAST, one(Update), KEYSPACE, "1.0.0", "O(1)",
+            "Sets the time to live of a key, in seconds.", "key seconds:int [NX|XX|GT|LT]";
+        PExpire "pexpire", -3, WRITE | FAST, one(Update), KEYSPACE, "2.6.0", "O(1)",
+            "Sets the time to live of a key, in milliseconds.", "key milliseconds:int [NX|XX|GT|LT]";
+        ExpireAt "expireat", -3, WRITE | FAST, one(Update), KEYSPACE, "1.2.0", "O(1)",
+            "Sets when a key expires, in seconds since 1970.", "key unix-time-seconds:time [NX|XX|GT|LT]";
+        PExpireAt "pexpireat", -3, WRITE | FAST, one(Update), KEYSPACE, "2.6.0", "O(1)",
+            "Sets when a key expires, in milliseconds since 1970.", "key unix-time-milliseconds:time [NX|XX|GT|LT]";
+        Ttl "ttl", 2, READONLY | FAST, one(Read), KEYSPACE, "1.0.0", "O(1)",
+            "Returns the seconds that a key has left.", "key";
+        PTtl "pttl", 2, READONLY | FAST, one(Read), KEYSPACE, "2.6.0", "O(1)",
+            "Returns the milliseconds that a key has left.", "key";
+        ExpireTime "expiretime", 2, READONLY | FAST, one(Read), KEYSPACE, "7.0.0", "O(1)",
+            "Returns when a key expires, in seconds since 1970.", "key";
+        PExpireTime "pexpiretime", 2, READONLY | FAST, one(Read), KEYSPACE, "7.0.0", "O(1)",
+            "Returns when a key expires, in milliseconds since 1970.", "key";
+        Persist "persist", 2, WRITE | FAST, one(Update), KEYSPACE, "2.2.0", "O(1)",
+            "Makes a key stay that would have expired.", "key";
+        Type "type", 2, READONLY | FAST, one(Look), KEYSPACE, "1.0.0", "O(1)",
+            "Returns the type of the value at a key.", "key";
+        Scan "scan", -2, READONLY | TOUCHES_ARBITRARY_KEYS, none(), KEYSPACE, "2.8.0", "O(1) a call, O(n) for all",
+            "Returns some keys and a cursor for more.",
+            "cursor:int [MATCH pattern:pattern] [COUNT count:int] [TYPE type]";
+        Keys "keys", 2, READONLY, none(), KEYSPACE | DANGEROUS, "1.0.0", "O(n) in all keys",
+            "Returns every key that matches a pattern.", "pattern:pattern";
+        RandomKey "randomkey", 1, READONLY | TOUCHES_ARBITRARY_KEYS, none(), KEYSPACE, "1.0.0", "O(1)",
+            "Returns a key, any.", "";
+        Dump "dump", 2, READONLY, one(Read), KEYSPACE, "2.6.0", "O(n) in the value",
+            "Returns a value in the form that RESTORE takes.", "key";
+        Restore "restore", -4, WRITE | DENYOOM, one(Overwrite), KEYSPACE | DANGEROUS, "2.6.0", "O(n) in the value",
+            "Stores a value that DUMP has written.",
+            "key ttl:int serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds:int] [FREQ frequency:int]";
+        Object "object", -2, EMPTY, none(), EMPTY, "2.2.3", "O(1)",
+            "Tells how a value is kept.", "" {
+            "encoding", 3, READONLY, second(Look), KEYSPACE, "2.2.3", "O(1)",
+                "Returns the name of a value's representation.", "key";
+            "freq", 3, READONLY, second(Look), KEYSPACE, "4.0.0", "O(1)",
+                "Returns how often a key is used, where an LFU policy counts it.", "key";
+            "help", 2, LOADING | STALE, none(), KEYSPACE, "6.2.0", "O(1)",
+                "Lists the subcommands.", "";
+            "idletime", 3, READONLY, second(Look), KEYSPACE, "2.2.3", "O(1)",
+                "Returns the seconds since a key was used last.", "key";
+            "refcount", 3, READONLY, second(Look), KEYSPACE, "2.2.3", "O(1)",
+                "Returns the references to a value: always one.", "key";
+        };
+    }
+    "server" {
+        DbSize "dbsize", 1, READONLY | FAST, none(), KEYSPACE, "1.0.0", "O(1)",
+            "Returns how many keys there are.", "";
+        FlushDb "flushdb", -1, WRITE, none(), KEYSPACE | DANGEROUS, "1.0.0", "O(1), memory comes back later",
+            "Removes all keys.", "[ASYNC|SYNC]";
+        FlushAll "flushall", -1, WRITE, none(), KEYSPACE | DANGEROUS, "1.0.0", "O(1), memory comes back later",
+            "Removes all keys of all databases.", "[ASYNC|SYNC]";
+        Memory "memory", -2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+            "Tells what memory is used for.", "" {
+            "doctor", 2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+                "Says whether memory looks healthy.", "";
+            "help", 2, LOADING | STALE, none(), EMPTY, "4.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "malloc-stats", 2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+                "Returns what the allocator says of itself.", "";
+            "purge", 2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+                "Asks for unused memory to be given back.", "";
+            "stats", 2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+                "Returns figures of the memory in use.", "";
+            "usage", -3, READONLY, second(Look), EMPTY, "4.0.0", "O(1) to O(n) in the samples",
+                "Returns the bytes that a key takes.", "key [SAMPLES count:int]";
+        };
+    }
+    "list" {
+        LPush "lpush", -3, WRITE | DENYOOM | FAST, one(Insert), LIST, "1.0.0", "O(n) in the elements",
+            "Adds elements at the head of a list.", "key element ...";
+        RPush "rpush", -3, WRITE | DENYOOM | FAST, one(Insert), LIST, "1.0.0", "O(n) in the elements",
+            "Adds elements at the tail of a list.", "key element ...";
+        LPushX "lpushx", -3, WRITE | DENYOOM | FAST, one(Insert), LIST, "2.2.0", "O(n) in the elements",
+            "Adds elements at the head of a list that exists.", "key element ...";
+        RPushX "rpushx", -3, WRITE | DENYOOM | FAST, one(Insert), LIST, "2.2.0", "O(n) in the elements",
+            "Adds elements at the tail of a list that exists.", "key element ...";
+        LPop "lpop", -2, WRITE | FAST, one(Take), LIST, "1.0.0", "O(n) in the elements",
+            "Takes elements from the head of a list.", "key [count:int]";
+        RPop "rpop", -2, WRITE | FAST, one(Take), LIST, "1.0.0", "O(n) in the elements",
+            "Takes elements from the tail of a list.", "key [count:int]";
+        LLen "llen", 2, READONLY | FAST, one(Look), LIST, "1.0.0", "O(1)",
+            "Returns how many elements a list has.", "key";
+        LRange "lrange", 4, READONLY, one(Read), LIST, "1.0.0", "O(s+n), s to the start and n returned",
+            "Returns the elements between two positions.", "key start:int stop:int";
+        LIndex "lindex", 3, READONLY, one(Read), LIST, "1.0.0", "O(n) in the distance to the nearer end",
+            "Returns the element at a position.", "key index:int";
+        LSet "lset", 4, WRITE | DENYOOM, one(Update), LIST, "1.0.0", "O(n) in the distance to the nearer end",
+            "Replaces the element at a position.", "key index:int element";
+        LInsert "linsert", 5, WRITE | DENYOOM, one(Insert), LIST, "2.2.0", "O(n) in the distance to the pivot",
+            "Adds an element before or after another.", "key {BEFORE|AFTER} pivot element";
+        LRem "lrem", 4, WRITE, one(Delete), LIST, "1.0.0", "O(n) in the list",
+            "Removes elements that equal a value.", "key count:int element";
+        LTrim "ltrim", 4, WRITE, one(Delete), LIST, "1.0.0", "O(n) in the elements removed",
+            "Keeps the elements between two positions only.", "key start:int stop:int";
+        LPos "lpos", -3, READONLY, one(Read), LIST, "6.0.6", "O(n) in the list",
+            "Returns where elements are that equal a value.",
+            "key element [RANK rank:int] [COUNT num-matches:int] [MAXLEN len:int]";
+    }
+    "set" {
+        SAdd "sadd", -3, WRITE | DENYOOM | FAST, one(Insert), SET, "1.0.0", "O(n) in the members given",
+            "Adds members to a set.", "key member ...";
+        SRem "srem", -3, WRITE | FAST, one(Delete), SET, "1.0.0", "O(n) in the members given",
+            "Removes members from a set.", "key member ...";
+        SCard "scard", 2, READONLY | FAST, one(Look), SET, "1.0.0", "O(1)",
+            "Returns how many members a set has.", "key";
+        SIsMember "sismember", 3, READONLY | FAST, one(Look), SET, "1.0.0", "O(1)",
+            "Tells whether a set has a member.", "key member";
+        SMIsMember "smismember", -3, READONLY | FAST, one(Read), SET, "6.2.0", "O(n) in the members given",
+            "Tells which of several members a set has.", "key member ...";
+        SMembers "smembers", 2, READONLY, one(Read), SET, "1.0.0", "O(n) in the set",
+            "Returns all members of a set.", "key";
+        SRandMember "srandmember", -2, READONLY, one(Read), SET, "1.0.0", "O(n) in the members returned",
+            "Returns members drawn at random.", "key [count:int]";
+        SPop "spop", -2, WRITE | FAST, one(Take), SET, "1.0.0", "O(n) in the members taken",
+            "Takes members drawn at random.", "key [count:int]";
+        SScan "sscan", -3, READONLY, one(Read), SET, "2.8.0", "O(1) a call, O(n) for all",
+            "Returns some members and a cursor for more.", "key cursor:int [MATCH pattern:pattern] [COUNT count:int]";
+    }
+    "sorted-set" {
+        ZAdd "zadd", -4, WRITE | DENYOOM | FAST, one(Update), SORTEDSET, "1.2.0", "O(log n) a member",
+            "Adds members to a sorted set or changes their scores.",
+            "key [NX|XX] [GT|LT] [CH] [INCR] {score:num member} ...";
+        ZIncrBy "zincrby", 4, WRITE | DENYOOM | FAST, one(ReadUpdate), SORTEDSET, "1.2.0", "O(log n)",
+            "Adds to the score of a member.", "key increment:int member";
+        ZRem "zrem", -3, WRITE | FAST, one(Delete), SORTEDSET, "1.2.0", "O(log n) a member",
+            "Removes members from a sorted set.", "key member ...";
+        ZCard "zcard", 2, READONLY | FAST, one(Look), SORTEDSET, "1.2.0", "O(1)",
+            "Returns how many members a sorted set has.", "key";
+        ZScore "zscore", 3, READONLY | FAST, one(Read), SORTEDSET, "1.2.0", "O(1)",
+            "Returns the score of a member.", "key member";
+        ZMScore "zmscore", -3, READONLY | FAST, one(Read), SORTEDSET, "6.2.0", "O(n) in the members given",
+            "Returns the scores of several members.", "key member ...";
+        ZRank "zrank", -3, READONLY | FAST, one(Read), SORTEDSET, "2.0.0", "O(log n)",
+            "Returns how many members are before one.", "key member [WITHSCORE]";
+        ZRevRank "zrevrank", -3, READONLY | FAST, one(Read), SORTEDSET, "2.0.0", "O(log n)",
+            "Returns how many members are after one.", "key member [WITHSCORE]";
+        ZCount "zcount", 4, READONLY | FAST, one(Read), SORTEDSET, "2.0.0", "O(log n)",
+            "Counts the members between two scores.", "key min:num max:num";
+        ZLexCount "zlexcount", 4, READONLY | FAST, one(Read), SORTEDSET, "2.8.9", "O(log n)",
+            "Counts the members between two names, in the order of bytes.", "key min max";
+        ZRange "zrange", -4, READONLY, one(Read), SORTEDSET, "1.2.0", "O(log n + m), m returned",
+            "Returns members by rank, score or name.",
+            "key start stop [BYSCORE|BYLEX] [REV] [LIMIT {offset:int count:int}] [WITHSCORES]";
+        ZRevRange "zrevrange", -4, READONLY, one(Read), SORTEDSET, "1.2.0", "O(log n + m), m returned",
+            "Returns members by rank, from the highest down.", "key start:int stop:int [WITHSCORES]";
+        ZRangeByScore "zrangebyscore", -4, READONLY, one(Read), SORTEDSET, "1.0.5", "O(log n + m), m returned",
+            "Returns the members between two scores.",
+            "key min:num max:num [WITHSCORES] [LIMIT {offset:int count:int}]";
+        ZRevRangeByScore "zrevrangebyscore", -4, READONLY, one(Read), SORTEDSET, "2.2.0", "O(log n + m), m returned",
+            "Returns the members between two scores, from the highest down.",
+            "key max:num min:num [WITHSCORES] [LIMIT {offset:int count:int}]";
+        ZRangeByLex "zrangebylex", -4, READONLY, one(Read), SORTEDSET, "2.8.9", "O(log n + m), m returned",
+            "Returns the members between two names, in the order of bytes.",
+            "key min max [LIMIT {offset:int count:int}]";
+        ZRevRangeByLex "zrevrangebylex", -4, READONLY, one(Read), SORTEDSET, "2.8.9", "O(log n + m), m returned",
+            "Returns the members between two names, from the last down.", "key max min [LIMIT {offset:int count:int}]";
+        ZRemRangeByRank "zremrangebyrank", 4, WRITE, one(Delete), SORTEDSET, "2.0.0", "O(log n + m), m removed",
+            "Removes the members between two ranks.", "key start:int stop:int";
+        ZRemRangeByScore "zremrangebyscore", 4, WRITE, one(Delete), SORTEDSET, "1.2.0", "O(log n + m), m removed",
+            "Removes the members between two scores.", "key min:num max:num";
+        ZRemRangeByLex "zremrangebylex", 4, WRITE, one(Delete), SORTEDSET, "2.8.9", "O(log n + m), m removed",
+            "Removes the members between two names.", "key min max";
+        ZPopMin "zpopmin", -2, WRITE | FAST, one(Take), SORTEDSET, "5.0.0", "O(log n) a member",
+            "Takes the members with the lowest scores.", "key [count:int]";
+        ZPopMax "zpopmax", -2, WRITE | FAST, one(Take), SORTEDSET, "5.0.0", "O(log n) a member",
+            "Takes the members with the highest scores.", "key [count:int]";
+        ZRandMember "zrandmember", -2, READONLY, one(Read), SORTEDSET, "6.2.0", "O(n) in the members returned",
+            "Returns members drawn at random.", "key [count:int [WITHSCORES]]";
+        ZScan "zscan", -3, READONLY, one(Read), SORTEDSET, "2.8.0", "O(1) a call, O(n) for all",
+            "Returns some members with scores and a cursor for more.",
+            "key cursor:int [MATCH pattern:pattern] [COUNT count:int] [NOSCORES]";
+    }
+    "hash" {
+        HSet "hset", -4, WRITE | DENYOOM | FAST, one(Update), HASH, "2.0.0", "O(n) in the fields given",
+            "Sets fields of a hash.", "key {field value} ...";
+        HMSet "hmset", -4, WRITE | DENYOOM | FAST, one(Update), HASH, "2.0.0", "O(n) in the fields given",
+            "Sets fields of a hash; the old name of HSET.", "key {field value} ...";
+        HSetNx "hsetnx", 4, WRITE | DENYOOM | FAST, one(Insert), HASH, "2.0.0", "O(1)",
+            "Sets a field that the hash does not have.", "key field value";
+        HGet "hget", 3, READONLY | FAST, one(Read), HASH, "2.0.0", "O(1)",
+            "Returns the value of a field.", "key field";
+        HMGet "hmget", -3, READONLY | FAST, one(Read), HASH, "2.0.0", "O(n) in the fields given",
+            "Returns the values of several fields.", "key field ...";
+        HGetAll "hgetall", 2, READONLY, one(Read), HASH, "2.0.0", "O(n) in the hash",
+            "Returns all fields and values.", "key";
+        HDel "hdel", -3, WRITE | FAST, one(Delete), HASH, "2.0.0", "O(n) in the fields given",
+            "Removes fields of a hash.", "key field ...";
+        HExists "hexists", 3, READONLY | FAST, one(Look), HASH, "2.0.0", "O(1)",
+            "Tells whether a hash has a field.", "key field";
+        HLen "hlen", 2, READONLY | FAST, one(Look), HASH, "2.0.0", "O(1)",
+            "Returns how many fields a hash has.", "key";
+        HKeys "hkeys", 2, READONLY, one(Read), HASH, "2.0.0", "O(n) in the hash",
+            "Returns all fields.", "key";
+        HVals "hvals", 2, READONLY, one(Read), HASH, "2.0.0", "O(n) in the hash",
+            "Returns all values.", "key";
+        HIncrBy "hincrby", 4, WRITE | DENYOOM | FAST, one(ReadUpdate), HASH, "2.0.0", "O(1)",
+            "Adds to the integer in a field.", "key field increment:int";
+        HIncrByFloat "hincrbyfloat", 4, WRITE | DENYOOM | FAST, one(ReadUpdate), HASH, "2.6.0", "O(1)",
+            "Adds to the number in a field.", "key field increment:num";
+        HStrLen "hstrlen", 3, READONLY | FAST, one(Look), HASH, "3.2.0", "O(1)",
+            "Returns how many bytes the value of a field has.", "key field";
+        HRandField "hrandfield", -2, READONLY, one(Read), HASH, "6.2.0", "O(n) in the fields returned",
+            "Returns fields drawn at random.", "key [count:int [WITHVALUES]]";
+        HScan "hscan", -3, READONLY, one(Read), HASH, "2.8.0", "O(1) a call, O(n) for all",
+            "Returns some fields and a cursor for more.",
+            "key cursor:int [MATCH pattern:pattern] [COUNT count:int] [NOVALUES]";
+        HExpire "hexpire", -6, WRITE | DENYOOM | FAST, one(Update), HASH, "7.4.0", "O(n) in the fields given",
+            "Sets the time to live of fields, in seconds.",
+            "key seconds:int [NX|XX|GT|LT] FIELDS numfields:int field ...";
+        HPExpire "hpexpire", -6, WRITE | DENYOOM | FAST, one(Update), HASH, "7.4.0", "O(n) in the fields given",
+            "Sets the time to live of fields, in milliseconds.",
+            "key milliseconds:int [NX|XX|GT|LT] FIELDS numfields:int field ...";
+        HExpireAt "hexpireat", -6, WRITE | DENYOOM | FAST, one(Update), HASH, "7.4.0", "O(n) in the fields given",
+            "Sets when fields expire, in seconds since 1970.",
+            "key unix-time-seconds:time [NX|XX|GT|LT] FIELDS numfields:int field ...";
+        HPExpireAt "hpexpireat", -6, WRITE | DENYOOM | FAST, one(Update), HASH, "7.4.0", "O(n) in the fields given",
+            "Sets when fields expire, in milliseconds since 1970.",
+            "key unix-time-milliseconds:time [NX|XX|GT|LT] FIELDS numfields:int field ...";
+        HTtl "httl", -5, READONLY | FAST, one(Read), HASH, "7.4.0", "O(n) in the fields given",
+            "Returns the seconds that fields have left.", "key FIELDS numfields:int field ...";
+        HPTtl "hpttl", -5, READONLY | FAST, one(Read), HASH, "7.4.0", "O(n) in the fields given",
+            "Returns the milliseconds that fields have left.", "key FIELDS numfields:int field ...";
+        HExpireTime "hexpiretime", -5, READONLY | FAST, one(Read), HASH, "7.4.0", "O(n) in the fields given",
+            "Returns when fields expire, in seconds since 1970.", "key FIELDS numfields:int field ...";
+        HPExpireTime "hpexpiretime", -5, READONLY | FAST, one(Read), HASH, "7.4.0", "O(n) in the fields given",
+            "Returns when fields expire, in milliseconds since 1970.", "key FIELDS numfields:int field ...";
+        HPersist "hpersist", -5, WRITE | FAST, one(Update), HASH, "7.4.0", "O(n) in the fields given",
+            "Makes fields stay that would have expired.", "key FIELDS numfields:int field ...";
+        HGetEx "hgetex", -5, WRITE | FAST, one(ReadUpdate), HASH, "8.0.0", "O(n) in the fields given",
+            "Returns fields and changes when they expire.",
+            "key [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT \
+             unix-time-milliseconds:time|PERSIST] FIELDS numfields:int field ...";
+        HSetEx "hsetex", -6, WRITE | DENYOOM | FAST, one(Update), HASH, "8.0.0", "O(n) in the fields given",
+            "Sets fields together with when they expire.",
+            "key [FNX|FXX] [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT \
+             unix-time-milliseconds:time|KEEPTTL] FIELDS numfields:int {field value} ...";
+        HGetDel "hgetdel", -5, WRITE | FAST, one(Take), HASH, "8.0.0", "O(n) in the fields given",
+            "Returns fields and removes them.", "key FIELDS numfields:int field ...";
+    }
+    "hyperloglog" {
+        PfAdd "pfadd", -2, WRITE | DENYOOM | FAST, one(Insert), HYPERLOGLOG, "2.8.9", "O(1) an element",
+            "Counts elements into a HyperLogLog.", "key [element ...]";
+        PfCount "pfcount", 2, READONLY, one(Read), HYPERLOGLOG, "2.8.9", "O(1)",
+            "Estimates how many different elements were counted.", "key";
+    }
+    "geo" {
+        GeoAdd "geoadd", -5, WRITE | DENYOOM, one(Update), GEO, "3.2.0", "O(log n) a member",
+            "Adds members at places on the globe.", "key [NX|XX] [CH] {longitude:num latitude:num member} ...";
+        GeoPos "geopos", -2, READONLY, one(Read), GEO, "3.2.0", "O(1) a member",
+            "Returns where members are.", "key [member ...]";
+        GeoDist "geodist", -4, READONLY, one(Read), GEO, "3.2.0", "O(1)",
+            "Returns how far two members are apart.", "key member1 member2 [M|KM|FT|MI]";
+        GeoHash "geohash", -2, READONLY, one(Read), GEO, "3.2.0", "O(1) a member",
+            "Returns the geohash strings of members.", "key [member ...]";
+        GeoSearch "geosearch", -7, READONLY, one(Read), GEO, "6.2.0", "O(n + log m), n nearby and m returned",
+            "Returns the members in a circle, box or polygon.",
+            "key {FROMMEMBER member|FROMLONLAT {longitude:num latitude:num}} {{BYRADIUS radius:num \
+             {M|KM|FT|MI}}|{BYBOX width:num height:num {M|KM|FT|MI}}} [ASC|DESC] [COUNT count:int [ANY]] \
+             [WITHCOORD] [WITHDIST] [WITHHASH]";
+        GeoRadius "georadius", -6, WRITE | DENYOOM | MOVABLE_KEYS, stored(Read), GEO, "3.2.0",
+            "O(n + log m), n nearby and m returned", "Returns or stores the members in a circle around a place.",
+            "key longitude:num latitude:num radius:num {M|KM|FT|MI} [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT \
+             count:int [ANY]] [ASC|DESC] [STORE storekey:key|STOREDIST storedistkey:key]";
+        GeoRadiusRo "georadius_ro", -6, READONLY, one(Read), GEO, "3.2.10", "O(n + log m), n nearby and m returned",
+            "Returns the members in a circle around a place.",
+            "key longitude:num latitude:num radius:num {M|KM|FT|MI} [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT \
+             count:int [ANY]] [ASC|DESC]";
+        GeoRadiusByMember "georadiusbymember", -5, WRITE | DENYOOM | MOVABLE_KEYS, stored(Read), GEO, "3.2.0",
+            "O(n + log m), n nearby and m returned", "Returns or stores the members in a circle around another.",
+            "key member radius:num {M|KM|FT|MI} [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count:int [ANY]] \
+             [ASC|DESC] [STORE storekey:key|STOREDIST storedistkey:key]";
+        GeoRadiusByMemberRo "georadiusbymember_ro", -5, READONLY, one(Read), GEO, "3.2.10",
+            "O(n + log m), n nearby and m returned", "Returns the members in a circle around another.",
+            "key member radius:num {M|KM|FT|MI} [WITHCOORD] [WITHDIST] [WITHHASH] [COUNT count:int [ANY]] [ASC|DESC]";
+    }
+    "connection" {
+        Ping "ping", -1, FAST, none(), CONNECTION, "1.0.0", "O(1)",
+            "Answers, to show that the server lives.", "[message]";
+        Echo "echo", 2, LOADING | STALE | FAST, none(), CONNECTION, "1.0.0", "O(1)",
+            "Returns what it was given.", "message";
+        Quit "quit", -1, ALLOW_BUSY | NOSCRIPT | LOADING | STALE | FAST | NO_AUTH, none(), CONNECTION, "1.0.0",
+            "O(1)", "Closes the connection after the reply.", "";
+        Reset "reset", 1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, none(), CONNECTION, "6.2.0",
+            "O(1)", "Makes the connection as if it were new.", "";
+        Hello "hello", -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, none(), CONNECTION, "6.0.0",
+            "O(1)", "Changes the protocol's version and tells who the server is.",
+            "[protover:int [AUTH {username password}] [SETNAME clientname]]";
+        Auth "auth", -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, none(), CONNECTION, "1.0.0",
+            "O(1)", "Tells the server the password.", "[username] password";
+        Select "select", 2, LOADING | STALE | FAST, none(), CONNECTION, "1.0.0", "O(1)",
+            "Chooses the database.", "index:int";
+        Client "client", -2, EMPTY, none(), EMPTY, "2.4.0", "O(1)",
+            "Concerns connections.", "" {
+            "getname", 2, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "2.6.9", "O(1)",
+                "Returns the name of the connection.", "";
+            "help", 2, LOADING | STALE, none(), CONNECTION, "5.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "id", 2, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "5.0.0", "O(1)",
+                "Returns the number of the connection.", "";
+            "info", 2, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "6.2.0", "O(1)",
+                "Describes the connection.", "";
+            "kill", -3, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "2.4.0", "O(n) in the connections",
+                "Closes connections.",
+                "{old-format|{ID client-id:int|TYPE {NORMAL|MASTER|PRIMARY|SLAVE|REPLICA|PUBSUB}|USER username|ADDR \
+                 addr|LADDR laddr|SKIPME {YES|NO}|MAXAGE maxage:int} ...}";
+            "list", -2, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "2.4.0", "O(n) in the connections",
+                "Describes all connections.", "[TYPE {NORMAL|MASTER|REPLICA|PUBSUB}] [ID client-id:int ...]";
+            "no-evict", 3, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "7.0.0", "O(1)",
+                "Keeps the connection when memory for connections is short.", "{ON|OFF}";
+            "no-touch", 3, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "7.2.0", "O(1)",
+                "Leaves what the connection reads unmarked.", "{ON|OFF}";
+            "pause", -3, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "3.0.0", "O(1)",
+                "Makes commands wait for a while.", "timeout:int [WRITE|ALL]";
+            "reply", 3, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "3.2.0", "O(1)",
+                "Turns replies off and on.", "{ON|OFF|SKIP}";
+            "setinfo", 4, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "7.2.0", "O(1)",
+                "Tells the server which library the client uses.", "{LIB-NAME libname|LIB-VER libver}";
+            "setname", 3, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "2.6.9", "O(1)",
+                "Names the connection.", "connection-name";
+            "unpause", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "6.2.0", "O(1)",
+                "Lets commands go on.", "";
+        };
+    }
+    "server" {
+        Command "command", -1, LOADING | STALE, none(), CONNECTION, "2.8.13", "O(n) in the commands",
+            "Describes all commands.", "" {
+            "count", 2, LOADING | STALE, none(), CONNECTION, "2.8.13", "O(1)",
+                "Returns how many commands there are.", "";
+            "docs", -2, LOADING | STALE, none(), CONNECTION, "7.0.0", "O(n) in the commands",
+                "Returns the documentation of commands.", "[command-name ...]";
+            "getkeys", -3, LOADING | STALE, none(), CONNECTION, "2.8.13", "O(n) in the words",
+                "Returns the keys of a command.", "command [arg ...]";
+            "getkeysandflags", -3, LOADING | STALE, none(), CONNECTION, "7.0.0", "O(n) in the words",
+                "Returns the keys of a command and what it does with them.", "command [arg ...]";
+            "help", 2, LOADING | STALE, none(), CONNECTION, "5.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "info", -2, LOADING | STALE, none(), CONNECTION, "2.8.13", "O(n) in the commands",
+                "Describes some commands.", "[command-name ...]";
+            "list", -2, LOADING | STALE, none(), CONNECTION, "7.0.0", "O(n) in the commands",
+                "Returns the names of commands.",
+                "[FILTERBY {MODULE module-name|ACLCAT category|PATTERN pattern:pattern}]";
+        };
+        Config "config", -2, EMPTY, none(), EMPTY, "2.0.0", "O(1)",
+            "Reads and changes settings.", "" {
+            "get", -3, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.0.0", "O(n) in the settings",
+                "Returns settings.", "parameter ...";
+            "help", 2, LOADING | STALE, none(), EMPTY, "5.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "resetstat", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.0.0", "O(1)",
+                "Starts counting anew.", "";
+            "rewrite", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.0", "O(1)",
+                "Writes the settings to their file.", "";
+            "set", -4, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.0.0", "O(n) in the settings",
+                "Changes settings while the server runs.", "{parameter value} ...";
+        };
+        Info "info", -1, LOADING | STALE, none(), DANGEROUS, "1.0.0", "O(1)",
+            "Returns figures of the server.", "[section ...]";
+        SlowLog "slowlog", -2, EMPTY, none(), EMPTY, "2.2.12", "O(1)",
+            "Concerns the log of slow commands.", "" {
+            "get", -2, ADMIN | LOADING | STALE, none(), EMPTY, "2.2.12", "O(n) in the entries",
+                "Returns entries of the log.", "[count:int]";
+            "help", 2, LOADING | STALE, none(), EMPTY, "6.2.0", "O(1)",
+                "Lists the subcommands.", "";
+            "len", 2, ADMIN | LOADING | STALE, none(), EMPTY, "2.2.12", "O(1)",
+                "Returns how many entries there are.", "";
+            "reset", 2, ADMIN | LOADING | STALE, none(), EMPTY, "2.2.12", "O(n) in the entries",
+                "Empties the log.", "";
+        };
+        Latency "latency", -2, EMPTY, none(), EMPTY, "2.8.13", "O(1)",
+            "Tells where time goes.", "" {
+            "doctor", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
+                "Says whether latency looks healthy.", "";
+            "graph", 3, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
+                "Draws the latency of an event.", "event";
+            "help", 2, LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
+                "Lists the subcommands.", "";
+            "histogram", -2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "7.0.0", "O(n) in the commands",
+                "Returns how long commands took.", "[COMMAND ...]";
+            "history", 3, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
+                "Returns the latency of an event over time.", "event";
+            "latest", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
+                "Returns the latest latency of each event.", "";
+            "reset", -2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
+                "Forgets what was measured.", "[event ...]";
+        };
+        Time "time", 1, LOADING | STALE | FAST, none(), EMPTY, "2.6.0", "O(1)",
+            "Returns the server's time.", "";
+        LolWut "lolwut", -1, READONLY | FAST, none(), EMPTY, "5.0.0", "O(1)",
+            "Returns the version, for people.", "[VERSION version:int]";
+        Role "role", 1, NOSCRIPT | LOADING | STALE | FAST, none(), ADMIN | DANGEROUS, "2.8.12", "O(1)",
+            "Returns the part that the server has in replication.", "";
+    }
+    "cluster" {
+        Cluster "cluster", -2, EMPTY, none(), EMPTY, "3.0.0", "O(1)",
+            "Concerns the cluster.", "" {
+            "countkeysinslot", 3, STALE, none(), EMPTY, "3.0.0", "O(1)",
+                "Counts the keys of a slot.", "slot:int";
+            "getkeysinslot", 4, STALE, none(), EMPTY, "3.0.0", "O(n) in the keys returned",
+                "Returns keys of a slot.", "slot:int count:int";
+            "help", 2, LOADING | STALE, none(), EMPTY, "5.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "info", 2, LOADING | STALE, none(), EMPTY, "3.0.0", "O(1)",
+                "Returns the state of the cluster.", "";
+            "keyslot", 3, STALE, none(), EMPTY, "3.0.0", "O(n) in the key",
+                "Returns the slot that a key belongs to.", "key";
+            "links", 2, STALE, none(), EMPTY, "7.0.0", "O(n) in the nodes",
+                "Returns the connections between nodes.", "";
+            "myid", 2, LOADING | STALE, none(), EMPTY, "3.0.0", "O(1)",
+                "Returns the name of the node.", "";
+            "myshardid", 2, LOADING | STALE, none(), EMPTY, "7.2.0", "O(1)",
+                "Returns the name of the node's shard.", "";
+            "nodes", 2, LOADING | STALE, none(), EMPTY, "3.0.0", "O(n) in the nodes",
+                "Describes all nodes.", "";
+            "replicas", 3, ADMIN | STALE, none(), EMPTY, "5.0.0", "O(n) in the nodes",
+                "Describes the replicas of a node.", "node-id";
+            "shards", 2, LOADING | STALE, none(), EMPTY, "7.0.0", "O(n) in the nodes",
+                "Returns which nodes serve which slots, by shard.", "";
+            "slaves", 3, ADMIN | STALE, none(), EMPTY, "3.0.0", "O(n) in the nodes",
+                "Describes the replicas of a node; the old name of REPLICAS.", "node-id";
+            "slots", 2, LOADING | STALE, none(), EMPTY, "3.0.0", "O(n) in the nodes",
+                "Returns which nodes serve which slots.", "";
+        };
+        ReadOnly "readonly", 1, FAST | LOADING | STALE, none(), CONNECTION, "3.0.0", "O(1)",
+            "Lets replicas answer what the connection reads.", "";
+        ReadWrite "readwrite", 1, FAST | LOADING | STALE, none(), CONNECTION, "3.0.0", "O(1)",
+            "Lets only owners answer what the connection reads.", "";
+        Asking "asking", 1, FAST, none(), CONNECTION, "3.0.0", "O(1)",
+            "Lets the next command go to a slot that is on its way.", "";
+    }
+}

@@ -1,0 +1,286 @@
+//! Replies in either version of the protocol. What RESP2 has no type for is written as the type that Redis writes then.
+
+use std::io::Write;
+
+const LINE_END: &[u8; 2] = b"\r\n";
+
+/// Writes replies to the end of a connection's output.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    resp3: bool,
+}
+
+/// An aggregate whose length is told when it ends: [`Writer::end`]. One begun inside it has to end first.
+#[derive(Debug)]
+#[must_use]
+pub struct Deferred {
+    /// Where its header belongs.
+    at: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Array,
+    Map,
+    Set,
+    Push,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes to the end of `out`, in RESP3 or RESP2.
+    #[inline]
+    pub fn new(out: &'a mut Vec<u8>, resp3: bool) -> Self {
+        Self { out, resp3 }
+    }
+
+    /// True if the connection speaks RESP3.
+    #[inline]
+    pub fn resp3(&self) -> bool {
+        self.resp3
+    }
+
+    /// Where the next reply goes, for what is encoded already.
+    #[inline]
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
+    /// A simple string, which must be one line: `OK`.
+    #[inline]
+    pub fn simple(&mut self, text: &str) {
+        debug_assert!(!text.contains(['\r', '\n']), "a simple string is one line");
+        self.out.push(b'+');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(LINE_END);
+    }
+
+    /// An error, with its code: `ERR no such key`. Ends of lines in it become spaces.
+    pub fn error(&mut self, text: &str) {
+        self.out.push(b'-');
+        self.out.extend(text.bytes().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        self.out.extend_from_slice(LINE_END);
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn integer(&mut self, value: i64) {
+        self.header(b':', value);
+    }
+
+    /// A string of any bytes.
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + 16);
+        self.bulk_head(bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(LINE_END);
+    }
+
+    /// What comes before the bytes of a string of this length; after them comes the end of a line.
+    #[inline]
+    pub fn bulk_head(&mut self, length: usize) {
+        self.header(b'$', length as i64);
+    }
+
+    /// Nothing, where there might be a string.
+    #[inline]
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    /// Nothing, where there might be an array.
+    #[inline]
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
+    }
+
+    /// An array: so many values follow.
+    #[inline]
+    pub fn array(&mut self, count: usize) {
+        self.aggregate(Kind::Array, count);
+    }
+
+    /// A map: so many pairs follow.
+    #[inline]
+    pub fn map(&mut self, count: usize) {
+        self.aggregate(Kind::Map, count);
+    }
+
+    /// A set: so many values follow.
+    #[inline]
+    pub fn set(&mut self, count: usize) {
+        self.aggregate(Kind::Set, count);
+    }
+
+    /// What the client has not asked for: so many values follow.
+    #[inline]
+    pub fn push(&mut self, count: usize) {
+        self.aggregate(Kind::Push, count);
+    }
+
+    /// A number that may have a fraction.
+    pub fn double(&mut self, value: f64) {
+        if self.resp3 {
+            self.out.push(b',');
+            write_double(value, self.out);
+            self.out.extend_from_slice(LINE_END);
+        } else {
+            let mut text = Vec::with_capacity(24);
+            write_double(value, &mut text);
+            self.bulk(&text);
+        }
+    }
+
+    /// True or false.
+    pub fn boolean(&mut self, value: bool) {
+        self.out.extend_from_slice(match (self.resp3, value) {
+            (true, true) => b"#t\r\n",
+            (true, false) => b"#f\r\n",
+            (false, true) => b":1\r\n",
+            (false, false) => b":0\r\n",
+        });
+    }
+
+    /// Text of a kind of three letters, such as `txt`.
+    pub fn verbatim(&mut self, kind: &[u8; 3], bytes: &[u8]) {
+        if !self.resp3 {
+            return self.bulk(bytes);
+        }
+        self.header(b'=', bytes.len() as i64 + 4);
+        self.out.extend_from_slice(kind);
+        self.out.push(b':');
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(LINE_END);
+    }
+
+    /// An integer of any length, in decimal digits.
+    pub fn big_number(&mut self, digits: &str) {
+        if !self.resp3 {
+            return self.bulk(digits.as_bytes());
+        }
+        self.out.push(b'(');
+        self.out.extend_from_slice(digits.as_bytes());
+        self.out.extend_from_slice(LINE_END);
+    }
+
+    /// An array whose length is not known yet.
+    pub fn begin_array(&mut self) -> Deferred {
+        self.begin(Kind::Array)
+    }
+
+    /// A map whose length is not known yet.
+    pub fn begin_map(&mut self) -> Deferred {
+        self.begin(Kind::Map)
+    }
+
+    /// A set whose length is not known yet.
+    pub fn begin_set(&mut self) -> Deferred {
+        self.begin(Kind::Set)
+    }
+
+    /// Ends it: so many values, or pairs of a map, were written since it began.
+    pub fn end(&mut self, deferred: Deferred, count: usize) {
+        // The header's length depends on the count: what was written moves, once for each level of nesting.
+        let end = self.out.len();
+        self.aggregate(deferred.kind, count);
+        self.out[deferred.at..].rotate_left(end - deferred.at);
+    }
+
+    fn begin(&mut self, kind: Kind) -> Deferred {
+        Deferred { at: self.out.len(), kind }
+    }
+
+    #[inline]
+    fn aggregate(&mut self, kind: Kind, count: usize) {
+        let (mark, count) = match (kind, self.resp3) {
+            (Kind::Array, _) | (Kind::Set | Kind::Push, false) => (b'*', count),
+            (Kind::Map, false) => (b'*', count * 2),
+            (Kind::Map, true) => (b'%', count),
+            (Kind::Set, true) => (b'~', count),
+            (Kind::Push, true) => (b'>', count),
+        };
+        self.header(mark, count as i64);
+    }
+
+    #[inline]
+    fn header(&mut self, mark: u8, number: i64) {
+        self.out.push(mark);
+        self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        self.out.extend_from_slice(LINE_END);
+    }
+}
+
+/// The shortest digits that mean this number.
+fn write_double(value: f64, out: &mut Vec<u8>) {
+    if value.is_nan() {
+        out.extend_from_slice(b"nan");
+    } else {
+        write!(out, "{value}").expect("a Vec takes everything");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(resp3: bool, write: impl Fn(&mut Writer)) -> String {
+        let mut out = b"before ".to_vec();
+        write(&mut Writer::new(&mut out, resp3));
+        String::from_utf8(out).expect("text").strip_prefix("before ").expect("what was there").replace("\r\n", "|")
+    }
+
+    /// What both versions write.
+    fn both(write: impl Fn(&mut Writer)) -> (String, String) {
+        (written(false, &write), written(true, &write))
+    }
+
+    fn pair(resp2: &str, resp3: &str) -> (String, String) {
+        (resp2.to_owned(), resp3.to_owned())
+    }
+
+    #[test]
+    fn every_type() {
+        assert_eq!(both(|w| w.simple("OK")), pair("+OK|", "+OK|"));
+        assert_eq!(both(|w| w.error("ERR a\r\nb\nc")), pair("-ERR a  b c|", "-ERR a  b c|"));
+        assert_eq!(both(|w| w.integer(i64::MIN)), pair(":-9223372036854775808|", ":-9223372036854775808|"));
+        assert_eq!(both(|w| w.bulk(b"")), pair("$0||", "$0||"));
+        assert_eq!(both(|w| w.bulk(b"twelve bytes")), pair("$12|twelve bytes|", "$12|twelve bytes|"));
+        assert_eq!(both(|w| w.null()), pair("$-1|", "_|"));
+        assert_eq!(both(|w| w.null_array()), pair("*-1|", "_|"));
+        assert_eq!(both(|w| w.array(0)), pair("*0|", "*0|"));
+        assert_eq!(both(|w| w.map(12)), pair("*24|", "%12|"));
+        assert_eq!(both(|w| w.set(3)), pair("*3|", "~3|"));
+        assert_eq!(both(|w| w.push(3)), pair("*3|", ">3|"));
+        assert_eq!(both(|w| w.double(1.5)), pair("$3|1.5|", ",1.5|"));
+        assert_eq!(both(|w| w.double(f64::NEG_INFINITY)), pair("$4|-inf|", ",-inf|"));
+        assert_eq!(both(|w| w.double(f64::NAN)), pair("$3|nan|", ",nan|"));
+        assert_eq!(both(|w| w.boolean(true)), pair(":1|", "#t|"));
+        assert_eq!(both(|w| w.boolean(false)), pair(":0|", "#f|"));
+        assert_eq!(both(|w| w.verbatim(b"txt", b"text")), pair("$4|text|", "=8|txt:text|"));
+        assert_eq!(both(|w| w.big_number("123")), pair("$3|123|", "(123|"));
+    }
+
+    #[test]
+    fn lengths_that_are_known_afterwards() {
+        let nested = |w: &mut Writer| {
+            let outer = w.begin_array();
+            w.integer(1);
+            let map = w.begin_map();
+            w.bulk(b"k");
+            let empty = w.begin_set();
+            w.end(empty, 0);
+            w.end(map, 1);
+            w.end(outer, 2);
+            w.simple("OK");
+        };
+        assert_eq!(both(nested), pair("*2|:1|*2|$1|k|*0|+OK|", "*2|:1|%1|$1|k|~0|+OK|"));
+        let long = |w: &mut Writer| {
+            let array = w.begin_array();
+            (0..1000).for_each(|_| w.null());
+            w.end(array, 1000);
+        };
+        assert_eq!(written(true, long), format!("*1000|{}", "_|".repeat(1000)));
+    }
+}
