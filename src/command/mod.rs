@@ -88,6 +88,8 @@ pub enum Operation<B> {
         /// To when.
         expiry: Expiry,
     },
+    /// A command of RESP that concerns a key.
+    Call(Call<B>),
     /// Remove everything on every shard.
     FlushAll {
         /// When; `Never` means at once.
@@ -103,6 +105,19 @@ pub enum Operation<B> {
     Verbosity,
     /// A command that could not be understood: only its reply is left of it.
     Invalid(Failure),
+}
+
+/// A command of RESP, with the words after its name as they were sent ([`Words`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<B> {
+    /// Which one.
+    pub command: Command,
+    /// The client understands RESP3.
+    pub resp3: bool,
+    /// How many words there are.
+    pub count: u32,
+    /// The words.
+    pub words: B,
 }
 
 /// When a store happens.
@@ -277,6 +292,9 @@ impl<B: Copy> Request<B> {
             Operation::Delete => Operation::Delete,
             Operation::Arithmetic { decrement, delta } => Operation::Arithmetic { decrement, delta },
             Operation::Touch { expiry } => Operation::Touch { expiry },
+            Operation::Call(Call { command, resp3, count, words }) => {
+                Operation::Call(Call { command, resp3, count, words: bytes(words) })
+            }
             Operation::FlushAll { delay } => Operation::FlushAll { delay },
             Operation::SetEviction(eviction) => Operation::SetEviction(eviction),
             Operation::Stats(topic) => Operation::Stats(topic),
@@ -299,7 +317,8 @@ impl<B> Operation<B> {
             | Self::RefuseTooLarge { .. }
             | Self::Delete
             | Self::Arithmetic { .. }
-            | Self::Touch { .. } => true,
+            | Self::Touch { .. }
+            | Self::Call(_) => true,
             Self::FlushAll { .. }
             | Self::SetEviction(_)
             | Self::Stats(_)

@@ -141,6 +141,7 @@ impl Engine {
     /// Lets the time pass: a delayed flush takes effect when it is due. Call before a batch of requests.
     #[inline]
     pub fn advance(&mut self, now: UnixMs) {
+        self.policy.note_time(now);
         if self.flush_due.is_some_and(|due| due <= now) {
             self.flush();
         }

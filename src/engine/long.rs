@@ -104,6 +104,11 @@ impl Handles {
         }
     }
 
+    /// True if somebody reads an item.
+    pub(super) fn is_read(&self, item: Reference) -> bool {
+        self.find(item).is_some()
+    }
+
     /// Items that only handles lead to, for the accounting.
     #[cfg(test)]
     pub(super) fn detached(&self, is_detached: impl Fn(Reference) -> bool) -> Vec<Reference> {

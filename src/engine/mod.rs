@@ -21,6 +21,7 @@
 //! | `collection/` | lists, sets, sorted sets, hashes |
 //! | `long.rs` | reading and writing long values piece by piece |
 //! | `write.rs` | storing, changing and removing items |
+//! | `range.rs`, `describe.rs` | parts of strings; what is known of a key |
 //! | `versions.rs` | versions per group |
 //!
 //! The design, and what was measured to arrive at it, is in ARCHITECTURE.md.
@@ -29,9 +30,10 @@
 
 mod arena;
 mod background;
-mod collection;
 #[cfg(test)]
 mod check;
+mod collection;
+mod describe;
 mod eviction;
 mod expiry;
 mod ghost;
@@ -40,6 +42,7 @@ mod index;
 mod item;
 mod long;
 mod queue;
+mod range;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -52,6 +55,7 @@ pub use background::Next;
 pub use collection::{
     Bound, Bytes, Compact, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
 };
+pub use describe::{Description, Encoding};
 pub use hash::{KeyHash, KeyHasher};
 pub use item::{DATABASES, KEY_BYTES_MAX, Kind};
 pub use long::{Reader, Upload};

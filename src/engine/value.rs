@@ -205,6 +205,21 @@ pub(super) struct Cursor {
 impl Cursor {
     pub(super) const START: Self = Self { offset: 0, page: NONE };
 
+    /// At an offset of a value that is there.
+    pub(super) fn at(arena: &Arena, item: Reference, offset: usize) -> Self {
+        let list = List::of(arena, item);
+        let parts = list.parts(arena);
+        let mut page = NONE;
+        // At the start of a page, reading goes on to it from the one before.
+        if offset > 0 && parts.pages > 0 {
+            page = list.first_page(arena);
+            for _ in 0..(offset - 1).min(parts.bytes_in_pages() - 1) / parts.page_bytes {
+                page = arena.linked(page);
+            }
+        }
+        Self { offset, page }
+    }
+
     /// The bytes of the value from here to the end of their part; the cursor moves behind them, at most `bytes_max` on. Empty
     /// at the end.
     pub(super) fn read<'a>(&mut self, arena: &'a Arena, item: Reference, bytes_max: usize) -> &'a [u8] {

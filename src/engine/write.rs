@@ -49,7 +49,7 @@ impl Engine {
             && self.arena.class_of(found.item) == class
         {
             fields.version = self.versions.next(group);
-            self.overwrite(hash, found, &fields, key, value, now);
+            self.write_over(hash, found, &fields, key, value, now);
             return Ok(fields.version);
         }
         self.make_room(class, now)?;
@@ -64,7 +64,7 @@ impl Engine {
 
     /// Writes a new value over an old one, in a chunk of the class that it needs.
     #[inline]
-    fn overwrite(&mut self, hash: KeyHash, old: Found, fields: &Fields, key: &[u8], value: &[u8], now: UnixMs) {
+    fn write_over(&mut self, hash: KeyHash, old: Found, fields: &Fields, key: &[u8], value: &[u8], now: UnixMs) {
         let at = place(old.item);
         let old_expires = old.header.expires(self.arena.memory(), at);
         let memory = self.arena.memory_mut();

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod resp;
 mod strings;
 
 use crate::command::{Condition, Operation, Reply, Request, UnixMs, ValueHead};
@@ -105,6 +106,7 @@ pub fn execute<'k: 'e, 'e>(
             Reply::Failed(failure)
         }
         Operation::Stats(_) => unreachable!("the shard answers statistics itself"),
+        Operation::Call(_) => unreachable!("calls have replies of their own"),
     };
     reply.into()
 }

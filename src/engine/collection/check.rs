@@ -31,8 +31,7 @@ pub(in crate::engine) fn check(arena: &Arena, hasher: &KeyHasher, item: Referenc
         let root = large.roots[tree];
         assert!(node::is_root(arena, root) && parent(arena, root) == item, "a root knows its item");
         node::all_below(arena, root, &mut nodes);
-        let mut check =
-            Check { arena, hasher, kind, tree, depth: None, entries: Vec::new(), user_bytes: 0 };
+        let mut check = Check { arena, hasher, kind, tree, depth: None, entries: Vec::new(), user_bytes: 0 };
         let elements = check.node(root, 0, (0, u64::MAX));
         assert_eq!(elements, large.elements, "elements");
         if tree == MAIN {

@@ -3,7 +3,9 @@
 //! An [`Edit`] is one key's collection between two calls that make room: nothing is moved or evicted while there is one, so
 //! spots stay valid until it changes something itself. What it did is accounted for in [`Edit::finish`].
 
-use super::entry::{ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes};
+use super::entry::{
+    ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
+};
 use super::node::{blob_pages, blobs_footprint, entries, write_blobs};
 use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};

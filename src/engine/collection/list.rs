@@ -1,9 +1,9 @@
 //! Lists.
 
+use super::Shape;
 use super::edit::Edit;
 use super::entry::{Entry, name};
 use super::view::{Bytes, View};
-use super::{Shape};
 use crate::command::{End, UnixMs};
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};

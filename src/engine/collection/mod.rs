@@ -39,8 +39,8 @@ mod view;
 #[cfg(test)]
 pub(super) use check::check;
 pub use edit::Compact;
-pub use hash::{Field, FieldExpiry, FieldOutcome, Hash};
 pub(super) use hash::FieldSweep;
+pub use hash::{Field, FieldExpiry, FieldOutcome, Hash};
 pub use list::List;
 pub(super) use node::Orphans;
 pub use set::Set;
@@ -145,6 +145,16 @@ fn record_at(arena: &Arena, item: Reference) -> usize {
     let header = Header::read(arena.memory(), place(item));
     debug_assert!(header.is_large());
     place(item) + header.body_offset()
+}
+
+/// Whether a collection may be called compact, and a set so because it has integers only.
+pub(super) fn compactness(arena: &Arena, item: Reference, header: Header) -> (bool, bool) {
+    let flags = match header.is_large() {
+        true => Large::of(arena, item).flags,
+        false => view::small_flags(arena, item, header),
+    };
+    let integers = header.kind() == Kind::Set && flags & NOT_INTEGERS == 0;
+    (integers || flags & NOT_COMPACT == 0, integers)
 }
 
 /// A node was copied to another chunk: what leads to it is corrected.

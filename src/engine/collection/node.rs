@@ -162,11 +162,7 @@ pub(super) fn set_refers(arena: &mut Arena, leaf: Reference) {
 pub(super) fn child(arena: &Arena, inner: Reference, number: usize) -> Child {
     let at = body(inner) + number * CHILD_BYTES;
     let memory = arena.memory();
-    Child {
-        node: u32_at(memory, at),
-        elements: u32_at(memory, at + 4),
-        separator: separator(arena, inner, number),
-    }
+    Child { node: u32_at(memory, at), elements: u32_at(memory, at + 4), separator: separator(arena, inner, number) }
 }
 
 #[inline]

@@ -1,9 +1,9 @@
 //! Sorted sets: entries in the order of scores, and, where they are large, each member's score in a second tree.
 
+use super::MEMBERS;
 use super::edit::Edit;
 use super::entry::{self, Entry, SCORE_BYTES, Shape, Text, name, pair};
 use super::view::{Body, Bytes, View, compare};
-use super::{MEMBERS};
 use crate::command::UnixMs;
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};

@@ -108,7 +108,8 @@ fn contents(engine: &mut Engine, key: &[u8], model: &Model, now: UnixMs) -> Opti
         }),
         Model::Sorted(_) => engine.as_sorted(hash, key, now).expect("a sorted set").map(|sorted| {
             let forward: Vec<_> = sorted.forward_from(0).map(|(m, s)| (s, m.into_owned())).collect();
-            let mut backward: Vec<_> = sorted.backward_from(sorted.len() - 1).map(|(m, s)| (s, m.into_owned())).collect();
+            let mut backward: Vec<_> =
+                sorted.backward_from(sorted.len() - 1).map(|(m, s)| (s, m.into_owned())).collect();
             backward.reverse();
             assert_eq!(forward, backward);
             let members: BTreeMap<_, _> = forward.iter().map(|(s, m)| (m.clone(), *s)).collect();

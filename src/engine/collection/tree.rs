@@ -244,14 +244,7 @@ impl Tree {
     }
 
     /// Puts an entry into a leaf, at an offset.
-    pub(super) fn insert(
-        &mut self,
-        arena: &mut Arena,
-        path: &Path,
-        offset: usize,
-        entry: &Entry,
-        order: Order,
-    ) {
+    pub(super) fn insert(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) {
         path.count(arena, 1);
         let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
         if before + bytes.len() > LEAF_BYTES_MAX && self.split(arena, path, offset, entry, order) {
@@ -272,14 +265,7 @@ impl Tree {
     }
 
     /// Splits a leaf while an entry is put into it. False if all its entries belong to the same place.
-    fn split(
-        &mut self,
-        arena: &mut Arena,
-        path: &Path,
-        offset: usize,
-        entry: &Entry,
-        order: Order,
-    ) -> bool {
+    fn split(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) -> bool {
         let mut all = [0; 2 * LEAF_BYTES_MAX + ENTRY_BYTES_MAX];
         let old = leaf_bytes(arena, path.leaf);
         let length = old.len() + entry.bytes().len();
@@ -387,14 +373,7 @@ impl Tree {
     }
 
     /// Writes an entry over another.
-    pub(super) fn replace(
-        &mut self,
-        arena: &mut Arena,
-        path: &Path,
-        offset: usize,
-        entry: &Entry,
-        order: Order,
-    ) {
+    pub(super) fn replace(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) {
         let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
         let end = entry_end(self.shape, leaf_bytes(arena, path.leaf), offset);
         let after = before - (end - offset) + bytes.len();

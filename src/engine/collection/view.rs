@@ -4,9 +4,9 @@ use super::entry::{self, Shape, Text, entry_end, name, order_of};
 use super::node::{self, entries, leaf_bytes, read_blobs};
 use super::tree::{self, Path, leaf_for_key, leaf_for_rank};
 use super::{Large, MAIN, MEMBERS, SMALL_HEADER_BYTES, shape_of};
+use crate::engine::KeyHasher;
 use crate::engine::arena::{Arena, Reference, place};
 use crate::engine::item::{Header, Kind, u16_at};
-use crate::engine::{KeyHasher};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
@@ -33,7 +33,12 @@ pub(super) struct View<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
     /// Where the entries are, their bytes and number, and flags.
-    Small { at: usize, bytes: usize, count: usize, flags: u32 },
+    Small {
+        at: usize,
+        bytes: usize,
+        count: usize,
+        flags: u32,
+    },
     Large(Large),
 }
 
@@ -48,6 +53,11 @@ pub(super) struct Spot {
 /// First word of a small collection.
 pub(super) fn small_word(count: usize, flags: u32) -> [u8; SMALL_HEADER_BYTES] {
     (count as u16 | (flags as u16) << COUNT_BITS).to_le_bytes()
+}
+
+/// Flags of a small collection.
+pub(super) fn small_flags(arena: &Arena, item: Reference, header: Header) -> u32 {
+    u32::from(u16_at(arena.memory(), place(item) + header.body_offset()) >> COUNT_BITS)
 }
 
 impl<'a> View<'a> {
@@ -310,13 +320,11 @@ impl<'a> View<'a> {
 
     /// Where the entry after a spot is, if the spot is at the end of a leaf.
     pub(super) fn at_entry(&self, spot: Spot) -> Spot {
-        let mut next = spot;
-        match &mut next.path {
-            Some(path) if spot.offset == self.leaf(Some(path)).len() && path.forward(self.arena) => {
-                Spot { offset: 0, ..next }
-            }
-            _ => spot,
+        let Some(mut path) = spot.path else { return spot };
+        if spot.offset == self.leaf(Some(&path)).len() && path.forward(self.arena) {
+            return Spot { path: Some(path), offset: 0 };
         }
+        spot
     }
 
     /// The spot of a score and a member in a sorted set's scores: before them, or where they would be.

@@ -50,6 +50,13 @@ impl Lfu {
     }
 }
 
+impl Lfu {
+    /// The counter of an entry as it is now, without what has decayed.
+    pub(super) fn frequency(&self, byte: u8) -> u8 {
+        self.clock.counter(byte)
+    }
+}
+
 impl Rules for Lfu {
     fn admit(&mut self, _: &mut Arena, _: Entrant, outlook: Outlook) -> u8 {
         self.clock.epoch_accesses = outlook.entries.saturating_mul(EPOCH_ACCESSES_PER_ENTRY);

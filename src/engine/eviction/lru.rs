@@ -5,6 +5,7 @@
 
 use super::sample::Hand;
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
+use crate::command::UnixMs;
 
 const TICKS_PER_TURNOVER: u64 = 32;
 
@@ -13,11 +14,31 @@ pub(in crate::engine) struct Lru {
     /// Entries admitted in this epoch.
     admitted: u64,
     hand: Hand,
+    /// When the last epoch of each number ended.
+    ended: Box<[UnixMs; 256]>,
+    /// The epoch at the time that was told last.
+    noted: u8,
 }
 
 impl Lru {
     pub(super) fn new() -> Self {
-        Self { epoch: 0, admitted: 0, hand: Hand::default() }
+        Self { epoch: 0, admitted: 0, hand: Hand::default(), ended: Box::new([UnixMs::MAX; 256]), noted: 0 }
+    }
+}
+
+impl Lru {
+    #[inline]
+    pub(super) fn note_time(&mut self, now: UnixMs) {
+        while self.noted != self.epoch {
+            self.ended[usize::from(self.noted)] = now;
+            self.noted = self.noted.wrapping_add(1);
+            self.ended[usize::from(self.noted)] = UnixMs::MAX;
+        }
+    }
+
+    /// Time since the end of the epoch of the last use; 0 if that goes on.
+    pub(super) fn idle_ms(&self, byte: u8, now: UnixMs) -> u64 {
+        now.saturating_sub(self.ended[usize::from(byte)])
     }
 }
 

@@ -19,6 +19,7 @@ use super::index::{Bucket, HashMark, Index, Position, entries};
 use super::item::Header;
 use super::queue::Queue;
 use super::{KeyHash, KeyHasher, value};
+use crate::command::UnixMs;
 use crate::eviction::Eviction;
 pub(super) use sample::Random;
 
@@ -217,6 +218,24 @@ impl Policy {
             Self::Random(_) => Eviction::Random,
             Self::None(_) => Eviction::None,
         }
+    }
+
+    /// Takes note of the time, where the policy has use for it.
+    #[inline]
+    pub(super) fn note_time(&mut self, now: UnixMs) {
+        if let Self::Lru(lru) = self {
+            lru.note_time(now);
+        }
+    }
+
+    /// How often an entry is used, on a logarithmic scale.
+    pub(super) fn frequency(&self, byte: u8) -> Option<u8> {
+        if let Self::Lfu(lfu) = self { Some(lfu.frequency(byte)) } else { None }
+    }
+
+    /// How long ago an entry was used, roughly.
+    pub(super) fn idle_ms(&self, byte: u8, now: UnixMs) -> Option<u64> {
+        if let Self::Lru(lru) = self { Some(lru.idle_ms(byte, now)) } else { None }
     }
 
     pub(super) fn admit(&mut self, arena: &mut Arena, entrant: Entrant, outlook: Outlook) -> u8 {

@@ -1,0 +1,69 @@
+//! What can be known of a key besides its value: type, encoding, memory, use.
+
+use super::item::Kind;
+use super::{Engine, KeyHash, Value, collection, value};
+use crate::command::UnixMs;
+
+/// Digits of the longest number that is told apart from other strings.
+const NUMBER_BYTES_MAX: usize = 20;
+/// Bytes of the index per item, nearly.
+const ENTRY_BYTES: u64 = 8;
+
+/// How a value lies in memory, as far as clients are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// A string that is an integer.
+    Integer,
+    /// A string of so many bytes.
+    Bytes(usize),
+    /// A collection within the limits of [`Compact`](super::Compact); true for a set of integers.
+    Compact(Kind, bool),
+    /// A collection beyond them.
+    Wide(Kind),
+}
+
+/// What is known of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The type.
+    pub kind: Kind,
+    /// The encoding.
+    pub encoding: Encoding,
+    /// Bytes of memory, its part of the index included.
+    pub memory_bytes: u64,
+    /// How often it is used, on a logarithmic scale; where the policy counts that.
+    pub frequency: Option<u8>,
+    /// How long ago it was used, roughly; where the policy knows that.
+    pub idle_ms: Option<u64>,
+}
+
+impl Engine {
+    /// Describes a key, without counting that as a use of it. None if there is no such key.
+    pub fn describe(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Description> {
+        let found = self.find_live(hash, key, now)?;
+        let item = self.item(found.item, found.header);
+        let encoding = match item.value {
+            Value::Whole(text) if is_integer(text) => Encoding::Integer,
+            Value::Whole(_) | Value::Long(_) => Encoding::Bytes(item.value.length()),
+            Value::Collection(kind, _) => match collection::compactness(&self.arena, found.item, found.header) {
+                (true, integers) => Encoding::Compact(kind, integers),
+                (false, _) => Encoding::Wide(kind),
+            },
+        };
+        let byte = self.index.policy(self.arena.memory(), found.at);
+        let is_adopted = self.is_adopted(hash);
+        Some(Description {
+            kind: found.header.kind(),
+            encoding,
+            memory_bytes: value::footprint(&self.arena, found.item) + ENTRY_BYTES,
+            frequency: self.policy.frequency(byte).filter(|_| is_adopted),
+            idle_ms: self.policy.idle_ms(byte, now).filter(|_| is_adopted),
+        })
+    }
+}
+
+/// True for the digits of an i64, as they would be written.
+fn is_integer(text: &[u8]) -> bool {
+    let number = (text.len() <= NUMBER_BYTES_MAX).then(|| std::str::from_utf8(text).ok()?.parse::<i64>().ok());
+    number.flatten().is_some_and(|number| itoa::Buffer::new().format(number).as_bytes() == text)
+}

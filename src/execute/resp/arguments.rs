@@ -1,0 +1,97 @@
+//! Reading words, and the errors that clients know by their texts.
+
+use super::Context;
+use crate::command::UnixMs;
+use crate::engine::PutError;
+use crate::protocol::resp::Writer;
+use crate::values::numbers;
+use std::borrow::Cow;
+
+/// Why a command failed. Nothing was written of its reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A text with its code.
+    Text(Cow<'static, str>),
+    /// What the engine says.
+    Put(PutError),
+}
+
+pub(super) const SYNTAX: Error = text("ERR syntax error");
+pub(super) const NOT_AN_INTEGER: Error = text("ERR value is not an integer or out of range");
+pub(super) const NOT_A_FLOAT: Error = text("ERR value is not a valid float");
+pub(super) const OUT_OF_RANGE: Error = text("ERR index out of range");
+pub(super) const NO_SUCH_KEY: Error = text("ERR no such key");
+pub(super) const NOT_POSITIVE: Error = text("ERR value is out of range, must be positive");
+
+pub(super) const fn text(text: &'static str) -> Error {
+    Error::Text(Cow::Borrowed(text))
+}
+
+impl From<PutError> for Error {
+    fn from(error: PutError) -> Self {
+        Self::Put(error)
+    }
+}
+
+impl Error {
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.error(match self {
+            Self::Text(text) => text,
+            Self::Put(PutError::WrongType) => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Self::Put(PutError::OutOfMemory) => "OOM command not allowed when used memory > 'maxmemory'.",
+            Self::Put(PutError::TooLarge) => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+        });
+    }
+}
+
+/// A word that has to be there, as arity says it is.
+pub(super) fn required<'w>(words: &mut impl Iterator<Item = &'w [u8]>) -> Result<&'w [u8], Error> {
+    words.next().ok_or(SYNTAX)
+}
+
+pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
+    numbers::integer(word).ok_or(NOT_AN_INTEGER)
+}
+
+/// A count that must not be negative.
+pub(super) fn natural(word: &[u8]) -> Result<u64, Error> {
+    u64::try_from(integer(word).map_err(|_| NOT_POSITIVE)?).map_err(|_| NOT_POSITIVE)
+}
+
+pub(super) fn is(word: &[u8], name: &str) -> bool {
+    word.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// A range of indexes of which negative ones count from the end: first and behind the last. Empty where there is nothing.
+pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
+    let length = length as i64;
+    let start = if start < 0 { (length.saturating_add(start)).max(0) } else { start };
+    let stop = if stop < 0 { length.saturating_add(stop) } else { stop.min(length - 1) };
+    if start > stop || start >= length || stop < 0 { (0, 0) } else { (start as u64, stop as u64 + 1) }
+}
+
+impl Context<'_> {
+    /// A time of expiry that was said in units of so many milliseconds, from now on or as a Unix time. `command` is named in
+    /// the error.
+    pub(super) fn time(&self, word: &[u8], unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
+        let number = integer(word)?;
+        self.time_of(number, unit, relative, command)
+    }
+
+    pub(super) fn time_of(&self, number: i64, unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
+        // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early.
+        let base = if relative { self.now as i64 + 1 } else { 0 };
+        let time = number.checked_mul(unit).and_then(|n| n.checked_add(base));
+        time.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
+    }
+
+    /// The same, where it has to lie after 1970.
+    pub(super) fn future(&self, word: &[u8], unit: i64, relative: bool, command: &str) -> Result<UnixMs, Error> {
+        let number = integer(word)?;
+        let invalid = || Error::Text(format!("ERR invalid expire time in '{command}' command").into());
+        if number <= 0 {
+            return Err(invalid());
+        }
+        Ok(self.time_of(number, unit, relative, command)? as UnixMs)
+    }
+}

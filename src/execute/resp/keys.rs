@@ -1,0 +1,214 @@
+//! Keys of any type: deletion, expiry, what is known of them.
+
+use super::arguments::{Error, NO_SUCH_KEY, SYNTAX, integer, is, required, text};
+use super::{Context, Done};
+use crate::command::UnixMs;
+use crate::engine::{Encoding, Kind, Value};
+use crate::metrics::Counter;
+use crate::protocol::resp::Writer;
+
+/// Longest string that Redis calls embstr, in bytes.
+const EMBEDDED_BYTES_MAX: usize = 44;
+
+pub(super) fn del(c: &mut Context, w: &mut Writer) -> Done {
+    let existed = c.engine.remove(c.hash, c.key, c.now);
+    c.counters.add(if existed { Counter::DeleteHits } else { Counter::DeleteMisses });
+    w.integer(existed.into());
+    Ok(())
+}
+
+pub(super) fn exists(c: &mut Context, w: &mut Writer) -> Done {
+    let exists = c.engine.get(c.hash, c.key, c.now).is_some();
+    c.looked(exists);
+    w.integer(exists.into());
+    Ok(())
+}
+
+pub(super) fn touch(c: &mut Context, w: &mut Writer) -> Done {
+    let exists = c.engine.get(c.hash, c.key, c.now).is_some();
+    c.counters.add(Counter::CmdTouch);
+    c.counters.add(if exists { Counter::TouchHits } else { Counter::TouchMisses });
+    w.integer(exists.into());
+    Ok(())
+}
+
+/// NX, XX, GT, LT: whether a new time may take the place of an old one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ExpireCondition {
+    absent: bool,
+    present: bool,
+    later: bool,
+    earlier: bool,
+}
+
+impl ExpireCondition {
+    /// Takes an option. False if it is none.
+    pub(super) fn take(&mut self, word: &[u8]) -> bool {
+        match word.to_ascii_uppercase().as_slice() {
+            b"NX" => self.absent = true,
+            b"XX" => self.present = true,
+            b"GT" => self.later = true,
+            b"LT" => self.earlier = true,
+            _ => return false,
+        }
+        true
+    }
+
+    pub(super) fn check(self) -> Result<(), Error> {
+        if self.absent && (self.present || self.later || self.earlier) {
+            return Err(text("ERR NX and XX, GT or LT options at the same time are not compatible"));
+        }
+        if self.later && self.earlier {
+            return Err(text("ERR GT and LT options at the same time are not compatible"));
+        }
+        Ok(())
+    }
+
+    /// No time of expiry is later than any.
+    pub(super) fn holds(self, old: Option<UnixMs>, new: i64) -> bool {
+        let after = old.is_some_and(|old| new > old as i64);
+        let before = old.is_none_or(|old| new < old as i64);
+        !(self.absent && old.is_some()
+            || self.present && old.is_none()
+            || self.later && !after
+            || self.earlier && !before)
+    }
+}
+
+pub(super) fn expire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool) -> Done {
+    let command = match (unit, relative) {
+        (1000, true) => "expire",
+        (_, true) => "pexpire",
+        (1000, false) => "expireat",
+        (_, false) => "pexpireat",
+    };
+    let mut words = c.words.skip(1).into_iter();
+    let expires = c.time(required(&mut words)?, unit, relative, command)?;
+    let mut condition = ExpireCondition::default();
+    for word in words {
+        if !condition.take(word) {
+            return Err(Error::Text(format!("ERR Unsupported option {}", String::from_utf8_lossy(word)).into()));
+        }
+    }
+    condition.check()?;
+    c.counters.add(Counter::CmdTouch);
+    let Some(old) = c.engine.get(c.hash, c.key, c.now).map(|item| item.expires) else {
+        c.counters.add(Counter::TouchMisses);
+        w.integer(0);
+        return Ok(());
+    };
+    c.counters.add(Counter::TouchHits);
+    let changes = condition.holds(old, expires);
+    if changes && expires <= c.now as i64 {
+        c.engine.remove(c.hash, c.key, c.now);
+    } else if changes {
+        c.engine.touch(c.hash, c.key, Some(expires as UnixMs), c.now)?;
+    }
+    w.integer(changes.into());
+    Ok(())
+}
+
+/// In units of so many milliseconds, from now on or as a Unix time.
+pub(super) fn ttl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -> Done {
+    let found = c.engine.get(c.hash, c.key, c.now).map(|item| item.expires);
+    c.looked(found.is_some());
+    w.integer(match found {
+        None => -2,
+        Some(None) => -1,
+        Some(Some(expires)) if relative => ((expires.saturating_sub(c.now + 1) + unit / 2) / unit) as i64,
+        Some(Some(expires)) => (expires / unit) as i64,
+    });
+    Ok(())
+}
+
+pub(super) fn persist(c: &mut Context, w: &mut Writer) -> Done {
+    let expires = c.engine.get(c.hash, c.key, c.now).and_then(|item| item.expires).is_some();
+    if expires {
+        c.engine.touch(c.hash, c.key, None, c.now)?;
+    }
+    w.integer(expires.into());
+    Ok(())
+}
+
+/// The name of a type.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::String => "string",
+        Kind::List => "list",
+        Kind::Set => "set",
+        Kind::SortedSet => "zset",
+        Kind::Hash => "hash",
+    }
+}
+
+pub(super) fn kind(c: &mut Context, w: &mut Writer) -> Done {
+    let kind = c.engine.get(c.hash, c.key, c.now).map(|item| match item.value {
+        Value::Collection(kind, _) => kind,
+        _ => Kind::String,
+    });
+    w.simple(kind.map_or("none", kind_name));
+    Ok(())
+}
+
+pub(super) fn object(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.into_iter();
+    let subcommand = required(&mut words)?;
+    let eviction = c.engine.eviction();
+    let Some(known) = c.engine.describe(c.hash, c.key, c.now) else {
+        return Err(NO_SUCH_KEY);
+    };
+    match subcommand.to_ascii_uppercase().as_slice() {
+        b"ENCODING" => w.bulk(encoding_name(known.encoding).as_bytes()),
+        b"REFCOUNT" => w.integer(1),
+        b"FREQ" => match known.frequency {
+            Some(frequency) => w.integer(frequency.into()),
+            None => {
+                return Err(text(
+                    "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+                     switching between policies at runtime LRU and LFU data will take some time to adjust.",
+                ));
+            }
+        },
+        b"IDLETIME" => match known.idle_ms {
+            Some(idle) => w.integer((idle / 1000) as i64),
+            None => {
+                let text = format!("ERR idle time is not tracked by the policy {eviction}; it is by lru");
+                return Err(Error::Text(text.into()));
+            }
+        },
+        _ => return Err(SYNTAX),
+    }
+    Ok(())
+}
+
+/// What Redis calls an encoding.
+fn encoding_name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Integer => "int",
+        Encoding::Bytes(length) if length <= EMBEDDED_BYTES_MAX => "embstr",
+        Encoding::Bytes(_) => "raw",
+        Encoding::Compact(Kind::Set, true) => "intset",
+        Encoding::Compact(..) => "listpack",
+        Encoding::Wide(Kind::List) => "quicklist",
+        Encoding::Wide(Kind::SortedSet) => "skiplist",
+        Encoding::Wide(_) => "hashtable",
+    }
+}
+
+pub(super) fn memory(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(2).into_iter();
+    if let Some(option) = words.next() {
+        if !is(option, "SAMPLES") {
+            return Err(SYNTAX);
+        }
+        // All of it is known: nothing has to be sampled.
+        if integer(required(&mut words)?)? < 0 || words.next().is_some() {
+            return Err(SYNTAX);
+        }
+    }
+    match c.engine.describe(c.hash, c.key, c.now) {
+        Some(known) => w.integer(known.memory_bytes as i64),
+        None => w.null(),
+    }
+    Ok(())
+}

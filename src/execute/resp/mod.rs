@@ -1,0 +1,121 @@
+//! The commands of RESP: one file per family.
+//!
+//! [`call`] dispatches by the command's row. A command reads its words, works on the engine and writes its reply; one that
+//! fails before it has written anything returns an [`Error`], which is written for it.
+
+mod arguments;
+mod keys;
+mod strings;
+#[cfg(test)]
+mod tests;
+
+use crate::command::{Call, Command, UnixMs, Words};
+use crate::engine::{Engine, KeyHash, PutError, Reader};
+use crate::metrics::{Counter, Counters};
+use crate::protocol::resp::Writer;
+use crate::slots::Group;
+pub use arguments::Error;
+
+/// A command at work: its key on its engine, its words, the time.
+pub(super) struct Context<'e> {
+    pub(super) engine: &'e mut Engine,
+    pub(super) hash: KeyHash,
+    pub(super) key: &'e [u8],
+    /// The words after the command's name.
+    pub(super) words: Words<'e>,
+    pub(super) now: UnixMs,
+    pub(super) counters: &'e mut Counters,
+}
+
+/// A long value that is the reply.
+#[derive(Debug)]
+pub struct Streamed {
+    /// Its length in bytes.
+    pub length: usize,
+    /// Where to read it; to be closed.
+    pub reader: Reader,
+}
+
+type Done = Result<(), Error>;
+
+impl Context<'_> {
+    fn group(&self) -> Group {
+        Group::of(self.key)
+    }
+
+    /// Counts a look at a key.
+    fn looked(&mut self, found: bool) {
+        self.counters.add(Counter::CmdGet);
+        self.counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
+    }
+}
+
+/// Executes a command that concerns a key, and appends its reply to `out`: all of it, unless a long value is returned, which
+/// is to follow what was appended.
+#[inline]
+pub fn call(
+    call: &Call<&[u8]>,
+    key: &[u8],
+    hash: KeyHash,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+    out: &mut Vec<u8>,
+) -> Option<Streamed> {
+    let words = Words::new(call.words, call.count as usize);
+    let mut context = Context { engine, hash, key, words, now, counters };
+    let mut writer = Writer::new(out, call.resp3);
+    match dispatch(call.command, &mut context, &mut writer) {
+        Ok(streamed) => streamed,
+        Err(error) => {
+            match error {
+                Error::Put(PutError::OutOfMemory) => counters.add(Counter::StoreNoMemory),
+                Error::Put(PutError::TooLarge) => counters.add(Counter::StoreTooLarge),
+                _ => {}
+            }
+            error.write(&mut writer);
+            None
+        }
+    }
+}
+
+#[inline]
+fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    match command {
+        Command::Get => return strings::get(c, w),
+        Command::MGet => return strings::element(c, w),
+        Command::GetEx => return strings::getex(c, w),
+        Command::GetDel => strings::getdel(c, w),
+        Command::GetSet => strings::getset(c, w),
+        Command::Set => strings::set(c, w),
+        Command::SetEx => strings::setex(c, w, 1000),
+        Command::PSetEx => strings::setex(c, w, 1),
+        Command::SetNx => strings::setnx(c, w),
+        Command::Append => strings::append(c, w),
+        Command::StrLen => strings::strlen(c, w),
+        Command::Incr => strings::add(c, w, 1),
+        Command::Decr => strings::add(c, w, -1),
+        Command::IncrBy => strings::incrby(c, w, false),
+        Command::DecrBy => strings::incrby(c, w, true),
+        Command::IncrByFloat => strings::incrbyfloat(c, w),
+        Command::GetRange | Command::SubStr => strings::getrange(c, w),
+        Command::SetRange => strings::setrange(c, w),
+        Command::Del | Command::Unlink => keys::del(c, w),
+        Command::Exists => keys::exists(c, w),
+        Command::Touch => keys::touch(c, w),
+        Command::Expire => keys::expire(c, w, 1000, true),
+        Command::PExpire => keys::expire(c, w, 1, true),
+        Command::ExpireAt => keys::expire(c, w, 1000, false),
+        Command::PExpireAt => keys::expire(c, w, 1, false),
+        Command::Ttl => keys::ttl(c, w, 1000, true),
+        Command::PTtl => keys::ttl(c, w, 1, true),
+        Command::ExpireTime => keys::ttl(c, w, 1000, false),
+        Command::PExpireTime => keys::ttl(c, w, 1, false),
+        Command::Persist => keys::persist(c, w),
+        Command::Type => keys::kind(c, w),
+        Command::Object => keys::object(c, w),
+        Command::Memory => keys::memory(c, w),
+        _ => unreachable!("the shard answers what concerns no key"),
+    }
+    .map(|()| None)
+}

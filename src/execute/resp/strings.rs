@@ -1,0 +1,403 @@
+//! Strings and counters.
+
+use super::arguments::{Error, NOT_A_FLOAT, NOT_AN_INTEGER, SYNTAX, integer, is, required, text};
+use super::{Context, Done, Streamed};
+use crate::command::{End, UnixMs};
+use crate::engine::{Attributes, Fetched, PutError, Value};
+use crate::metrics::Counter;
+use crate::protocol::resp::Writer;
+use crate::values::numbers::{self, LongDouble};
+
+const NOT_WITHIN: Error = text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+
+/// What SET and its relatives say of the time of expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expire {
+    Never,
+    Keep,
+    At(UnixMs),
+}
+
+/// When SET stores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SetOptions<'w> {
+    absent: bool,
+    present: bool,
+    get: bool,
+    equal: Option<&'w [u8]>,
+}
+
+/// Writes a value that was fetched, or what precedes it if it is long.
+fn write_fetched(fetched: Fetched, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    let Fetched { item, reader } = fetched;
+    match (item.value, reader) {
+        (Value::Whole(value), _) => w.bulk(value),
+        (Value::Long(length), Some(reader)) => {
+            w.bulk_head(length);
+            return Ok(Some(Streamed { length, reader }));
+        }
+        (Value::Long(_), None) => unreachable!("a long value is fetched with its reader"),
+        (Value::Collection(..), _) => return Err(PutError::WrongType.into()),
+    }
+    Ok(None)
+}
+
+#[inline]
+pub(super) fn get(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    let Context { engine, counters, .. } = c;
+    counters.add(Counter::CmdGet);
+    match engine.fetch(c.hash, c.key, c.now) {
+        Some(fetched) => {
+            counters.add(Counter::GetHits);
+            write_fetched(fetched, w)
+        }
+        None => {
+            counters.add(Counter::GetMisses);
+            w.null();
+            Ok(None)
+        }
+    }
+}
+
+/// One key of MGET: what is no string is nothing.
+pub(super) fn element(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    match get(c, w) {
+        Err(Error::Put(PutError::WrongType)) => {
+            w.null();
+            Ok(None)
+        }
+        done => done,
+    }
+}
+
+/// Reads `EX`, `PX`, `EXAT`, `PXAT` and the word after it. None if the word is another.
+fn expire_option<'w>(
+    c: &Context,
+    word: &[u8],
+    words: &mut impl Iterator<Item = &'w [u8]>,
+    command: &str,
+) -> Result<Option<Expire>, Error> {
+    let (unit, relative) = match word.to_ascii_uppercase().as_slice() {
+        b"EX" => (1000, true),
+        b"PX" => (1, true),
+        b"EXAT" => (1000, false),
+        b"PXAT" => (1, false),
+        _ => return Ok(None),
+    };
+    Ok(Some(Expire::At(c.future(required(words)?, unit, relative, command)?)))
+}
+
+pub(super) fn getex(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    let mut words = c.words.skip(1).into_iter();
+    let mut expire = None;
+    while let Some(word) = words.next() {
+        let option = match is(word, "PERSIST") {
+            true => Some(Expire::Never),
+            false => expire_option(c, word, &mut words, "getex")?,
+        };
+        if option.is_none() || expire.is_some() {
+            return Err(SYNTAX);
+        }
+        expire = option;
+    }
+    let found = c.engine.get(c.hash, c.key, c.now).map(|item| matches!(item.value, Value::Collection(..)));
+    match (found, expire) {
+        (Some(true), _) => Err(PutError::WrongType.into()),
+        (Some(false), Some(expire)) => {
+            c.looked(true);
+            let expires = if let Expire::At(at) = expire { Some(at) } else { None };
+            match c.engine.fetch_and_touch(c.hash, c.key, expires, c.now)? {
+                Some(fetched) => write_fetched(fetched, w),
+                None => {
+                    w.null();
+                    Ok(None)
+                }
+            }
+        }
+        _ => get(c, w),
+    }
+}
+
+/// The value of a string, all of it, and what else is stored with it. None if there is no such key.
+pub(super) fn whole(c: &mut Context) -> Result<Option<(Vec<u8>, Attributes)>, Error> {
+    let Some(Fetched { item, reader }) = c.engine.fetch(c.hash, c.key, c.now) else { return Ok(None) };
+    let attributes = Attributes { flags: item.flags, expires: item.expires };
+    let value = match (item.value, reader) {
+        (Value::Whole(value), _) => value.to_vec(),
+        (Value::Long(length), Some(mut reader)) => {
+            let mut value = Vec::with_capacity(length);
+            while c.engine.unread(&reader) > 0 {
+                value.extend_from_slice(c.engine.read(&mut reader, usize::MAX));
+            }
+            c.engine.close(reader);
+            value
+        }
+        (Value::Long(_), None) => unreachable!("a long value is fetched with its reader"),
+        (Value::Collection(..), _) => return Err(PutError::WrongType.into()),
+    };
+    Ok(Some((value, attributes)))
+}
+
+/// Stores a string.
+pub(super) fn put(c: &mut Context, value: &[u8], attributes: Attributes) -> Result<(), Error> {
+    c.counters.add(Counter::CmdSet);
+    c.engine.put(c.hash, c.group(), c.key, value, attributes, c.now)?;
+    Ok(())
+}
+
+pub(super) fn getdel(c: &mut Context, w: &mut Writer) -> Done {
+    let found = whole(c)?;
+    c.looked(found.is_some());
+    match found {
+        Some((value, _)) => {
+            c.engine.remove(c.hash, c.key, c.now);
+            w.bulk(&value);
+        }
+        None => w.null(),
+    }
+    Ok(())
+}
+
+pub(super) fn getset(c: &mut Context, w: &mut Writer) -> Done {
+    let value = required(&mut c.words.skip(1).into_iter())?;
+    let old = whole(c)?;
+    put(c, value, Attributes::default())?;
+    write_old(old, w);
+    Ok(())
+}
+
+fn write_old(old: Option<(Vec<u8>, Attributes)>, w: &mut Writer) {
+    match old {
+        Some((value, _)) => w.bulk(&value),
+        None => w.null(),
+    }
+}
+
+#[inline]
+pub(super) fn set(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let value = required(&mut words)?;
+    if words.len() == 0 {
+        // The most frequent case first.
+        return match put(c, value, Attributes::default()) {
+            Ok(()) => {
+                w.simple("OK");
+                Ok(())
+            }
+            Err(error) => {
+                // Better a miss than a value that the client thinks it replaced.
+                c.engine.remove(c.hash, c.key, c.now);
+                Err(error)
+            }
+        };
+    }
+    let (options, expire) = set_options(c, words)?;
+    if let Some(proceed) = set_condition(c, options, w)? {
+        let attributes = Attributes { flags: 0, expires: resolve(c, expire) };
+        put(c, value, attributes)?;
+        proceed.finish(w);
+    }
+    Ok(())
+}
+
+/// The reply to a SET that has stored.
+pub(super) struct Proceed {
+    old: Option<Option<(Vec<u8>, Attributes)>>,
+}
+
+impl Proceed {
+    fn finish(self, w: &mut Writer) {
+        match self.old {
+            Some(old) => write_old(old, w),
+            None => w.simple("OK"),
+        }
+    }
+}
+
+/// Looks whether the condition of a SET holds. If it does not, the reply is written.
+fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer) -> Result<Option<Proceed>, Error> {
+    let SetOptions { absent, present, get, equal } = options;
+    let old = if get || equal.is_some() { Some(whole(c)?) } else { None };
+    let exists = match &old {
+        Some(old) => old.is_some(),
+        None if absent || present => c.engine.get(c.hash, c.key, c.now).is_some(),
+        None => false,
+    };
+    let is_equal = equal.is_none_or(|wanted| matches!(&old, Some(Some((value, _))) if value == wanted));
+    if absent && exists || present && !exists || !is_equal {
+        match old.filter(|_| get) {
+            Some(old) => write_old(old, w),
+            None => w.null(),
+        }
+        return Ok(None);
+    }
+    Ok(Some(Proceed { old: old.filter(|_| get) }))
+}
+
+fn set_options<'w>(c: &Context, mut words: impl Iterator<Item = &'w [u8]>) -> Result<(SetOptions<'w>, Expire), Error> {
+    let (mut options, mut expire) = (SetOptions::default(), None);
+    while let Some(word) = words.next() {
+        match word.to_ascii_uppercase().as_slice() {
+            b"NX" if !options.present && options.equal.is_none() => options.absent = true,
+            b"XX" if !options.absent && options.equal.is_none() => options.present = true,
+            b"GET" => options.get = true,
+            b"IFEQ" if !options.absent && !options.present => options.equal = Some(required(&mut words)?),
+            b"KEEPTTL" if expire.is_none() => expire = Some(Expire::Keep),
+            _ => match expire_option(c, word, &mut words, "set")? {
+                Some(option) if expire.is_none() => expire = Some(option),
+                _ => return Err(SYNTAX),
+            },
+        }
+    }
+    Ok((options, expire.unwrap_or(Expire::Never)))
+}
+
+fn resolve(c: &mut Context, expire: Expire) -> Option<UnixMs> {
+    match expire {
+        Expire::Never => None,
+        Expire::At(at) => Some(at),
+        Expire::Keep => c.engine.get(c.hash, c.key, c.now).and_then(|item| item.expires),
+    }
+}
+
+pub(super) fn setex(c: &mut Context, w: &mut Writer, unit: i64) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let command = if unit == 1 { "psetex" } else { "setex" };
+    let expires = c.future(required(&mut words)?, unit, true, command)?;
+    let value = required(&mut words)?;
+    put(c, value, Attributes { flags: 0, expires: Some(expires) })?;
+    w.simple("OK");
+    Ok(())
+}
+
+pub(super) fn setnx(c: &mut Context, w: &mut Writer) -> Done {
+    let value = required(&mut c.words.skip(1).into_iter())?;
+    let is_new = c.engine.get(c.hash, c.key, c.now).is_none();
+    if is_new {
+        put(c, value, Attributes::default())?;
+    }
+    w.integer(is_new.into());
+    Ok(())
+}
+
+pub(super) fn append(c: &mut Context, w: &mut Writer) -> Done {
+    let value = required(&mut c.words.skip(1).into_iter())?;
+    if c.engine.extend(c.hash, c.group(), c.key, End::Back, value, c.now)?.is_none() {
+        put(c, value, Attributes::default())?;
+    }
+    strlen(c, w)
+}
+
+/// The length of a string. None if there is no such key.
+fn length(c: &mut Context) -> Result<Option<usize>, Error> {
+    match c.engine.get(c.hash, c.key, c.now).map(|item| item.value) {
+        Some(Value::Collection(..)) => Err(PutError::WrongType.into()),
+        found => Ok(found.map(|value| value.length())),
+    }
+}
+
+pub(super) fn strlen(c: &mut Context, w: &mut Writer) -> Done {
+    w.integer(length(c)?.unwrap_or(0) as i64);
+    Ok(())
+}
+
+pub(super) fn incrby(c: &mut Context, w: &mut Writer, negate: bool) -> Done {
+    let by = integer(required(&mut c.words.skip(1).into_iter())?)?;
+    let by = match negate {
+        true => by.checked_neg().ok_or(text("ERR decrement would overflow"))?,
+        false => by,
+    };
+    add(c, w, by)
+}
+
+/// Adds to the number that is stored, 0 if there is none.
+#[inline]
+pub(super) fn add(c: &mut Context, w: &mut Writer, by: i64) -> Done {
+    let mut attributes = Attributes::default();
+    let old = match c.engine.get(c.hash, c.key, c.now) {
+        None => 0,
+        Some(item) => {
+            attributes = Attributes { flags: item.flags, expires: item.expires };
+            match item.value {
+                Value::Whole(value) => numbers::integer(value).ok_or(NOT_AN_INTEGER)?,
+                Value::Long(_) => return Err(NOT_AN_INTEGER),
+                Value::Collection(..) => return Err(PutError::WrongType.into()),
+            }
+        }
+    };
+    let sum = old.checked_add(by).ok_or(text("ERR increment or decrement would overflow"))?;
+    put(c, itoa::Buffer::new().format(sum).as_bytes(), attributes)?;
+    w.integer(sum);
+    Ok(())
+}
+
+pub(super) fn incrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
+    let by = required(&mut c.words.skip(1).into_iter())?;
+    let (old, attributes) = match whole(c)? {
+        Some((value, attributes)) => (value, attributes),
+        None => (b"0".to_vec(), Attributes::default()),
+    };
+    let sum = add_floats(&old, by)?;
+    put(c, &sum, attributes)?;
+    w.bulk(&sum);
+    Ok(())
+}
+
+/// The sum of two numbers as INCRBYFLOAT writes it.
+pub(super) fn add_floats(a: &[u8], b: &[u8]) -> Result<Vec<u8>, Error> {
+    let (a, b) = (LongDouble::read(a).ok_or(NOT_A_FLOAT)?, LongDouble::read(b).ok_or(NOT_A_FLOAT)?);
+    let sum = a.checked_add(b).ok_or(text("ERR increment would produce NaN or Infinity"))?;
+    let mut digits = Vec::new();
+    sum.write(&mut digits);
+    Ok(digits)
+}
+
+pub(super) fn getrange(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (start, end) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
+    let found = length(c)?;
+    c.looked(found.is_some());
+    let length = found.unwrap_or(0) as i64;
+    if length == 0 || start < 0 && end < 0 && start > end {
+        w.bulk(b"");
+        return Ok(());
+    }
+    let start = if start < 0 { (length + start).max(0) } else { start };
+    let end = if end < 0 { (length + end).max(0) } else { end.min(length - 1) };
+    if start > end {
+        w.bulk(b"");
+        return Ok(());
+    }
+    w.bulk_head((end - start + 1) as usize);
+    let out = w.out();
+    c.engine.read_range(c.hash, c.key, start as usize..end as usize + 1, c.now, |piece| out.extend_from_slice(piece));
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+pub(super) fn setrange(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let offset = integer(required(&mut words)?)?;
+    let value = required(&mut words)?;
+    let offset = usize::try_from(offset).map_err(|_| text("ERR offset is out of range"))?;
+    let found = length(c)?;
+    if value.is_empty() {
+        w.integer(found.unwrap_or(0) as i64);
+        return Ok(());
+    }
+    let end = offset.checked_add(value.len()).filter(|&end| end <= c.engine.value_bytes_max()).ok_or(NOT_WITHIN)?;
+    write_at(c, offset, value)?;
+    w.integer(found.unwrap_or(0).max(end) as i64);
+    Ok(())
+}
+
+/// Writes bytes into a string, which is filled up with zeros as far as necessary.
+pub(super) fn write_at(c: &mut Context, offset: usize, bytes: &[u8]) -> Result<(), Error> {
+    if c.engine.overwrite(c.hash, c.group(), c.key, offset, bytes, c.now)? {
+        return Ok(());
+    }
+    let (mut value, attributes) = whole(c)?.unwrap_or_default();
+    value.resize(value.len().max(offset + bytes.len()), 0);
+    value[offset..offset + bytes.len()].copy_from_slice(bytes);
+    put(c, &value, attributes)
+}

@@ -1,0 +1,76 @@
+//! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
+
+mod strings;
+
+use super::call;
+use crate::command::{Call, Command, UnixMs, words};
+use crate::engine::{Engine, EngineConfig, Eviction, KeyHasher};
+use crate::metrics::Counters;
+
+pub(super) const NOW: UnixMs = 1_700_000_000_000;
+
+/// An engine and the time.
+pub(super) struct Session {
+    pub(super) engine: Engine,
+    pub(super) now: UnixMs,
+    hasher: KeyHasher,
+    resp3: bool,
+}
+
+impl Session {
+    pub(super) fn new() -> Self {
+        let hasher = KeyHasher::with_seed(3);
+        let config = EngineConfig {
+            memory_bytes: 64 << 20,
+            value_bytes_max: 16 << 20,
+            eviction: Eviction::default(),
+            user_bytes_max: None,
+        };
+        let engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
+        Self { engine, now: NOW, hasher, resp3: false }
+    }
+
+    pub(super) fn resp3() -> Self {
+        Self { resp3: true, ..Self::new() }
+    }
+
+    /// The encoded reply to a command.
+    pub(super) fn send(&mut self, command: &[&[u8]]) -> Vec<u8> {
+        let found = Command::find(command[0]).expect("a command");
+        assert!(found.row().accepts(command.len()), "{} words", command.len());
+        let key_at = if found == Command::Object || found == Command::Memory { 2 } else { 1 };
+        let arguments = words::encode(&command[1..]);
+        let request =
+            Call { command: found, resp3: self.resp3, count: command.len() as u32 - 1, words: &arguments[..] };
+        let (key, mut out) = (command[key_at], Vec::new());
+        let Self { engine, now, hasher, .. } = self;
+        let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), &mut out);
+        if let Some(mut long) = streamed {
+            while engine.unread(&long.reader) > 0 {
+                out.extend_from_slice(engine.read(&mut long.reader, usize::MAX));
+            }
+            engine.close(long.reader);
+            out.extend_from_slice(b"\r\n");
+        }
+        out
+    }
+
+    /// The reply to a line of words, with `|` for each end of a line.
+    pub(super) fn line(&mut self, line: &str) -> String {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        String::from_utf8_lossy(&self.send(&words)).replace("\r\n", "|")
+    }
+
+    /// Sends lines and compares replies: `> command`, then `< reply` as [`Session::line`] shows it.
+    #[track_caller]
+    pub(super) fn transcript(&mut self, text: &str) {
+        let mut reply = String::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match line.split_at(2) {
+                ("> ", command) => reply = self.line(command),
+                ("< ", expected) => assert_eq!(reply, expected, "in\n{text}"),
+                _ => panic!("neither sent nor received: {line}"),
+            }
+        }
+    }
+}
