@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod introspect;
 mod strings;
 
 use crate::command::{Condition, Operation, Reply, Request, UnixMs, ValueHead};
