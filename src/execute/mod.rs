@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod introspect;
 pub mod resp;
 mod strings;
 

@@ -57,9 +57,10 @@ impl<'a> Writer<'a> {
     }
 
     /// An error, with its code: `ERR no such key`. Ends of lines in it become spaces.
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
+        let one_line = |&b: &u8| if matches!(b, b'\r' | b'\n') { b' ' } else { b };
         self.out.push(b'-');
-        self.out.extend(text.bytes().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        self.out.extend(text.as_ref().iter().map(one_line));
         self.out.extend_from_slice(LINE_END);
     }
 
