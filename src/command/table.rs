@@ -57,6 +57,12 @@ impl Row {
         if self.arity < 0 { count >= least } else { count == least }
     }
 
+    /// True if it may take long, so that it is worth to measure how long.
+    #[inline]
+    pub fn may_be_slow(&self) -> bool {
+        !self.flags.has(Flags::FAST) && self.complexity != "O(1)"
+    }
+
     /// The subcommand of this name, in whatever case.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Row> {
         self.subcommands.iter().find(|s| s.name.as_bytes().eq_ignore_ascii_case(name))

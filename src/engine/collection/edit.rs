@@ -10,7 +10,7 @@ use super::node::{blob_pages, blobs_footprint, entries, write_blobs};
 use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
-use crate::command::UnixMs;
+use crate::command::{Compact, UnixMs};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, NONE, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
@@ -21,56 +21,17 @@ const SMALL_BYTES_MAX: usize = 1024;
 /// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
 const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
 
-/// Up to which size clients are told that a collection is compact: Redis's settings of the same names. They say nothing
-/// about how it lies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compact {
-    /// hash-max-listpack-entries
-    pub hash_entries: u64,
-    /// hash-max-listpack-value
-    pub hash_value: u64,
-    /// list-max-listpack-size: elements, or, negative, 4, 8, 16, 32, 64 KiB
-    pub list_size: i64,
-    /// set-max-intset-entries
-    pub set_integers: u64,
-    /// set-max-listpack-entries
-    pub set_entries: u64,
-    /// set-max-listpack-value
-    pub set_value: u64,
-    /// zset-max-listpack-entries
-    pub sorted_entries: u64,
-    /// zset-max-listpack-value
-    pub sorted_value: u64,
-}
-
-impl Default for Compact {
-    fn default() -> Self {
-        Self {
-            hash_entries: 512,
-            hash_value: 64,
-            list_size: -2,
-            set_integers: 512,
-            set_entries: 128,
-            set_value: 64,
-            sorted_entries: 128,
-            sorted_value: 64,
-        }
-    }
-}
-
-impl Compact {
-    /// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
-    /// is so long came.
-    pub(super) fn holds(&self, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
-        let longest = longest as u64;
-        match kind {
-            Kind::String => true,
-            Kind::List if self.list_size > 0 => elements <= self.list_size as u64,
-            Kind::List => bytes <= 2048 << self.list_size.clamp(-5, -1).unsigned_abs(),
-            Kind::Set => elements <= self.set_entries && longest <= self.set_value,
-            Kind::SortedSet => elements <= self.sorted_entries && longest <= self.sorted_value,
-            Kind::Hash => elements <= self.hash_entries && longest <= self.hash_value,
-        }
+/// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
+/// is so long came.
+fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
+    let longest = longest as u64;
+    match kind {
+        Kind::String => true,
+        Kind::List if compact.list_size > 0 => elements <= compact.list_size as u64,
+        Kind::List => bytes <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
+        Kind::Set => elements <= compact.set_entries && longest <= compact.set_value,
+        Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
+        Kind::Hash => elements <= compact.hash_entries && longest <= compact.hash_value,
     }
 }
 
@@ -98,6 +59,18 @@ impl Engine {
         [bytes, longest]: [usize; 2],
         now: UnixMs,
     ) -> Result<Option<Edit<'_>>, PutError> {
+        let found = self.find_collection(hash, key, kind, [bytes, longest], now)?;
+        Ok(found.map(|found| self.edit_found(hash, key, kind, found)))
+    }
+
+    fn find_collection(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        [bytes, longest]: [usize; 2],
+        now: UnixMs,
+    ) -> Result<Option<Found>, PutError> {
         if longest > self.value_bytes_max as usize {
             return Err(PutError::TooLarge);
         }
@@ -108,10 +81,14 @@ impl Engine {
         if found.header.kind() != kind {
             return Err(PutError::WrongType);
         }
+        Ok(Some(found))
+    }
+
+    fn edit_found(&mut self, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Edit<'_> {
         self.hit(hash, found.at);
         let before = (value::footprint(&self.arena, found.item), self.user_bytes(found.item, found.header));
         let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
-        Ok(Some(Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }))
+        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }
     }
 
     /// A key's collection, made if there is none, with room for `bytes` of entries.
@@ -123,13 +100,14 @@ impl Engine {
         [bytes, longest]: [usize; 2],
         now: UnixMs,
     ) -> Result<Edit<'_>, PutError> {
-        if self.edit(hash, key, kind, [bytes, longest], now)?.is_none() {
-            self.create(hash, key, kind, bytes, now)?;
-            let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
-            if let Err(error) = room {
-                self.remove(hash, key, now);
-                return Err(error);
-            }
+        if let Some(found) = self.find_collection(hash, key, kind, [bytes, longest], now)? {
+            return Ok(self.edit_found(hash, key, kind, found));
+        }
+        self.create(hash, key, kind, bytes, now)?;
+        let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
+        if let Err(error) = room {
+            self.remove(hash, key, now);
+            return Err(error);
         }
         // Making room for it may, at worst, have evicted it again.
         self.edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)
@@ -240,7 +218,7 @@ impl Edit<'_> {
                 return;
             }
         }
-        if flags & NOT_COMPACT == 0 && !compact.holds(self.kind, elements, self.entry_bytes(), longest) {
+        if flags & NOT_COMPACT == 0 && !holds(&compact, self.kind, elements, self.entry_bytes(), longest) {
             flags |= NOT_COMPACT;
         }
         self.set_flags(flags);
@@ -523,7 +501,7 @@ impl Edit<'_> {
         }
         let after = (value::footprint(&engine.arena, item), engine.user_bytes(item, header));
         engine.resized(hash, at, before.0, after.0);
-        engine.user_bytes_changed(before.1, after.1);
+        engine.user_bytes_changed(hash, before.1, after.1);
         if elements == 0 {
             engine.remove_entry(hash, at, item, header);
             return 0;

@@ -38,7 +38,6 @@ mod view;
 
 #[cfg(test)]
 pub(super) use check::check;
-pub use edit::Compact;
 pub(super) use hash::FieldSweep;
 pub use hash::{Field, FieldExpiry, FieldOutcome, Hash};
 pub use list::List;

@@ -5,12 +5,14 @@
 
 mod arguments;
 mod keys;
+pub mod keyspace;
 mod strings;
+mod upload;
 #[cfg(test)]
 mod tests;
 
 use crate::command::{Call, Command, UnixMs, Words};
-use crate::engine::{Engine, KeyHash, PutError, Reader};
+use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::resp::Writer;
 use crate::slots::Group;
@@ -25,6 +27,8 @@ pub(super) struct Context<'e> {
     pub(super) words: Words<'e>,
     pub(super) now: UnixMs,
     pub(super) counters: &'e mut Counters,
+    /// How many shards there are.
+    pub(super) shards: usize,
 }
 
 /// A long value that is the reply.
@@ -50,8 +54,9 @@ impl Context<'_> {
     }
 }
 
-/// Executes a command that concerns a key, and appends its reply to `out`: all of it, unless a long value is returned, which
+/// Executes a command that concerns a key, or a shard's part of one that concerns all, and appends its reply to `out`: all of it, unless a long value is returned, which
 /// is to follow what was appended.
+#[allow(clippy::too_many_arguments)]
 #[inline]
 pub fn call(
     call: &Call<&[u8]>,
@@ -60,10 +65,11 @@ pub fn call(
     engine: &mut Engine,
     now: UnixMs,
     counters: &mut Counters,
+    shards: usize,
     out: &mut Vec<u8>,
 ) -> Option<Streamed> {
     let words = Words::new(call.words, call.count as usize);
-    let mut context = Context { engine, hash, key, words, now, counters };
+    let mut context = Context { engine, hash, key, words, now, counters, shards };
     let mut writer = Writer::new(out, call.resp3);
     match dispatch(call.command, &mut context, &mut writer) {
         Ok(streamed) => streamed,
@@ -100,6 +106,12 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::IncrByFloat => strings::incrbyfloat(c, w),
         Command::GetRange | Command::SubStr => strings::getrange(c, w),
         Command::SetRange => strings::setrange(c, w),
+        Command::Scan => keyspace::scan(c, w, c.shards as u64),
+        Command::Keys => keyspace::keys(c, w),
+        Command::RandomKey => keyspace::random(c, w),
+        Command::DbSize => keyspace::size(c, w),
+        Command::FlushDb => keyspace::flush(c, w, false),
+        Command::FlushAll => keyspace::flush(c, w, true),
         Command::Del | Command::Unlink => keys::del(c, w),
         Command::Exists => keys::exists(c, w),
         Command::Touch => keys::touch(c, w),
@@ -118,4 +130,34 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         _ => unreachable!("the shard answers what concerns no key"),
     }
     .map(|()| None)
+}
+
+/// Stores a value that has come as an upload, as its command says: `call` has the words before it, `after` those that follow
+/// it. Appends the reply. The upload is gone afterwards.
+#[allow(clippy::too_many_arguments)]
+pub fn finish_upload(
+    call: &Call<&[u8]>,
+    key: &[u8],
+    hash: KeyHash,
+    upload: Result<Upload, PutError>,
+    after: Words,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+    out: &mut Vec<u8>,
+) {
+    let words = Words::new(call.words, call.count as usize);
+    let mut context = Context { engine, hash, key, words, now, counters, shards: 0 };
+    let mut writer = Writer::new(out, call.resp3);
+    let done = match upload {
+        Ok(upload) => upload::finish(call.command, &mut context, upload, after, &mut writer),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = done {
+        if call.command == Command::Set {
+            // Better a miss than a value that the client thinks it replaced.
+            engine.remove(hash, key, now);
+        }
+        error.write(&mut writer);
+    }
 }

@@ -264,7 +264,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             }
         }
         let is_whole = input.len() >= end;
-        if index == 0 && count > 2 {
+        if index == 0 && count > 2 && !limits.are_unauthenticated() {
             // Before the name is known, so is nothing of how much is to be waited for.
             if !is_whole {
                 return Parsed::Incomplete { needed: end };

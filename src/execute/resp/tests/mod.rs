@@ -44,7 +44,7 @@ impl Session {
             Call { command: found, resp3: self.resp3, count: command.len() as u32 - 1, words: &arguments[..] };
         let (key, mut out) = (command[key_at], Vec::new());
         let Self { engine, now, hasher, .. } = self;
-        let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), &mut out);
+        let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), 1, &mut out);
         if let Some(mut long) = streamed {
             while engine.unread(&long.reader) > 0 {
                 out.extend_from_slice(engine.read(&mut long.reader, usize::MAX));
