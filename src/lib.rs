@@ -19,3 +19,4 @@ pub mod server;
 pub mod shard;
 pub mod slots;
 pub mod sys;
+pub mod values;

@@ -13,11 +13,11 @@ const LAYERS: &[&[&str]] = &[
     &["reactor"],
     &["engine"],
     &["command", "mesh", "metrics", "config"],
-    &["eviction", "slots", "sys"],
+    &["eviction", "slots", "sys", "values"],
 ];
 
 /// Modules that look at no clock, socket, thread or random source.
-const PURE: &[&str] = &["engine", "protocol", "execute", "command", "replay"];
+const PURE: &[&str] = &["engine", "protocol", "execute", "command", "replay", "values"];
 
 /// Files and folders with `unsafe` in them; every other module forbids it.
 const UNSAFE: &[&str] = &["sys", "reactor"];
