@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod glob;
+pub mod hyperloglog;
 pub mod numbers;
