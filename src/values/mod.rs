@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dump;
 pub mod geohash;
 pub mod glob;
 pub mod hyperloglog;
