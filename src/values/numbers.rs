@@ -70,7 +70,8 @@ fn is_zero(text: &[u8]) -> bool {
 /// Appends a float as replies have it since Redis 7.2: the shortest text that reads as the same float. (`d2string`)
 ///
 /// Integers up to 2⁶² have neither point nor exponent; otherwise the exponent comes where `fpconv` puts it. Zero keeps
-/// its sign; the others are `inf`, `-inf`, `nan`.
+/// its sign; the others are `inf`, `-inf`, `nan`. The digits are the shortest always, and the nearest of these; those of
+/// `fpconv` are not for a few floats in a thousand, where it writes 5001.9755854 as `5001.9755854000005`.
 pub fn write_float(value: f64, output: &mut Vec<u8>) {
     /// Half of what an `i64` holds: beyond it, Redis does not look for integers.
     const INTEGER_MAX: f64 = (i64::MAX / 2) as f64;
