@@ -52,8 +52,10 @@ pub struct Config {
     pub memory_bytes_max: u64,
     /// Most clients at once.
     pub max_connections: u32,
-    /// Longest value.
+    /// Longest value of memcached's protocol.
     pub max_item_bytes: u32,
+    /// Longest value of RESP: the same, if it was said; otherwise what a shard can hold, up to 512 MiB.
+    pub resp_item_bytes: u32,
     /// What goes when memory is full.
     pub eviction: Eviction,
     /// Ask for huge pages behind the memory.
@@ -82,13 +84,17 @@ impl Config {
         let mut warnings = Vec::new();
 
         if let Some(port) = options.admin_port.filter(|&port| port != 0) {
-            return fail(format!("--admin-port {port}: the admin endpoint is not in this version yet; allowed: 0 (off)"));
+            return fail(format!(
+                "--admin-port {port}: the admin endpoint is not in this version yet; allowed: 0 (off)"
+            ));
         }
         let port = options.port.unwrap_or(Port::Fixed(11211));
         let resp_port = options.resp_port.unwrap_or(Port::Fixed(6379));
         let shard_ports = options.shard_ports.unwrap_or(0);
         if port == Port::Off && resp_port == Port::Off && shard_ports == 0 {
-            return fail("--port 0 and --resp-port 0: nobody could connect; give one of them a port, 1 to 65535".into());
+            return fail(
+                "--port 0 and --resp-port 0: nobody could connect; give one of them a port, 1 to 65535".into(),
+            );
         }
         if let (Port::Fixed(one), Port::Fixed(other)) = (port, resp_port)
             && one == other
@@ -135,6 +141,8 @@ impl Config {
             ));
         }
 
+        let resp_item_bytes = options.max_item_size.map_or(longest.min(ITEM_BYTES_MAX), |m| m.0);
+
         let max_connections = connections(options, machine, shards, &mut warnings)?;
         let receive_buffers = options.receive_buffers.unwrap_or(512);
         if !receive_buffers.is_power_of_two() || !(16..=RECEIVE_BUFFERS_MAX).contains(&receive_buffers) {
@@ -161,6 +169,7 @@ impl Config {
             memory_bytes,
             max_connections,
             max_item_bytes: max_item_bytes as u32,
+            resp_item_bytes: resp_item_bytes as u32,
             memory_bytes_max: machine.memory_bytes.unwrap_or(memory_bytes).max(memory_bytes),
             eviction: options.eviction.unwrap_or_default(),
             huge_pages: options.huge_pages.unwrap_or(true),

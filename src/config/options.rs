@@ -57,7 +57,7 @@ pub struct Options {
     #[arg(short, long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<Memory>,
 
-    /// Longest value, 1k to 512m; at most half of a shard's memory [default: 1m]
+    /// Longest value, 1k to 512m; at most half of a shard's memory [default: 1m for memcached's clients, all that for RESP]
     #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory")]
     pub max_item_size: Option<ByteSize>,
 

@@ -52,9 +52,7 @@ mod write;
 
 pub use crate::eviction::Eviction;
 pub use background::Next;
-pub use collection::{
-    Bound, Bytes, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
-};
+pub use collection::{Bound, Bytes, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted};
 pub use describe::{Description, Encoding};
 pub use hash::{KeyHash, KeyHasher};
 pub use item::{KEY_BYTES_MAX, Kind};
@@ -260,12 +258,7 @@ impl Engine {
     ///
     /// # Errors
     /// As for [`Engine::new`].
-    pub fn resizable(
-        config: EngineConfig,
-        memory_bytes_max: u64,
-        hasher: KeyHasher,
-        now: UnixMs,
-    ) -> io::Result<Self> {
+    pub fn resizable(config: EngineConfig, memory_bytes_max: u64, hasher: KeyHasher, now: UnixMs) -> io::Result<Self> {
         assert!((MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&config.memory_bytes), "memory out of range");
         assert!(u64::from(config.value_bytes_max) <= value_bytes_max(config.memory_bytes), "values too long");
         let mut arena = Arena::resizable(config.memory_bytes, memory_bytes_max, &OTHER_CHUNKS)?;

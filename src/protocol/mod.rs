@@ -5,7 +5,6 @@
 pub mod memcached;
 pub mod resp;
 
-
 /// Where in its protocol a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -5,8 +5,8 @@
 use crate::config::{self, Config, Port};
 use crate::engine::{self, Engine, EngineConfig};
 use crate::mesh::{MeshEnd, mesh};
-use crate::reactor::{RECEIVE_BUFFERS_MAX, Reactor, ReceiveBuffers, StartError, UringSize, probe};
 use crate::protocol::{State, memcached, resp};
+use crate::reactor::{RECEIVE_BUFFERS_MAX, Reactor, ReceiveBuffers, StartError, UringSize, probe};
 use crate::shard::{Listening, Message, Node, Shard};
 use crate::sys;
 use std::io;
@@ -91,7 +91,8 @@ impl Server {
         probe(UringSize::SHARD, shards)?;
         let (addresses, listeners) = open_listeners(&config)?;
         let port_of = |protocol| addresses.iter().find(|a| a.protocol == protocol).map_or(0, |a| a.address.port());
-        let node = Node::new(config, port_of(MEMCACHED), port_of(RESP)).map_err(|e| ServeError::System("eventfd", e))?;
+        let node =
+            Node::new(config, port_of(MEMCACHED), port_of(RESP)).map_err(|e| ServeError::System("eventfd", e))?;
         let node = Arc::new(node);
 
         let (ready, started) = mpsc::channel();
@@ -174,7 +175,7 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
     let memory_bytes = config.shard_memory_bytes();
     let limits = EngineConfig {
         memory_bytes,
-        value_bytes_max: config.max_item_bytes,
+        value_bytes_max: config.resp_item_bytes.max(config.max_item_bytes),
         eviction: config.eviction,
         user_bytes_max: None,
     };

@@ -99,8 +99,15 @@ impl Shard {
         }
         let until = self.instant + PATIENCE + Duration::from_secs((value_bytes / BYTES_PER_SECOND_MIN) as u64);
         if let Some(connection) = self.connections.at(slot) {
-            connection.incoming =
-                Some(Box::new(Incoming { owner, left: value_bytes, line_end: 0, intact: true, words, tail: Vec::new(), until }));
+            connection.incoming = Some(Box::new(Incoming {
+                owner,
+                left: value_bytes,
+                line_end: 0,
+                intact: true,
+                words,
+                tail: Vec::new(),
+                until,
+            }));
         }
     }
 
@@ -151,7 +158,7 @@ impl Shard {
 
     /// Takes the words that come after a value; returns how many bytes that was. With the last, the value is complete.
     fn take_tail(&mut self, slot: u32, rest: &[u8]) -> usize {
-        let limits = Limits::authenticated(self.node.config.max_item_bytes as usize);
+        let limits = Limits::authenticated(self.node.config.resp_item_bytes as usize);
         let Some(connection) = self.connections.at(slot) else { return rest.len() };
         let Some(incoming) = connection.incoming.as_deref_mut() else { return 0 };
         if incoming.words == 0 {
@@ -264,14 +271,7 @@ impl Shard {
     }
 
     /// The owner's side: the value is complete, and is stored, if its line end was right. Appends the reply.
-    pub(super) fn finish_receiving(
-        &mut self,
-        from: usize,
-        token: Token,
-        intact: bool,
-        tail: Words,
-        out: &mut Vec<u8>,
-    ) {
+    pub(super) fn finish_receiving(&mut self, from: usize, token: Token, intact: bool, tail: Words, out: &mut Vec<u8>) {
         let Some(number) = self.receiving(from, token) else { return };
         let Receiving { hash, key, command, quiet, upload, .. } = self.receiving.swap_remove(number);
         let Self { engine, now, counters, .. } = self;

@@ -5,8 +5,8 @@
 
 use super::Shard;
 use super::connection::{Connection, Gather, Wait};
-use super::tunables::SlowCommand;
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
+use super::tunables::SlowCommand;
 use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
 use crate::engine::{Engine, KeyHash, Reader};
 use crate::execute::resp::Streamed;
@@ -188,7 +188,8 @@ impl Shard {
                 let shards = self.routes.len();
                 let Self { engine, now, counters, .. } = self;
                 let mut long = None;
-                connection.write(|out| long = answer(&pending.request, pending.hash, engine, *now, counters, shards, out));
+                connection
+                    .write(|out| long = answer(&pending.request, pending.hash, engine, *now, counters, shards, out));
                 if let Some(LongReply { head, tail, length, reader }) = long {
                     connection.progress = self.instant;
                     connection.outgoing.push_back(Outgoing {

@@ -181,7 +181,10 @@ impl Shard {
                         command = pending.len();
                     }
                     let owner = self.id as u16;
-                    self.queue(Pending { slot, owner, hash: KeyHash(0), request, rest, state: State::Memcached(before) }, pending);
+                    self.queue(
+                        Pending { slot, owner, hash: KeyHash(0), request, rest, state: State::Memcached(before) },
+                        pending,
+                    );
                 }
                 Parsed::Upload { request, value_bytes, length } => {
                     // What came before it is executed first.

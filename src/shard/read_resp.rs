@@ -25,7 +25,7 @@ impl Shard {
     /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
     /// input is done with: all of it, where the connection was set back or closes.
     pub(super) fn read_resp<'a>(&mut self, slot: u32, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
-        let bulk_bytes_max = self.node.config.max_item_bytes as usize;
+        let bulk_bytes_max = self.node.config.resp_item_bytes as usize;
         let mut at = 0;
         if self.connections.at(slot).is_some_and(|c| c.incoming.is_some()) {
             at = self.take_incoming(slot, input);

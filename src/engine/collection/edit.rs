@@ -6,12 +6,12 @@
 use super::entry::{
     ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
 };
-use super::node::{blob_pages, blobs_footprint, entries, write_blobs};
+use super::node::{blob_pages, blobs_footprint, entries, leaf_bytes, refers, write_blobs};
 use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
 use crate::command::{Compact, UnixMs};
-use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, NONE, place};
+use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
 use crate::slots::Group;
@@ -33,6 +33,13 @@ fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usiz
         Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
         Kind::Hash => elements <= compact.hash_entries && longest <= compact.hash_value,
     }
+}
+
+/// Blobs of the strings of an entry: how long each is, and the first of its blobs.
+#[derive(Clone, Copy, Default)]
+struct Blobs {
+    texts: [(usize, Reference); 2],
+    count: usize,
 }
 
 /// A collection that is being changed.
@@ -284,8 +291,9 @@ impl Edit<'_> {
 
     /// Writes an entry over the one at a spot of a tree.
     pub(super) fn replace_in(&mut self, tree: usize, spot: &Spot, entry: &Entry) {
-        self.free_blobs(tree, spot);
+        let blobs = self.blobs(tree, spot);
         self.change_tree(tree, spot, |arena, tree, path, order| tree.replace(arena, path, spot.offset, entry, order));
+        self.free_blobs(&blobs);
     }
 
     /// Removes the entry at a spot of the main tree, or of a small collection.
@@ -305,8 +313,9 @@ impl Edit<'_> {
 
     /// Removes the entry at a spot of a tree.
     pub(super) fn remove_in(&mut self, tree: usize, spot: &Spot) {
-        self.free_blobs(tree, spot);
+        let blobs = self.blobs(tree, spot);
         self.change_tree(tree, spot, |arena, tree, path, _| tree.remove(arena, path, spot.offset));
+        self.free_blobs(&blobs);
     }
 
     /// Removes so many elements from a rank on, whole leaves at once where that is possible. Not of sorted sets, whose members
@@ -316,7 +325,8 @@ impl Edit<'_> {
         while left > 0 {
             let spot = self.view().at_rank(rank);
             let leaf_entries = spot.path.map_or(0, |path| entries(&self.engine.arena, path.leaf) as u64);
-            if spot.offset > 0 || leaf_entries == 0 || leaf_entries > left {
+            let refers = spot.path.is_some_and(|path| refers(&self.engine.arena, path.leaf));
+            if spot.offset > 0 || leaf_entries == 0 || leaf_entries > left || refers {
                 self.remove(&spot);
                 left -= 1;
                 continue;
@@ -325,7 +335,6 @@ impl Edit<'_> {
             let length = self.view().leaf(spot.path.as_ref()).len();
             let mut bytes = 0;
             while at.offset < length {
-                self.free_blobs(MAIN, &at);
                 let leaf = self.view().leaf(spot.path.as_ref());
                 bytes += user_bytes(shape, leaf, at.offset);
                 at.offset = entry_end(shape, leaf, at.offset);
@@ -349,21 +358,26 @@ impl Edit<'_> {
         self.changed = true;
     }
 
-    /// Frees the blobs that an entry at a spot refers to, before it is removed or replaced.
-    fn free_blobs(&mut self, tree: usize, spot: &Spot) {
+    /// The blobs that an entry at a spot refers to.
+    fn blobs(&self, tree: usize, spot: &Spot) -> Blobs {
+        let mut blobs = Blobs::default();
+        if let Some(path) = &spot.path {
+            let shape = tree_shape(self.kind, tree);
+            let leaf = leaf_bytes(&self.engine.arena, path.leaf);
+            let entry = &leaf[..entry_end(shape, leaf, spot.offset)];
+            outside_places(shape, entry, spot.offset, |at| {
+                blobs.texts[blobs.count] = (u32_at(entry, at - 4) as usize, u32_at(entry, at));
+                blobs.count += 1;
+            });
+        }
+        blobs
+    }
+
+    /// Leaves blobs to be freed that no entry refers to any more. While one did, it would tell them of its moves.
+    fn free_blobs(&mut self, blobs: &Blobs) {
         let Body::Large(large) = &mut self.body else { return };
-        let shape = tree_shape(self.kind, tree);
         let Engine { arena, orphans, .. } = &mut *self.engine;
-        let Some(path) = &spot.path else { return };
-        let leaf = super::node::leaf_bytes(arena, path.leaf);
-        let entry = &leaf[..entry_end(shape, leaf, spot.offset)];
-        let mut blobs = [(0, NONE); 2];
-        let mut count = 0;
-        outside_places(shape, entry, spot.offset, |at| {
-            blobs[count] = (u32_at(entry, at - 4) as usize, u32_at(entry, at));
-            count += 1;
-        });
-        for &(length, first) in &blobs[..count] {
+        for &(length, first) in &blobs.texts[..blobs.count] {
             large.node_bytes -= blobs_footprint(arena, length);
             orphans.push(arena, first);
         }

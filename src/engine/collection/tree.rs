@@ -414,7 +414,7 @@ impl Tree {
         self.thinned(arena, path);
     }
 
-    /// Removes a whole leaf, whose blobs are nobody's any more.
+    /// Removes a whole leaf, whose entries refer to nothing.
     pub(super) fn remove_leaf(&mut self, arena: &mut Arena, path: &Path) {
         let count = entries(arena, path.leaf);
         path.count(arena, -(count as i32));

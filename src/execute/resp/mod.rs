@@ -7,9 +7,9 @@ mod arguments;
 mod keys;
 pub mod keyspace;
 mod strings;
-mod upload;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use crate::command::{Call, Command, UnixMs, Words};
 use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};

@@ -234,7 +234,10 @@ pub(super) fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer
     Ok(Some(Proceed { old: old.filter(|_| get) }))
 }
 
-pub(super) fn set_options<'w>(c: &Context, mut words: impl Iterator<Item = &'w [u8]>) -> Result<(SetOptions<'w>, Expire), Error> {
+pub(super) fn set_options<'w>(
+    c: &Context,
+    mut words: impl Iterator<Item = &'w [u8]>,
+) -> Result<(SetOptions<'w>, Expire), Error> {
     let (mut options, mut expire) = (SetOptions::default(), None);
     while let Some(word) = words.next() {
         match word.to_ascii_uppercase().as_slice() {

@@ -20,6 +20,8 @@ pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
 
 /// What a command may have in all, besides two strings of the greatest length.
 const COMMAND_BYTES_MORE: usize = 1 << 20;
+/// And no more than this, unless its value is streamed: it is kept until it is whole.
+const COMMAND_BYTES_MAX: usize = 64 << 20;
 
 /// Words of up to so many are looked at again whenever some more bytes have come; from more, a command is waited for until
 /// it might be whole. So a mistake in a short one is answered at once, and a long one is not scanned for each of its pieces.
@@ -84,7 +86,7 @@ impl Limits {
 
     /// The longest command that is waited for to be whole.
     fn command_bytes_max(&self) -> usize {
-        self.bulk_bytes_max.saturating_mul(2).saturating_add(COMMAND_BYTES_MORE)
+        self.bulk_bytes_max.saturating_mul(2).saturating_add(COMMAND_BYTES_MORE).min(COMMAND_BYTES_MAX)
     }
 }
 

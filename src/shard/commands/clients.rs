@@ -15,8 +15,7 @@ use std::fmt::Write;
 pub(super) const REDIS_VERSION: &str = "7.4.0";
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-const NO_PASSWORD: &str =
-    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is \
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is \
      correct?";
 
 impl Shard {
@@ -126,10 +125,12 @@ impl Shard {
         }
         let Some(client) = self.client(slot) else { return Ok(()) };
         if !client.authenticated {
-            return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+            return Err(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
                         AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
                         version at the same time"
-                .into());
+                    .into(),
+            );
         }
         if let Some(version) = version {
             client.resp3 = version == 3;
@@ -264,7 +265,8 @@ fn checked_name(name: &[u8]) -> Result<Vec<u8>, Refused> {
 
 fn set_info(client: &mut Client, attribute: &[u8], value: &[u8]) -> Result<(), Refused> {
     let name = String::from_utf8_lossy(attribute).to_lowercase();
-    let value = checked_name(value).map_err(|_| format!("ERR {name} cannot contain spaces, newlines or special characters."))?;
+    let value = checked_name(value)
+        .map_err(|_| format!("ERR {name} cannot contain spaces, newlines or special characters."))?;
     match name.as_str() {
         "lib-name" => client.library = value,
         "lib-ver" => client.library_version = value,

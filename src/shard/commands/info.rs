@@ -55,7 +55,8 @@ impl Shard {
                 || wanted.iter().any(|w| w == name || w == "all" || w == "everything" || w == "default" && is_default)
         };
         let mut lines = Lines(String::new());
-        let sections = SECTIONS.iter().map(|section| (section, true)).chain(MORE.iter().map(|section| (section, false)));
+        let sections =
+            SECTIONS.iter().map(|section| (section, true)).chain(MORE.iter().map(|section| (section, false)));
         for ((name, write), is_default) in sections {
             if is_wanted(name, is_default) {
                 if !lines.0.is_empty() {
@@ -187,7 +188,8 @@ fn keyspace(node: &Node, lines: &mut Lines) {
         let held = (0..node.shards()).map(|shard| node.published(shard).database(number));
         let [keys, expires] = held.fold([0, 0], |all, one| [all[0] + one[0], all[1] + one[1]]);
         if keys > 0 {
-            lines.field(format_args!("db{number}"), format_args!("keys={keys},expires={expires},avg_ttl=0,subexpiry=0"));
+            lines
+                .field(format_args!("db{number}"), format_args!("keys={keys},expires={expires},avg_ttl=0,subexpiry=0"));
         }
     }
 }

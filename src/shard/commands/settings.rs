@@ -128,7 +128,7 @@ fn all(node: &Node) -> Vec<(&'static str, String)> {
         ("maxclients", config.max_connections.to_string()),
         ("port", node.resp_port.to_string()),
         ("bind", config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
-        ("proto-max-bulk-len", config.max_item_bytes.to_string()),
+        ("proto-max-bulk-len", config.resp_item_bytes.to_string()),
         ("requirepass", String::from_utf8_lossy(&tunables.password()).into_owned()),
         ("slowlog-log-slower-than", tunables.slowlog_micros.load(Ordering::Relaxed).to_string()),
         ("slowlog-max-len", tunables.slowlog_length.load(Ordering::Relaxed).to_string()),
@@ -215,7 +215,8 @@ impl Shard {
         let fail = |why: &str| Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"));
         let number = numbers::integer(value);
         let natural = number.and_then(|n| u64::try_from(n).ok());
-        let found = compact_settings(compact).into_iter().find(|(known, _)| *known == name.replace("ziplist", "listpack"));
+        let found =
+            compact_settings(compact).into_iter().find(|(known, _)| *known == name.replace("ziplist", "listpack"));
         if let Some((_, setting)) = found {
             match (setting, number, natural) {
                 (Number::Natural(to), _, Some(n)) => *to = n,
