@@ -214,10 +214,14 @@ fn change(engine: &mut Engine, key: &[u8], model: &mut Model, random: &mut Rando
                 sorted.insert(value.clone(), score);
             } else if random.below(100) == 0 {
                 let from = random.below(sorted.len() as u64 + 1);
-                let gone: Vec<_> = by_score(sorted).into_iter().skip(from as usize).take(5).collect();
+                let mut gone: Vec<_> = by_score(sorted).into_iter().skip(from as usize).take(5).collect();
+                let downwards = random.below(2) == 0;
+                if downwards {
+                    gone.reverse();
+                }
                 let mut seen = Vec::new();
                 let removed = engine
-                    .sorted_remove_range(hash, key, [from, from + 5], now, |m, s| seen.push((s, m.to_vec())))
+                    .sorted_remove_range(hash, key, [from, from + 5], downwards, now, |m, s| seen.push((s, m.to_vec())))
                     .expect("a sorted set");
                 assert_eq!((removed as usize, &seen), (gone.len(), &gone));
                 gone.iter().for_each(|(_, member)| _ = sorted.remove(member));

@@ -5,6 +5,8 @@
 
 mod arguments;
 mod keys;
+mod ranges;
+mod sorted;
 mod strings;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ use crate::metrics::{Counter, Counters};
 use crate::protocol::resp::Writer;
 use crate::slots::Group;
 pub use arguments::Error;
+use ranges::By;
 
 /// A command at work: its key on its engine, its words, the time.
 pub(super) struct Context<'e> {
@@ -115,6 +118,28 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::Type => keys::kind(c, w),
         Command::Object => keys::object(c, w),
         Command::Memory => keys::memory(c, w),
+        Command::ZAdd => sorted::add(c, w),
+        Command::ZIncrBy => sorted::increment(c, w),
+        Command::ZRem => sorted::remove(c, w),
+        Command::ZCard => sorted::card(c, w),
+        Command::ZScore => sorted::score_of(c, w),
+        Command::ZMScore => sorted::scores_of(c, w),
+        Command::ZRank => sorted::rank(c, w, false),
+        Command::ZRevRank => sorted::rank(c, w, true),
+        Command::ZPopMin => sorted::pop(c, w, false),
+        Command::ZPopMax => sorted::pop(c, w, true),
+        Command::ZRandMember => sorted::random(c, w),
+        Command::ZCount => ranges::count(c, w, By::Score),
+        Command::ZLexCount => ranges::count(c, w, By::Name),
+        Command::ZRange => ranges::range(c, w),
+        Command::ZRevRange => ranges::range_by(c, w, By::Rank, true),
+        Command::ZRangeByScore => ranges::range_by(c, w, By::Score, false),
+        Command::ZRevRangeByScore => ranges::range_by(c, w, By::Score, true),
+        Command::ZRangeByLex => ranges::range_by(c, w, By::Name, false),
+        Command::ZRevRangeByLex => ranges::range_by(c, w, By::Name, true),
+        Command::ZRemRangeByRank => ranges::remove(c, w, By::Rank),
+        Command::ZRemRangeByScore => ranges::remove(c, w, By::Score),
+        Command::ZRemRangeByLex => ranges::remove(c, w, By::Name),
         _ => unreachable!("the shard answers what concerns no key"),
     }
     .map(|()| None)

@@ -1,6 +1,6 @@
 //! Replies in either version of the protocol. What RESP2 has no type for is written as the type that Redis writes then.
 
-use std::io::Write;
+use crate::values::numbers::write_float;
 
 const LINE_END: &[u8; 2] = b"\r\n";
 
@@ -121,16 +121,20 @@ impl<'a> Writer<'a> {
     }
 
     /// A number that may have a fraction.
+    #[inline]
     pub fn double(&mut self, value: f64) {
         if self.resp3 {
             self.out.push(b',');
-            write_double(value, self.out);
-            self.out.extend_from_slice(LINE_END);
+            write_float(value, self.out);
         } else {
-            let mut text = Vec::with_capacity(24);
-            write_double(value, &mut text);
-            self.bulk(&text);
+            // How long it is turns out when it is written; its header then trades places with it.
+            let at = self.out.len();
+            write_float(value, self.out);
+            let end = self.out.len();
+            self.bulk_head(end - at);
+            self.out[at..].rotate_left(end - at);
         }
+        self.out.extend_from_slice(LINE_END);
     }
 
     /// True or false.
@@ -212,15 +216,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The shortest digits that mean this number.
-fn write_double(value: f64, out: &mut Vec<u8>) {
-    if value.is_nan() {
-        out.extend_from_slice(b"nan");
-    } else {
-        write!(out, "{value}").expect("a Vec takes everything");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +250,7 @@ mod tests {
         assert_eq!(both(|w| w.push(3)), pair("*3|", ">3|"));
         assert_eq!(both(|w| w.double(1.5)), pair("$3|1.5|", ",1.5|"));
         assert_eq!(both(|w| w.double(f64::NEG_INFINITY)), pair("$4|-inf|", ",-inf|"));
+        assert_eq!(both(|w| w.double(12345.6789012)), pair("$16|1.23456789012e+4|", ",1.23456789012e+4|"));
         assert_eq!(both(|w| w.double(f64::NAN)), pair("$3|nan|", ",nan|"));
         assert_eq!(both(|w| w.boolean(true)), pair(":1|", "#t|"));
         assert_eq!(both(|w| w.boolean(false)), pair(":0|", "#f|"));
