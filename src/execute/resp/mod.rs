@@ -4,6 +4,9 @@
 //! fails before it has written anything returns an [`Error`], which is written for it.
 
 mod arguments;
+mod dump;
+mod geo;
+mod hyperloglog;
 mod keys;
 mod ranges;
 mod sorted;
@@ -140,6 +143,17 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::ZRemRangeByRank => ranges::remove(c, w, By::Rank),
         Command::ZRemRangeByScore => ranges::remove(c, w, By::Score),
         Command::ZRemRangeByLex => ranges::remove(c, w, By::Name),
+        Command::PfAdd => hyperloglog::add(c, w),
+        Command::PfCount => hyperloglog::count(c, w),
+        Command::GeoAdd => geo::add(c, w),
+        Command::GeoPos => geo::positions(c, w),
+        Command::GeoHash => geo::hashes(c, w),
+        Command::GeoDist => geo::distance(c, w),
+        Command::GeoSearch => geo::search(c, w),
+        Command::GeoRadius | Command::GeoRadiusRo => geo::radius(c, w, false),
+        Command::GeoRadiusByMember | Command::GeoRadiusByMemberRo => geo::radius(c, w, true),
+        Command::Dump => dump::dump(c, w),
+        Command::Restore => dump::restore(c, w),
         _ => unreachable!("the shard answers what concerns no key"),
     }
     .map(|()| None)
