@@ -5,11 +5,12 @@
 
 mod arguments;
 mod keys;
+mod lists;
 mod strings;
 #[cfg(test)]
 mod tests;
 
-use crate::command::{Call, Command, UnixMs, Words};
+use crate::command::{Call, Command, End, UnixMs, Words};
 use crate::engine::{Engine, KeyHash, PutError, Reader};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::resp::Writer;
@@ -45,9 +46,14 @@ impl Context<'_> {
 
     /// Counts a look at a key.
     fn looked(&mut self, found: bool) {
-        self.counters.add(Counter::CmdGet);
-        self.counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
+        count_look(self.counters, found);
     }
+}
+
+#[inline]
+fn count_look(counters: &mut Counters, found: bool) {
+    counters.add(Counter::CmdGet);
+    counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
 }
 
 /// Executes a command that concerns a key, and appends its reply to `out`: all of it, unless a long value is returned, which
@@ -115,6 +121,20 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::Type => keys::kind(c, w),
         Command::Object => keys::object(c, w),
         Command::Memory => keys::memory(c, w),
+        Command::LPush => lists::push(c, w, End::Front, true),
+        Command::RPush => lists::push(c, w, End::Back, true),
+        Command::LPushX => lists::push(c, w, End::Front, false),
+        Command::RPushX => lists::push(c, w, End::Back, false),
+        Command::LPop => lists::pop(c, w, End::Front),
+        Command::RPop => lists::pop(c, w, End::Back),
+        Command::LLen => lists::llen(c, w),
+        Command::LRange => lists::lrange(c, w),
+        Command::LIndex => lists::lindex(c, w),
+        Command::LSet => lists::lset(c, w),
+        Command::LInsert => lists::linsert(c, w),
+        Command::LRem => lists::lrem(c, w),
+        Command::LTrim => lists::ltrim(c, w),
+        Command::LPos => lists::lpos(c, w),
         _ => unreachable!("the shard answers what concerns no key"),
     }
     .map(|()| None)

@@ -1,5 +1,6 @@
 //! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
 
+mod lists;
 mod strings;
 
 use super::call;
