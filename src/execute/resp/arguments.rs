@@ -7,7 +7,7 @@ use crate::protocol::resp::Writer;
 use crate::values::numbers;
 use std::borrow::Cow;
 
-/// Why a command failed. Nothing was written of its reply.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// A text with its code.

@@ -12,7 +12,7 @@ use crate::protocol::resp::Writer;
 impl Context<'_> {
     /// The key's list, to answer a question about it.
     #[inline]
-    fn list(&mut self) -> Result<Option<List<'_>>, Error> {
+    fn as_list(&mut self) -> Result<Option<List<'_>>, Error> {
         let found = self.engine.as_list(self.hash, self.key, self.now)?;
         super::count_look(self.counters, found.is_some());
         Ok(found)
@@ -43,7 +43,7 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
         return Err(wrong_arity(if end == End::Front { "lpop" } else { "rpop" }));
     }
     let count = natural(count)?;
-    let Some(length) = c.list()?.map(|list| list.len()) else {
+    let Some(length) = c.as_list()?.map(|list| list.len()) else {
         w.null_array();
         return Ok(());
     };
@@ -56,14 +56,14 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
 }
 
 pub(super) fn llen(c: &mut Context, w: &mut Writer) -> Done {
-    w.integer(c.list()?.map_or(0, |list| list.len()) as i64);
+    w.integer(c.as_list()?.map_or(0, |list| list.len()) as i64);
     Ok(())
 }
 
 pub(super) fn lrange(c: &mut Context, w: &mut Writer) -> Done {
     let mut words = c.words.skip(1).into_iter();
     let (start, stop) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
-    let Some(list) = c.list()? else {
+    let Some(list) = c.as_list()? else {
         w.array(0);
         return Ok(());
     };
@@ -78,7 +78,7 @@ pub(super) fn lrange(c: &mut Context, w: &mut Writer) -> Done {
 
 pub(super) fn lindex(c: &mut Context, w: &mut Writer) -> Done {
     let word = required(&mut c.words.skip(1).into_iter())?;
-    let Some(list) = c.list()? else {
+    let Some(list) = c.as_list()? else {
         w.null();
         return Ok(());
     };
@@ -97,7 +97,7 @@ pub(super) fn lset(c: &mut Context, w: &mut Writer) -> Done {
     let index = match integer(index) {
         Ok(index) => index,
         // That there is no list is the more important news.
-        Err(error) => return Err(if c.list()?.is_some() { error } else { NO_SUCH_KEY }),
+        Err(error) => return Err(if c.as_list()?.is_some() { error } else { NO_SUCH_KEY }),
     };
     match c.engine.list_set(c.hash, c.key, index, value, c.now)? {
         None => Err(NO_SUCH_KEY),
@@ -158,7 +158,7 @@ pub(super) fn lpos(c: &mut Context, w: &mut Writer) -> Done {
     let mut words = c.words.skip(1).into_iter();
     let element = required(&mut words)?;
     let wanted = wanted(words)?;
-    match c.list()? {
+    match c.as_list()? {
         Some(list) if wanted.rank < 0 => {
             let last = list.len() - 1;
             write_positions(list.equal_backward(element), wanted, |n| last - n, w);

@@ -1,6 +1,7 @@
 //! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
 
 mod lists;
+mod sets;
 mod strings;
 
 use super::call;
