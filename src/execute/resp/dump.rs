@@ -9,36 +9,32 @@ use crate::values::dump::{self, Dumped};
 use crate::values::numbers;
 
 pub(super) fn dump(c: &mut Context, w: &mut Writer) -> Done {
-    let Some(known) = c.engine.describe(c.hash, c.key, c.now) else {
-        w.null();
-        return Ok(());
-    };
-    let payload = match known.kind {
-        Kind::String => {
-            let (value, _) = strings::whole(c)?.unwrap_or_default();
+    match payload(c)? {
+        Some(payload) => w.bulk(&payload.finish()),
+        None => w.null(),
+    }
+    Ok(())
+}
+
+fn payload(c: &mut Context) -> Result<Option<dump::Writer>, Error> {
+    let Some(known) = c.engine.describe(c.hash, c.key, c.now) else { return Ok(None) };
+    Ok(match known.kind {
+        Kind::String => strings::whole(c)?.map(|(value, _)| {
             let mut payload = dump::Writer::new(dump::Kind::String);
             payload.string(&value);
             payload
+        }),
+        Kind::List => {
+            let list = c.engine.as_list(c.hash, c.key, c.now)?;
+            list.map(|list| elements(dump::Kind::List, list.len(), list.forward_from(0)))
         }
-        Kind::List => match c.engine.as_list(c.hash, c.key, c.now)? {
-            Some(list) => elements(dump::Kind::List, list.len(), list.forward_from(0)),
-            None => return Ok(w.null()),
-        },
-        Kind::Set => match c.engine.as_set(c.hash, c.key, c.now)? {
-            Some(set) => elements(dump::Kind::Set, set.len(), set.members()),
-            None => return Ok(w.null()),
-        },
-        Kind::SortedSet => match c.engine.as_sorted(c.hash, c.key, c.now)? {
-            Some(sorted) => scored(&sorted),
-            None => return Ok(w.null()),
-        },
-        Kind::Hash => match c.engine.as_hash(c.hash, c.key, c.now)? {
-            Some(hash) => fields(&hash),
-            None => return Ok(w.null()),
-        },
-    };
-    w.bulk(&payload.finish());
-    Ok(())
+        Kind::Set => {
+            let set = c.engine.as_set(c.hash, c.key, c.now)?;
+            set.map(|set| elements(dump::Kind::Set, set.len(), set.members()))
+        }
+        Kind::SortedSet => c.engine.as_sorted(c.hash, c.key, c.now)?.map(|sorted| scored(&sorted)),
+        Kind::Hash => c.engine.as_hash(c.hash, c.key, c.now)?.map(|hash| fields(&hash)),
+    })
 }
 
 fn elements<'b>(kind: dump::Kind, length: u64, elements: impl Iterator<Item = Bytes<'b>>) -> dump::Writer {

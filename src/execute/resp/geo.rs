@@ -160,7 +160,8 @@ impl<'w> Search<'w> {
     /// Reads the options that are left. Only where `area` is wanted may they say what is searched.
     fn read(mut self, mut words: Iter<'w>, area: bool) -> Result<Self, Error> {
         while let Some(word) = words.next() {
-            if !self.take(word, &mut words)? && !(area && self.take_area(word, &mut words)?) {
+            let taken = self.take(word, &mut words)? || area && self.take_area(word, &mut words)?;
+            if !taken {
                 return Err(SYNTAX);
             }
         }

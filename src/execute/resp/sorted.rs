@@ -1,26 +1,20 @@
 //! Sorted sets: members, scores, ranks. Ranges are in `ranges.rs`.
 
 use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, natural, required, text};
+use super::random::Draw;
+use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
 use crate::command::Words;
-use crate::engine::{Bytes, ScoreChange, Scored, Sorted};
+use crate::engine::{Bytes, Kind, ScoreChange, Scored, Sorted};
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
-use std::collections::HashSet;
-
-/// Members that ZRANDMEMBER draws with repetitions, at most: a count of a few bytes must not fill the memory.
-const DRAWN_MAX: u64 = 1 << 20;
-
-const OUT_OF_RANGE: Error = text("ERR value is out of range");
 
 /// The sorted set at the key, counted as a look at it.
 #[inline]
 pub(super) fn find<'c>(c: &'c mut Context) -> Result<Option<Sorted<'c>>, Error> {
-    let Context { engine, counters, .. } = c;
-    let found = engine.as_sorted(c.hash, c.key, c.now)?;
-    counters.add(Counter::CmdGet);
-    counters.add(if found.is_some() { Counter::GetHits } else { Counter::GetMisses });
+    let found = c.engine.as_sorted(c.hash, c.key, c.now)?;
+    super::count_look(c.counters, found.is_some());
     Ok(found)
 }
 
@@ -268,26 +262,13 @@ pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
     let mut words = c.words.skip(1).into_iter();
     let Some(word) = words.next() else { return random_one(c, w) };
     let count = integer(word)?;
-    if count == i64::MIN {
-        return Err(Error::Text(
-            format!("ERR value is out of range, value must between {} and {}", -i64::MAX, i64::MAX).into(),
-        ));
-    }
     let scores = words.next();
     if words.len() > 0 || scores.is_some_and(|word| !is(word, "WITHSCORES")) {
         return Err(SYNTAX);
     }
-    if scores.is_some() && count.unsigned_abs() > i64::MAX as u64 / 2 {
-        return Err(OUT_OF_RANGE);
-    }
-    let Some(length) = find(c)?.map(|sorted| sorted.len()) else {
-        w.array(0);
-        return Ok(());
-    };
-    if count < 0 && count.unsigned_abs() > DRAWN_MAX {
-        return Err(OUT_OF_RANGE);
-    }
-    let ranks = draw(|| c.engine.random(), count, length);
+    let draw = Draw::of(count)?;
+    let length = find(c)?.map_or(0, |sorted| sorted.len());
+    let ranks = draw.ranks(length, c.engine);
     write_head(w, ranks.len(), scores.is_some());
     if let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? {
         for (member, score) in ranks.into_iter().filter_map(|rank| sorted.forward_from(rank).next()) {
@@ -306,22 +287,32 @@ fn random_one(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// Draws ranks below a length: so many different ones, or, for a negative count, with repetitions.
-fn draw(mut random: impl FnMut() -> u64, count: i64, length: u64) -> Vec<u64> {
-    let wanted = count.unsigned_abs();
-    if count < 0 {
-        return (0..wanted).map(|_| random() % length).collect();
-    }
-    if wanted >= length {
-        return (0..length).collect();
-    }
-    // Floyd's sample: each subset is as likely as any other, with one draw for each rank.
-    let mut drawn = HashSet::with_capacity(wanted as usize);
-    for last in length - wanted..length {
-        let rank = random() % (last + 1);
-        if !drawn.insert(rank) {
-            drawn.insert(last);
-        }
-    }
-    drawn.into_iter().collect()
+/// ZSCAN. Its scores are strings, also in RESP3.
+pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let cursor = cursor(required(&mut words)?)?;
+    let Some(sorted) = find(c)? else {
+        write_page(w, |_| (0, 0));
+        return Ok(());
+    };
+    let options = ScanOptions::read(words, Some(Kind::SortedSet))?;
+    let mut digits = Vec::new();
+    write_page(w, |w| {
+        let mut count = 0;
+        let next = sorted.scan(cursor, options.count, |member, score| {
+            if !options.matches(&member) {
+                return;
+            }
+            w.bulk(&member);
+            count += 1;
+            if !options.names_only {
+                digits.clear();
+                numbers::write_float(score, &mut digits);
+                w.bulk(&digits);
+                count += 1;
+            }
+        });
+        (next, count)
+    });
+    Ok(())
 }

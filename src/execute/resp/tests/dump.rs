@@ -13,6 +13,9 @@ fn dump(session: &mut Session, key: &[u8]) -> Vec<u8> {
 fn every_type_comes_back() {
     let mut session = Session::new();
     session.line("SET string bar");
+    session.line("RPUSH list a 12 b");
+    session.line("SADD set 1 2 300");
+    session.line("HSET hash f v g 12");
     session.line("ZADD sorted 1 a 2.5 b -inf c");
     for n in 0..1000 {
         session.line(&format!("ZADD large {n} member{n}"));
@@ -21,6 +24,9 @@ fn every_type_comes_back() {
     for (key, reads) in [
         ("string", vec!["GET string"]),
         ("long", vec!["GET long"]),
+        ("list", vec!["LRANGE list 0 -1"]),
+        ("set", vec!["SCARD set", "SISMEMBER set 300", "OBJECT ENCODING set"]),
+        ("hash", vec!["HLEN hash", "HMGET hash f g"]),
         ("sorted", vec!["ZRANGE sorted 0 -1 WITHSCORES"]),
         ("large", vec!["ZRANGE large 0 -1 WITHSCORES", "ZSCORE large member7"]),
     ] {

@@ -3,6 +3,8 @@
 mod dump;
 mod geo;
 mod hyperloglog;
+mod lists;
+mod sets;
 mod sorted;
 mod strings;
 
