@@ -31,8 +31,8 @@ const ENCODING_AT: usize = 4;
 const DENSE: u8 = 0;
 const SPARSE: u8 = 1;
 
-/// Where the estimate lies in the header.
-const COUNT: std::ops::Range<usize> = 8..HEADER_BYTES;
+/// Where the estimate lies in the header: all that [`count`] changes.
+pub const COUNT: std::ops::Range<usize> = 8..HEADER_BYTES;
 
 /// In the last byte of the estimate: it is out of date.
 const COUNT_STALE: u8 = 0x80;

@@ -34,6 +34,18 @@ impl<'a> List<'a> {
         view.backward_from(index).map(move |entry| view.bytes(name(Shape::One, entry, 0)))
     }
 
+    /// Of each element, from the first on: whether it is equal to a value.
+    pub fn equal_forward(&self, value: &[u8]) -> impl Iterator<Item = bool> {
+        let view = self.0;
+        view.forward_from(0).map(move |entry| view.is_equal(name(Shape::One, entry, 0), value))
+    }
+
+    /// The same from the last on, down to the first.
+    pub fn equal_backward(&self, value: &[u8]) -> impl Iterator<Item = bool> {
+        let view = self.0;
+        view.backward_from(view.len() - 1).map(move |entry| view.is_equal(name(Shape::One, entry, 0), value))
+    }
+
     /// The index of the first element from `index` on that is equal to a value.
     fn find_from(&self, index: u64, value: &[u8]) -> Option<u64> {
         let mut found = self.0.forward_from(index);
@@ -109,6 +121,8 @@ impl Engine {
         let count = count.min(list.len());
         match end {
             End::Front => list.forward_from(0).take(count as usize).for_each(visit),
+            // Going backwards needs memory to remember where the elements begin; one is found without.
+            End::Back if count == 1 => list.forward_from(list.len() - 1).for_each(visit),
             End::Back => list.backward_from(list.len() - 1).take(count as usize).for_each(visit),
         }
         let from = if end == End::Front { 0 } else { list.len() - count };

@@ -7,7 +7,7 @@ use crate::protocol::resp::Writer;
 use crate::values::numbers;
 use std::borrow::Cow;
 
-/// Why a command failed. Nothing was written of its reply.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// A text with its code.
@@ -56,6 +56,21 @@ pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
 /// A count that must not be negative.
 pub(super) fn natural(word: &[u8]) -> Result<u64, Error> {
     u64::try_from(integer(word).map_err(|_| NOT_POSITIVE)?).map_err(|_| NOT_POSITIVE)
+}
+
+/// A count of which the sign means something: it may be as negative as it may be positive.
+pub(super) fn symmetric(word: &[u8]) -> Result<i64, Error> {
+    let number = integer(word)?;
+    if number == i64::MIN {
+        let limit = i64::MAX;
+        return Err(Error::Text(format!("ERR value is out of range, value must between -{limit} and {limit}").into()));
+    }
+    Ok(number)
+}
+
+/// Words came that no command of this name has.
+pub(super) fn wrong_arity(command: &str) -> Error {
+    Error::Text(format!("ERR wrong number of arguments for '{command}' command").into())
 }
 
 pub(super) fn is(word: &[u8], name: &str) -> bool {

@@ -1,22 +1,36 @@
 //! The commands of RESP: one file per family.
 //!
 //! [`call`] dispatches by the command's row. A command reads its words, works on the engine and writes its reply; one that
-//! fails before it has written anything returns an [`Error`], which is written for it.
+//! fails returns an [`Error`], which is written in place of what it has written.
 
 mod arguments;
+mod bitfield;
+mod bits;
+mod dump;
+mod fields;
+mod geo;
+mod hashes;
+mod hyperloglog;
 mod keys;
 pub mod keyspace;
+mod lists;
+mod random;
+mod ranges;
+mod scan;
+mod sets;
+mod sorted;
 mod strings;
 #[cfg(test)]
 mod tests;
 mod upload;
 
-use crate::command::{Call, Command, UnixMs, Words};
+use crate::command::{Call, Command, End, UnixMs, Words};
 use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::resp::Writer;
 use crate::slots::Group;
 pub use arguments::Error;
+use ranges::By;
 
 /// A command at work: its key on its engine, its words, the time.
 pub(super) struct Context<'e> {
@@ -49,12 +63,18 @@ impl Context<'_> {
 
     /// Counts a look at a key.
     fn looked(&mut self, found: bool) {
-        self.counters.add(Counter::CmdGet);
-        self.counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
+        count_look(self.counters, found);
     }
 }
 
-/// Executes a command that concerns a key, or a shard's part of one that concerns all, and appends its reply to `out`: all of it, unless a long value is returned, which
+#[inline]
+fn count_look(counters: &mut Counters, found: bool) {
+    counters.add(Counter::CmdGet);
+    counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
+}
+
+/// Executes a command that concerns a key, or a shard's part of one that concerns all, and appends its reply to `out`: all
+/// of it, unless a long value is returned, which
 /// is to follow what was appended.
 #[allow(clippy::too_many_arguments)]
 #[inline]
@@ -70,6 +90,7 @@ pub fn call(
 ) -> Option<Streamed> {
     let words = Words::new(call.words, call.count as usize);
     let mut context = Context { engine, hash, key, words, now, counters, shards };
+    let start = out.len();
     let mut writer = Writer::new(out, call.resp3);
     match dispatch(call.command, &mut context, &mut writer) {
         Ok(streamed) => streamed,
@@ -79,6 +100,7 @@ pub fn call(
                 Error::Put(PutError::TooLarge) => counters.add(Counter::StoreTooLarge),
                 _ => {}
             }
+            writer.out().truncate(start);
             error.write(&mut writer);
             None
         }
@@ -127,6 +149,97 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::Type => keys::kind(c, w),
         Command::Object => keys::object(c, w),
         Command::Memory => keys::memory(c, w),
+        Command::ZAdd => sorted::add(c, w),
+        Command::ZIncrBy => sorted::increment(c, w),
+        Command::ZRem => sorted::remove(c, w),
+        Command::ZCard => sorted::card(c, w),
+        Command::ZScore => sorted::score_of(c, w),
+        Command::ZMScore => sorted::scores_of(c, w),
+        Command::ZRank => sorted::rank(c, w, false),
+        Command::ZRevRank => sorted::rank(c, w, true),
+        Command::ZPopMin => sorted::pop(c, w, false),
+        Command::ZPopMax => sorted::pop(c, w, true),
+        Command::ZRandMember => sorted::random(c, w),
+        Command::ZCount => ranges::count(c, w, By::Score),
+        Command::ZLexCount => ranges::count(c, w, By::Name),
+        Command::ZRange => ranges::range(c, w),
+        Command::ZRevRange => ranges::range_by(c, w, By::Rank, true),
+        Command::ZRangeByScore => ranges::range_by(c, w, By::Score, false),
+        Command::ZRevRangeByScore => ranges::range_by(c, w, By::Score, true),
+        Command::ZRangeByLex => ranges::range_by(c, w, By::Name, false),
+        Command::ZRevRangeByLex => ranges::range_by(c, w, By::Name, true),
+        Command::ZRemRangeByRank => ranges::remove(c, w, By::Rank),
+        Command::ZRemRangeByScore => ranges::remove(c, w, By::Score),
+        Command::ZRemRangeByLex => ranges::remove(c, w, By::Name),
+        Command::PfAdd => hyperloglog::add(c, w),
+        Command::PfCount => hyperloglog::count(c, w),
+        Command::GeoAdd => geo::add(c, w),
+        Command::GeoPos => geo::positions(c, w),
+        Command::GeoHash => geo::hashes(c, w),
+        Command::GeoDist => geo::distance(c, w),
+        Command::GeoSearch => geo::search(c, w),
+        Command::GeoRadius | Command::GeoRadiusRo => geo::radius(c, w, false),
+        Command::GeoRadiusByMember | Command::GeoRadiusByMemberRo => geo::radius(c, w, true),
+        Command::ZScan => sorted::scan(c, w),
+        Command::Dump => dump::dump(c, w),
+        Command::Restore => dump::restore(c, w),
+        Command::LPush => lists::push(c, w, End::Front, true),
+        Command::RPush => lists::push(c, w, End::Back, true),
+        Command::LPushX => lists::push(c, w, End::Front, false),
+        Command::RPushX => lists::push(c, w, End::Back, false),
+        Command::LPop => lists::pop(c, w, End::Front),
+        Command::RPop => lists::pop(c, w, End::Back),
+        Command::LLen => lists::llen(c, w),
+        Command::LRange => lists::lrange(c, w),
+        Command::LIndex => lists::lindex(c, w),
+        Command::LSet => lists::lset(c, w),
+        Command::LInsert => lists::linsert(c, w),
+        Command::LRem => lists::lrem(c, w),
+        Command::LTrim => lists::ltrim(c, w),
+        Command::LPos => lists::lpos(c, w),
+        Command::SAdd => sets::sadd(c, w),
+        Command::SRem => sets::srem(c, w),
+        Command::SCard => sets::scard(c, w),
+        Command::SIsMember => sets::sismember(c, w),
+        Command::SMIsMember => sets::smismember(c, w),
+        Command::SMembers => sets::smembers(c, w),
+        Command::SRandMember => sets::srandmember(c, w),
+        Command::SPop => sets::spop(c, w),
+        Command::SScan => sets::sscan(c, w),
+        Command::HSet => hashes::hset(c, w),
+        Command::HMSet => hashes::hmset(c, w),
+        Command::HSetNx => hashes::hsetnx(c, w),
+        Command::HGet => hashes::hget(c, w),
+        Command::HMGet => hashes::hmget(c, w),
+        Command::HGetAll => hashes::hgetall(c, w),
+        Command::HDel => hashes::hdel(c, w),
+        Command::HExists => hashes::hexists(c, w),
+        Command::HLen => hashes::hlen(c, w),
+        Command::HKeys => hashes::hkeys(c, w),
+        Command::HVals => hashes::hvals(c, w),
+        Command::HIncrBy => hashes::hincrby(c, w),
+        Command::HIncrByFloat => hashes::hincrbyfloat(c, w),
+        Command::HStrLen => hashes::hstrlen(c, w),
+        Command::HRandField => hashes::hrandfield(c, w),
+        Command::HScan => hashes::hscan(c, w),
+        Command::HExpire => fields::hexpire(c, w, 1000, true),
+        Command::HPExpire => fields::hexpire(c, w, 1, true),
+        Command::HExpireAt => fields::hexpire(c, w, 1000, false),
+        Command::HPExpireAt => fields::hexpire(c, w, 1, false),
+        Command::HTtl => fields::httl(c, w, 1000, true),
+        Command::HPTtl => fields::httl(c, w, 1, true),
+        Command::HExpireTime => fields::httl(c, w, 1000, false),
+        Command::HPExpireTime => fields::httl(c, w, 1, false),
+        Command::HPersist => fields::hpersist(c, w),
+        Command::HGetEx => fields::hgetex(c, w),
+        Command::HGetDel => fields::hgetdel(c, w),
+        Command::HSetEx => fields::hsetex(c, w),
+        Command::SetBit => bits::setbit(c, w),
+        Command::GetBit => bits::getbit(c, w),
+        Command::BitCount => bits::bitcount(c, w),
+        Command::BitPos => bits::bitpos(c, w),
+        Command::BitField => bitfield::bitfield(c, w, false),
+        Command::BitFieldRo => bitfield::bitfield(c, w, true),
         _ => unreachable!("the shard answers what concerns no key"),
     }
     .map(|()| None)

@@ -292,7 +292,7 @@ pub(super) fn append(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 /// The length of a string. None if there is no such key.
-fn length(c: &mut Context) -> Result<Option<usize>, Error> {
+pub(super) fn length(c: &mut Context) -> Result<Option<usize>, Error> {
     match c.engine.get(c.hash, c.key, c.now).map(|item| item.value) {
         Some(Value::Collection(..)) => Err(PutError::WrongType.into()),
         found => Ok(found.map(|value| value.length())),

@@ -1,5 +1,11 @@
 //! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
 
+mod dump;
+mod geo;
+mod hyperloglog;
+mod lists;
+mod sets;
+mod sorted;
 mod strings;
 
 use super::call;

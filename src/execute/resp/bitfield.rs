@@ -1,0 +1,168 @@
+//! BITFIELD: integers of any width within a string.
+
+use super::arguments::{Error, SYNTAX, integer, is, required, text};
+use super::bits::{bit_offset, read_at};
+use super::strings::{length, write_at};
+use super::{Context, Done};
+use crate::protocol::resp::Writer;
+use crate::values::numbers;
+
+/// Bytes that an integer of 64 bits may touch.
+const TOUCHED_MAX: usize = 9;
+
+const BAD_TYPE: Error =
+    text("ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.");
+
+/// What becomes of a number that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overflow {
+    Wrap,
+    Saturate,
+    Fail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Get,
+    Set(i64, Overflow),
+    Increment(i64, Overflow),
+}
+
+/// One integer of the string, and what to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Operation {
+    signed: bool,
+    width: u32,
+    /// Of its first bit.
+    offset: u64,
+    action: Action,
+}
+
+pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done {
+    let operations = operations(c)?;
+    let writes = operations.iter().filter(|operation| operation.action != Action::Get);
+    let end = writes.map(|operation| operation.last_byte() + 1).max();
+    if readonly && end.is_some() {
+        return Err(text("ERR BITFIELD_RO only supports the GET subcommand"));
+    }
+    let found = length(c)?;
+    if end.is_none() {
+        c.looked(found.is_some());
+    }
+    if let Some(end) = end.filter(|&end| end > found.unwrap_or(0)) {
+        write_at(c, end - 1, &[0])?;
+    }
+    w.array(operations.len());
+    operations.iter().try_for_each(|operation| operation.execute(c, w))
+}
+
+fn operations(c: &Context) -> Result<Vec<Operation>, Error> {
+    let (mut operations, mut overflow) = (Vec::new(), Overflow::Wrap);
+    let mut words = c.words.skip(1).into_iter();
+    while let Some(word) = words.next() {
+        if is(word, "OVERFLOW") {
+            overflow = match required(&mut words)?.to_ascii_uppercase().as_slice() {
+                b"WRAP" => Overflow::Wrap,
+                b"SAT" => Overflow::Saturate,
+                b"FAIL" => Overflow::Fail,
+                _ => return Err(text("ERR Invalid OVERFLOW type specified")),
+            };
+            continue;
+        }
+        let [get, set, increment] = ["GET", "SET", "INCRBY"].map(|name| is(word, name));
+        if !(get || set || increment) || words.len() < if get { 2 } else { 3 } {
+            return Err(SYNTAX);
+        }
+        let (signed, width) = encoding(required(&mut words)?)?;
+        let offset = bit_offset(c, required(&mut words)?, Some(width))?;
+        let action = match get {
+            true => Action::Get,
+            false => {
+                let number = integer(required(&mut words)?)?;
+                if set { Action::Set(number, overflow) } else { Action::Increment(number, overflow) }
+            }
+        };
+        operations.push(Operation { signed, width, offset, action });
+    }
+    Ok(operations)
+}
+
+/// Whether an integer is signed, and how many bits it has.
+fn encoding(word: &[u8]) -> Result<(bool, u32), Error> {
+    let (signed, digits) = match word {
+        [b'i', digits @ ..] => (true, digits),
+        [b'u', digits @ ..] => (false, digits),
+        _ => return Err(BAD_TYPE),
+    };
+    let most = if signed { 64 } else { 63 };
+    let width = numbers::integer(digits).filter(|width| (1..=most).contains(width)).ok_or(BAD_TYPE)?;
+    Ok((signed, width as u32))
+}
+
+impl Operation {
+    fn first_byte(&self) -> usize {
+        (self.offset / 8) as usize
+    }
+
+    fn last_byte(&self) -> usize {
+        ((self.offset + u64::from(self.width) - 1) / 8) as usize
+    }
+
+    fn execute(&self, c: &mut Context, w: &mut Writer) -> Done {
+        let touched = self.last_byte() + 1 - self.first_byte();
+        let bytes: [u8; TOUCHED_MAX] = read_at(c, self.first_byte(), touched);
+        let mut window = [0; 16];
+        window[..TOUCHED_MAX].copy_from_slice(&bytes);
+        let (mut window, shift) = (u128::from_be_bytes(window), self.shift());
+        let old = self.extended((window >> shift) as i128);
+        let (new, reply) = match self.action {
+            Action::Get => (None, Some(old)),
+            Action::Set(number, overflow) => {
+                // A negative number is larger than all that are unsigned.
+                let number = if self.signed { i128::from(number) } else { i128::from(number as u64) };
+                let new = self.fitted(number, overflow);
+                (new, new.map(|_| old))
+            }
+            Action::Increment(by, overflow) => {
+                let new = self.fitted(old + i128::from(by), overflow);
+                (new, new)
+            }
+        };
+        if let Some(new) = new {
+            window = window & !(self.mask() << shift) | (new as u128 & self.mask()) << shift;
+            write_at(c, self.first_byte(), &window.to_be_bytes()[..touched])?;
+        }
+        match reply {
+            Some(number) => w.integer(number as i64),
+            None => w.null(),
+        }
+        Ok(())
+    }
+
+    /// How far from the end of 128 bits the integer ends that begins in the first byte of them.
+    fn shift(&self) -> u32 {
+        u128::BITS - (self.offset % 8) as u32 - self.width
+    }
+
+    fn mask(&self) -> u128 {
+        (1 << self.width) - 1
+    }
+
+    /// The number that the lowest bits are.
+    fn extended(&self, bits: i128) -> i128 {
+        let spare = i128::BITS - self.width;
+        if self.signed { bits << spare >> spare } else { bits & self.mask() as i128 }
+    }
+
+    /// A number, made to fit. None if it must not be.
+    fn fitted(&self, number: i128, overflow: Overflow) -> Option<i128> {
+        let values = 1_i128 << self.width;
+        let (least, most) = if self.signed { (-values / 2, values / 2 - 1) } else { (0, values - 1) };
+        match overflow {
+            _ if (least..=most).contains(&number) => Some(number),
+            Overflow::Wrap => Some(self.extended(number)),
+            Overflow::Saturate => Some(number.clamp(least, most)),
+            Overflow::Fail => None,
+        }
+    }
+}

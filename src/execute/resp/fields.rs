@@ -1,0 +1,246 @@
+//! When the fields of hashes expire, and the commands that read or write fields together with that.
+//!
+//! Words and errors are those of Valkey 9.
+
+use super::arguments::{Error, SYNTAX, integer, is, required, text};
+use super::hashes::{Pairs, write_value};
+use super::keys::ExpireCondition;
+use super::{Context, Done};
+use crate::command::{UnixMs, Words};
+use crate::engine::{FieldExpiry, FieldOutcome};
+use crate::protocol::resp::Writer;
+
+const WRONG_COUNT: Error = text("ERR numfields should be greater than 0 and match the provided number of fields");
+
+/// Takes the words up to FIELDS from the front, and the number after it, which has to be the number of words that are left,
+/// counted in groups of so many: returns both parts.
+fn split<'w>(words: Words<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w [u8]>, Words<'w>), Error> {
+    let (mut options, mut words) = (Vec::new(), words.into_iter());
+    loop {
+        match words.next() {
+            Some(word) if is(word, "FIELDS") => break,
+            Some(word) => options.push(word),
+            None => return Err(mismatch),
+        }
+    }
+    let count = integer(words.next().ok_or(mismatch.clone())?)?;
+    let fields = words.rest();
+    let is_right = usize::try_from(count).ok().and_then(|n| n.checked_mul(group)) == Some(fields.len());
+    if is_right && !fields.is_empty() { Ok((options, fields)) } else { Err(mismatch) }
+}
+
+/// A time that fields are given, in the units of an option or a command.
+#[derive(Clone, Copy, Debug)]
+struct Time<'w> {
+    word: &'w [u8],
+    unit: i64,
+    relative: bool,
+}
+
+impl Time<'_> {
+    /// The time in milliseconds; any that has passed means that fields are removed.
+    fn resolve(self, c: &Context, command: &str) -> Result<UnixMs, Error> {
+        match integer(self.word)? {
+            0 => Ok(0),
+            number if number < 0 => Err(Error::Text(format!("ERR invalid expire time in '{command}' command").into())),
+            number => Ok(c.time_of(number, self.unit, self.relative, command)? as UnixMs),
+        }
+    }
+}
+
+pub(super) fn hexpire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool) -> Done {
+    let command = match (unit, relative) {
+        (1000, true) => "hexpire",
+        (_, true) => "hpexpire",
+        (1000, false) => "hexpireat",
+        (_, false) => "hpexpireat",
+    };
+    let mut words = c.words.skip(1).into_iter();
+    let word = required(&mut words)?;
+    let (options, fields) = split(words.rest(), 1, WRONG_COUNT)?;
+    let mut condition = ExpireCondition::default();
+    for option in options {
+        if !condition.take(option) {
+            return Err(Error::Text(format!("ERR Unsupported option {}", String::from_utf8_lossy(option)).into()));
+        }
+    }
+    condition.check()?;
+    let expires = Time { word, unit, relative }.resolve(c, command)?;
+    change(c, w, fields, Some(expires), |old| condition.holds(old, expires as i64), 0)
+}
+
+pub(super) fn hpersist(c: &mut Context, w: &mut Writer) -> Done {
+    let (options, fields) = split(c.words.skip(1), 1, WRONG_COUNT)?;
+    if !options.is_empty() {
+        return Err(SYNTAX);
+    }
+    change(c, w, fields, None, |old| old.is_some(), -1)
+}
+
+/// Changes when fields expire, and tells what came of each.
+fn change(
+    c: &mut Context,
+    w: &mut Writer,
+    fields: Words,
+    expires: Option<UnixMs>,
+    may: impl Fn(Option<UnixMs>) -> bool,
+    refused: i64,
+) -> Done {
+    w.array(fields.len());
+    let found = c.engine.hash_expire(c.hash, c.key, fields.into_iter(), expires, may, c.now, |outcome| {
+        w.integer(match outcome {
+            FieldOutcome::Missing => -2,
+            FieldOutcome::Refused => refused,
+            FieldOutcome::Changed => 1,
+            FieldOutcome::Removed => 2,
+        });
+    })?;
+    if found.is_none() {
+        fields.into_iter().for_each(|_| w.integer(-2));
+    }
+    Ok(())
+}
+
+/// In units of so many milliseconds, from now on or as a Unix time.
+pub(super) fn httl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -> Done {
+    let (options, fields) = split(c.words.skip(1), 1, SYNTAX)?;
+    if !options.is_empty() {
+        return Err(SYNTAX);
+    }
+    let base = if relative { c.now + 1 } else { 0 };
+    let hash = c.as_hash()?;
+    w.array(fields.len());
+    for field in fields {
+        w.integer(match hash.as_ref().and_then(|hash| hash.field(field)).map(|field| field.expires) {
+            None => -2,
+            Some(None) => -1,
+            Some(Some(expires)) => ((expires.saturating_sub(base) + unit / 2) / unit) as i64,
+        });
+    }
+    Ok(())
+}
+
+/// What HGETEX and HSETEX do to times of expiry.
+#[derive(Clone, Copy, Debug)]
+enum Change<'w> {
+    Keep,
+    Persist,
+    Set(Time<'w>),
+}
+
+/// Reads EX, PX, EXAT, PXAT and the word after it. None if the word is another.
+fn time_option<'w>(word: &[u8], words: &mut impl Iterator<Item = &'w [u8]>) -> Result<Option<Change<'w>>, Error> {
+    let (unit, relative) = match word.to_ascii_uppercase().as_slice() {
+        b"EX" => (1000, true),
+        b"PX" => (1, true),
+        b"EXAT" => (1000, false),
+        b"PXAT" => (1, false),
+        _ => return Ok(None),
+    };
+    Ok(Some(Change::Set(Time { word: required(words)?, unit, relative })))
+}
+
+pub(super) fn hgetex(c: &mut Context, w: &mut Writer) -> Done {
+    let (options, fields) = split(c.words.skip(1), 1, WRONG_COUNT)?;
+    let (mut options, mut change) = (options.into_iter(), None);
+    while let Some(word) = options.next() {
+        let option = match is(word, "PERSIST") {
+            true => Some(Change::Persist),
+            false => time_option(word, &mut options)?,
+        };
+        if option.is_none() || change.is_some() {
+            return Err(SYNTAX);
+        }
+        change = option;
+    }
+    let hash = c.as_hash()?;
+    w.array(fields.len());
+    for field in fields {
+        write_value(hash.as_ref().and_then(|hash| hash.field(field)), w);
+    }
+    let expires = match change.unwrap_or(Change::Keep) {
+        Change::Keep => return Ok(()),
+        Change::Persist => None,
+        Change::Set(time) => Some(time.resolve(c, "hgetex")?),
+    };
+    let may = |old: Option<UnixMs>| old.is_some() || expires.is_some();
+    c.engine.hash_expire(c.hash, c.key, fields.into_iter(), expires, may, c.now, |_| ())?;
+    Ok(())
+}
+
+pub(super) fn hgetdel(c: &mut Context, w: &mut Writer) -> Done {
+    let (options, fields) = split(c.words.skip(1), 1, WRONG_COUNT)?;
+    if !options.is_empty() {
+        return Err(SYNTAX);
+    }
+    c.as_hash()?;
+    w.array(fields.len());
+    for field in fields {
+        write_value(c.engine.as_hash(c.hash, c.key, c.now)?.and_then(|hash| hash.field(field)), w);
+        c.engine.hash_remove(c.hash, c.key, std::iter::once(field), c.now)?;
+    }
+    Ok(())
+}
+
+/// On which condition HSETEX stores.
+#[derive(Clone, Copy, Debug, Default)]
+struct SetCondition {
+    /// Whether there has to be, or not to be, such a key.
+    key: Option<bool>,
+    /// The same of each field.
+    fields: Option<bool>,
+}
+
+impl SetCondition {
+    fn holds(self, c: &mut Context, fields: Words) -> Result<bool, Error> {
+        let hash = c.engine.as_hash(c.hash, c.key, c.now)?;
+        if self.key.is_some_and(|wanted| wanted != hash.is_some()) {
+            return Ok(false);
+        }
+        let has = |field: &[u8]| hash.as_ref().is_some_and(|hash| hash.field(field).is_some());
+        let mut fields = Pairs(fields.into_iter());
+        Ok(self.fields.is_none_or(|wanted| fields.all(|(field, _)| has(field) == wanted)))
+    }
+}
+
+pub(super) fn hsetex(c: &mut Context, w: &mut Writer) -> Done {
+    let (options, fields) = split(c.words.skip(1), 2, WRONG_COUNT)?;
+    let (condition, change) = set_options(options)?;
+    if !condition.holds(c, fields)? {
+        w.integer(0);
+        return Ok(());
+    }
+    let expiry = match change {
+        Change::Keep => FieldExpiry::Keep,
+        Change::Persist => FieldExpiry::Set(None),
+        Change::Set(time) => FieldExpiry::Set(Some(time.resolve(c, "hsetex")?)),
+    };
+    let pairs = Pairs(fields.into_iter());
+    match expiry {
+        FieldExpiry::Set(Some(expires)) if expires <= c.now => {
+            c.engine.hash_remove(c.hash, c.key, pairs.map(|(field, _)| field), c.now)?;
+        }
+        _ => _ = c.engine.hash_set(c.hash, c.key, pairs, expiry, c.now)?,
+    }
+    w.integer(1);
+    Ok(())
+}
+
+fn set_options(options: Vec<&[u8]>) -> Result<(SetCondition, Change<'_>), Error> {
+    let (mut condition, mut change) = (SetCondition::default(), None);
+    let mut words = options.into_iter();
+    while let Some(word) = words.next() {
+        match word.to_ascii_uppercase().as_slice() {
+            b"NX" if condition.key != Some(true) => condition.key = Some(false),
+            b"XX" if condition.key != Some(false) => condition.key = Some(true),
+            b"FNX" if condition.fields != Some(true) => condition.fields = Some(false),
+            b"FXX" if condition.fields != Some(false) => condition.fields = Some(true),
+            b"KEEPTTL" if change.is_none() => change = Some(Change::Keep),
+            _ => match time_option(word, &mut words)? {
+                Some(option) if change.is_none() => change = Some(option),
+                _ => return Err(SYNTAX),
+            },
+        }
+    }
+    Ok((condition, change.unwrap_or(Change::Persist)))
+}

@@ -1,0 +1,248 @@
+//! Hashes; when their fields expire is said in `fields.rs`.
+
+use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, symmetric, text, wrong_arity};
+use super::random::Draw;
+use super::scan::{ScanOptions, cursor, write_page};
+use super::{Context, Done};
+use crate::command::words;
+use crate::engine::{Field, FieldExpiry, Hash, Kind};
+use crate::protocol::resp::Writer;
+use crate::values::numbers::{self, LongDouble};
+
+/// Names and values that alternate.
+#[derive(Clone)]
+pub(super) struct Pairs<'w>(pub(super) words::Iter<'w>);
+
+impl<'w> Iterator for Pairs<'w> {
+    type Item = (&'w [u8], &'w [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.0.next()?, self.0.next()?))
+    }
+}
+
+impl Context<'_> {
+    /// The key's hash, to answer a question about it.
+    #[inline]
+    pub(super) fn as_hash(&mut self) -> Result<Option<Hash<'_>>, Error> {
+        let found = self.engine.as_hash(self.hash, self.key, self.now)?;
+        super::count_look(self.counters, found.is_some());
+        Ok(found)
+    }
+
+    /// A field, to change it.
+    fn field(&mut self, name: &[u8]) -> Result<Option<Field<'_>>, Error> {
+        Ok(self.engine.as_hash(self.hash, self.key, self.now)?.and_then(|hash| hash.field(name)))
+    }
+
+    fn set_field(&mut self, field: &[u8], value: &[u8], expiry: FieldExpiry) -> Done {
+        let fields = std::iter::once((field, value));
+        self.engine.hash_set(self.hash, self.key, fields, expiry, self.now)?;
+        Ok(())
+    }
+}
+
+pub(super) fn write_value(field: Option<Field>, w: &mut Writer) {
+    match field {
+        Some(field) => w.bulk(&field.value),
+        None => w.null(),
+    }
+}
+
+#[inline]
+pub(super) fn hset(c: &mut Context, w: &mut Writer) -> Done {
+    w.integer(set_all(c, "hset")? as i64);
+    Ok(())
+}
+
+pub(super) fn hmset(c: &mut Context, w: &mut Writer) -> Done {
+    set_all(c, "hmset")?;
+    w.simple("OK");
+    Ok(())
+}
+
+#[inline]
+fn set_all(c: &mut Context, command: &str) -> Result<u64, Error> {
+    let words = c.words.skip(1);
+    if words.len() % 2 != 0 {
+        return Err(wrong_arity(command));
+    }
+    let fields = Pairs(words.into_iter());
+    Ok(c.engine.hash_set(c.hash, c.key, fields, FieldExpiry::Set(None), c.now)?)
+}
+
+pub(super) fn hsetnx(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (field, value) = (required(&mut words)?, required(&mut words)?);
+    let is_new = c.field(field)?.is_none();
+    if is_new {
+        c.set_field(field, value, FieldExpiry::Set(None))?;
+    }
+    w.integer(is_new.into());
+    Ok(())
+}
+
+#[inline]
+pub(super) fn hget(c: &mut Context, w: &mut Writer) -> Done {
+    let field = required(&mut c.words.skip(1).into_iter())?;
+    write_value(c.as_hash()?.and_then(|hash| hash.field(field)), w);
+    Ok(())
+}
+
+pub(super) fn hmget(c: &mut Context, w: &mut Writer) -> Done {
+    let fields = c.words.skip(1);
+    let hash = c.as_hash()?;
+    w.array(fields.len());
+    for field in fields {
+        write_value(hash.as_ref().and_then(|hash| hash.field(field)), w);
+    }
+    Ok(())
+}
+
+pub(super) fn hgetall(c: &mut Context, w: &mut Writer) -> Done {
+    let hash = c.as_hash()?;
+    w.map(hash.as_ref().map_or(0, Hash::live_len) as usize);
+    for field in hash.iter().flat_map(Hash::fields) {
+        w.bulk(&field.name);
+        w.bulk(&field.value);
+    }
+    Ok(())
+}
+
+pub(super) fn hkeys(c: &mut Context, w: &mut Writer) -> Done {
+    let hash = c.as_hash()?;
+    w.array(hash.as_ref().map_or(0, Hash::live_len) as usize);
+    hash.iter().flat_map(Hash::fields).for_each(|field| w.bulk(&field.name));
+    Ok(())
+}
+
+pub(super) fn hvals(c: &mut Context, w: &mut Writer) -> Done {
+    let hash = c.as_hash()?;
+    w.array(hash.as_ref().map_or(0, Hash::live_len) as usize);
+    hash.iter().flat_map(Hash::fields).for_each(|field| w.bulk(&field.value));
+    Ok(())
+}
+
+pub(super) fn hdel(c: &mut Context, w: &mut Writer) -> Done {
+    let fields = c.words.skip(1).into_iter();
+    w.integer(c.engine.hash_remove(c.hash, c.key, fields, c.now)? as i64);
+    Ok(())
+}
+
+pub(super) fn hexists(c: &mut Context, w: &mut Writer) -> Done {
+    let field = required(&mut c.words.skip(1).into_iter())?;
+    w.integer(c.as_hash()?.is_some_and(|hash| hash.field(field).is_some()).into());
+    Ok(())
+}
+
+pub(super) fn hlen(c: &mut Context, w: &mut Writer) -> Done {
+    w.integer(c.as_hash()?.map_or(0, |hash| hash.live_len()) as i64);
+    Ok(())
+}
+
+pub(super) fn hstrlen(c: &mut Context, w: &mut Writer) -> Done {
+    let field = required(&mut c.words.skip(1).into_iter())?;
+    let field = c.as_hash()?.and_then(|hash| hash.field(field));
+    w.integer(field.map_or(0, |field| field.value.len()) as i64);
+    Ok(())
+}
+
+pub(super) fn hincrby(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (field, by) = (required(&mut words)?, integer(required(&mut words)?)?);
+    let old = match c.field(field)? {
+        Some(field) => numbers::integer(&field.value).ok_or(text("ERR hash value is not an integer"))?,
+        None => 0,
+    };
+    let sum = old.checked_add(by).ok_or(text("ERR increment or decrement would overflow"))?;
+    c.set_field(field, itoa::Buffer::new().format(sum).as_bytes(), FieldExpiry::Keep)?;
+    w.integer(sum);
+    Ok(())
+}
+
+pub(super) fn hincrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (field, by) = (required(&mut words)?, required(&mut words)?);
+    let by = LongDouble::read(by).ok_or(NOT_A_FLOAT)?;
+    let by = by.checked_add(LongDouble::ZERO).ok_or(text("ERR value is NaN or Infinity"))?;
+    let old = match c.field(field)? {
+        Some(field) => LongDouble::read(&field.value).ok_or(text("ERR hash value is not a float"))?,
+        None => LongDouble::ZERO,
+    };
+    let sum = old.checked_add(by).ok_or(text("ERR increment would produce NaN or Infinity"))?;
+    let mut digits = Vec::new();
+    sum.write(&mut digits);
+    c.set_field(field, &digits, FieldExpiry::Keep)?;
+    w.bulk(&digits);
+    Ok(())
+}
+
+/// Visits the fields of these ranks, of those that have not expired.
+fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>)) {
+    if hash.is_timed() {
+        // Fields that have expired have ranks as well: only in passing over all of them it is known which to draw from.
+        let live: Vec<Field> = hash.fields().collect();
+        ranks.iter().map(|&rank| live[rank as usize].clone()).for_each(visit);
+    } else {
+        ranks.iter().filter_map(|&rank| hash.from(rank).next()).for_each(visit);
+    }
+}
+
+pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let count = words.next().map(symmetric).transpose()?;
+    let with_values = match words.next() {
+        None => false,
+        Some(word) if is(word, "WITHVALUES") && words.len() == 0 => true,
+        Some(_) => return Err(SYNTAX),
+    };
+    let draw = Draw::of(count.unwrap_or(1))?;
+    let length = c.as_hash()?.map_or(0, |hash| hash.live_len());
+    let ranks = draw.ranks(length, c.engine);
+    if count.is_none() && ranks.is_empty() {
+        w.null();
+        return Ok(());
+    }
+    let nested = with_values && w.resp3();
+    if count.is_some() {
+        w.array(if with_values && !nested { ranks.len() * 2 } else { ranks.len() });
+    }
+    if let Some(hash) = c.engine.as_hash(c.hash, c.key, c.now)? {
+        visit_ranks(&hash, &ranks, |field| {
+            if nested {
+                w.array(2);
+            }
+            w.bulk(&field.name);
+            if with_values {
+                w.bulk(&field.value);
+            }
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let cursor = cursor(required(&mut words)?)?;
+    let Some(hash) = c.as_hash()? else {
+        write_page(w, |_| (0, 0));
+        return Ok(());
+    };
+    let options = ScanOptions::read(words, Some(Kind::Hash))?;
+    write_page(w, |w| {
+        let mut written = 0;
+        let next = hash.scan(cursor, options.count, |field| {
+            if options.matches(&field.name) {
+                w.bulk(&field.name);
+                written += 1;
+                if !options.names_only {
+                    w.bulk(&field.value);
+                    written += 1;
+                }
+            }
+        });
+        (next, written)
+    });
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Lists.
+
+use super::arguments::{
+    Error, NO_SUCH_KEY, OUT_OF_RANGE, SYNTAX, index_range, integer, is, natural, required, symmetric, text, wrong_arity,
+};
+use super::{Context, Done};
+use crate::command::End;
+use crate::engine::List;
+use crate::protocol::resp::Writer;
+
+impl Context<'_> {
+    /// The key's list, to answer a question about it.
+    #[inline]
+    fn as_list(&mut self) -> Result<Option<List<'_>>, Error> {
+        let found = self.engine.as_list(self.hash, self.key, self.now)?;
+        super::count_look(self.counters, found.is_some());
+        Ok(found)
+    }
+}
+
+/// LPUSH, RPUSH; those that end in X do not create a list.
+#[inline]
+pub(super) fn push(c: &mut Context, w: &mut Writer, end: End, create: bool) -> Done {
+    let values = c.words.skip(1).into_iter();
+    let length = c.engine.list_push(c.hash, c.key, end, values, create, c.now)?;
+    w.integer(length as i64);
+    Ok(())
+}
+
+#[inline]
+pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let Some(count) = words.next() else {
+        let popped = c.engine.list_pop(c.hash, c.key, end, 1, c.now, |element| w.bulk(&element))?;
+        super::count_look(c.counters, popped.is_some());
+        if popped.is_none() {
+            w.null();
+        }
+        return Ok(());
+    };
+    if words.next().is_some() {
+        return Err(wrong_arity(if end == End::Front { "lpop" } else { "rpop" }));
+    }
+    let count = natural(count)?;
+    let Some(length) = c.as_list()?.map(|list| list.len()) else {
+        w.null_array();
+        return Ok(());
+    };
+    let count = count.min(length);
+    w.array(count as usize);
+    if count > 0 {
+        c.engine.list_pop(c.hash, c.key, end, count, c.now, |element| w.bulk(&element))?;
+    }
+    Ok(())
+}
+
+pub(super) fn llen(c: &mut Context, w: &mut Writer) -> Done {
+    w.integer(c.as_list()?.map_or(0, |list| list.len()) as i64);
+    Ok(())
+}
+
+pub(super) fn lrange(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (start, stop) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
+    let Some(list) = c.as_list()? else {
+        w.array(0);
+        return Ok(());
+    };
+    let (first, end) = index_range(start, stop, list.len());
+    let count = (end - first) as usize;
+    w.array(count);
+    if count > 0 {
+        list.forward_from(first).take(count).for_each(|element| w.bulk(&element));
+    }
+    Ok(())
+}
+
+pub(super) fn lindex(c: &mut Context, w: &mut Writer) -> Done {
+    let word = required(&mut c.words.skip(1).into_iter())?;
+    let Some(list) = c.as_list()? else {
+        w.null();
+        return Ok(());
+    };
+    let index = integer(word)?;
+    let index = if index < 0 { list.len().checked_add_signed(index) } else { Some(index as u64) };
+    match index.filter(|&index| index < list.len()).and_then(|index| list.forward_from(index).next()) {
+        Some(element) => w.bulk(&element),
+        None => w.null(),
+    }
+    Ok(())
+}
+
+pub(super) fn lset(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (index, value) = (required(&mut words)?, required(&mut words)?);
+    let index = match integer(index) {
+        Ok(index) => index,
+        // That there is no list is the more important news.
+        Err(error) => return Err(if c.as_list()?.is_some() { error } else { NO_SUCH_KEY }),
+    };
+    match c.engine.list_set(c.hash, c.key, index, value, c.now)? {
+        None => Err(NO_SUCH_KEY),
+        Some(false) => Err(OUT_OF_RANGE),
+        Some(true) => {
+            w.simple("OK");
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn linsert(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let side = required(&mut words)?;
+    let after = is(side, "AFTER");
+    if !after && !is(side, "BEFORE") {
+        return Err(SYNTAX);
+    }
+    let (pivot, value) = (required(&mut words)?, required(&mut words)?);
+    w.integer(match c.engine.list_insert(c.hash, c.key, pivot, after, value, c.now)? {
+        None => 0,
+        Some(0) => -1,
+        Some(length) => length as i64,
+    });
+    Ok(())
+}
+
+pub(super) fn lrem(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (count, value) = (integer(required(&mut words)?)?, required(&mut words)?);
+    w.integer(c.engine.list_remove(c.hash, c.key, count, value, c.now)? as i64);
+    Ok(())
+}
+
+pub(super) fn ltrim(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (start, stop) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
+    if let Some(list) = c.engine.as_list(c.hash, c.key, c.now)? {
+        let (first, end) = index_range(start, stop, list.len());
+        c.engine.list_trim(c.hash, c.key, first, end - first, c.now)?;
+    }
+    w.simple("OK");
+    Ok(())
+}
+
+/// Which of the elements that match LPOS is to find.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// From the tail, if negative.
+    rank: i64,
+    /// At most so many, 0: all. One, and it alone, where it was not said.
+    count: Option<u64>,
+    /// Elements to look at, at most; 0: all.
+    looks_max: u64,
+}
+
+pub(super) fn lpos(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let element = required(&mut words)?;
+    let wanted = wanted(words)?;
+    match c.as_list()? {
+        Some(list) if wanted.rank < 0 => {
+            let last = list.len() - 1;
+            write_positions(list.equal_backward(element), wanted, |n| last - n, w);
+        }
+        Some(list) => write_positions(list.equal_forward(element), wanted, |n| n, w),
+        None => write_positions(std::iter::empty(), wanted, |n| n, w),
+    }
+    Ok(())
+}
+
+fn wanted<'w>(mut words: impl Iterator<Item = &'w [u8]>) -> Result<Wanted, Error> {
+    let mut wanted = Wanted { rank: 1, count: None, looks_max: 0 };
+    let or = |natural: Result<u64, Error>, message: &'static str| natural.map_err(|_| text(message));
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(SYNTAX)?;
+        match word.to_ascii_uppercase().as_slice() {
+            b"RANK" => wanted.rank = symmetric(value)?,
+            b"COUNT" => wanted.count = Some(or(natural(value), "ERR COUNT can't be negative")?),
+            b"MAXLEN" => wanted.looks_max = or(natural(value), "ERR MAXLEN can't be negative")?,
+            _ => return Err(SYNTAX),
+        }
+        if wanted.rank == 0 {
+            return Err(text(
+                "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to \
+                 start from the end of the list",
+            ));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Writes where the elements are that match, of which `matches` tells one after the other.
+fn write_positions(matches: impl Iterator<Item = bool>, wanted: Wanted, index: impl Fn(u64) -> u64, w: &mut Writer) {
+    let most = |limit: u64| if limit == 0 { usize::MAX } else { limit as usize };
+    let before = (wanted.rank.unsigned_abs() - 1) as usize;
+    let looked_at = (0..).zip(matches).take(most(wanted.looks_max));
+    let mut found = looked_at.filter(|&(_, matches)| matches).skip(before).map(|(n, _)| index(n) as i64);
+    match wanted.count {
+        None => match found.next() {
+            Some(at) => w.integer(at),
+            None => w.null(),
+        },
+        Some(count) => {
+            let (array, mut written) = (w.begin_array(), 0);
+            for at in found.take(most(count)) {
+                w.integer(at);
+                written += 1;
+            }
+            w.end(array, written);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Sets, scans over them, and random members.
+
+use super::Session;
+use std::collections::HashSet;
+
+#[test]
+fn members() {
+    Session::new().transcript(
+        "> SADD s 1 2 2 3
+         < :3|
+         > OBJECT ENCODING s
+         < $6|intset|
+         > SADD s 3 a
+         < :1|
+         > OBJECT ENCODING s
+         < $8|listpack|
+         > SCARD s
+         < :4|
+         > SISMEMBER s a
+         < :1|
+         > SISMEMBER s b
+         < :0|
+         > SMISMEMBER s a b 1
+         < *3|:1|:0|:1|
+         > SREM s a b 1
+         < :2|
+         > SMEMBERS s
+         < *2|$1|2|$1|3|
+         > SREM s 2 3
+         < :2|
+         > EXISTS s
+         < :0|
+         > SCARD s
+         < :0|
+         > SMEMBERS s
+         < *0|
+         > SISMEMBER s a
+         < :0|
+         > SMISMEMBER s a b
+         < *2|:0|:0|
+         > SREM s a
+         < :0|",
+    );
+    Session::resp3().transcript(
+        "> SMEMBERS s
+         < ~0|
+         > SADD s a
+         < :1|
+         > SMEMBERS s
+         < ~1|$1|a|
+         > SRANDMEMBER s 5
+         < *1|$1|a|
+         > SPOP s 5
+         < ~1|$1|a|
+         > SPOP s 5
+         < ~0|
+         > SPOP s
+         < _|
+         > SRANDMEMBER s
+         < _|",
+    );
+}
+
+#[test]
+fn random_members() {
+    Session::new().transcript(
+        "> SRANDMEMBER s
+         < $-1|
+         > SRANDMEMBER s 5
+         < *0|
+         > SPOP s
+         < $-1|
+         > SPOP s 1
+         < *0|
+         > SADD s a
+         < :1|
+         > SRANDMEMBER s
+         < $1|a|
+         > SRANDMEMBER s 2
+         < *1|$1|a|
+         > SRANDMEMBER s -2
+         < *2|$1|a|$1|a|
+         > SRANDMEMBER s 0
+         < *0|
+         > SRANDMEMBER s x
+         < -ERR value is not an integer or out of range|
+         > SRANDMEMBER s -9223372036854775808
+         < -ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807|
+         > SRANDMEMBER s -9223372036854775807
+         < -ERR value is out of range|
+         > SRANDMEMBER s 1 2
+         < -ERR syntax error|
+         > SPOP s -1
+         < -ERR value is out of range, must be positive|
+         > SPOP s 1 2
+         < -ERR syntax error|
+         > SPOP s 0
+         < *0|
+         > SPOP s
+         < $1|a|
+         > EXISTS s
+         < :0|",
+    );
+}
+
+/// Draws from a set of many leaves, by which all members go.
+#[test]
+fn random_members_of_a_large_set() {
+    let mut session = Session::new();
+    let mut left: HashSet<String> = (0..2000).map(|n| format!("member{n}")).collect();
+    left.iter().for_each(|member| _ = session.line(&format!("SADD s {member}")));
+    for count in [100_i64, 1500, -3000] {
+        let reply = session.line(&format!("SRANDMEMBER s {count}"));
+        let drawn: Vec<&str> = reply.split('|').filter(|word| word.starts_with("member")).collect();
+        let distinct: HashSet<&str> = drawn.iter().copied().collect();
+        assert!(distinct.iter().all(|&member| left.contains(member)));
+        assert_eq!(drawn.len() as u64, count.unsigned_abs());
+        assert!(distinct.len() == drawn.len() || count < 0);
+    }
+    while !left.is_empty() {
+        let reply = session.line("SPOP s 700");
+        let popped: Vec<&str> = reply.split('|').filter(|word| word.starts_with("member")).collect();
+        assert_eq!(popped.len(), left.len().min(700));
+        popped.iter().for_each(|&member| assert!(left.remove(member), "{member} was popped twice"));
+        assert_eq!(session.line("SCARD s"), format!(":{}|", left.len()));
+    }
+    assert_eq!(session.line("EXISTS s"), ":0|");
+}
+
+#[test]
+fn scans() {
+    let mut session = Session::new();
+    session.transcript(
+        "> SSCAN s 0
+         < *2|$1|0|*0|
+         > SSCAN s x
+         < -ERR invalid cursor|
+         > SSCAN s 0 COUNT x
+         < *2|$1|0|*0|
+         > SADD s abc abd xyz
+         < :3|
+         > SSCAN s 0 MATCH ab? COUNT 100
+         < *2|$1|0|*2|$3|abc|$3|abd|
+         > SSCAN s 0 MATCH *
+         < *2|$1|0|*3|$3|abc|$3|abd|$3|xyz|
+         > SSCAN s 0 COUNT x
+         < -ERR value is not an integer or out of range|
+         > SSCAN s 0 COUNT 0
+         < -ERR syntax error|
+         > SSCAN s 0 COUNT
+         < -ERR syntax error|
+         > SSCAN s 0 TYPE set
+         < -ERR syntax error|
+         > SSCAN s 0 NOVALUES
+         < -ERR NOVALUES option can only be used in HSCAN|
+         > SSCAN s 0 NOSCORES
+         < -ERR NOSCORES option can only be used in ZSCAN|",
+    );
+    (0..2000).for_each(|n| _ = session.line(&format!("SADD large member{n}")));
+    let (mut cursor, mut seen, mut calls) = ("0".to_owned(), HashSet::new(), 0);
+    loop {
+        let reply = session.line(&format!("SSCAN large {cursor} COUNT 100"));
+        let words: Vec<&str> = reply.split('|').collect();
+        words.iter().filter(|word| word.starts_with("member")).for_each(|&word| _ = seen.insert(word.to_owned()));
+        cursor = words[2].to_owned();
+        calls += 1;
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 2000);
+    assert!((5..=20).contains(&calls), "{calls} calls");
+}
+
+#[test]
+fn other_types_are_refused() {
+    let mut session = Session::new();
+    session.line("SET k v");
+    for line in [
+        "SADD k a",
+        "SREM k a",
+        "SCARD k",
+        "SISMEMBER k a",
+        "SMISMEMBER k a",
+        "SMEMBERS k",
+        "SRANDMEMBER k",
+        "SRANDMEMBER k 1",
+        "SPOP k",
+        "SPOP k 1",
+        "SSCAN k 0",
+    ] {
+        let expected = "-WRONGTYPE Operation against a key holding the wrong kind of value|";
+        assert_eq!(session.line(line), expected, "{line}");
+    }
+}
