@@ -33,7 +33,10 @@ fn payload(c: &mut Context) -> Result<Option<dump::Writer>, Error> {
             set.map(|set| elements(dump::Kind::Set, set.len(), set.members()))
         }
         Kind::SortedSet => c.engine.as_sorted(c.hash, c.key, c.now)?.map(|sorted| scored(&sorted)),
-        Kind::Hash => c.engine.as_hash(c.hash, c.key, c.now)?.map(|hash| fields(&hash)),
+        Kind::Hash => {
+            let hash = c.engine.as_hash(c.hash, c.key, c.now)?;
+            hash.filter(|hash| hash.live_len() > 0).map(|hash| fields(&hash))
+        }
     })
 }
 

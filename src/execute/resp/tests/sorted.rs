@@ -381,7 +381,7 @@ fn scanning() {
          > ZADD s 9.8813129168249309e-323 a
          < :1|
          > ZSCAN s 0
-         < *2|$1|0|*2|$1|a|$7|1e-322|";
+         < *2|$1|0|*2|$1|a|$6|1e-322|";
     Session::new().transcript(script);
     Session::resp3().transcript(script);
     let mut session = Session::new();
