@@ -63,9 +63,7 @@ pub(super) fn symmetric(word: &[u8]) -> Result<i64, Error> {
     let number = integer(word)?;
     if number == i64::MIN {
         let limit = i64::MAX;
-        return Err(Error::Text(
-            format!("ERR value is out of range, value must between -{limit} and {limit}").into(),
-        ));
+        return Err(Error::Text(format!("ERR value is out of range, value must between -{limit} and {limit}").into()));
     }
     Ok(number)
 }

@@ -42,9 +42,7 @@ impl Time<'_> {
     fn resolve(self, c: &Context, command: &str) -> Result<UnixMs, Error> {
         match integer(self.word)? {
             0 => Ok(0),
-            number if number < 0 => {
-                Err(Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
-            }
+            number if number < 0 => Err(Error::Text(format!("ERR invalid expire time in '{command}' command").into())),
             number => Ok(c.time_of(number, self.unit, self.relative, command)? as UnixMs),
         }
     }

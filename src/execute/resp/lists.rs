@@ -1,8 +1,7 @@
 //! Lists.
 
 use super::arguments::{
-    Error, NO_SUCH_KEY, OUT_OF_RANGE, SYNTAX, index_range, integer, is, natural, required, symmetric, text,
-    wrong_arity,
+    Error, NO_SUCH_KEY, OUT_OF_RANGE, SYNTAX, index_range, integer, is, natural, required, symmetric, text, wrong_arity,
 };
 use super::{Context, Done};
 use crate::command::End;

@@ -58,9 +58,7 @@ impl<'w> ScanOptions<'w> {
 
 fn kind(name: &[u8]) -> Result<Kind, Error> {
     let found = KINDS.into_iter().find(|&kind| name.eq_ignore_ascii_case(kind_name(kind).as_bytes()));
-    found.ok_or_else(|| {
-        Error::Text(format!("ERR unknown type name '{}'", String::from_utf8_lossy(name)).into())
-    })
+    found.ok_or_else(|| Error::Text(format!("ERR unknown type name '{}'", String::from_utf8_lossy(name)).into()))
 }
 
 /// Where to go on.

@@ -1,5 +1,8 @@
 //! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
 
+mod bits;
+mod fields;
+mod hashes;
 mod lists;
 mod sets;
 mod strings;
