@@ -1,8 +1,11 @@
-//! Parsing memcached text: per command, from one buffer.
+//! Parsing memcached text and RESP: per command, from one buffer.
 #![allow(missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pinion::command::Command;
+use pinion::command::words::encode;
 use pinion::protocol::memcached::{Parsed, State, parse};
+use pinion::protocol::resp;
 use std::hint::black_box;
 
 /// Parses a buffer to its end and returns how many requests were in it.
@@ -21,6 +24,52 @@ fn requests(input: &[u8]) -> u64 {
     count
 }
 
+/// Parses RESP to its end, finds the commands and reads their words; returns how many commands or keys there were.
+fn commands(input: &[u8]) -> u64 {
+    let limits = resp::Limits::authenticated(1 << 20);
+    let (mut state, mut at, mut count) = (resp::State::default(), 0, 0);
+    while at < input.len() {
+        let length = match resp::parse(&mut state, &input[at..], &limits) {
+            resp::Parsed::Command { words, length } => {
+                let mut words = words.iter();
+                black_box(words.next().and_then(Command::find));
+                words.for_each(|word| {
+                    black_box(word);
+                });
+                count += 1;
+                length
+            }
+            resp::Parsed::Key { key, length, .. } => {
+                black_box(key);
+                count += 1;
+                length
+            }
+            resp::Parsed::Split { length, .. } => length,
+            other => panic!("{other:?}"),
+        };
+        at += length;
+    }
+    count
+}
+
+fn multibulk(words: &[&[u8]]) -> Vec<u8> {
+    [format!("*{}\r\n", words.len()).into_bytes(), encode(words)].concat()
+}
+
+fn of_resp(c: &mut Criterion) {
+    let keys: Vec<String> = (0..64).map(|n| format!("key:{n:012x}")).collect();
+    let value = [b'v'; 100];
+    let gets: Vec<u8> = keys.iter().flat_map(|k| multibulk(&[b"GET", k.as_bytes()])).collect();
+    let sets: Vec<u8> = keys.iter().flat_map(|k| multibulk(&[b"SET", k.as_bytes(), &value])).collect();
+    let words: Vec<&[u8]> = std::iter::once(&b"MGET"[..]).chain(keys.iter().map(String::as_bytes)).collect();
+    let mut group = c.benchmark_group("parse RESP");
+    for (name, input) in [("64 gets", gets), ("64 sets of 100 B", sets), ("one get of 64 keys", multibulk(&words))] {
+        assert_eq!(commands(&input), 64);
+        group.throughput(Throughput::Elements(64));
+        group.bench_function(name, |b| b.iter(|| commands(black_box(&input))));
+    }
+}
+
 fn benches(c: &mut Criterion) {
     let gets: String = (0..64).map(|n| format!("get key:{n:012x}\r\n")).collect();
     let sets: String = (0..64).map(|n| format!("set key:{n:012x} 0 0 100\r\n{}\r\n", "v".repeat(100))).collect();
@@ -34,5 +83,5 @@ fn benches(c: &mut Criterion) {
     }
 }
 
-criterion_group!(parsing, benches);
+criterion_group!(parsing, benches, of_resp);
 criterion_main!(parsing);

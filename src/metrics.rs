@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::command::{Command, DATABASES};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -116,38 +117,49 @@ counters! {
 }
 
 const COUNT: usize = Counter::ALL.len();
+const COMMANDS: usize = Command::ALL.len();
 
 /// A shard's own counters.
 #[derive(Clone, Debug)]
-pub struct Counters([u64; COUNT]);
+pub struct Counters {
+    values: [u64; COUNT],
+    /// How often each command of RESP was called.
+    calls: [u64; COMMANDS],
+}
 
 impl Counters {
     /// All zero.
     pub fn new() -> Self {
-        Self([0; COUNT])
+        Self { values: [0; COUNT], calls: [0; COMMANDS] }
+    }
+
+    /// Counts a call of a command of RESP.
+    #[inline]
+    pub fn called(&mut self, command: Command) {
+        self.calls[command as usize] += 1;
     }
 
     /// Adds 1.
     #[inline]
     pub fn add(&mut self, counter: Counter) {
-        self.0[counter as usize] += 1;
+        self.values[counter as usize] += 1;
     }
 
     /// Adds `n`.
     #[inline]
     pub fn add_n(&mut self, counter: Counter, n: u64) {
-        self.0[counter as usize] += n;
+        self.values[counter as usize] += n;
     }
 
     /// Sets a value that is known elsewhere.
     #[inline]
     pub fn set(&mut self, counter: Counter, value: u64) {
-        self.0[counter as usize] = value;
+        self.values[counter as usize] = value;
     }
 
     /// The value.
     pub fn value(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
+        self.values[counter as usize]
     }
 }
 
@@ -160,25 +172,55 @@ impl Default for Counters {
 /// Where one shard publishes its counters; everyone may read.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct Published([AtomicU64; COUNT]);
+pub struct Published {
+    values: [AtomicU64; COUNT],
+    calls: [AtomicU64; COMMANDS],
+    /// Items, and those of them that expire, of each database.
+    databases: [[AtomicU64; 2]; DATABASES],
+}
 
 impl Published {
     /// All zero.
     pub fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; COUNT])
+        Self {
+            values: [const { AtomicU64::new(0) }; COUNT],
+            calls: [const { AtomicU64::new(0) }; COMMANDS],
+            databases: [const { [const { AtomicU64::new(0) }; 2] }; DATABASES],
+        }
     }
 
     /// Shows the shard's counters to everyone. Only the shard that owns them calls this.
     #[inline]
     pub fn publish(&self, counters: &Counters) {
-        for (published, value) in self.0.iter().zip(counters.0) {
+        for (published, value) in self.values.iter().zip(counters.values) {
             published.store(value, Ordering::Relaxed);
         }
     }
 
+    /// Shows what changes more slowly: calls per command, and what each database holds.
+    pub fn publish_more(&self, counters: &Counters, databases: impl Iterator<Item = [u64; 2]>) {
+        for (published, value) in self.calls.iter().zip(counters.calls) {
+            published.store(value, Ordering::Relaxed);
+        }
+        for (published, held) in self.databases.iter().zip(databases) {
+            published[0].store(held[0], Ordering::Relaxed);
+            published[1].store(held[1], Ordering::Relaxed);
+        }
+    }
+
+    /// How often a command of RESP was called.
+    pub fn calls(&self, command: Command) -> u64 {
+        self.calls[command as usize].load(Ordering::Relaxed)
+    }
+
+    /// Items of a database, and those of them that expire.
+    pub fn database(&self, number: usize) -> [u64; 2] {
+        [0, 1].map(|n| self.databases[number][n].load(Ordering::Relaxed))
+    }
+
     /// What was published last.
     pub fn value(&self, counter: Counter) -> u64 {
-        self.0[counter as usize].load(Ordering::Relaxed)
+        self.values[counter as usize].load(Ordering::Relaxed)
     }
 }
 

@@ -32,7 +32,7 @@ fn refusal(command: &mut Command) -> String {
 }
 
 fn refused(arguments: &[&str]) -> String {
-    refusal(Command::new(PINION).args(arguments))
+    refusal(Command::new(PINION).args(arguments).env("PINION_RESP_PORT", "auto"))
 }
 
 fn says(line: &str, parts: &[&str]) {
@@ -49,7 +49,7 @@ fn settings_that_cannot_be_used() {
     says(&refused(&["--prot", "1"]), &["--prot", "--port"]);
     says(&refused(&["--shards"]), &["--shards"]);
     says(&refused(&["--listen", "nowhere"]), &["--listen", "nowhere"]);
-    says(&refused(&["--resp-port", "6379"]), &["--resp-port 6379", "not in this version"]);
+    says(&refused(&["--port", "7000", "--resp-port", "7000"]), &["--resp-port 7000", "--port"]);
     says(&refused(&["--admin-port", "11280"]), &["--admin-port 11280", "not in this version"]);
     says(&refused(&["--cores", "9999999"]), &["--cores", "9999999"]);
     says(&refused(&["--cores", "8000"]), &["--cores", "core 8000", "allowed:"]);
@@ -132,7 +132,7 @@ fn unprivileged(arguments: &[&str], memlock_bytes: u64) -> Command {
     let copy = std::env::temp_dir().join(format!("pinion-unprivileged-{}-{memlock_bytes}", std::process::id()));
     std::fs::copy(PINION, &copy).expect("a copy of the binary");
     let mut command = Command::new(&copy);
-    command.args(arguments);
+    command.args(arguments).env("PINION_RESP_PORT", "auto");
     // SAFETY: between fork and exec only system calls are made, on values of this frame.
     unsafe {
         command.pre_exec(move || {

@@ -1,7 +1,7 @@
 //! `pinion [serve]`: run a node until it is told to stop.
 
 use crate::config::{Config, ConfigError, Cores, Machine, Options, resolve};
-use crate::server::Server;
+use crate::server::{Address, Server};
 use crate::sys;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,8 +25,8 @@ pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     let (shards, cores, memory) =
         (config.shard_cores.len(), Cores::shown(&config.shard_cores), config.memory_bytes >> 20);
     let server = Server::start(config).map_err(|e| ConfigError(e.to_string()))?;
-    for address in server.addresses() {
-        tracing::info!(protocol = "memcached", %address, "listening");
+    for Address { protocol, address } in server.addresses() {
+        tracing::info!(protocol, %address, "listening");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), shards, cores, memory_mib = memory, "ready");
 

@@ -14,6 +14,9 @@ pub use words::Words;
 use crate::eviction::Eviction;
 use std::ops::Range;
 
+/// Databases of a node.
+pub const DATABASES: usize = 16;
+
 /// Milliseconds since the Unix epoch.
 pub type UnixMs = u64;
 
@@ -90,6 +93,22 @@ pub enum Operation<B> {
     },
     /// A command of RESP that concerns a key.
     Call(Call<B>),
+    /// The head of a command of RESP that is taken apart key by key: so many will come.
+    Split {
+        /// Which one.
+        command: Command,
+        /// How many keys.
+        keys: u32,
+        /// The client understands RESP3.
+        resp3: bool,
+    },
+    /// A command of RESP that concerns no key, with its name: its client's shard answers it.
+    Local {
+        /// The words, the name included.
+        words: B,
+        /// How many there are.
+        count: u32,
+    },
     /// Remove everything on every shard.
     FlushAll {
         /// When; `Never` means at once.
@@ -97,6 +116,17 @@ pub enum Operation<B> {
     },
     /// Put another eviction policy in charge on every shard.
     SetEviction(Eviction),
+    /// Bound every shard by so many bytes.
+    SetMemory(u64),
+    /// Change which collections are called compact, on every shard.
+    SetCompact(Compact),
+    /// CLIENT LIST or CLIENT KILL, of a shard's clients: the words after CLIENT.
+    Clients {
+        /// The words.
+        words: B,
+        /// How many there are.
+        count: u32,
+    },
     /// Counters and settings of the node.
     Stats(StatsTopic),
     /// The server's version.
@@ -118,6 +148,43 @@ pub struct Call<B> {
     pub count: u32,
     /// The words.
     pub words: B,
+}
+
+/// Up to which size clients are told that a collection is compact: Redis's settings of the same names. They say nothing
+/// about how it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compact {
+    /// hash-max-listpack-entries
+    pub hash_entries: u64,
+    /// hash-max-listpack-value
+    pub hash_value: u64,
+    /// list-max-listpack-size: elements, or, negative, 4, 8, 16, 32, 64 KiB
+    pub list_size: i64,
+    /// set-max-intset-entries
+    pub set_integers: u64,
+    /// set-max-listpack-entries
+    pub set_entries: u64,
+    /// set-max-listpack-value
+    pub set_value: u64,
+    /// zset-max-listpack-entries
+    pub sorted_entries: u64,
+    /// zset-max-listpack-value
+    pub sorted_value: u64,
+}
+
+impl Default for Compact {
+    fn default() -> Self {
+        Self {
+            hash_entries: 512,
+            hash_value: 64,
+            list_size: -2,
+            set_integers: 512,
+            set_entries: 128,
+            set_value: 64,
+            sorted_entries: 128,
+            sorted_value: 64,
+        }
+    }
 }
 
 /// When a store happens.
@@ -295,8 +362,13 @@ impl<B: Copy> Request<B> {
             Operation::Call(Call { command, resp3, count, words }) => {
                 Operation::Call(Call { command, resp3, count, words: bytes(words) })
             }
+            Operation::Split { command, keys, resp3 } => Operation::Split { command, keys, resp3 },
+            Operation::Local { words, count } => Operation::Local { words: bytes(words), count },
             Operation::FlushAll { delay } => Operation::FlushAll { delay },
             Operation::SetEviction(eviction) => Operation::SetEviction(eviction),
+            Operation::SetMemory(bytes) => Operation::SetMemory(bytes),
+            Operation::SetCompact(compact) => Operation::SetCompact(compact),
+            Operation::Clients { words, count } => Operation::Clients { words: bytes(words), count },
             Operation::Stats(topic) => Operation::Stats(topic),
             Operation::Version => Operation::Version,
             Operation::Verbosity => Operation::Verbosity,
@@ -319,8 +391,13 @@ impl<B> Operation<B> {
             | Self::Arithmetic { .. }
             | Self::Touch { .. }
             | Self::Call(_) => true,
-            Self::FlushAll { .. }
+            Self::Split { .. }
+            | Self::Local { .. }
+            | Self::FlushAll { .. }
             | Self::SetEviction(_)
+            | Self::SetMemory(_)
+            | Self::SetCompact(_)
+            | Self::Clients { .. }
             | Self::Stats(_)
             | Self::Version
             | Self::Verbosity

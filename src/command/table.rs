@@ -6,6 +6,7 @@
 
 mod flags;
 mod rows;
+pub mod syntax;
 
 pub use flags::{Access, Categories, Flags, Keys};
 pub use rows::Command;
@@ -34,20 +35,32 @@ pub struct Row {
     pub complexity: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// The words after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `…  ...` may be repeated;
-    /// what is in capitals is meant literally, and a type follows a name after a colon: `int`, `num` (a double), `time`
-    /// (a Unix time), `pattern`, `key`. A word named `key` is one; any other is a string.
+    /// The words after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `a ...` may be repeated.
+    /// What is in capitals is meant literally. A type follows a name after a colon: `int`, `num` (a double), `time` (a
+    /// Unix time), `pattern`, `key`. A word named `key` is one; any other is a string.
     pub syntax: &'static str,
     /// What a container contains.
     pub subcommands: &'static [Row],
 }
 
 impl Row {
+    /// The name that clients know it by: of a subcommand, `client|id`.
+    pub fn full_name(&self) -> String {
+        let command = self.command.row();
+        if std::ptr::eq(self, command) { self.name.to_owned() } else { format!("{}|{}", command.name, self.name) }
+    }
+
     /// True if the command may have so many words, its name included.
     #[inline]
     pub fn accepts(&self, count: usize) -> bool {
         let least = usize::from(self.arity.unsigned_abs());
         if self.arity < 0 { count >= least } else { count == least }
+    }
+
+    /// True if it may take long, so that it is worth to measure how long.
+    #[inline]
+    pub fn may_be_slow(&self) -> bool {
+        !self.flags.has(Flags::FAST) && self.complexity != "O(1)"
     }
 
     /// The subcommand of this name, in whatever case.

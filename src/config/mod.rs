@@ -28,6 +28,8 @@ pub const SHARD_MEMORY_BYTES_MAX: u64 = 16 << 30;
 pub const ITEM_SHARE_MAX: u64 = 2;
 /// And no more than this.
 pub const ITEM_BYTES_MAX: u64 = 512 << 20;
+/// Longest password.
+const PASSWORD_BYTES_MAX: usize = 512;
 /// Most receive buffers of a shard.
 pub const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
 
@@ -36,16 +38,24 @@ pub const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
 pub struct Config {
     /// memcached text port.
     pub port: Port,
+    /// RESP port.
+    pub resp_port: Port,
+    /// The password that clients of RESP must tell; none if it is empty.
+    pub password: String,
     /// Addresses to listen on.
     pub listen: Vec<IpAddr>,
     /// The core of each shard.
     pub shard_cores: Vec<usize>,
     /// Bound of what all shards together store.
     pub memory_bytes: u64,
+    /// What that may be set to while the node runs: what the machine has.
+    pub memory_bytes_max: u64,
     /// Most clients at once.
     pub max_connections: u32,
-    /// Longest value.
+    /// Longest value of memcached's protocol.
     pub max_item_bytes: u32,
+    /// Longest value of RESP: the same, if it was said; otherwise what a shard can hold, up to 512 MiB.
+    pub resp_item_bytes: u32,
     /// What goes when memory is full.
     pub eviction: Eviction,
     /// Ask for huge pages behind the memory.
@@ -73,17 +83,27 @@ impl Config {
         let fail = |text: String| Err(ConfigError(text));
         let mut warnings = Vec::new();
 
-        let not_there =
-            [("--resp-port", options.resp_port, "RESP"), ("--admin-port", options.admin_port, "the admin endpoint")];
-        for (flag, port, part) in not_there {
-            if let Some(port) = port.filter(|&p| p != 0) {
-                return fail(format!("{flag} {port}: {part} is not in this version yet; allowed: 0 (off)"));
-            }
+        if let Some(port) = options.admin_port.filter(|&port| port != 0) {
+            return fail(format!(
+                "--admin-port {port}: the admin endpoint is not in this version yet; allowed: 0 (off)"
+            ));
         }
         let port = options.port.unwrap_or(Port::Fixed(11211));
+        let resp_port = options.resp_port.unwrap_or(Port::Fixed(6379));
         let shard_ports = options.shard_ports.unwrap_or(0);
-        if port == Port::Off && shard_ports == 0 {
-            return fail("--port 0 turns the only protocol of this version off; give a port, 1 to 65535".into());
+        if port == Port::Off && resp_port == Port::Off && shard_ports == 0 {
+            return fail(
+                "--port 0 and --resp-port 0: nobody could connect; give one of them a port, 1 to 65535".into(),
+            );
+        }
+        if let (Port::Fixed(one), Port::Fixed(other)) = (port, resp_port)
+            && one == other
+        {
+            return fail(format!("--resp-port {other} is --port as well; give each a port of its own"));
+        }
+        let password = options.requirepass.clone().unwrap_or_default();
+        if password.len() > PASSWORD_BYTES_MAX {
+            return fail(format!("--requirepass has {} bytes; allowed: up to {PASSWORD_BYTES_MAX}", password.len()));
         }
 
         let shard_cores = place_shards(options, machine, &mut warnings)?;
@@ -121,6 +141,8 @@ impl Config {
             ));
         }
 
+        let resp_item_bytes = options.max_item_size.map_or(longest.min(ITEM_BYTES_MAX), |m| m.0);
+
         let max_connections = connections(options, machine, shards, &mut warnings)?;
         let receive_buffers = options.receive_buffers.unwrap_or(512);
         if !receive_buffers.is_power_of_two() || !(16..=RECEIVE_BUFFERS_MAX).contains(&receive_buffers) {
@@ -140,11 +162,15 @@ impl Config {
 
         Ok(Self {
             port,
+            resp_port,
+            password,
             listen: options.listen.clone().unwrap_or_else(|| vec![IpAddr::from([127, 0, 0, 1])]),
             shard_cores,
             memory_bytes,
             max_connections,
             max_item_bytes: max_item_bytes as u32,
+            resp_item_bytes: resp_item_bytes as u32,
+            memory_bytes_max: machine.memory_bytes.unwrap_or(memory_bytes).max(memory_bytes),
             eviction: options.eviction.unwrap_or_default(),
             huge_pages: options.huge_pages.unwrap_or(true),
             shard_ports,
@@ -159,6 +185,12 @@ impl Config {
     /// True if shards share a core.
     pub fn shares_core(&self) -> bool {
         share_a_core(&self.shard_cores)
+    }
+
+    /// What the memory of one shard may be set to while the node runs.
+    pub fn shard_memory_bytes_max(&self) -> u64 {
+        let share = self.memory_bytes_max / self.shard_cores.len() as u64;
+        share.clamp(self.shard_memory_bytes(), SHARD_MEMORY_BYTES_MAX)
     }
 
     /// Memory of one shard.
@@ -194,7 +226,7 @@ const FILES_RESERVED: u64 = 64;
 /// The same for each shard: uring and eventfd.
 const FILES_PER_SHARD: u64 = 2;
 /// The same for each shard and address: the listeners of both kinds of port.
-const LISTENERS_MAX: u64 = 2;
+const LISTENERS_MAX: u64 = 3;
 
 /// How many clients at once: what was asked for if it is possible, else as many as are.
 fn connections(

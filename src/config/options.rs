@@ -17,9 +17,13 @@ pub struct Options {
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<Port>,
 
-    /// Port of RESP, the protocol of Redis clients; not in this version yet: only 0 (off) [default: 0]
+    /// Port of RESP, the protocol of Redis clients: 1 to 65535, 0 (off) or auto [default: 6379]
     #[arg(long, value_name = "PORT")]
-    pub resp_port: Option<u16>,
+    pub resp_port: Option<Port>,
+
+    /// Password that clients of RESP must tell before anything else; memcached's clients need none [default: none]
+    #[arg(long, value_name = "PASSWORD")]
+    pub requirepass: Option<String>,
 
     /// Port of HTTP /metrics, /healthz, /readyz; not in this version yet: only 0 (off) [default: 0]
     #[arg(long, value_name = "PORT")]
@@ -53,7 +57,7 @@ pub struct Options {
     #[arg(short, long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<Memory>,
 
-    /// Longest value, 1k to 512m; at most half of a shard's memory [default: 1m]
+    /// Longest value, 1k to 512m; at most half of a shard's memory [default: 1m for memcached's clients, all that for RESP]
     #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory")]
     pub max_item_size: Option<ByteSize>,
 
@@ -93,6 +97,7 @@ impl Options {
         Self {
             port: self.port.or(weaker.port),
             resp_port: self.resp_port.or(weaker.resp_port),
+            requirepass: self.requirepass.or(weaker.requirepass),
             admin_port: self.admin_port.or(weaker.admin_port),
             shard_ports: self.shard_ports.or(weaker.shard_ports),
             listen: self.listen.or(weaker.listen),

@@ -14,9 +14,10 @@ use super::expiry::HORIZON_MS;
 use super::index::{Bucket, HashMark, HashPosition, Position, STEP_PAGES_MAX, entries};
 use super::item::{self, Header};
 use super::versions::Versions;
-use super::{Engine, KeyHash, RESERVE_PAGES, value};
-use crate::command::UnixMs;
+use super::{Engine, FREE_PAGES_AIMED_AT, KeyHash, RESERVE_PAGES, value};
+use crate::command::{DATABASES, UnixMs};
 use crate::eviction::Eviction;
+use crate::slots::Group;
 
 /// What may be done in one call: quads that a pass goes over, or that the index grows by. The worst quad is one of which
 /// all 36 items are removed, each out of the cache.
@@ -25,6 +26,8 @@ const QUADS_PER_CALL: u32 = 8;
 const QUADS_PER_DUE_BLOCK: u32 = 4;
 /// Nodes of a collection that are freed for what a quad counts.
 const NODES_PER_QUAD: u32 = 8;
+/// Bytes that are evicted and moved for what a quad counts, where memory is to become less.
+const EVICTED_BYTES_PER_QUAD: usize = 2048;
 /// How long the expiry pass takes.
 pub(super) const EXPIRY_PASS_MS: u64 = 25_000;
 /// How often the expiry pass goes on at most, where there is nothing else to do.
@@ -46,10 +49,19 @@ pub enum Next {
 /// The first position after the last.
 const END: u64 = 1 << 32;
 
+/// A flush, and how far the pass is that removes what was there before it.
+struct Flush {
+    /// What was written when it came.
+    versions: Versions,
+    /// A bit for each database that it is of.
+    databases: u16,
+    from: u64,
+}
+
 /// The passes over all entries.
 pub(super) struct Sweep {
-    /// What was written when the last flush came, and how far the pass that removes it is.
-    flush: Option<(Versions, u64)>,
+    /// Flushes whose passes go on.
+    flushes: Vec<Flush>,
     /// How far the adoption by a new policy is.
     adoption: Option<u64>,
     expiry: HashPosition,
@@ -62,13 +74,20 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn new(now: UnixMs) -> Self {
-        Self { flush: None, adoption: None, expiry: 0, paced: now, owed: 0, few_entries: [false; 2] }
+        Self { flushes: Vec::new(), adoption: None, expiry: 0, paced: now, owed: 0, few_entries: [false; 2] }
     }
 
-    /// The versions that a flush has made void and that may still be there at a position.
+    /// True if there may be items that a flush has made void.
     #[inline]
-    pub(super) fn flushed_from(&self, position: HashPosition) -> Option<&Versions> {
-        self.flush.as_ref().filter(|(_, from)| u64::from(position) >= *from).map(|(versions, _)| versions)
+    pub(super) fn is_flushing(&self) -> bool {
+        !self.flushes.is_empty()
+    }
+
+    /// True if a flush has made a version of a key void, whose pass has not come to it yet.
+    pub(super) fn has_flushed(&self, hash: KeyHash, group: Group, version: u64) -> bool {
+        let of_it = |flush: &&Flush| flush.databases >> hash.database() & 1 == 1;
+        let ahead = |flush: &&Flush| u64::from(hash.position()) >= flush.from;
+        self.flushes.iter().filter(of_it).filter(ahead).any(|flush| flush.versions.includes(group, version))
     }
 
     /// True if the policy in charge knows the entries at a position.
@@ -151,10 +170,26 @@ impl Engine {
     /// goes over them.
     pub fn flush(&mut self) {
         self.flush_due = None;
-        self.sweep.flush = Some((self.versions.clone(), 0));
-        self.stats.items = 0;
-        self.stats.item_bytes = 0;
-        self.stats.user_bytes = 0;
+        self.flush_databases(u16::MAX);
+    }
+
+    /// The same for the items of one database.
+    pub fn flush_database(&mut self, number: u8) {
+        self.flush_databases(1 << number);
+    }
+
+    fn flush_databases(&mut self, databases: u16) {
+        // What an earlier flush of the same databases is to remove, this one will.
+        self.sweep.flushes.retain(|flush| flush.databases & !databases != 0);
+        self.sweep.flushes.push(Flush { versions: self.versions.clone(), databases, from: 0 });
+        let flushed = (0..DATABASES).filter(|number| databases >> number & 1 == 1);
+        for held in flushed.map(|number| std::mem::take(&mut self.databases[number])) {
+            let all = &mut self.held;
+            all.items -= held.items;
+            all.item_bytes -= held.item_bytes;
+            all.user_bytes -= held.user_bytes;
+            all.expiring -= held.expiring;
+        }
     }
 
     /// Flushes at a later time, what is written until then included. Replaces an earlier delay.
@@ -179,6 +214,7 @@ impl Engine {
             self.expire_due(now, &mut left),
             self.expire_fields(now, &mut left),
             self.free_gone(&mut left),
+            self.lower_limit(now, &mut left),
             self.flush_some(&mut left),
             self.adopt_some(&mut left),
             self.expire_some(now, &mut left),
@@ -206,7 +242,7 @@ impl Engine {
     /// False while a pass may have removed most entries of the first hashes, and none of the last: in a smaller table those
     /// would not find room, but for long chains.
     fn may_shrink(&self) -> bool {
-        self.sweep.flush.is_none() && (self.expiring == 0 || self.sweep.few_entries == [true; 2])
+        !self.sweep.is_flushing() && (self.expiring == 0 || self.sweep.few_entries == [true; 2])
     }
 
     /// Removes what the timing wheel says is due.
@@ -265,8 +301,28 @@ impl Engine {
         if self.orphans.is_empty() { Next::Idle } else { Next::Now }
     }
 
+    /// Brings the limit of memory down to what it was set to, as far as pages can be freed.
+    fn lower_limit(&mut self, now: UnixMs, left: &mut u32) -> Next {
+        while self.pages_wanted < self.arena.limit_pages() {
+            let most = self.arena.held_pages() + FREE_PAGES_AIMED_AT;
+            self.arena.set_limit_pages(self.pages_wanted.max(most).min(self.arena.limit_pages()));
+            if self.pages_wanted >= self.arena.limit_pages() {
+                break;
+            }
+            if !spend(left, 1) {
+                return Next::Now;
+            }
+            if !self.give_up_some(EVICTED_BYTES_PER_QUAD, now) {
+                // There is nobody to evict: perhaps later.
+                return Next::In(1000);
+            }
+        }
+        Next::Idle
+    }
+
     fn flush_some(&mut self, left: &mut u32) -> Next {
-        let Some((_, mut from)) = self.sweep.flush else { return Next::Idle };
+        // One pass at a time, which removes what any of them has made void.
+        let Some(mut from) = self.sweep.flushes.first().map(|flush| flush.from) else { return Next::Idle };
         while spend(left, 1) {
             let end = self.visit_quad(from as HashPosition, |engine, entry| {
                 if engine.is_flushed(entry.hash, entry.item, entry.header) {
@@ -275,12 +331,10 @@ impl Engine {
             });
             from = end;
             if from == END {
-                self.sweep.flush = None;
-                return Next::Idle;
+                self.sweep.flushes.remove(0);
+                return if self.sweep.is_flushing() { Next::Now } else { Next::Idle };
             }
-            if let Some((_, position)) = &mut self.sweep.flush {
-                *position = from;
-            }
+            self.sweep.flushes[0].from = from;
         }
         Next::Now
     }

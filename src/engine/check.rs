@@ -3,7 +3,7 @@
 use super::arena::{NONE, place};
 use super::item::{self, ChunkUse, Header};
 use super::value::{self, List};
-use super::{CHAINED_BUCKETS, Engine, EngineStats, WHEEL_BLOCKS, collection, eviction};
+use super::{CHAINED_BUCKETS, DATABASES, Engine, Held, WHEEL_BLOCKS, collection, eviction};
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -23,7 +23,8 @@ impl Engine {
             hash
         });
         assert_eq!(items.len() as u64, self.index.entries());
-        let mut stats = EngineStats::default();
+        let mut all = Held::default();
+        let mut databases = [Held::default(); DATABASES];
         let (mut held_item_bytes, mut expiring) = (0, 0);
         for &item in &items {
             let header = Header::read(memory, place(item));
@@ -33,13 +34,15 @@ impl Engine {
             held_item_bytes += bytes;
             expiring += u64::from(header.may_expire());
             if !self.is_flushed(hash, item, header) {
-                stats.items += 1;
-                stats.item_bytes += bytes;
-                stats.user_bytes += self.user_bytes(item, header);
+                for held in [&mut all, &mut databases[usize::from(header.database())]] {
+                    held.items += 1;
+                    held.item_bytes += bytes;
+                    held.user_bytes += self.user_bytes(item, header);
+                    held.expiring += u64::from(header.may_expire());
+                }
             }
         }
-        let of = |s: &EngineStats| (s.items, s.item_bytes, s.user_bytes);
-        assert_eq!(of(&self.stats), of(&stats), "items, their bytes, their users' bytes");
+        assert_eq!((self.held, self.databases), (all, databases), "items, their bytes, their users' bytes");
         assert_eq!((self.held_item_bytes, self.expiring), (held_item_bytes, expiring));
 
         items.extend(self.handles.detached(|item| Header::read(memory, place(item)).is_detached()));

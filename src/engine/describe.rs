@@ -16,7 +16,7 @@ pub enum Encoding {
     Integer,
     /// A string of so many bytes.
     Bytes(usize),
-    /// A collection within the limits of [`Compact`](super::Compact); true for a set of integers.
+    /// A collection within the limits of [`Compact`](crate::command::Compact); true for a set of integers.
     Compact(Kind, bool),
     /// A collection beyond them.
     Wide(Kind),

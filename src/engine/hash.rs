@@ -1,7 +1,7 @@
 //! Hashes of keys, and what their bits are used for.
 
 use super::index::HashPosition;
-use super::item::DATABASES;
+use crate::command::DATABASES;
 
 const DATABASE_SHIFT: u32 = 2;
 const DATABASE_BITS: u64 = (DATABASES as u64 - 1) << DATABASE_SHIFT;

@@ -17,7 +17,7 @@
 //!
 //! Three more types mark chunks that are no items: a node of a collection, a block of a long value, and a free chunk.
 
-use crate::command::UnixMs;
+use crate::command::{DATABASES, UnixMs};
 
 /// Bytes of a header without its optional parts.
 pub(super) const HEADER_BYTES: usize = 12;
@@ -44,8 +44,8 @@ const IN_WHEEL: u16 = 1 << 7;
 const DETACHED: u16 = 1 << 8;
 const DATABASE_SHIFT: u32 = 9;
 
-/// Databases: 4 bits of the header.
-pub const DATABASES: usize = 16;
+/// Four bits hold the number of a database.
+const _: () = assert!(DATABASES == 16);
 
 /// The highest version.
 pub(super) const VERSION_MAX: u64 = (1 << 48) - 1;

@@ -297,6 +297,9 @@ impl Engine {
         now: UnixMs,
     ) -> Result<Option<u64>, PutError> {
         let Some(old) = self.find_live(hash, key, now) else { return Ok(None) };
+        if old.header.kind() != item::Kind::String {
+            return Err(PutError::WrongType);
+        }
         let Fields { flags, expires, .. } = old.header.fields(self.arena.memory(), place(old.item));
         let length = value::length(&self.arena, old.item, old.header) + self.unread(&more);
         // A value that is not long fits into one piece of the copying.

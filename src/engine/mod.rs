@@ -53,14 +53,14 @@ mod write;
 pub use crate::eviction::Eviction;
 pub use background::Next;
 pub use collection::{
-    Bound, Bytes, Compact, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
+    Bound, Bytes, FIELD_EXPIRES_MAX, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
 };
 pub use describe::{Description, Encoding};
 pub use hash::{KeyHash, KeyHasher};
-pub use item::{DATABASES, KEY_BYTES_MAX, Kind};
+pub use item::{KEY_BYTES_MAX, Kind};
 pub use long::{Reader, Upload};
 
-use crate::command::UnixMs;
+use crate::command::{Compact, DATABASES, UnixMs};
 use crate::slots::Group;
 use arena::{Arena, Reference, place};
 use background::Sweep;
@@ -173,6 +173,19 @@ pub enum PutError {
     WrongType,
 }
 
+/// Items of an engine, or of one of its databases; those not yet known to be expired included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// How many there are.
+    pub items: u64,
+    /// Bytes that they take in chunks and pages.
+    pub item_bytes: u64,
+    /// Bytes of their keys and values alone.
+    pub user_bytes: u64,
+    /// Items that have a time of expiry.
+    pub expiring: u64,
+}
+
 /// What the engine holds and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
@@ -211,6 +224,8 @@ pub struct Engine {
     field_sweep: FieldSweep,
     hasher: KeyHasher,
     value_bytes_max: u32,
+    /// Pages that the limit is to come down to.
+    pages_wanted: u32,
     user_bytes_max: Option<u64>,
     /// When a delayed flush is due.
     flush_due: Option<UnixMs>,
@@ -223,6 +238,8 @@ pub struct Engine {
     /// Bytes of all items, flushed ones that have not gone yet included.
     held_item_bytes: u64,
     stats: EngineStats,
+    held: Held,
+    databases: [Held; DATABASES],
     compact: Compact,
     random: Random,
     /// Where values are put together (append, prepend).
@@ -235,9 +252,18 @@ impl Engine {
     /// # Errors
     /// What mmap(2) says when the memory cannot be reserved.
     pub fn new(config: EngineConfig, hasher: KeyHasher, now: UnixMs) -> io::Result<Self> {
+        Self::resizable(config, config.memory_bytes, hasher, now)
+    }
+
+    /// The same, whose memory may become as much as `memory_bytes_max` ([`Engine::set_memory_bytes`]): address space for it is
+    /// reserved.
+    ///
+    /// # Errors
+    /// As for [`Engine::new`].
+    pub fn resizable(config: EngineConfig, memory_bytes_max: u64, hasher: KeyHasher, now: UnixMs) -> io::Result<Self> {
         assert!((MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&config.memory_bytes), "memory out of range");
         assert!(u64::from(config.value_bytes_max) <= value_bytes_max(config.memory_bytes), "values too long");
-        let mut arena = Arena::new(config.memory_bytes, &OTHER_CHUNKS)?;
+        let mut arena = Arena::resizable(config.memory_bytes, memory_bytes_max, &OTHER_CHUNKS)?;
         let random = Random::seeded(hasher.hash(b"random elements").0);
         let chained = arena.other_class(CHAINED_BUCKETS);
         Ok(Self {
@@ -250,6 +276,7 @@ impl Engine {
             field_sweep: FieldSweep::default(),
             hasher,
             value_bytes_max: config.value_bytes_max,
+            pages_wanted: arena.limit_pages(),
             user_bytes_max: config.user_bytes_max,
             flush_due: None,
             sweep: Sweep::new(now),
@@ -258,6 +285,8 @@ impl Engine {
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),
+            held: Held::default(),
+            databases: [Held::default(); DATABASES],
             compact: Compact::default(),
             random,
             scratch: Vec::new(),
@@ -273,14 +302,32 @@ impl Engine {
         self.arena.advise_huge_pages()
     }
 
+    /// Changes the bound of everything that the engine holds. Less comes about step by step ([`Engine::work`]).
+    pub fn set_memory_bytes(&mut self, bytes: u64) {
+        let bytes = bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
+        self.pages_wanted = (bytes / self.arena.page_bytes() as u64) as u32;
+        if self.pages_wanted > self.arena.limit_pages() {
+            self.arena.set_limit_pages(self.pages_wanted);
+            self.pages_wanted = self.arena.limit_pages();
+        }
+    }
+
     /// What the engine holds and did.
     pub fn stats(&self) -> EngineStats {
         let page_bytes = self.arena.page_bytes() as u64;
         EngineStats {
+            items: self.held.items,
+            item_bytes: self.held.item_bytes,
+            user_bytes: self.held.user_bytes,
             held_bytes: u64::from(self.arena.held_pages()) * page_bytes,
             index_bytes: self.index.page_count() * page_bytes,
             ..self.stats
         }
+    }
+
+    /// What a database holds.
+    pub fn database(&self, number: u8) -> Held {
+        self.databases[usize::from(number)]
     }
 
     /// Of the items that the timing wheel removed of late, 99 % were removed within so many milliseconds of their expiry.
@@ -332,13 +379,13 @@ impl Engine {
     /// Visits items from a cursor on, at least one quad of them, in the order of their hashes; returns the next cursor, 0 at
     /// the end. Over a whole scan an item that is there all the time is visited at least once, however the index grows or
     /// shrinks meanwhile.
-    pub fn scan(&self, cursor: u32, now: UnixMs, mut visit: impl FnMut(&[u8], Item)) -> u32 {
+    pub fn scan(&self, cursor: u32, now: UnixMs, mut visit: impl FnMut(&[u8], KeyHash, Item)) -> u32 {
         self.index.scan(self.arena.memory(), cursor, |item| {
             let memory = self.arena.memory();
             let header = Header::read(memory, place(item));
             let hash = eviction::hash_of(memory, &self.hasher, item);
             if self.is_current(hash, item, header, now) {
-                visit(header.key(memory, place(item)), self.item(item, header));
+                visit(header.key(memory, place(item)), hash, self.item(item, header));
             }
         })
     }
@@ -411,8 +458,11 @@ impl Engine {
 
     #[inline]
     fn is_flushed(&self, hash: KeyHash, item: Reference, header: Header) -> bool {
-        let Some(flushed) = self.sweep.flushed_from(hash.position()) else { return false };
-        flushed.includes(Group::of(header.key(self.arena.memory(), place(item))), header.version)
+        if !self.sweep.is_flushing() {
+            return false;
+        }
+        let group = Group::of(header.key(self.arena.memory(), place(item)));
+        self.sweep.has_flushed(hash, group, header.version)
     }
 
     /// Counts an item that is about to be removed because it is not current.
@@ -432,9 +482,13 @@ impl Engine {
     fn account(&mut self, item: Reference, header: Header, bytes: u64) {
         self.held_item_bytes += bytes;
         self.expiring += u64::from(header.may_expire());
-        self.stats.items += 1;
-        self.stats.item_bytes += bytes;
-        self.stats.user_bytes += self.user_bytes(item, header);
+        let user_bytes = self.user_bytes(item, header);
+        for held in [&mut self.held, &mut self.databases[usize::from(header.database())]] {
+            held.items += 1;
+            held.item_bytes += bytes;
+            held.user_bytes += user_bytes;
+            held.expiring += u64::from(header.may_expire());
+        }
     }
 
     /// A flushed item is not counted any more.
@@ -442,15 +496,21 @@ impl Engine {
         self.held_item_bytes -= bytes;
         self.expiring -= u64::from(header.may_expire());
         if !self.is_flushed(hash, item, header) {
-            self.stats.items -= 1;
-            self.stats.item_bytes -= bytes;
-            self.stats.user_bytes -= self.user_bytes(item, header);
+            let user_bytes = self.user_bytes(item, header);
+            for held in [&mut self.held, &mut self.databases[usize::from(header.database())]] {
+                held.items -= 1;
+                held.item_bytes -= bytes;
+                held.user_bytes -= user_bytes;
+                held.expiring -= u64::from(header.may_expire());
+            }
         }
     }
 
     /// The keys and values of an item have more or fewer bytes than before.
-    fn user_bytes_changed(&mut self, from: u64, to: u64) {
-        self.stats.user_bytes = self.stats.user_bytes - from + to;
+    fn user_bytes_changed(&mut self, hash: KeyHash, from: u64, to: u64) {
+        for held in [&mut self.held, &mut self.databases[usize::from(hash.database())]] {
+            held.user_bytes = held.user_bytes - from + to;
+        }
     }
 
     /// A random number, for commands that ask for random elements. Its seed is the hasher's.

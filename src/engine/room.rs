@@ -81,6 +81,19 @@ impl Engine {
         }
     }
 
+    /// Evicts and moves about so many bytes, whether there is room or not. False if nothing can be given up.
+    pub(super) fn give_up_some(&mut self, bytes: usize, now: UnixMs) -> bool {
+        if self.free_orphans(bytes) || self.evacuate(bytes) {
+            return true;
+        }
+        let aim = self.held_item_bytes.saturating_sub(bytes as u64);
+        let mut evicted = false;
+        while self.held_item_bytes > aim && self.evict_one(now) {
+            evicted = true;
+        }
+        evicted
+    }
+
     /// Sees to it that there is the reserve, a chunk of the class or a page more than that, and so many pages besides.
     fn reclaim(&mut self, class: Option<Class>, pages: u32, now: UnixMs) -> Result<(), PutError> {
         loop {

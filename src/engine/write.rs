@@ -71,7 +71,7 @@ impl Engine {
         let body = item::write_item(memory, at, fields, key, value.len());
         memory[body..body + value.len()].copy_from_slice(value);
         self.stats.items_written += 1;
-        self.stats.user_bytes = self.stats.user_bytes - old.header.inline_bytes() as u64 + value.len() as u64;
+        self.user_bytes_changed(hash, old.header.inline_bytes() as u64, value.len() as u64);
         self.hit(hash, old.at);
         if fields.expires.is_some() || old_expires.is_some() {
             let marked = old_expires.filter(|_| old.header.is_in_wheel());
@@ -152,7 +152,7 @@ impl Engine {
 
     fn outlook(&self) -> Outlook {
         let (held, limit) = match self.user_bytes_max {
-            Some(max) => (self.stats.user_bytes, max),
+            Some(max) => (self.held.user_bytes, max),
             None => (u64::from(self.arena.held_pages()), u64::from(self.arena.limit_pages())),
         };
         // In fixed point, for one division: a write is worth no more.
@@ -260,7 +260,9 @@ impl Engine {
     /// The item of an entry takes more or fewer bytes than before.
     pub(super) fn resized(&mut self, hash: KeyHash, at: Position, from: u64, to: u64) {
         self.held_item_bytes = self.held_item_bytes - from + to;
-        self.stats.item_bytes = self.stats.item_bytes - from + to;
+        for held in [&mut self.held, &mut self.databases[usize::from(hash.database())]] {
+            held.item_bytes = held.item_bytes - from + to;
+        }
         if self.is_adopted(hash) {
             let byte = self.index.policy(self.arena.memory(), at);
             self.policy.resized(byte, from, to);
@@ -273,6 +275,9 @@ impl Engine {
         let expires = Header::read(memory, place(found.item)).expires(memory, place(found.item));
         if did_expire != expires.is_some() {
             self.expiring = self.expiring + u64::from(expires.is_some()) - u64::from(did_expire);
+            for held in [&mut self.held, &mut self.databases[usize::from(hash.database())]] {
+                held.expiring = held.expiring + u64::from(expires.is_some()) - u64::from(did_expire);
+            }
             if self.is_adopted(hash) {
                 let byte = self.index.policy(memory, found.at);
                 let byte = self.policy.retimed(byte, expires.is_some());
@@ -363,7 +368,7 @@ impl Engine {
         loop {
             // Each time: the old value may be the one that is evicted.
             let old = self.find_live(hash, key, now).map_or(0, |old| self.user_bytes(old.item, old.header));
-            if self.stats.user_bytes - old + bytes <= max {
+            if self.held.user_bytes - old + bytes <= max {
                 return Ok(());
             }
             if !self.evict_one(now) {

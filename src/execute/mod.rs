@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod introspect;
 pub mod resp;
 mod strings;
 
@@ -105,8 +106,18 @@ pub fn execute<'k: 'e, 'e>(
             target.counters.add(Counter::InvalidCommands);
             Reply::Failed(failure)
         }
+        Operation::SetMemory(bytes) => {
+            target.engine.set_memory_bytes(bytes);
+            Reply::Ok
+        }
+        Operation::SetCompact(compact) => {
+            target.engine.set_compact(compact);
+            Reply::Ok
+        }
         Operation::Stats(_) => unreachable!("the shard answers statistics itself"),
-        Operation::Call(_) => unreachable!("calls have replies of their own"),
+        Operation::Call(_) | Operation::Split { .. } | Operation::Local { .. } | Operation::Clients { .. } => {
+            unreachable!("commands of RESP have replies of their own")
+        }
     };
     reply.into()
 }

@@ -5,15 +5,20 @@
 use crate::config::{self, Config, Port};
 use crate::engine::{self, Engine, EngineConfig};
 use crate::mesh::{MeshEnd, mesh};
+use crate::protocol::{State, memcached, resp};
 use crate::reactor::{RECEIVE_BUFFERS_MAX, Reactor, ReceiveBuffers, StartError, UringSize, probe};
-use crate::shard::{Message, Node, Shard};
+use crate::shard::{Listening, Message, Node, Shard};
 use crate::sys;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+
+/// What clients of a port speak.
+const MEMCACHED: &str = "memcached";
+const RESP: &str = "resp";
 
 // What the settings allow is what the parts can do.
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MIN >= engine::MEMORY_BYTES_MIN);
@@ -72,7 +77,7 @@ fn listen_cause(error: &io::Error) -> String {
 /// A node that runs.
 pub struct Server {
     node: Arc<Node>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -85,8 +90,9 @@ impl Server {
         let shards = config.shard_cores.len();
         probe(UringSize::SHARD, shards)?;
         let (addresses, listeners) = open_listeners(&config)?;
-        let port = addresses.first().map_or(0, |a| if config.port == Port::Off { 0 } else { a.port() });
-        let node = Node::new(config, port).map_err(|e| ServeError::System("eventfd", e))?;
+        let port_of = |protocol| addresses.iter().find(|a| a.protocol == protocol).map_or(0, |a| a.address.port());
+        let node =
+            Node::new(config, port_of(MEMCACHED), port_of(RESP)).map_err(|e| ServeError::System("eventfd", e))?;
         let node = Arc::new(node);
 
         let (ready, started) = mpsc::channel();
@@ -117,7 +123,7 @@ impl Server {
     }
 
     /// Where the node listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
@@ -144,7 +150,7 @@ fn run_shard(
     shard: usize,
     node: Arc<Node>,
     mesh: MeshEnd<Message>,
-    listeners: Vec<(TcpListener, bool)>,
+    listeners: Vec<Listening>,
     ready: &mpsc::Sender<Started>,
     start: &mpsc::Receiver<()>,
 ) {
@@ -169,11 +175,12 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
     let memory_bytes = config.shard_memory_bytes();
     let limits = EngineConfig {
         memory_bytes,
-        value_bytes_max: config.max_item_bytes,
+        value_bytes_max: config.resp_item_bytes.max(config.max_item_bytes),
         eviction: config.eviction,
         user_bytes_max: None,
     };
-    let engine = Engine::new(limits, node.hasher.clone(), node.clock.now());
+    let memory_bytes_max = config.shard_memory_bytes_max();
+    let engine = Engine::resizable(limits, memory_bytes_max, node.hasher.clone(), node.clock.now());
     let engine = engine.map_err(|error| ServeError::Memory { shard, mebibytes: memory_bytes >> 20, error })?;
     if config.huge_pages
         && let Err(error) = engine.advise_huge_pages()
@@ -185,38 +192,51 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
     Ok((engine, reactor, buffers))
 }
 
-/// Listeners of one shard, with whether their connections stay with it.
-type ShardListeners = Vec<(TcpListener, bool)>;
+/// Where a node listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    /// What its clients speak; "any" is told by the first byte.
+    pub protocol: &'static str,
+    /// Where.
+    pub address: SocketAddr,
+}
 
 /// The addresses, and the listeners of each shard.
-fn open_listeners(config: &Config) -> Result<(Vec<SocketAddr>, Vec<ShardListeners>), ServeError> {
+fn open_listeners(config: &Config) -> Result<(Vec<Address>, Vec<Vec<Listening>>), ServeError> {
     let shards = config.shard_cores.len();
     let mut addresses = Vec::new();
-    let mut listeners: Vec<ShardListeners> = (0..shards).map(|_| Vec::new()).collect();
-    let mut port = match config.port {
-        Port::Off => None,
-        Port::Auto => Some(0),
-        Port::Fixed(port) => Some(port),
-    };
-    for &ip in &config.listen {
-        if let Some(wanted) = port {
-            let address = SocketAddr::new(ip, wanted);
+    let mut listeners: Vec<Vec<Listening>> = (0..shards).map(|_| Vec::new()).collect();
+    let ports = [
+        ("port", MEMCACHED, config.port, State::Memcached(memcached::State::Command)),
+        ("resp-port", RESP, config.resp_port, State::Resp(resp::State::Command)),
+    ];
+    for (flag, protocol, port, state) in ports {
+        let mut port = match port {
+            Port::Off => continue,
+            Port::Auto => 0,
+            Port::Fixed(port) => port,
+        };
+        for &ip in &config.listen {
+            let address = SocketAddr::new(ip, port);
             let opened = sys::listen(address, shards);
-            let (bound, sockets) = opened.map_err(|error| ServeError::Listen { flag: "port", address, error })?;
+            let (bound, sockets) = opened.map_err(|error| ServeError::Listen { flag, address, error })?;
             // The kernel chooses once; the other addresses get the same port.
-            port = Some(bound.port());
-            addresses.push(bound);
+            port = bound.port();
+            addresses.push(Address { protocol, address: bound });
             for (shard, socket) in sockets.into_iter().enumerate() {
-                listeners[shard].push((socket, false));
+                listeners[shard].push(Listening { socket, pinned: false, state });
             }
         }
+    }
+    for &ip in &config.listen {
         for (shard, listeners) in listeners.iter_mut().enumerate().filter(|_| config.shard_ports != 0) {
             let address = SocketAddr::new(ip, config.shard_ports + shard as u16);
             let opened = sys::listen(address, 1);
             let (bound, sockets) =
                 opened.map_err(|error| ServeError::Listen { flag: "shard-ports", address, error })?;
-            addresses.push(bound);
-            listeners.extend(sockets.into_iter().map(|socket| (socket, true)));
+            addresses.push(Address { protocol: "any", address: bound });
+            let listening = |socket| Listening { socket, pinned: true, state: State::Unknown };
+            listeners.extend(sockets.into_iter().map(listening));
         }
     }
     Ok((addresses, listeners))

@@ -1,9 +1,10 @@
 //! New connections, and connections that move: each goes to the shard that has the fewest.
 
 use super::Shard;
-use super::connection::{Connection, Ending};
+use super::connection::{Connection, Ending, Moving};
 use super::spread::Placed;
 use crate::metrics::Counter;
+use crate::protocol::State;
 use crate::reactor::Errno;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -11,20 +12,34 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// What a client hears whose connection is one too many (memcached's words).
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+/// The same in Redis's words.
+const TOO_MANY_RESP: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// A listening socket, for a shard to serve.
+pub struct Listening {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Its connections stay on the shard.
+    pub pinned: bool,
+    /// Which protocol they speak.
+    pub state: State,
+}
 
 /// A listening socket of this shard.
 pub(super) struct Listener {
     socket: TcpListener,
     /// Connections stay on this shard.
     pinned: bool,
+    /// Where connections begin, in their protocol.
+    state: State,
     armed: bool,
 }
 
 impl Shard {
-    pub(super) fn start_listening(&mut self, listeners: Vec<(TcpListener, bool)>) {
-        for (index, (socket, pinned)) in listeners.into_iter().enumerate() {
+    pub(super) fn start_listening(&mut self, listeners: Vec<Listening>) {
+        for (index, Listening { socket, pinned, state }) in listeners.into_iter().enumerate() {
             self.reactor.accept(index as u32, socket.as_fd());
-            self.listeners.push(Listener { socket, pinned, armed: true });
+            self.listeners.push(Listener { socket, pinned, state, armed: true });
         }
     }
 
@@ -37,30 +52,32 @@ impl Shard {
     }
 
     pub(super) fn accepted(&mut self, listener: u32, socket: OwnedFd, armed: bool) {
-        let Some(Listener { pinned, .. }) = self.listeners.get_mut(listener as usize).map(|l| {
+        let Some(Listener { pinned, state, .. }) = self.listeners.get_mut(listener as usize).map(|l| {
             l.armed = armed;
             &*l
         }) else {
             return;
         };
-        let pinned = *pinned;
+        let (pinned, state) = (*pinned, *state);
+        let moving = Moving { socket, state, client: None };
         if !armed {
             self.retry_accepts();
         }
         match self.node.spread.place(self.id, pinned) {
             Placed::Here => {
                 self.counters.add(Counter::TotalConnections);
-                self.open(socket, pinned);
+                self.open(moving, pinned);
             }
             Placed::There(shard) => {
                 self.counters.add(Counter::TotalConnections);
-                self.routes[shard].filling.moving.push(socket);
+                self.routes[shard].filling.moving.push(moving);
             }
             Placed::Nowhere => {
                 self.counters.add(Counter::RejectedConnections);
                 self.publish();
                 // The socket is new, so its buffer takes these few bytes; if it does not, the client is gone.
-                let _ = TcpStream::from(socket).write(TOO_MANY);
+                let text = if matches!(state, State::Resp(_)) { TOO_MANY_RESP } else { TOO_MANY };
+                let _ = TcpStream::from(moving.socket).write(text);
             }
         }
     }
@@ -83,8 +100,8 @@ impl Shard {
     }
 
     /// Starts to serve a connection.
-    pub(super) fn open(&mut self, socket: OwnedFd, pinned: bool) {
-        let token = self.connections.insert(socket, pinned, self.instant);
+    pub(super) fn open(&mut self, moving: Moving, pinned: bool) {
+        let token = self.connections.insert(moving, pinned, self.instant);
         if self.stopping.is_some_and(|s| s.closing)
             && let Some(connection) = self.connections.at(token.slot)
         {
@@ -116,9 +133,9 @@ impl Shard {
             return true;
         }
         if connection.is_idle() && !connection.ended {
-            let socket = self.connections.remove(slot).into_socket();
+            let moving = self.connections.remove(slot).into_moving();
             self.counters.add(Counter::MovedConnections);
-            self.routes[to].filling.moving.push(socket);
+            self.routes[to].filling.moving.push(moving);
             return true;
         }
         // A command is half here.

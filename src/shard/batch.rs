@@ -1,10 +1,10 @@
 //! What travels over the mesh: a batch of requests, which comes back with their replies in the same buffers.
 
+use super::connection::Moving;
 use super::outgoing::StreamStart;
 use crate::command::{Request, Span};
 use crate::engine::KeyHash;
 use crate::reactor::Token;
-use std::os::fd::OwnedFd;
 
 /// A batch takes no more requests once it has this many.
 const REQUESTS_MAX: usize = 1024;
@@ -35,8 +35,8 @@ pub(super) enum Task {
     BeginUpload { request: Request<Span>, value_bytes: usize },
     /// The next piece of it.
     Piece(Span),
-    /// It is complete, its line end right or not: store it, and reply.
-    FinishUpload { intact: bool },
+    /// It is complete, its line end right or not, with the words of RESP after it: store it, and reply.
+    FinishUpload { intact: bool, tail: Span, words: u32 },
     /// It will not be complete.
     AbortUpload,
     /// Send the next piece of a long value.
@@ -67,7 +67,7 @@ pub struct Batch {
     /// Replies of this round that are long values, in order.
     pub(super) streams: Vec<StreamStart>,
     /// Connections that move to the other shard.
-    pub(super) moving: Vec<OwnedFd>,
+    pub(super) moving: Vec<Moving>,
 }
 
 /// A message between shards.
@@ -111,8 +111,9 @@ impl Batch {
         self.push_task(token, task);
     }
 
-    pub(super) fn push_finish(&mut self, token: Token, sequence: u32, intact: bool) {
-        self.entries.push(Entry { token, sequence, hash: NO_KEY, task: Task::FinishUpload { intact } });
+    pub(super) fn push_finish(&mut self, token: Token, sequence: u32, intact: bool, tail: (&[u8], usize)) {
+        let (words, tail) = (tail.1 as u32, Span::append(tail.0, &mut self.bytes));
+        self.entries.push(Entry { token, sequence, hash: NO_KEY, task: Task::FinishUpload { intact, tail, words } });
     }
 
     /// Empties it for the next requests.

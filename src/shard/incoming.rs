@@ -7,12 +7,13 @@
 
 use super::Shard;
 use super::batch::Task;
-use super::connection::Wait;
-use crate::command::{Failure, Operation, Reply, Request};
+use super::connection::{Ending, Wait};
+use crate::command::{Call, Command, Failure, Operation, Reply, Request, Words};
 use crate::engine::{Attributes, KeyHash, PutError, Upload};
-use crate::execute::{finish_upload, refuse_upload};
+use crate::execute::{self, finish_upload, refuse_upload};
 use crate::metrics::Counter;
-use crate::protocol::memcached::{LINE_END, State, encode};
+use crate::protocol::memcached::{LINE_END, encode};
+use crate::protocol::resp::{Limits, Parsed, Writer, parse_rest};
 use crate::reactor::Token;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,9 @@ pub(super) struct Incoming {
     /// Bytes of the line end that have come, and whether they were right.
     line_end: usize,
     intact: bool,
+    /// Words of RESP that come after the value, and what has come of them.
+    words: usize,
+    tail: Vec<u8>,
     /// When it has to be complete.
     pub(super) until: Instant,
 }
@@ -43,17 +47,50 @@ pub(super) struct Receiving {
     token: Token,
     hash: KeyHash,
     key: Box<[u8]>,
-    /// Without the value.
-    operation: Operation<&'static [u8]>,
+    command: Uploaded,
     quiet: bool,
     upload: Result<Upload, PutError>,
+}
+
+/// The command that a value belongs to.
+enum Uploaded {
+    /// Of memcached's, without the value.
+    Store(Operation<&'static [u8]>),
+    /// Of RESP, with the words before the value.
+    Call { command: Command, resp3: bool, words: Box<[u8]>, count: u32 },
 }
 
 impl Shard {
     /// Begins to take a long value that a connection announces.
     pub(super) fn begin_incoming(&mut self, slot: u32, request: &Request<&[u8]>, value_bytes: usize) {
-        let token = self.connections.token(slot);
         let hash = self.node.hasher.hash(request.key);
+        self.begin_incoming_for(slot, hash, request, value_bytes, 0);
+    }
+
+    /// The same for a command of RESP, up to its value; so many words come after that.
+    pub(super) fn begin_upload(&mut self, slot: u32, words: Words, value_bytes: usize, after: usize, database: u8) {
+        let Some((name, before)) = words.split_first() else { return };
+        let (Some(command), Some(key)) = (Command::find(name), before.iter().next()) else { return };
+        let resp3 = self.connections.at(slot).and_then(|c| c.client.as_ref()).is_some_and(|client| client.resp3);
+        let call = Call { command, resp3, count: before.len() as u32, words: before.bytes() };
+        let mut hash = self.node.hasher.hash(key);
+        if database != 0 {
+            hash = hash.in_database(database);
+        }
+        let request = Request { key, operation: Operation::Call(call), quiet: false };
+        self.begin_incoming_for(slot, hash, &request, value_bytes, after);
+    }
+
+    fn begin_incoming_for(
+        &mut self,
+        slot: u32,
+        hash: KeyHash,
+        request: &Request<&[u8]>,
+        value_bytes: usize,
+        words: usize,
+    ) {
+        let token = self.connections.token(slot);
+        let request = &Request { quiet: request.quiet || self.take_quiet(slot), ..*request };
         let owner = usize::from(self.node.slots.owner(request.key));
         let owner = (owner != self.id).then_some(owner);
         match owner {
@@ -62,8 +99,15 @@ impl Shard {
         }
         let until = self.instant + PATIENCE + Duration::from_secs((value_bytes / BYTES_PER_SECOND_MIN) as u64);
         if let Some(connection) = self.connections.at(slot) {
-            connection.incoming =
-                Some(Box::new(Incoming { owner, left: value_bytes, line_end: 0, intact: true, until }));
+            connection.incoming = Some(Box::new(Incoming {
+                owner,
+                left: value_bytes,
+                line_end: 0,
+                intact: true,
+                words,
+                tail: Vec::new(),
+                until,
+            }));
         }
     }
 
@@ -81,10 +125,10 @@ impl Shard {
                 incoming.intact &= rest[..count] == LINE_END[incoming.line_end..incoming.line_end + count];
                 incoming.line_end += count;
                 at += count;
-                if incoming.line_end == LINE_END.len() {
-                    self.finish_incoming(slot);
+                if incoming.line_end < LINE_END.len() {
+                    return at;
                 }
-                return at;
+                return at + self.take_tail(slot, &input[at..]);
             }
             if rest.is_empty() {
                 return at;
@@ -97,7 +141,8 @@ impl Shard {
                     at += count;
                 }
                 Some(owner) if self.routes[owner].filling.is_full() => {
-                    connection.block(Wait::Mesh, rest, State::Command);
+                    let state = connection.state;
+                    connection.block(Wait::Mesh, rest, state);
                     self.mesh_waiters.push(token);
                     return input.len();
                 }
@@ -111,6 +156,42 @@ impl Shard {
         }
     }
 
+    /// Takes the words that come after a value; returns how many bytes that was. With the last, the value is complete.
+    fn take_tail(&mut self, slot: u32, rest: &[u8]) -> usize {
+        let limits = Limits::authenticated(self.node.config.resp_item_bytes as usize);
+        let Some(connection) = self.connections.at(slot) else { return rest.len() };
+        let Some(incoming) = connection.incoming.as_deref_mut() else { return 0 };
+        if incoming.words == 0 {
+            self.finish_incoming(slot);
+            return 0;
+        }
+        incoming.tail.extend_from_slice(rest);
+        match parse_rest(&incoming.tail, incoming.words, &limits) {
+            Parsed::Command { length, .. } => {
+                let beyond = incoming.tail.len() - length;
+                incoming.tail.truncate(length);
+                self.finish_incoming(slot);
+                rest.len() - beyond
+            }
+            Parsed::Broken(error) => {
+                self.drop_incoming(slot);
+                if let Some(connection) = self.connections.at(slot) {
+                    self.outputs.provide(&mut connection.output);
+                    connection.write(|out| error.write(&mut Writer::new(out, false)));
+                    connection.ending = Ending::Quitting;
+                }
+                rest.len()
+            }
+            _ => rest.len(),
+        }
+    }
+
+    /// True if the client wants no reply to the command that it has sent.
+    fn take_quiet(&mut self, slot: u32) -> bool {
+        let client = self.connections.at(slot).and_then(|connection| connection.client.as_mut());
+        client.is_some_and(|client| client.take_quiet())
+    }
+
     /// The value is complete.
     fn finish_incoming(&mut self, slot: u32) {
         let token = self.connections.token(slot);
@@ -119,12 +200,14 @@ impl Shard {
         match incoming.owner {
             Some(owner) => {
                 let sequence = connection.order.await_reply();
-                self.routes[owner].filling.push_finish(token, sequence, incoming.intact);
+                let tail = (&incoming.tail[..], incoming.words);
+                self.routes[owner].filling.push_finish(token, sequence, incoming.intact, tail);
             }
             None => {
                 self.outputs.provide(&mut connection.output);
                 let mut reply = Vec::new();
-                self.finish_receiving(self.id, token, incoming.intact, &mut reply);
+                let tail = Words::new(&incoming.tail, incoming.words);
+                self.finish_receiving(self.id, token, incoming.intact, tail, &mut reply);
                 if let Some(connection) = self.connections.at(slot) {
                     connection.write(|out| out.extend_from_slice(&reply));
                 }
@@ -160,9 +243,14 @@ impl Shard {
             _ => Attributes::default(),
         };
         let upload = self.engine.begin(request.key, value_bytes, attributes, self.now);
-        let operation = request.map(|_| &[][..]).operation;
+        let command = match request.operation {
+            Operation::Call(Call { command, resp3, words, count }) => {
+                Uploaded::Call { command, resp3, words: words.into(), count }
+            }
+            _ => Uploaded::Store(request.map(|_| &[][..]).operation),
+        };
         let (key, quiet) = (request.key.into(), request.quiet);
-        self.receiving.push(Receiving { from, token, hash, key, operation, quiet, upload });
+        self.receiving.push(Receiving { from, token, hash, key, command, quiet, upload });
     }
 
     fn receiving(&self, from: usize, token: Token) -> Option<usize> {
@@ -183,10 +271,23 @@ impl Shard {
     }
 
     /// The owner's side: the value is complete, and is stored, if its line end was right. Appends the reply.
-    pub(super) fn finish_receiving(&mut self, from: usize, token: Token, intact: bool, out: &mut Vec<u8>) {
+    pub(super) fn finish_receiving(&mut self, from: usize, token: Token, intact: bool, tail: Words, out: &mut Vec<u8>) {
         let Some(number) = self.receiving(from, token) else { return };
-        let Receiving { hash, key, operation, quiet, upload, .. } = self.receiving.swap_remove(number);
+        let Receiving { hash, key, command, quiet, upload, .. } = self.receiving.swap_remove(number);
         let Self { engine, now, counters, .. } = self;
+        let operation = match command {
+            Uploaded::Store(operation) => operation,
+            Uploaded::Call { command, resp3, words, count } => {
+                let start = out.len();
+                counters.called(command);
+                let call = Call { command, resp3, count, words: &words[..] };
+                execute::resp::finish_upload(&call, &key, hash, upload, tail, engine, *now, counters, out);
+                if quiet {
+                    out.truncate(start);
+                }
+                return;
+            }
+        };
         let request = Request { key: &key[..], operation, quiet };
         let reply = match upload {
             Ok(upload) if intact => finish_upload(&request, hash, upload, engine, *now, counters),

@@ -6,7 +6,9 @@
 //! | file | concept |
 //! |---|---|
 //! | `connection/` | one client: its socket's state, its output, the order of its replies |
-//! | `read.rs` | bytes received → pending requests |
+//! | `read.rs`, `read_resp.rs` | bytes received → pending requests |
+//! | `commands.rs`, `commands/` | commands of RESP that concern no key: clients, settings, INFO |
+//! | `tunables.rs` | what can be changed while the node runs; the log of slow commands |
 //! | `perform.rs` | pending requests → executed here, or sent to the owner |
 //! | `route.rs`, `batch.rs` | the mesh from this shard's side |
 //! | `settle.rs` | what a touched connection does next: send, receive, wait, move, close |
@@ -19,28 +21,32 @@
 
 mod accept;
 mod batch;
+mod commands;
 mod connection;
 mod incoming;
 mod node;
 mod outgoing;
 mod perform;
 mod read;
+mod read_resp;
 mod route;
 mod settle;
 mod slots;
 mod spread;
 mod stats;
+mod tunables;
 
 pub use batch::Message;
 pub use node::{Clock, Node};
 pub use slots::SlotMap;
 
-use crate::command::UnixMs;
+use crate::command::{DATABASES, UnixMs};
 use crate::engine::{Engine, Next};
 use crate::mesh::MeshEnd;
 use crate::metrics::{Counter, Counters};
 use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
 use accept::Listener;
+pub use accept::Listening;
 use connection::{Connections, OutputPool};
 use incoming::Receiving;
 use outgoing::Sent;
@@ -48,12 +54,14 @@ use perform::{Pending, recycle};
 use read::PENDING_MAX;
 use route::Route;
 use std::collections::VecDeque;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events of one turn that there is room for from the start.
 const EVENTS_EXPECTED: usize = 1024;
+
+/// Turns after which calls per command and the databases' sizes are published; and once per `TICK`.
+const TURNS_PER_DETAIL: u64 = 64;
 
 /// How often housekeeping runs: balance, stalled clients, failed accepts.
 const TICK: Duration = Duration::from_secs(1);
@@ -123,14 +131,14 @@ struct Stopping {
 }
 
 impl Shard {
-    /// Puts a shard together. `listeners` are served with the flag that says whether their connections stay here.
+    /// Puts a shard together.
     pub fn new(
         id: usize,
         node: Arc<Node>,
         engine: Engine,
         mut reactor: Reactor,
         mesh: MeshEnd<Message>,
-        listeners: Vec<(TcpListener, bool)>,
+        listeners: Vec<Listening>,
     ) -> Self {
         reactor.start_timer(TICK);
         reactor.listen_for_wakes(node.wake_fd(id));
@@ -239,6 +247,7 @@ impl Shard {
         }
         self.drop_stalled();
         self.counters.set(Counter::ExpiryLag, self.engine.expiry_lag_ms());
+        self.publish_more();
     }
 
     /// Lets connections go on that had to wait, if they can.
@@ -265,6 +274,16 @@ impl Shard {
         counters.set(Counter::HeldBytes, engine.held_bytes);
         counters.set(Counter::IndexBytes, engine.index_bytes);
         self.node.published(self.id).publish(counters);
+        if counters.value(Counter::Turns).is_multiple_of(TURNS_PER_DETAIL) {
+            self.publish_more();
+        }
+    }
+
+    /// Publishes what is not needed after each turn.
+    fn publish_more(&self) {
+        let databases = (0..DATABASES as u8).map(|number| self.engine.database(number));
+        let databases = databases.map(|held| [held.items, held.expiring]);
+        self.node.published(self.id).publish_more(&self.counters, databases);
     }
 
     /// Submits what the turn queued, and waits for more to do: spinning first, where that is configured.

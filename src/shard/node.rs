@@ -2,6 +2,7 @@
 
 use super::slots::SlotMap;
 use super::spread::Spread;
+use super::tunables::Tunables;
 use crate::command::UnixMs;
 use crate::config::Config;
 use crate::engine::KeyHasher;
@@ -10,7 +11,7 @@ use crate::metrics::{Counter, Published};
 use crate::sys::EventFd;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -61,8 +62,14 @@ pub struct Node {
     pub hasher: KeyHasher,
     /// Which shard owns a key.
     pub slots: SlotMap,
-    /// Ports as bound.
+    /// Ports as bound; 0 if there is none.
     pub port: u16,
+    pub(super) resp_port: u16,
+    /// What can be changed while the node runs.
+    pub(super) tunables: Tunables,
+    /// Identifies this run of the node.
+    pub(super) run_id: String,
+    next_client: AtomicU64,
     pub(super) spread: Spread,
     published: Vec<Published>,
     /// What `stats reset` subtracts.
@@ -80,11 +87,17 @@ impl Node {
     ///
     /// # Errors
     /// When no more files may be opened.
-    pub fn new(config: Config, port: u16) -> io::Result<Self> {
+    pub fn new(config: Config, port: u16, resp_port: u16) -> io::Result<Self> {
         let shards = config.shard_cores.len();
+        let hasher = KeyHasher::new();
+        let run_id = (0..5_u64).map(|n| format!("{:08x}", hasher.hash(&n.to_le_bytes()).0 >> 32)).collect();
         Ok(Self {
             clock: Clock::new(),
-            hasher: KeyHasher::new(),
+            hasher,
+            run_id,
+            resp_port,
+            tunables: Tunables::new(&config),
+            next_client: AtomicU64::new(0),
             slots: SlotMap::new(shards),
             port,
             spread: Spread::new(shards, config.max_connections),
@@ -102,6 +115,11 @@ impl Node {
     /// How many shards there are.
     pub fn shards(&self) -> usize {
         self.published.len()
+    }
+
+    /// The number of the next client.
+    pub(super) fn next_client(&self) -> u64 {
+        self.next_client.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Tells how to ring each shard. Once, before any shard runs.

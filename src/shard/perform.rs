@@ -4,16 +4,24 @@
 //! then they are executed. So the loads of a batch run beside each other instead of one after the other.
 
 use super::Shard;
-use super::connection::Wait;
+use super::connection::{Connection, Gather, Wait};
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
-use crate::command::{Operation, Request, StatsTopic, UnixMs, ValueHead};
+use super::tunables::SlowCommand;
+use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
 use crate::engine::{Engine, KeyHash, Reader};
-use crate::execute::{Outcome, execute};
+use crate::execute::resp::Streamed;
+use crate::execute::{self, Outcome, execute};
 use crate::metrics::{Counter, Counters};
-use crate::protocol::memcached::{State, encode, encode_head, encode_tail};
+use crate::protocol::State;
+use crate::protocol::memcached::{LINE_END, encode, encode_head, encode_tail};
+use crate::protocol::resp::{self, Writer};
+use std::time::Instant;
 
 /// Requests whose cache lines are loaded at the same time: more would push each other out of the first-level cache.
 pub(super) const PREFETCH: usize = 64;
+
+/// Words of a slow command that are kept.
+const WORDS_SHOWN: usize = 31;
 
 /// A request that was parsed and not yet executed. It borrows from the input that it was parsed from.
 pub(super) struct Pending<'a> {
@@ -27,6 +35,24 @@ pub(super) struct Pending<'a> {
     pub(super) rest: &'a [u8],
     /// Where in the protocol that is.
     pub(super) state: State,
+}
+
+impl Pending<'_> {
+    /// True for a key of a command that was taken apart, whose parts may be added up.
+    fn is_part_of_sum(&self) -> bool {
+        matches!(self.state, State::Resp(resp::State::Keys { .. }))
+    }
+}
+
+/// What the log of slow commands keeps of one.
+fn describe(connection: &Connection, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
+    let mut words = vec![call.command.name().as_bytes().to_vec()];
+    words.extend(Words::new(call.words, call.count as usize).iter().take(WORDS_SHOWN).map(<[u8]>::to_vec));
+    let (client_address, client_name) = match &connection.client {
+        Some(client) => (client.address.clone(), client.name.clone()),
+        None => Default::default(),
+    };
+    SlowCommand { id: 0, seconds: now / 1000, micros: 0, words, client_address, client_name }
 }
 
 /// An empty list with the storage of another: nothing is allocated when lists of different lifetimes take turns.
@@ -53,12 +79,49 @@ pub(super) fn answer(
     engine: &mut Engine,
     now: UnixMs,
     counters: &mut Counters,
+    shards: usize,
     out: &mut Vec<u8>,
 ) -> Option<LongReply> {
+    if let Operation::Call(call) = request.operation {
+        return answer_call(&call, request, hash, engine, now, counters, shards, out);
+    }
     match execute(request, hash, engine, now, counters) {
         Outcome::Ready(reply) if !request.quiet => encode(&reply, out),
         Outcome::Ready(_) => {}
         Outcome::Long { head, length, reader } => return answer_long(&head, length, reader, engine, out),
+    }
+    None
+}
+
+/// The same for a command of RESP.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+fn answer_call(
+    call: &Call<&[u8]>,
+    request: &Request<&[u8]>,
+    hash: KeyHash,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+    shards: usize,
+    out: &mut Vec<u8>,
+) -> Option<LongReply> {
+    let start = out.len();
+    counters.called(call.command);
+    let streamed = execute::resp::call(call, request.key, hash, engine, now, counters, shards, out);
+    if let Some(Streamed { length, mut reader }) = streamed {
+        if length > COPIED_BYTES_MAX && !request.quiet {
+            let head = out.split_off(start);
+            return Some(LongReply { head, tail: LINE_END.to_vec(), length, reader });
+        }
+        while engine.unread(&reader) > 0 {
+            out.extend_from_slice(engine.read(&mut reader, usize::MAX));
+        }
+        out.extend_from_slice(LINE_END);
+        engine.close(reader);
+    }
+    if request.quiet {
+        out.truncate(start);
     }
     None
 }
@@ -116,12 +179,17 @@ impl Shard {
         match pending.request.operation {
             Operation::Stats(topic) => self.perform_stats(pending, topic),
             Operation::FlushAll { .. } | Operation::SetEviction(_) => self.perform_everywhere(pending),
+            Operation::Local { words, count } => self.perform_local(pending, Words::new(words, count as usize)),
+            Operation::Split { command, keys, resp3 } => self.perform_split(pending.slot, command, keys, resp3),
             _ if usize::from(pending.owner) != self.id => self.send_away(pending),
+            Operation::Call(call) => self.perform_call(pending, &call),
             _ => {
                 self.outputs.provide(&mut connection.output);
+                let shards = self.routes.len();
                 let Self { engine, now, counters, .. } = self;
                 let mut long = None;
-                connection.write(|out| long = answer(&pending.request, pending.hash, engine, *now, counters, out));
+                connection
+                    .write(|out| long = answer(&pending.request, pending.hash, engine, *now, counters, shards, out));
                 if let Some(LongReply { head, tail, length, reader }) = long {
                     connection.progress = self.instant;
                     connection.outgoing.push_back(Outgoing {
@@ -137,7 +205,7 @@ impl Shard {
     }
 
     /// Sends a request to the shard that owns its key.
-    fn send_away(&mut self, pending: &Pending) {
+    pub(super) fn send_away(&mut self, pending: &Pending) {
         let owner = usize::from(pending.owner);
         let token = self.connections.token(pending.slot);
         let Some(connection) = self.connections.at(pending.slot) else { return };
@@ -146,8 +214,59 @@ impl Shard {
             self.mesh_waiters.push(token);
             return;
         }
-        let sequence = connection.order.await_reply();
-        self.routes[owner].filling.push(token, sequence, pending.hash, &pending.request);
+        let mut request = pending.request;
+        let sequence = match connection.sum.filter(|_| pending.is_part_of_sum()) {
+            Some(sequence) => sequence,
+            None => {
+                request.quiet |= connection.client.as_mut().is_some_and(|client| client.take_quiet());
+                connection.order.await_reply()
+            }
+        };
+        self.routes[owner].filling.push(token, sequence, pending.hash, &request);
+    }
+
+    /// Executes a command of RESP whose key is here.
+    #[inline]
+    pub(super) fn perform_call(&mut self, pending: &Pending, call: &Call<&[u8]>) {
+        let shards = self.routes.len();
+        let Self { connections, outputs, engine, now, counters, node, .. } = self;
+        let Some(connection) = connections.at(pending.slot) else { return };
+        outputs.provide(&mut connection.output);
+        let mut request = pending.request;
+        let started = call.command.row().may_be_slow().then(Instant::now);
+        let mut long = None;
+        if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
+            let mut part = Vec::new();
+            let none = answer(&request, pending.hash, engine, *now, counters, shards, &mut part);
+            debug_assert!(none.is_none(), "a number is short");
+            connection.take_reply(sequence, &part);
+        } else {
+            request.quiet |= connection.client.as_mut().is_some_and(|client| client.take_quiet());
+            connection.write(|out| long = answer(&request, pending.hash, engine, *now, counters, shards, out));
+        }
+        if let Some(started) = started {
+            node.tunables.took(started.elapsed().as_micros() as u64, *now, || describe(connection, call, *now));
+        }
+        if let Some(LongReply { head, tail, length, reader }) = long {
+            connection.progress = self.instant;
+            let source = Source::Here(reader);
+            connection.outgoing.push_back(Outgoing { source, head, tail, left: length, until: None });
+        }
+    }
+
+    /// The head of a command that is taken apart: the keys follow.
+    fn perform_split(&mut self, slot: u32, command: Command, keys: u32, resp3: bool) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let quiet = connection.client.as_mut().is_some_and(|client| client.take_quiet());
+        self.outputs.provide(&mut connection.output);
+        connection.sum = None;
+        if command == Command::MGet && !quiet {
+            connection.write(|out| Writer::new(out, resp3).array(keys as usize));
+            return;
+        }
+        // A client that wants no reply to an MGET is not to have its elements either.
+        let gather = if command == Command::MGet { Gather::nothing(keys) } else { Gather::sum(keys).quiet(quiet) };
+        connection.sum = Some(connection.order.await_parts(gather));
     }
 
     /// Sends a request to every other shard, quietly, and executes it here with the reply, which goes out when all of them
@@ -171,9 +290,10 @@ impl Shard {
             _ => self.counters.add(Counter::CmdFlush),
         }
         self.outputs.provide(&mut connection.output);
+        let shards = self.routes.len();
         let Self { engine, now, counters, .. } = self;
         connection.write(|out| {
-            let long = answer(&pending.request, pending.hash, engine, *now, counters, out);
+            let long = answer(&pending.request, pending.hash, engine, *now, counters, shards, out);
             assert!(long.is_none(), "a request for all shards has no value");
         });
     }

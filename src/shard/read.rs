@@ -10,7 +10,8 @@ use super::perform::{PREFETCH, Pending, recycle};
 use crate::command::Operation;
 use crate::engine::KeyHash;
 use crate::metrics::Counter;
-use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
+use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State as Memcached, parse};
+use crate::protocol::{State, resp};
 use crate::reactor::{Errno, Token};
 
 /// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have keys.
@@ -128,9 +129,30 @@ impl Shard {
     /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
     /// input is done with: all of it, where the connection was set back or closes.
     fn read<'a>(&mut self, slot: u32, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
+        let Some(connection) = self.connections.at(slot) else { return input.len() };
+        if connection.state == State::Unknown {
+            connection.state = match input.first() {
+                None => return 0,
+                Some(b'*') => State::Resp(resp::State::Command),
+                Some(_) => State::Memcached(Memcached::Command),
+            };
+        }
+        match connection.state {
+            State::Resp(_) => self.read_resp(slot, input, pending),
+            State::Memcached(state) => self.read_memcached(slot, state, input, pending),
+            State::Unknown => unreachable!("the first byte has told"),
+        }
+    }
+
+    fn read_memcached<'a>(
+        &mut self,
+        slot: u32,
+        mut state: Memcached,
+        input: &'a [u8],
+        pending: &mut Vec<Pending<'a>>,
+    ) -> usize {
         let value_bytes_max = self.node.config.max_item_bytes as usize;
         let Some(connection) = self.connections.at(slot) else { return input.len() };
-        let mut state = connection.state;
         let mut at = 0;
         if connection.incoming.is_some() {
             at = self.take_incoming(slot, input);
@@ -141,7 +163,7 @@ impl Shard {
         // Where in the list the command starts that is being parsed.
         let mut command = pending.len();
         let needed = loop {
-            if (pending.len() >= PREFETCH && state == State::Command) || pending.len() >= PENDING_MAX {
+            if (pending.len() >= PREFETCH && state == Memcached::Command) || pending.len() >= PENDING_MAX {
                 self.perform(pending);
                 command = 0;
                 if self.connections.at(slot).is_none_or(|c| !c.is_served()) {
@@ -159,13 +181,16 @@ impl Shard {
                         command = pending.len();
                     }
                     let owner = self.id as u16;
-                    self.queue(Pending { slot, owner, hash: KeyHash(0), request, rest, state: before }, pending);
+                    self.queue(
+                        Pending { slot, owner, hash: KeyHash(0), request, rest, state: State::Memcached(before) },
+                        pending,
+                    );
                 }
                 Parsed::Upload { request, value_bytes, length } => {
                     // What came before it is executed first.
                     self.perform(pending);
                     command = 0;
-                    if !self.may_begin_incoming(slot, rest, before) {
+                    if !self.may_begin_incoming(slot, rest, State::Memcached(before)) {
                         return input.len();
                     }
                     at += length;
@@ -186,7 +211,7 @@ impl Shard {
             }
         };
         if let Some(connection) = self.connections.at(slot) {
-            connection.state = state;
+            connection.state = State::Memcached(state);
             connection.needed = needed;
         }
         at
@@ -194,14 +219,13 @@ impl Shard {
 
     /// True if a connection may begin with a long value. Otherwise it waits for its output to be taken, and its input is set
     /// back to the command.
-    fn may_begin_incoming(&mut self, slot: u32, rest: &[u8], state: State) -> bool {
+    pub(super) fn may_begin_incoming(&mut self, slot: u32, rest: &[u8], state: State) -> bool {
         let Some(connection) = self.connections.at(slot).filter(|c| c.is_served()) else { return false };
         if connection.must_wait() {
             self.counters.add(Counter::ConnYields);
             connection.block(Wait::Output, rest, state);
             return false;
         }
-        connection.state = State::Command;
         connection.needed = 0;
         true
     }

@@ -5,6 +5,7 @@ use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX, Task};
 use super::connection::Wait;
 use super::outgoing::StreamStart;
 use super::perform::{LongReply, PREFETCH, answer};
+use crate::command::{Operation, Words};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
 
@@ -77,11 +78,12 @@ impl Shard {
 
     /// Executes a sibling's batch, as much of it as the bound on replies allows, and sends it back.
     fn serve(&mut self, mut batch: Box<Batch>) {
-        for socket in batch.moving.drain(..) {
-            self.open(socket, false);
+        for moving in batch.moving.drain(..) {
+            self.open(moving, false);
         }
         let Batch { from, entries, bytes, done, replies, reply_ends, streams, .. } = &mut *batch;
         let bytes: &[u8] = bytes;
+        let shards = self.routes.len();
         'serving: for chunk in entries[*done..].chunks(PREFETCH) {
             for entry in chunk.iter().filter(|entry| matches!(entry.task, Task::Request(_))) {
                 self.engine.prefetch_index(entry.hash);
@@ -92,8 +94,13 @@ impl Shard {
             for entry in chunk {
                 if let Task::Request(request) = &entry.task {
                     let request = request.map(|span| &bytes[span.range()]);
+                    if let Operation::Clients { words, count } = request.operation {
+                        self.answer_clients(Words::new(words, count as usize), replies);
+                        reply_ends.push(replies.len());
+                        continue;
+                    }
                     let Self { engine, now, counters, .. } = self;
-                    if let Some(long) = answer(&request, entry.hash, engine, *now, counters, replies) {
+                    if let Some(long) = answer(&request, entry.hash, engine, *now, counters, shards, replies) {
                         let start = self.start_stream(*from, reply_ends.len(), long, replies);
                         streams.push(start);
                     }
@@ -128,7 +135,10 @@ impl Shard {
                 self.begin_receiving(from, entry.token, entry.hash, &request, value_bytes);
             }
             Task::Piece(span) => self.receive_piece(from, entry.token, &bytes[span.range()]),
-            Task::FinishUpload { intact } => self.finish_receiving(from, entry.token, intact, replies),
+            Task::FinishUpload { intact, tail, words } => {
+                let tail = Words::new(&bytes[tail.range()], words as usize);
+                self.finish_receiving(from, entry.token, intact, tail, replies);
+            }
             Task::AbortUpload => self.abort_receiving(from, entry.token),
             Task::ReadOn { stream } => self.read_on(from, stream, replies),
             Task::CloseStream { stream } => self.stop_lending(from, stream),

@@ -52,7 +52,7 @@ impl Node {
         for counter in Counter::ALL {
             lines.stat(counter.name(), self.since_reset(counter));
         }
-        lines.stat("limit_maxbytes", self.config.memory_bytes);
+        lines.stat("limit_maxbytes", self.tunables.memory_bytes());
         lines.stat("threads", self.shards());
         lines.stat("accepting_conns", u8::from(!self.is_stopping()));
         lines.end()
@@ -62,7 +62,7 @@ impl Node {
         let config = &self.config;
         let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         let cores: Vec<String> = config.shard_cores.iter().map(ToString::to_string).collect();
-        lines.stat("maxbytes", config.memory_bytes);
+        lines.stat("maxbytes", self.tunables.memory_bytes());
         lines.stat("maxconns", config.max_connections);
         lines.stat("tcpport", self.port);
         lines.stat("udpport", 0);

@@ -59,6 +59,13 @@ pub fn physical_memory_bytes() -> Option<u64> {
     Some(cgroup.map_or(machine, |limit: u64| limit.min(machine)))
 }
 
+/// Bytes of memory that the process has resident, where the kernel says.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
 /// CPU time of the whole process: (user, system).
 pub fn resource_usage() -> (Duration, Duration) {
     // SAFETY: zero is a value of every field of rusage.

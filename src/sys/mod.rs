@@ -8,7 +8,7 @@ mod socket;
 
 pub use host::{
     allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes, physical_memory_bytes, pin_to_core,
-    raise_file_limit, resource_usage,
+    raise_file_limit, resident_bytes, resource_usage,
 };
 pub use memory::{Mapping, Zeroable, prefetch};
-pub use socket::{EventFd, listen, shut_down};
+pub use socket::{EventFd, addresses, listen, shut_down};

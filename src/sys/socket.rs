@@ -52,6 +52,15 @@ pub fn shut_down(socket: BorrowedFd, how: Shutdown) {
     let _ = socket2::SockRef::from(&socket).shutdown(how);
 }
 
+/// The addresses of a connection's two ends: the peer's, and ours. What the kernel does not say is `?:0`.
+pub fn addresses(socket: BorrowedFd) -> (String, String) {
+    let shown = |address: io::Result<socket2::SockAddr>| {
+        address.ok().and_then(|address| address.as_socket()).map_or("?:0".into(), |address| address.to_string())
+    };
+    let socket = socket2::SockRef::from(&socket);
+    (shown(socket.peer_addr()), shown(socket.local_addr()))
+}
+
 /// A counter that wakes whoever reads it: how threads without an io_uring wake a shard.
 pub struct EventFd(File);
 

@@ -7,7 +7,7 @@
 //! * a class that is not closed ends with the pattern; a `]` right after `x-` is the end of a range;
 //! * ranges compare signed bytes, as servers on x86-64 do, and the ends of one may be in either order;
 //! * where case is ignored, a byte escaped within a class still has to match exactly, and the ends of a range are put in
-//!   order before they are made lower case.
+//!   order before they are made lower case, which in glibc makes them unsigned too.
 //!
 //! Every part of a pattern but `*` takes exactly one byte. So when a part does not match, it is enough to let the last
 //! star that was passed take one byte more; earlier stars can stay, since whatever they could take more, it can. This
@@ -90,8 +90,13 @@ fn class_step(class: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
 
 fn in_range(start: u8, end: u8, byte: u8, ignore_case: bool) -> bool {
     let (start, end) = if start.cast_signed() > end.cast_signed() { (end, start) } else { (start, end) };
-    let fold = |byte: u8| if ignore_case { byte.to_ascii_lowercase().cast_signed() } else { byte.cast_signed() };
-    (fold(start)..=fold(end)).contains(&fold(byte))
+    let order = |byte: u8| match (ignore_case, byte) {
+        (false, _) => i16::from(byte.cast_signed()),
+        // Which C cannot tell from the end of a file.
+        (true, 0xff) => -1,
+        (true, _) => i16::from(byte.to_ascii_lowercase()),
+    };
+    (order(start)..=order(end)).contains(&order(byte))
 }
 
 #[inline]
@@ -178,6 +183,7 @@ mod tests {
         assert!(glob_any_case("[A-C]", "b"));
         assert!(!glob_any_case("[\\B]", "b"));
         assert!(!glob_any_case("[Z-a]", "z"));
+        assert!(!matches(b"[b-\x80]", b"a", true), "from 128 to b");
         assert!(!matches(b"\xc4", b"\xe4", true));
     }
 

@@ -5,5 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dump;
+pub mod geohash;
 pub mod glob;
+pub mod hyperloglog;
 pub mod numbers;

@@ -70,7 +70,8 @@ fn is_zero(text: &[u8]) -> bool {
 /// Appends a float as replies have it since Redis 7.2: the shortest text that reads as the same float. (`d2string`)
 ///
 /// Integers up to 2⁶² have neither point nor exponent; otherwise the exponent comes where `fpconv` puts it. Zero keeps
-/// its sign; the others are `inf`, `-inf`, `nan`.
+/// its sign; the others are `inf`, `-inf`, `nan`. The digits are the shortest always, and the nearest of these; those of
+/// `fpconv` are not for a few floats in a thousand, where it writes 5001.9755854 as `5001.9755854000005`.
 pub fn write_float(value: f64, output: &mut Vec<u8>) {
     /// Half of what an `i64` holds: beyond it, Redis does not look for integers.
     const INTEGER_MAX: f64 = (i64::MAX / 2) as f64;
@@ -227,7 +228,7 @@ mod tests {
             (3.1, "3.1"),
             (1.0 / 3.0, "0.3333333333333333"),
             (-1.1, "-1.1"),
-            (3.14159, "3.14159"),
+            (3.25159, "3.25159"),
             (1234.5678901234, "1234.5678901234"),
             (12345.678901, "12345.678901"),
             (12345.6789012, "1.23456789012e+4"),

@@ -34,11 +34,12 @@ def until(condition, seconds=10):
 
 
 class Node:
-    """One server on a port that the kernel chose, or on `port`."""
+    """One server on ports that the kernel chose, or on `port`; RESP is on `resp_port`."""
 
     def __init__(self, shards=1, memory_mib=64, port="auto", arguments=()):
         self.shards, self.memory_mib = shards, memory_mib
-        command = [binary(), "-p", str(port), "-l", HOST, "-t", str(shards), "-m", str(memory_mib), *arguments]
+        command = [binary(), "-p", str(port), "--resp-port", "auto", "-l", HOST]
+        command += ["-t", str(shards), "-m", str(memory_mib), *arguments]
         # PINION_BIN and the like are ours; what the server would read from its environment is not under test.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PINION_")}
         self.process = subprocess.Popen(
@@ -50,6 +51,7 @@ class Node:
         self._reader.start()
         try:
             self.port = int(self._wait_for_line(r"listening protocol=\"memcached\" address=[^ ]*:(\d+)")[1])
+            self.resp_port = int(self._wait_for_line(r"listening protocol=\"resp\" address=[^ ]*:(\d+)")[1])
             self._wait_for_line(r" ready ")
         except BaseException:
             self.kill()

@@ -32,6 +32,8 @@ impl Node {
 
     /// Starts a node by a command that says everything.
     pub fn start_command(mut command: Command) -> Self {
+        // Where nothing else is said, nodes of tests that run beside each other do not get in each other's way.
+        command.env("PINION_RESP_PORT", "auto");
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (found, address) = std::sync::mpsc::channel();

@@ -134,6 +134,8 @@ pub enum Access {
     Update,
     /// Changes data and returns some.
     ReadUpdate,
+    /// Changes data or returns some, as other words say.
+    Varies,
     /// Adds data.
     Insert,
     /// Removes data.
@@ -156,6 +158,7 @@ impl Access {
             Self::Read => &["RO", "access"],
             Self::Update => &["RW", "update"],
             Self::ReadUpdate => &["RW", "access", "update"],
+            Self::Varies => &["RW", "access", "update", "variable_flags"],
             Self::Insert => &["RW", "insert"],
             Self::Delete => &["RW", "delete"],
             Self::Remove => &["RM", "delete"],

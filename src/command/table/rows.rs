@@ -72,7 +72,7 @@ commands! {
     "string" {
         Get "get", 2, READONLY | FAST, one(Read), STRING, "1.0.0", "O(1)",
             "Returns the string at a key.", "key";
-        Set "set", -3, WRITE | DENYOOM, one(ReadUpdate), STRING, "1.0.0", "O(1)",
+        Set "set", -3, WRITE | DENYOOM, one(Varies), STRING, "1.0.0", "O(1)",
             "Stores a string, over whatever the key had.",
             "key value [NX|XX] [GET] [EX seconds:int|PX milliseconds:int|EXAT unix-time-seconds:time|PXAT \
              unix-time-milliseconds:time|KEEPTTL]";
@@ -122,7 +122,7 @@ commands! {
             "Counts the bits that are set in a string.", "key [start:int [end:int [BYTE|BIT]]]";
         BitPos "bitpos", -3, READONLY, one(Read), BITMAP, "2.8.7", "O(n) in the bytes looked at",
             "Finds the first bit that is set, or clear, in a string.", "key bit:int [start:int [end:int [BYTE|BIT]]]";
-        BitField "bitfield", -2, WRITE | DENYOOM, one(ReadUpdate), BITMAP, "3.2.0", "O(n) in the operations",
+        BitField "bitfield", -2, WRITE | DENYOOM, one(Varies), BITMAP, "3.2.0", "O(n) in the operations",
             "Reads and changes integers of any width within a string.",
             "key [{GET {encoding offset:int}|{[OVERFLOW {WRAP|SAT|FAIL}] {SET {encoding offset:int \
              value:int}|INCRBY {encoding offset:int increment:int}}}} ...]";
@@ -517,7 +517,7 @@ commands! {
             "help", 2, LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
                 "Lists the subcommands.", "";
             "histogram", -2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "7.0.0", "O(n) in the commands",
-                "Returns how long commands took.", "[COMMAND ...]";
+                "Returns how long commands took.", "[command ...]";
             "history", 3, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
                 "Returns the latency of an event over time.", "event";
             "latest", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), EMPTY, "2.8.13", "O(1)",
@@ -544,7 +544,7 @@ commands! {
             "info", 2, LOADING | STALE, none(), EMPTY, "3.0.0", "O(1)",
                 "Returns the state of the cluster.", "";
             "keyslot", 3, STALE, none(), EMPTY, "3.0.0", "O(n) in the key",
-                "Returns the slot that a key belongs to.", "key";
+                "Returns the slot that a key belongs to.", "name";
             "links", 2, STALE, none(), EMPTY, "7.0.0", "O(n) in the nodes",
                 "Returns the connections between nodes.", "";
             "myid", 2, LOADING | STALE, none(), EMPTY, "3.0.0", "O(1)",

@@ -93,29 +93,38 @@ pub(super) struct Arena {
     held: u32,
     /// Pages that may be held.
     limit: u32,
+    /// Pages that there is address space for.
+    limit_max: u32,
     classes: Classes,
     by_class: Vec<ClassPages>,
 }
 
 impl Arena {
     /// An arena of at most `bytes`. `others` are the sizes of chunks with users of their own ([`Arena::other_class`]).
+    #[cfg(test)]
     pub(super) fn new(bytes: u64, others: &[usize]) -> io::Result<Self> {
-        assert!(bytes <= ARENA_BYTES_MAX, "an arena of {bytes} bytes");
+        Self::resizable(bytes, bytes, others)
+    }
+
+    /// The same, which may become as large as `bytes_max` ([`Arena::set_limit_pages`]).
+    pub(super) fn resizable(bytes: u64, bytes_max: u64, others: &[usize]) -> io::Result<Self> {
+        assert!(bytes <= bytes_max && bytes_max <= ARENA_BYTES_MAX, "an arena of {bytes} to {bytes_max} bytes");
         let page_shift = if bytes < LARGE_PAGES_FROM { PAGE_SHIFT_SMALL } else { PAGE_SHIFT_LARGE };
-        let limit = (bytes >> page_shift).min((ARENA_BYTES_MAX >> page_shift) - 1) as usize;
-        let pages = 1 + limit;
+        let limit_max = (bytes_max >> page_shift).min((ARENA_BYTES_MAX >> page_shift) - 1) as usize;
+        let limit = ((bytes >> page_shift) as usize).min(limit_max);
         let classes = Classes::new(1 << page_shift, others);
         let none = ClassPages { bins: [NONE; BINS], free_chunks: 0, live_chunks: 0 };
         let by_class = vec![none; classes.all().len()];
         Ok(Self {
-            memory: Mapping::new(pages << page_shift)?,
+            memory: Mapping::new((1 + limit_max) << page_shift)?,
             page_shift,
-            pages: vec![UNUSED; pages],
+            pages: vec![UNUSED; 1 + limit],
             free: NONE,
             fresh: 1,
             closed: NONE,
             held: 0,
             limit: limit as u32,
+            limit_max: limit_max as u32,
             by_class,
             classes,
         })
@@ -144,7 +153,7 @@ impl Arena {
     /// Pages that can still be taken.
     #[inline]
     pub(super) fn free_pages(&self) -> u32 {
-        self.limit - self.held
+        self.limit.saturating_sub(self.held)
     }
 
     /// Pages in use.
@@ -155,6 +164,14 @@ impl Arena {
     /// Pages that may be in use.
     pub(super) fn limit_pages(&self) -> u32 {
         self.limit
+    }
+
+    /// Changes how many pages may be in use; as many as there is address space for, at most. Fewer than are in use is no
+    /// error: none can be taken then.
+    pub(super) fn set_limit_pages(&mut self, pages: u32) {
+        self.limit = pages.min(self.limit_max);
+        let known = self.pages.len().max(1 + self.limit as usize);
+        self.pages.resize(known, UNUSED);
     }
 
     /// Where a page starts, in bytes.
@@ -176,7 +193,7 @@ impl Arena {
 
     /// Takes a whole page, if there is one.
     pub(super) fn take_page(&mut self) -> Option<PageNumber> {
-        if self.held == self.limit {
+        if self.held >= self.limit {
             return None;
         }
         let page = if self.free == NONE {

@@ -6,12 +6,12 @@
 use super::entry::{
     ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
 };
-use super::node::{blob_pages, blobs_footprint, entries, write_blobs};
+use super::node::{blob_pages, blobs_footprint, entries, leaf_bytes, refers, write_blobs};
 use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
-use crate::command::UnixMs;
-use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, NONE, place};
+use crate::command::{Compact, UnixMs};
+use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
 use crate::slots::Group;
@@ -21,57 +21,25 @@ const SMALL_BYTES_MAX: usize = 1024;
 /// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
 const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
 
-/// Up to which size clients are told that a collection is compact: Redis's settings of the same names. They say nothing
-/// about how it lies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compact {
-    /// hash-max-listpack-entries
-    pub hash_entries: u64,
-    /// hash-max-listpack-value
-    pub hash_value: u64,
-    /// list-max-listpack-size: elements, or, negative, 4, 8, 16, 32, 64 KiB
-    pub list_size: i64,
-    /// set-max-intset-entries
-    pub set_integers: u64,
-    /// set-max-listpack-entries
-    pub set_entries: u64,
-    /// set-max-listpack-value
-    pub set_value: u64,
-    /// zset-max-listpack-entries
-    pub sorted_entries: u64,
-    /// zset-max-listpack-value
-    pub sorted_value: u64,
-}
-
-impl Default for Compact {
-    fn default() -> Self {
-        Self {
-            hash_entries: 512,
-            hash_value: 64,
-            list_size: -2,
-            set_integers: 512,
-            set_entries: 128,
-            set_value: 64,
-            sorted_entries: 128,
-            sorted_value: 64,
-        }
+/// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
+/// is so long came.
+fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
+    let longest = longest as u64;
+    match kind {
+        Kind::String => true,
+        Kind::List if compact.list_size > 0 => elements <= compact.list_size as u64,
+        Kind::List => bytes <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
+        Kind::Set => elements <= compact.set_entries && longest <= compact.set_value,
+        Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
+        Kind::Hash => elements <= compact.hash_entries && longest <= compact.hash_value,
     }
 }
 
-impl Compact {
-    /// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
-    /// is so long came.
-    pub(super) fn holds(&self, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
-        let longest = longest as u64;
-        match kind {
-            Kind::String => true,
-            Kind::List if self.list_size > 0 => elements <= self.list_size as u64,
-            Kind::List => bytes <= 2048 << self.list_size.clamp(-5, -1).unsigned_abs(),
-            Kind::Set => elements <= self.set_entries && longest <= self.set_value,
-            Kind::SortedSet => elements <= self.sorted_entries && longest <= self.sorted_value,
-            Kind::Hash => elements <= self.hash_entries && longest <= self.hash_value,
-        }
-    }
+/// Blobs of the strings of an entry: how long each is, and the first of its blobs.
+#[derive(Clone, Copy, Default)]
+struct Blobs {
+    texts: [(usize, Reference); 2],
+    count: usize,
 }
 
 /// A collection that is being changed.
@@ -98,6 +66,18 @@ impl Engine {
         [bytes, longest]: [usize; 2],
         now: UnixMs,
     ) -> Result<Option<Edit<'_>>, PutError> {
+        let found = self.find_collection(hash, key, kind, [bytes, longest], now)?;
+        Ok(found.map(|found| self.edit_found(hash, key, kind, found)))
+    }
+
+    fn find_collection(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        [bytes, longest]: [usize; 2],
+        now: UnixMs,
+    ) -> Result<Option<Found>, PutError> {
         if longest > self.value_bytes_max as usize {
             return Err(PutError::TooLarge);
         }
@@ -108,10 +88,14 @@ impl Engine {
         if found.header.kind() != kind {
             return Err(PutError::WrongType);
         }
+        Ok(Some(found))
+    }
+
+    fn edit_found(&mut self, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Edit<'_> {
         self.hit(hash, found.at);
         let before = (value::footprint(&self.arena, found.item), self.user_bytes(found.item, found.header));
         let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
-        Ok(Some(Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }))
+        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }
     }
 
     /// A key's collection, made if there is none, with room for `bytes` of entries.
@@ -123,13 +107,14 @@ impl Engine {
         [bytes, longest]: [usize; 2],
         now: UnixMs,
     ) -> Result<Edit<'_>, PutError> {
-        if self.edit(hash, key, kind, [bytes, longest], now)?.is_none() {
-            self.create(hash, key, kind, bytes, now)?;
-            let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
-            if let Err(error) = room {
-                self.remove(hash, key, now);
-                return Err(error);
-            }
+        if let Some(found) = self.find_collection(hash, key, kind, [bytes, longest], now)? {
+            return Ok(self.edit_found(hash, key, kind, found));
+        }
+        self.create(hash, key, kind, bytes, now)?;
+        let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
+        if let Err(error) = room {
+            self.remove(hash, key, now);
+            return Err(error);
         }
         // Making room for it may, at worst, have evicted it again.
         self.edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)
@@ -240,7 +225,7 @@ impl Edit<'_> {
                 return;
             }
         }
-        if flags & NOT_COMPACT == 0 && !compact.holds(self.kind, elements, self.entry_bytes(), longest) {
+        if flags & NOT_COMPACT == 0 && !holds(&compact, self.kind, elements, self.entry_bytes(), longest) {
             flags |= NOT_COMPACT;
         }
         self.set_flags(flags);
@@ -306,8 +291,9 @@ impl Edit<'_> {
 
     /// Writes an entry over the one at a spot of a tree.
     pub(super) fn replace_in(&mut self, tree: usize, spot: &Spot, entry: &Entry) {
-        self.free_blobs(tree, spot);
+        let blobs = self.blobs(tree, spot);
         self.change_tree(tree, spot, |arena, tree, path, order| tree.replace(arena, path, spot.offset, entry, order));
+        self.free_blobs(&blobs);
     }
 
     /// Removes the entry at a spot of the main tree, or of a small collection.
@@ -327,8 +313,9 @@ impl Edit<'_> {
 
     /// Removes the entry at a spot of a tree.
     pub(super) fn remove_in(&mut self, tree: usize, spot: &Spot) {
-        self.free_blobs(tree, spot);
+        let blobs = self.blobs(tree, spot);
         self.change_tree(tree, spot, |arena, tree, path, _| tree.remove(arena, path, spot.offset));
+        self.free_blobs(&blobs);
     }
 
     /// Removes so many elements from a rank on, whole leaves at once where that is possible. Not of sorted sets, whose members
@@ -338,7 +325,8 @@ impl Edit<'_> {
         while left > 0 {
             let spot = self.view().at_rank(rank);
             let leaf_entries = spot.path.map_or(0, |path| entries(&self.engine.arena, path.leaf) as u64);
-            if spot.offset > 0 || leaf_entries == 0 || leaf_entries > left {
+            let refers = spot.path.is_some_and(|path| refers(&self.engine.arena, path.leaf));
+            if spot.offset > 0 || leaf_entries == 0 || leaf_entries > left || refers {
                 self.remove(&spot);
                 left -= 1;
                 continue;
@@ -347,7 +335,6 @@ impl Edit<'_> {
             let length = self.view().leaf(spot.path.as_ref()).len();
             let mut bytes = 0;
             while at.offset < length {
-                self.free_blobs(MAIN, &at);
                 let leaf = self.view().leaf(spot.path.as_ref());
                 bytes += user_bytes(shape, leaf, at.offset);
                 at.offset = entry_end(shape, leaf, at.offset);
@@ -371,21 +358,26 @@ impl Edit<'_> {
         self.changed = true;
     }
 
-    /// Frees the blobs that an entry at a spot refers to, before it is removed or replaced.
-    fn free_blobs(&mut self, tree: usize, spot: &Spot) {
+    /// The blobs that an entry at a spot refers to.
+    fn blobs(&self, tree: usize, spot: &Spot) -> Blobs {
+        let mut blobs = Blobs::default();
+        if let Some(path) = &spot.path {
+            let shape = tree_shape(self.kind, tree);
+            let leaf = leaf_bytes(&self.engine.arena, path.leaf);
+            let entry = &leaf[..entry_end(shape, leaf, spot.offset)];
+            outside_places(shape, entry, spot.offset, |at| {
+                blobs.texts[blobs.count] = (u32_at(entry, at - 4) as usize, u32_at(entry, at));
+                blobs.count += 1;
+            });
+        }
+        blobs
+    }
+
+    /// Leaves blobs to be freed that no entry refers to any more. While one did, it would tell them of its moves.
+    fn free_blobs(&mut self, blobs: &Blobs) {
         let Body::Large(large) = &mut self.body else { return };
-        let shape = tree_shape(self.kind, tree);
         let Engine { arena, orphans, .. } = &mut *self.engine;
-        let Some(path) = &spot.path else { return };
-        let leaf = super::node::leaf_bytes(arena, path.leaf);
-        let entry = &leaf[..entry_end(shape, leaf, spot.offset)];
-        let mut blobs = [(0, NONE); 2];
-        let mut count = 0;
-        outside_places(shape, entry, spot.offset, |at| {
-            blobs[count] = (u32_at(entry, at - 4) as usize, u32_at(entry, at));
-            count += 1;
-        });
-        for &(length, first) in &blobs[..count] {
+        for &(length, first) in &blobs.texts[..blobs.count] {
             large.node_bytes -= blobs_footprint(arena, length);
             orphans.push(arena, first);
         }
@@ -523,7 +515,7 @@ impl Edit<'_> {
         }
         let after = (value::footprint(&engine.arena, item), engine.user_bytes(item, header));
         engine.resized(hash, at, before.0, after.0);
-        engine.user_bytes_changed(before.1, after.1);
+        engine.user_bytes_changed(hash, before.1, after.1);
         if elements == 0 {
             engine.remove_entry(hash, at, item, header);
             return 0;

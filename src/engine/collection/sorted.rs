@@ -219,7 +219,7 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Removes the elements of a range of ranks, after `visit` has seen each. Returns how many.
+    /// Removes the elements of a range of ranks, the last first if `downwards`, after `visit` has seen each. Returns how many.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -228,13 +228,15 @@ impl Engine {
         hash: KeyHash,
         key: &[u8],
         [from, to]: [u64; 2],
+        downwards: bool,
         now: UnixMs,
         mut visit: impl FnMut(&[u8], f64),
     ) -> Result<u64, PutError> {
         let Some(mut edit) = self.edit(hash, key, Kind::SortedSet, [0, 0], now)? else { return Ok(0) };
         let to = to.min(edit.view().len());
-        for _ in from..to {
-            let (member, score) = Sorted(edit.view()).forward_from(from).next().expect("it is within");
+        for left in (from..to).rev() {
+            let rank = if downwards { left } else { from };
+            let (member, score) = Sorted(edit.view()).forward_from(rank).next().expect("it is within");
             let member = member.into_owned();
             visit(&member, score);
             edit.remove_scored(score, &member);

@@ -214,10 +214,14 @@ fn change(engine: &mut Engine, key: &[u8], model: &mut Model, random: &mut Rando
                 sorted.insert(value.clone(), score);
             } else if random.below(100) == 0 {
                 let from = random.below(sorted.len() as u64 + 1);
-                let gone: Vec<_> = by_score(sorted).into_iter().skip(from as usize).take(5).collect();
+                let mut gone: Vec<_> = by_score(sorted).into_iter().skip(from as usize).take(5).collect();
+                let downwards = random.below(2) == 0;
+                if downwards {
+                    gone.reverse();
+                }
                 let mut seen = Vec::new();
                 let removed = engine
-                    .sorted_remove_range(hash, key, [from, from + 5], now, |m, s| seen.push((s, m.to_vec())))
+                    .sorted_remove_range(hash, key, [from, from + 5], downwards, now, |m, s| seen.push((s, m.to_vec())))
                     .expect("a sorted set");
                 assert_eq!((removed as usize, &seen), (gone.len(), &gone));
                 gone.iter().for_each(|(_, member)| _ = sorted.remove(member));
@@ -314,4 +318,23 @@ fn many_small_collections_are_evicted_and_moved() {
 #[test]
 fn large_collections_are_evicted_and_moved() {
     run(5, 4 * MIB, 24, 2000, 60_000, Eviction::S3Fifo);
+}
+
+/// A long value was replaced by a short one, for which the leaf had to grow. The leaf told the blobs of the old value, which
+/// were waiting to be freed by then, that it was their parent: so it was freed in their stead, while it was in use.
+#[test]
+fn a_long_value_that_becomes_short() {
+    let mut engine = engine(64 * MIB, Eviction::default());
+    let key = b"key".as_slice();
+    for round in 0..50 {
+        for length in [1000, 150] {
+            let (field, value) = (format!("field-{round}").into_bytes(), vec![b'v'; length]);
+            let pairs = [(&field[..], &value[..])];
+            engine.hash_set(hash(key), key, pairs.into_iter(), FieldExpiry::Set(None), NOW).expect("room");
+        }
+        engine.work(NOW);
+        engine.check();
+    }
+    let found = engine.as_hash(hash(key), key, NOW).expect("a hash").expect("it is there");
+    assert!(found.fields().all(|field| field.value.len() == 150));
 }

@@ -384,11 +384,14 @@ impl Tree {
             self.insert(arena, path, offset, entry, order);
             return;
         }
-        // While it shrinks, the bytes move before the chunk does.
+        // The old entry goes first: its blobs are nobody's any more, and a leaf that moves tells those of its entries.
+        let rest = before - (end - offset);
+        arena.memory_mut().copy_within(body(path.leaf) + end..body(path.leaf) + before, body(path.leaf) + offset);
+        set_used(arena, path.leaf, rest);
         let leaf = if after > before { self.fit(arena, path.leaf, after) } else { path.leaf };
         let at = body(leaf);
         let memory = arena.memory_mut();
-        memory.copy_within(at + end..at + before, at + offset + bytes.len());
+        memory.copy_within(at + offset..at + rest, at + offset + bytes.len());
         memory[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
         set_used(arena, leaf, after);
         if entry.refers {
@@ -414,7 +417,7 @@ impl Tree {
         self.thinned(arena, path);
     }
 
-    /// Removes a whole leaf, whose blobs are nobody's any more.
+    /// Removes a whole leaf, whose entries refer to nothing.
     pub(super) fn remove_leaf(&mut self, arena: &mut Arena, path: &Path) {
         let count = entries(arena, path.leaf);
         path.count(arena, -(count as i32));

@@ -137,7 +137,7 @@ fn the_index_grows_and_shrinks_and_a_scan_misses_nothing() {
     let mut next = 1000_u32;
     let mut removed = 1000_u32;
     loop {
-        cursor = engine.scan(cursor, NOW, |key, item| {
+        cursor = engine.scan(cursor, NOW, |key, _, item| {
             if item.value == Value::Whole(b"kept") {
                 seen.insert(key.to_vec());
             }

@@ -3,70 +3,114 @@
 use super::arguments::{Error, SYNTAX, integer, required, text};
 use super::{Context, Done, strings};
 use crate::command::{End, UnixMs};
-use crate::engine::{Attributes, FieldExpiry, Kind, ScoreChange};
+use crate::engine::{Attributes, Bytes, FieldExpiry, Hash, Kind, ScoreChange, Sorted};
 use crate::protocol::resp::Writer;
 use crate::values::dump::{self, Dumped};
 use crate::values::numbers;
 
 pub(super) fn dump(c: &mut Context, w: &mut Writer) -> Done {
-    let Some(known) = c.engine.describe(c.hash, c.key, c.now) else {
-        w.null();
-        return Ok(());
-    };
-    let mut payload = dump::Writer::new();
-    match known.kind {
-        Kind::String => {
-            let (value, _) = strings::whole(c)?.unwrap_or_default();
-            payload.string_value(&value);
-        }
+    match payload(c)? {
+        Some(payload) => w.bulk(&payload.finish()),
+        None => w.null(),
+    }
+    Ok(())
+}
+
+fn payload(c: &mut Context) -> Result<Option<dump::Writer>, Error> {
+    let Some(known) = c.engine.describe(c.hash, c.key, c.now) else { return Ok(None) };
+    Ok(match known.kind {
+        Kind::String => strings::whole(c)?.map(|(value, _)| {
+            let mut payload = dump::Writer::new(dump::Kind::String);
+            payload.string(&value);
+            payload
+        }),
         Kind::List => {
-            if let Some(list) = c.engine.as_list(c.hash, c.key, c.now)? {
-                payload.list(list.len(), list.forward_from(0));
-            }
+            let list = c.engine.as_list(c.hash, c.key, c.now)?;
+            list.map(|list| elements(dump::Kind::List, list.len(), list.forward_from(0)))
         }
         Kind::Set => {
-            if let Some(set) = c.engine.as_set(c.hash, c.key, c.now)? {
-                payload.set(set.len(), set.members());
-            }
+            let set = c.engine.as_set(c.hash, c.key, c.now)?;
+            set.map(|set| elements(dump::Kind::Set, set.len(), set.members()))
         }
-        Kind::SortedSet => {
-            if let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? {
-                payload.sorted_set(sorted.len(), sorted.forward_from(0));
-            }
-        }
-        Kind::Hash => {
-            if let Some(hash) = c.engine.as_hash(c.hash, c.key, c.now)? {
-                payload.hash(hash.live_len(), hash.fields().map(|field| (field.name, field.value)));
-            }
-        }
+        Kind::SortedSet => c.engine.as_sorted(c.hash, c.key, c.now)?.map(|sorted| scored(&sorted)),
+        Kind::Hash => c.engine.as_hash(c.hash, c.key, c.now)?.map(|hash| fields(&hash)),
+    })
+}
+
+fn elements<'b>(kind: dump::Kind, length: u64, elements: impl Iterator<Item = Bytes<'b>>) -> dump::Writer {
+    let mut payload = dump::Writer::new(kind);
+    payload.length(length as usize);
+    elements.for_each(|element| payload.string(&element));
+    payload
+}
+
+fn scored(sorted: &Sorted) -> dump::Writer {
+    let mut payload = dump::Writer::new(dump::Kind::SortedSet);
+    payload.length(sorted.len() as usize);
+    for (member, score) in sorted.backward_from(sorted.len() - 1) {
+        payload.string(&member);
+        payload.score(score);
     }
-    w.bulk(&payload.finish());
-    Ok(())
+    payload
+}
+
+fn fields(hash: &Hash) -> dump::Writer {
+    let mut payload = dump::Writer::new(dump::Kind::Hash);
+    payload.length(hash.live_len() as usize);
+    for field in hash.fields() {
+        payload.string(&field.name);
+        payload.string(&field.value);
+    }
+    payload
+}
+
+/// The options of RESTORE that change something.
+#[derive(Clone, Copy, Debug, Default)]
+struct RestoreOptions {
+    replace: bool,
+    /// The time to live is a Unix time.
+    absolute: bool,
+}
+
+impl RestoreOptions {
+    /// How often and how long ago a value was used is checked, and then forgotten: the policies keep too little to believe it.
+    fn read<'w>(mut words: impl Iterator<Item = &'w [u8]>) -> Result<Self, Error> {
+        let mut options = Self::default();
+        while let Some(word) = words.next() {
+            match word.to_ascii_uppercase().as_slice() {
+                b"REPLACE" => options.replace = true,
+                b"ABSTTL" => options.absolute = true,
+                b"IDLETIME" => {
+                    if integer(required(&mut words)?)? < 0 {
+                        return Err(text("ERR Invalid IDLETIME value, must be >= 0"));
+                    }
+                }
+                b"FREQ" => {
+                    if !(0..=255).contains(&integer(required(&mut words)?)?) {
+                        return Err(text("ERR Invalid FREQ value, must be >= 0 and <= 255"));
+                    }
+                }
+                _ => return Err(SYNTAX),
+            }
+        }
+        Ok(options)
+    }
 }
 
 pub(super) fn restore(c: &mut Context, w: &mut Writer) -> Done {
     let mut words = c.words.skip(1).into_iter();
-    let ttl = integer(required(&mut words)?).map_err(|_| text("ERR Invalid TTL value, must be >= 0"))?;
-    let payload = required(&mut words)?;
-    let (mut replace, mut absolute) = (false, false);
-    while let Some(word) = words.next() {
-        match word.to_ascii_uppercase().as_slice() {
-            b"REPLACE" => replace = true,
-            b"ABSTTL" => absolute = true,
-            b"IDLETIME" if integer(required(&mut words)?)? >= 0 => {}
-            b"FREQ" if (0..=255).contains(&integer(required(&mut words)?)?) => {}
-            _ => return Err(SYNTAX),
-        }
-    }
-    if ttl < 0 {
-        return Err(text("ERR Invalid TTL value, must be >= 0"));
-    }
+    let (ttl, payload) = (required(&mut words)?, required(&mut words)?);
+    let RestoreOptions { replace, absolute } = RestoreOptions::read(words)?;
     if !replace && c.engine.get(c.hash, c.key, c.now).is_some() {
         return Err(text("BUSYKEY Target key name already exists."));
     }
+    let ttl = integer(ttl)?;
+    if ttl < 0 {
+        return Err(text("ERR Invalid TTL value, must be >= 0"));
+    }
     let dumped = dump::read(payload).map_err(|error| match error {
-        dump::BadDump::Checksum => text("ERR DUMP payload version or checksum are wrong"),
-        dump::BadDump::Format => text("ERR Bad data format"),
+        dump::BadDump::Footer => text("ERR DUMP payload version or checksum are wrong"),
+        dump::BadDump::Type(_) | dump::BadDump::Format => text("ERR Bad data format"),
     })?;
     let expires = match ttl {
         0 => None,

@@ -6,23 +6,31 @@
 mod arguments;
 mod bitfield;
 mod bits;
+mod dump;
 mod fields;
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod keys;
+pub mod keyspace;
 mod lists;
 mod random;
-mod scan;
+mod ranges;
+pub mod scan;
 mod sets;
+mod sorted;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use crate::command::{Call, Command, End, UnixMs, Words};
-use crate::engine::{Engine, KeyHash, PutError, Reader};
+use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::resp::Writer;
 use crate::slots::Group;
 pub use arguments::Error;
+use ranges::By;
 
 /// A command at work: its key on its engine, its words, the time.
 pub(super) struct Context<'e> {
@@ -33,6 +41,8 @@ pub(super) struct Context<'e> {
     pub(super) words: Words<'e>,
     pub(super) now: UnixMs,
     pub(super) counters: &'e mut Counters,
+    /// How many shards there are.
+    pub(super) shards: usize,
 }
 
 /// A long value that is the reply.
@@ -63,8 +73,10 @@ fn count_look(counters: &mut Counters, found: bool) {
     counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
 }
 
-/// Executes a command that concerns a key, and appends its reply to `out`: all of it, unless a long value is returned, which
+/// Executes a command that concerns a key, or a shard's part of one that concerns all, and appends its reply to `out`: all
+/// of it, unless a long value is returned, which
 /// is to follow what was appended.
+#[allow(clippy::too_many_arguments)]
 #[inline]
 pub fn call(
     call: &Call<&[u8]>,
@@ -73,10 +85,11 @@ pub fn call(
     engine: &mut Engine,
     now: UnixMs,
     counters: &mut Counters,
+    shards: usize,
     out: &mut Vec<u8>,
 ) -> Option<Streamed> {
     let words = Words::new(call.words, call.count as usize);
-    let mut context = Context { engine, hash, key, words, now, counters };
+    let mut context = Context { engine, hash, key, words, now, counters, shards };
     let start = out.len();
     let mut writer = Writer::new(out, call.resp3);
     match dispatch(call.command, &mut context, &mut writer) {
@@ -115,6 +128,12 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::IncrByFloat => strings::incrbyfloat(c, w),
         Command::GetRange | Command::SubStr => strings::getrange(c, w),
         Command::SetRange => strings::setrange(c, w),
+        Command::Scan => keyspace::scan(c, w, c.shards as u64),
+        Command::Keys => keyspace::keys(c, w),
+        Command::RandomKey => keyspace::random(c, w),
+        Command::DbSize => keyspace::size(c, w),
+        Command::FlushDb => keyspace::flush(c, w, false),
+        Command::FlushAll => keyspace::flush(c, w, true),
         Command::Del | Command::Unlink => keys::del(c, w),
         Command::Exists => keys::exists(c, w),
         Command::Touch => keys::touch(c, w),
@@ -130,6 +149,40 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         Command::Type => keys::kind(c, w),
         Command::Object => keys::object(c, w),
         Command::Memory => keys::memory(c, w),
+        Command::ZAdd => sorted::add(c, w),
+        Command::ZIncrBy => sorted::increment(c, w),
+        Command::ZRem => sorted::remove(c, w),
+        Command::ZCard => sorted::card(c, w),
+        Command::ZScore => sorted::score_of(c, w),
+        Command::ZMScore => sorted::scores_of(c, w),
+        Command::ZRank => sorted::rank(c, w, false),
+        Command::ZRevRank => sorted::rank(c, w, true),
+        Command::ZPopMin => sorted::pop(c, w, false),
+        Command::ZPopMax => sorted::pop(c, w, true),
+        Command::ZRandMember => sorted::random(c, w),
+        Command::ZCount => ranges::count(c, w, By::Score),
+        Command::ZLexCount => ranges::count(c, w, By::Name),
+        Command::ZRange => ranges::range(c, w),
+        Command::ZRevRange => ranges::range_by(c, w, By::Rank, true),
+        Command::ZRangeByScore => ranges::range_by(c, w, By::Score, false),
+        Command::ZRevRangeByScore => ranges::range_by(c, w, By::Score, true),
+        Command::ZRangeByLex => ranges::range_by(c, w, By::Name, false),
+        Command::ZRevRangeByLex => ranges::range_by(c, w, By::Name, true),
+        Command::ZRemRangeByRank => ranges::remove(c, w, By::Rank),
+        Command::ZRemRangeByScore => ranges::remove(c, w, By::Score),
+        Command::ZRemRangeByLex => ranges::remove(c, w, By::Name),
+        Command::PfAdd => hyperloglog::add(c, w),
+        Command::PfCount => hyperloglog::count(c, w),
+        Command::GeoAdd => geo::add(c, w),
+        Command::GeoPos => geo::positions(c, w),
+        Command::GeoHash => geo::hashes(c, w),
+        Command::GeoDist => geo::distance(c, w),
+        Command::GeoSearch => geo::search(c, w),
+        Command::GeoRadius | Command::GeoRadiusRo => geo::radius(c, w, false),
+        Command::GeoRadiusByMember | Command::GeoRadiusByMemberRo => geo::radius(c, w, true),
+        Command::ZScan => sorted::scan(c, w),
+        Command::Dump => dump::dump(c, w),
+        Command::Restore => dump::restore(c, w),
         Command::LPush => lists::push(c, w, End::Front, true),
         Command::RPush => lists::push(c, w, End::Back, true),
         Command::LPushX => lists::push(c, w, End::Front, false),
@@ -190,4 +243,34 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
         _ => unreachable!("the shard answers what concerns no key"),
     }
     .map(|()| None)
+}
+
+/// Stores a value that has come as an upload, as its command says: `call` has the words before it, `after` those that follow
+/// it. Appends the reply. The upload is gone afterwards.
+#[allow(clippy::too_many_arguments)]
+pub fn finish_upload(
+    call: &Call<&[u8]>,
+    key: &[u8],
+    hash: KeyHash,
+    upload: Result<Upload, PutError>,
+    after: Words,
+    engine: &mut Engine,
+    now: UnixMs,
+    counters: &mut Counters,
+    out: &mut Vec<u8>,
+) {
+    let words = Words::new(call.words, call.count as usize);
+    let mut context = Context { engine, hash, key, words, now, counters, shards: 0 };
+    let mut writer = Writer::new(out, call.resp3);
+    let done = match upload {
+        Ok(upload) => upload::finish(call.command, &mut context, upload, after, &mut writer),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = done {
+        if call.command == Command::Set {
+            // Better a miss than a value that the client thinks it replaced.
+            engine.remove(hash, key, now);
+        }
+        error.write(&mut writer);
+    }
 }

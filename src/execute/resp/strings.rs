@@ -20,7 +20,7 @@ pub(super) enum Expire {
 
 /// When SET stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SetOptions<'w> {
+pub(super) struct SetOptions<'w> {
     absent: bool,
     present: bool,
     get: bool,
@@ -202,11 +202,11 @@ pub(super) fn set(c: &mut Context, w: &mut Writer) -> Done {
 
 /// The reply to a SET that has stored.
 pub(super) struct Proceed {
-    old: Option<Option<(Vec<u8>, Attributes)>>,
+    pub(super) old: Option<Option<(Vec<u8>, Attributes)>>,
 }
 
 impl Proceed {
-    fn finish(self, w: &mut Writer) {
+    pub(super) fn finish(self, w: &mut Writer) {
         match self.old {
             Some(old) => write_old(old, w),
             None => w.simple("OK"),
@@ -215,7 +215,7 @@ impl Proceed {
 }
 
 /// Looks whether the condition of a SET holds. If it does not, the reply is written.
-fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer) -> Result<Option<Proceed>, Error> {
+pub(super) fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer) -> Result<Option<Proceed>, Error> {
     let SetOptions { absent, present, get, equal } = options;
     let old = if get || equal.is_some() { Some(whole(c)?) } else { None };
     let exists = match &old {
@@ -234,7 +234,10 @@ fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer) -> Result
     Ok(Some(Proceed { old: old.filter(|_| get) }))
 }
 
-fn set_options<'w>(c: &Context, mut words: impl Iterator<Item = &'w [u8]>) -> Result<(SetOptions<'w>, Expire), Error> {
+pub(super) fn set_options<'w>(
+    c: &Context,
+    mut words: impl Iterator<Item = &'w [u8]>,
+) -> Result<(SetOptions<'w>, Expire), Error> {
     let (mut options, mut expire) = (SetOptions::default(), None);
     while let Some(word) = words.next() {
         match word.to_ascii_uppercase().as_slice() {
@@ -252,7 +255,7 @@ fn set_options<'w>(c: &Context, mut words: impl Iterator<Item = &'w [u8]>) -> Re
     Ok((options, expire.unwrap_or(Expire::Never)))
 }
 
-fn resolve(c: &mut Context, expire: Expire) -> Option<UnixMs> {
+pub(super) fn resolve(c: &mut Context, expire: Expire) -> Option<UnixMs> {
     match expire {
         Expire::Never => None,
         Expire::At(at) => Some(at),

@@ -1,5 +1,9 @@
 //! RESP, the protocol of Redis, versions 2 and 3. Requests are the same in both, replies are not.
 
+mod inline;
+mod parse;
 mod write;
 
+pub use inline::INLINE_BYTES_MAX;
+pub use parse::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, parse, parse_rest};
 pub use write::{Deferred, Writer};

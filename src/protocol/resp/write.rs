@@ -1,6 +1,6 @@
 //! Replies in either version of the protocol. What RESP2 has no type for is written as the type that Redis writes then.
 
-use std::io::Write;
+use crate::values::numbers::{write_float, write_human_float};
 
 const LINE_END: &[u8; 2] = b"\r\n";
 
@@ -57,9 +57,10 @@ impl<'a> Writer<'a> {
     }
 
     /// An error, with its code: `ERR no such key`. Ends of lines in it become spaces.
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
+        let one_line = |&b: &u8| if matches!(b, b'\r' | b'\n') { b' ' } else { b };
         self.out.push(b'-');
-        self.out.extend(text.bytes().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        self.out.extend(text.as_ref().iter().map(one_line));
         self.out.extend_from_slice(LINE_END);
     }
 
@@ -120,17 +121,31 @@ impl<'a> Writer<'a> {
         self.aggregate(Kind::Push, count);
     }
 
-    /// A number that may have a fraction.
+    /// A number that may have a fraction, with as few digits as tell it apart.
+    #[inline]
     pub fn double(&mut self, value: f64) {
+        self.digits(|out| write_float(value, out));
+    }
+
+    /// A number that may have a fraction, without an exponent, as coordinates are written.
+    pub fn human_double(&mut self, value: f64) {
+        self.digits(|out| write_human_float(value, out));
+    }
+
+    #[inline]
+    fn digits(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.resp3 {
             self.out.push(b',');
-            write_double(value, self.out);
-            self.out.extend_from_slice(LINE_END);
+            write(self.out);
         } else {
-            let mut text = Vec::with_capacity(24);
-            write_double(value, &mut text);
-            self.bulk(&text);
+            // How long it is turns out when it is written; its header then trades places with it.
+            let at = self.out.len();
+            write(self.out);
+            let end = self.out.len();
+            self.bulk_head(end - at);
+            self.out[at..].rotate_left(end - at);
         }
+        self.out.extend_from_slice(LINE_END);
     }
 
     /// True or false.
@@ -212,15 +227,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The shortest digits that mean this number.
-fn write_double(value: f64, out: &mut Vec<u8>) {
-    if value.is_nan() {
-        out.extend_from_slice(b"nan");
-    } else {
-        write!(out, "{value}").expect("a Vec takes everything");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +261,8 @@ mod tests {
         assert_eq!(both(|w| w.push(3)), pair("*3|", ">3|"));
         assert_eq!(both(|w| w.double(1.5)), pair("$3|1.5|", ",1.5|"));
         assert_eq!(both(|w| w.double(f64::NEG_INFINITY)), pair("$4|-inf|", ",-inf|"));
+        assert_eq!(both(|w| w.double(12345.6789012)), pair("$16|1.23456789012e+4|", ",1.23456789012e+4|"));
+        assert_eq!(both(|w| w.human_double(0.1)), pair("$19|0.10000000000000001|", ",0.10000000000000001|"));
         assert_eq!(both(|w| w.double(f64::NAN)), pair("$3|nan|", ",nan|"));
         assert_eq!(both(|w| w.boolean(true)), pair(":1|", "#t|"));
         assert_eq!(both(|w| w.boolean(false)), pair(":0|", "#f|"));

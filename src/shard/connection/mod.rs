@@ -1,11 +1,15 @@
 //! One client's connection: its state, and the table of all of a shard's.
 
+mod client;
+mod gather;
 mod order;
 
-use crate::protocol::memcached::State;
+use crate::protocol::State;
 use crate::reactor::Token;
 use crate::shard::incoming::Incoming;
 use crate::shard::outgoing::Outgoing;
+pub(super) use client::{Client, Moving, Replies};
+pub(super) use gather::Gather;
 use order::Order;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,6 +55,10 @@ pub(super) struct Connection {
     socket: OwnedFd,
     /// Where in the protocol the next input byte is.
     pub(super) state: State,
+    /// What is known of a client that speaks RESP.
+    pub(super) client: Option<Box<Client>>,
+    /// The reply that the keys of a command that is taken apart are added up in.
+    pub(super) sum: Option<u32>,
     /// Input that could not be used yet.
     pub(super) partial: Vec<u8>,
     /// It makes no sense to look at `partial` again before it is so long.
@@ -99,10 +107,12 @@ pub(super) struct Sending {
 }
 
 impl Connection {
-    fn new(socket: OwnedFd, pinned: bool, now: Instant) -> Self {
+    fn new(socket: OwnedFd, state: State, pinned: bool, now: Instant) -> Self {
         Self {
             socket,
-            state: State::Command,
+            state,
+            client: None,
+            sum: None,
             partial: Vec::new(),
             needed: 0,
             pending: 0,
@@ -188,7 +198,7 @@ impl Connection {
         self.is_answered()
             && self.partial.is_empty()
             && self.incoming.is_none()
-            && self.state == State::Command
+            && self.state.is_at_start()
             && self.pending == 0
     }
 
@@ -227,9 +237,9 @@ impl Connection {
         self.ending == Ending::Open && !self.abandoned
     }
 
-    /// The socket, for another shard.
-    pub(super) fn into_socket(self) -> OwnedFd {
-        self.socket
+    /// The connection, for another shard.
+    pub(super) fn into_moving(self) -> Moving {
+        Moving { socket: self.socket, state: self.state, client: self.client }
     }
 }
 
@@ -263,13 +273,16 @@ impl Connections {
         self.slots.len() as u32
     }
 
-    pub(super) fn insert(&mut self, socket: OwnedFd, pinned: bool, now: Instant) -> Token {
+    pub(super) fn insert(&mut self, moving: Moving, pinned: bool, now: Instant) -> Token {
+        let Moving { socket, state, client } = moving;
         let slot = self.free.pop().unwrap_or_else(|| {
             assert!(self.slots.len() < Token::SLOTS_MAX as usize, "far more than --max-connections allows");
             self.slots.push(Slot { generation: 0, connection: None });
             self.slots.len() as u32 - 1
         });
-        self.slots[slot as usize].connection = Some(Box::new(Connection::new(socket, pinned, now)));
+        let mut connection = Box::new(Connection::new(socket, state, pinned, now));
+        connection.client = client;
+        self.slots[slot as usize].connection = Some(connection);
         self.open += 1;
         Token { slot, generation: self.slots[slot as usize].generation }
     }
@@ -289,6 +302,11 @@ impl Connections {
 
     pub(super) fn token(&self, slot: u32) -> Token {
         Token { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// A token that no connection has: for requests whose replies nobody waits for.
+    pub(super) fn nobody(&self) -> Token {
+        Token { slot: Token::SLOTS_MAX - 1, generation: 0 }
     }
 
     /// Frees a slot; later completions with its token are nobody's.

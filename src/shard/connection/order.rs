@@ -3,6 +3,7 @@
 //! While a connection waits for no sibling, its replies go straight to its output and none of this is used. From the
 //! first request that is sent away on, every reply has a slot: awaited, or ready and held here until all before it are.
 
+use super::gather::Gather;
 use std::collections::VecDeque;
 
 /// Held bytes in front of the first that is still wanted, before they are cut off.
@@ -16,6 +17,8 @@ enum Slot {
         from: u64,
         to: u64,
     },
+    /// One reply made of several parts, which are in `gathers`.
+    Gathered,
 }
 
 /// The replies of one connection that cannot go out yet.
@@ -25,6 +28,8 @@ pub(in crate::shard) struct Order {
     /// Sequence number of the first slot.
     first: u32,
     awaited: usize,
+    /// Replies whose parts are still to come, oldest first.
+    gathers: VecDeque<(u32, Gather)>,
     held: Vec<u8>,
     /// How many bytes were held before `held[0]`.
     held_before: u64,
@@ -64,6 +69,14 @@ impl Order {
         sequence
     }
 
+    /// A slot for a reply that is made of parts; returns its sequence number, which each part tells.
+    pub(in crate::shard) fn await_parts(&mut self, gather: Gather) -> u32 {
+        let sequence = self.await_reply();
+        *self.slots.back_mut().expect("it was added") = Slot::Gathered;
+        self.gathers.push_back((sequence, gather));
+        sequence
+    }
+
     /// How many replies come before one that is awaited.
     pub(in crate::shard) fn place(&self, sequence: u32) -> u32 {
         sequence.wrapping_sub(self.first)
@@ -90,6 +103,17 @@ impl Order {
     #[inline]
     pub(in crate::shard) fn fulfil(&mut self, sequence: u32, reply: &[u8], output: &mut Vec<u8>) {
         let index = sequence.wrapping_sub(self.first) as usize;
+        if self.slots.get(index) == Some(&Slot::Gathered) {
+            let place = self.gathers.iter().position(|(own, _)| *own == sequence).expect("a gathered reply");
+            if self.gathers[place].1.add(reply) {
+                let (_, gather) = self.gathers.remove(place).expect("it is there");
+                self.slots[index] = Slot::Awaited;
+                let mut whole = Vec::new();
+                gather.finish(&mut whole);
+                self.fulfil(sequence, &whole, output);
+            }
+            return;
+        }
         assert_eq!(self.slots.get(index), Some(&Slot::Awaited), "a reply that nobody awaits");
         self.awaited -= 1;
         if index > 0 {

@@ -81,8 +81,14 @@ fn conditions() {
          < -ERR Unsupported option YY|
          > HEXPIRE h -1 FIELDS 1 a
          < -ERR invalid expire time in 'hexpire' command|
-         > HPEXPIREAT h 9223372036854775807 FIELDS 1 x
-         < *1|:-2|
+         > HPEXPIREAT h 281474976710655 FIELDS 1 a
+         < *1|:1|
+         > HPEXPIRETIME h FIELDS 1 a
+         < *1|:281474976710655|
+         > HPEXPIREAT h 281474976710656 FIELDS 1 a
+         < -ERR invalid expire time in 'hpexpireat' command|
+         > HPEXPIREAT h 9223372036854775807 FIELDS 1 a
+         < -ERR invalid expire time in 'hpexpireat' command|
          > HEXPIREAT h 9223372036854775807 FIELDS 1 a
          < -ERR invalid expire time in 'hexpireat' command|
          > HEXPIRE h x FIELDS 1 a

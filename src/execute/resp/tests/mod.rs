@@ -1,10 +1,14 @@
 //! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
 
 mod bits;
+mod dump;
 mod fields;
+mod geo;
 mod hashes;
+mod hyperloglog;
 mod lists;
 mod sets;
+mod sorted;
 mod strings;
 
 use super::call;
@@ -49,7 +53,7 @@ impl Session {
             Call { command: found, resp3: self.resp3, count: command.len() as u32 - 1, words: &arguments[..] };
         let (key, mut out) = (command[key_at], Vec::new());
         let Self { engine, now, hasher, .. } = self;
-        let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), &mut out);
+        let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), 1, &mut out);
         if let Some(mut long) = streamed {
             while engine.unread(&long.reader) > 0 {
                 out.extend_from_slice(engine.read(&mut long.reader, usize::MAX));

@@ -1,0 +1,197 @@
+//! What a client of RESP sends: whatever the bytes, and however the network cuts them, the parser hands out the same
+//! commands, and keeps a bounded number of bytes.
+//!
+//! The input is the bytes of the client, nothing else, so a transcript is a seed. Where they are cut follows from them. It
+//! is parsed as from a client that has told the password, and as from one that has not.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pinion::command::words::encode;
+use pinion::command::{Command, Words};
+use pinion::protocol::resp::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, parse, parse_rest};
+
+/// Not much more than what makes a long value, so that strings that are too long can be announced.
+const BULK_BYTES_MAX: usize = UPLOAD_BYTES_MIN + 100;
+
+/// More than any command may make a connection wait for: two strings of the greatest length, and 1 MiB.
+const WAITED_BYTES_MAX: usize = 2 * BULK_BYTES_MAX + (1 << 20) + 100;
+
+/// Bytes after a string.
+const LINE_END_BYTES: usize = 2;
+
+fuzz_target!(|input: &[u8]| {
+    for limits in [Limits::authenticated(BULK_BYTES_MAX), Limits::UNAUTHENTICATED] {
+        let whole = run([input], &limits);
+        assert_eq!(run(input.chunks(1), &limits), whole, "byte by byte");
+        assert_eq!(run(cut(input), &limits), whole, "cut in pieces");
+        sent_again(&whole, &limits);
+    }
+});
+
+/// What a connection does with its input.
+#[derive(Debug, Default, PartialEq)]
+struct Run {
+    /// Whole commands, whatever they were handed out as.
+    commands: Vec<Vec<Vec<u8>>>,
+    broken: Option<ProtocolError>,
+    /// The state in the end, and what has come of a command that is not complete.
+    state: State,
+    upload: Option<Upload>,
+    rest: Vec<u8>,
+}
+
+/// A long value that is being received.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Upload {
+    /// Bytes that are missing of it, with its line end.
+    missing: usize,
+    /// Words that come after it.
+    after: usize,
+}
+
+/// Feeds the pieces as the reader of a connection does. In the end it looks once more: of a command of many words, a
+/// mistake is not looked for in each piece.
+fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Run {
+    let (mut needed, mut run) = (0, Run::default());
+    for piece in pieces {
+        run.rest.extend_from_slice(piece);
+        if run.rest.len() >= needed {
+            needed = read(&mut run, limits);
+        }
+        if run.broken.is_some() {
+            return run;
+        }
+    }
+    read(&mut run, limits);
+    run
+}
+
+/// Uses what has come, and returns how much of it and what follows is needed to go on.
+fn read(run: &mut Run, limits: &Limits) -> usize {
+    let bytes = std::mem::take(&mut run.rest);
+    let mut at = 0;
+    let needed = loop {
+        let input = &bytes[at..];
+        match step(run, input, limits) {
+            Ok(length) => {
+                assert!(length <= input.len(), "{length} bytes taken");
+                at += length;
+            }
+            Err(needed) => break needed,
+        }
+    };
+    if run.broken.is_none() {
+        run.rest = bytes[at..].to_vec();
+    }
+    needed
+}
+
+/// Takes one thing off the input: its length, or the bytes that are needed for one.
+fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
+    let parsed = match &mut run.upload {
+        Some(upload) if upload.missing > 0 => {
+            let taken = input.len().min(upload.missing);
+            if taken == 0 {
+                return Err(1);
+            }
+            upload.missing -= taken;
+            let value = run.commands.last_mut().and_then(|c| c.last_mut()).expect("the value's command");
+            value.extend_from_slice(&input[..taken]);
+            if upload.missing == 0 {
+                value.truncate(value.len() - LINE_END_BYTES);
+            }
+            return Ok(taken);
+        }
+        Some(upload) => parse_rest(input, upload.after, limits),
+        None => parse(&mut run.state, input, limits),
+    };
+    match parsed {
+        Parsed::Command { words, length } => {
+            match run.upload.take() {
+                Some(_) => run.commands.last_mut().expect("the value's command").extend(owned(words)),
+                None => run.commands.push(owned(words)),
+            }
+            Ok(length)
+        }
+        Parsed::Inline { words, count, length } => {
+            run.commands.push(owned(Words::new(&words, count)));
+            Ok(length)
+        }
+        Parsed::Split { command, keys, length } => {
+            assert!(keys > 1 && run.state == State::Keys { command, left: keys });
+            run.commands.push(vec![command.name().into()]);
+            Ok(length)
+        }
+        Parsed::Key { command, key, last, length } => {
+            let words = run.commands.last_mut().expect("its head");
+            assert!(Command::find(&words[0]) == Some(command) && last == (run.state == State::Command));
+            words.push(key.to_vec());
+            Ok(length)
+        }
+        Parsed::Upload { words, value_bytes, after, length } => {
+            assert!((UPLOAD_BYTES_MIN..=limits.bulk_bytes_max).contains(&value_bytes));
+            let mut words = owned(words);
+            let row = Command::find(&words[0]).expect("a command with a value").row();
+            assert!(row.accepts(words.len() + 1 + after));
+            words.push(Vec::new());
+            run.commands.push(words);
+            run.upload = Some(Upload { missing: value_bytes + LINE_END_BYTES, after });
+            Ok(length)
+        }
+        Parsed::Skip { length } => Ok(length),
+        Parsed::Incomplete { needed } => {
+            assert!(needed > input.len(), "{needed} bytes are there");
+            assert!(needed <= WAITED_BYTES_MAX, "waits for {needed} bytes");
+            Err(needed)
+        }
+        Parsed::Broken(error) => {
+            run.broken = Some(error);
+            Err(usize::MAX)
+        }
+    }
+}
+
+/// The words, as many as there are said to be.
+fn owned(words: Words) -> Vec<Vec<u8>> {
+    let owned: Vec<_> = words.iter().map(<[u8]>::to_vec).collect();
+    assert_eq!(owned.len(), words.len());
+    owned
+}
+
+/// Whole commands, sent as RESP, are the same commands again.
+fn sent_again(run: &Run, limits: &Limits) {
+    let is_whole = run.state == State::Command && run.upload.is_none();
+    let whole = &run.commands[..run.commands.len() - usize::from(!is_whole && !run.commands.is_empty())];
+    let mut bytes = Vec::new();
+    for command in whole.iter().filter(|c| c.len() <= limits.words_max) {
+        let words: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+        if words.iter().all(|w| w.len() <= limits.bulk_bytes_max) {
+            bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+            bytes.extend_from_slice(&encode(&words));
+        }
+    }
+    let again = self::run([&bytes[..]], limits);
+    assert_eq!((again.broken, again.rest.len()), (None, 0));
+    assert!(again.commands.len() <= whole.len());
+    if again.commands.len() == whole.len() {
+        let same = |a: &[Vec<u8>], b: &[Vec<u8>]| a[0].eq_ignore_ascii_case(&b[0]) && a[1..] == b[1..];
+        assert!(again.commands.iter().zip(whole).all(|(a, b)| same(a, b)));
+    }
+}
+
+/// Up to eight pieces at places that depend on all of the input.
+fn cut(input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // FNV-1a of the input, then a xorshift generator.
+    let seed = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let mut random = seed | 1;
+    let mut at = [0, 0, 0, 0, 0, 0, 0, 0, input.len()];
+    for place in &mut at[1..8] {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        *place = (random % (input.len() as u64 + 1)) as usize;
+    }
+    at.sort_unstable();
+    (0..8).map(move |piece| &input[at[piece]..at[piece + 1]])
+}

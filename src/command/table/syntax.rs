@@ -1,0 +1,213 @@
+//! The arguments of a command, from the [`syntax`](super::Row::syntax) of its row.
+//!
+//! ```text
+//! key [NX|XX] {score:num member} ...      a key; one of two tokens, or none; pairs, at least one
+//! ```
+
+/// An argument, or several that belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// What it is called. Of several, their names.
+    pub name: String,
+    /// What kind of argument it is.
+    pub kind: Kind,
+    /// The word that comes before it, or that it is.
+    pub token: Option<&'static str>,
+    /// It may be left out.
+    pub optional: bool,
+    /// It may come more than once.
+    pub multiple: bool,
+    /// What it consists of.
+    pub arguments: Vec<Argument>,
+}
+
+/// Kinds of arguments, as clients name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes.
+    String,
+    /// An integer.
+    Integer,
+    /// A number that may have a fraction.
+    Double,
+    /// A key.
+    Key,
+    /// A pattern of strings.
+    Pattern,
+    /// A time since 1970.
+    UnixTime,
+    /// The token and nothing else.
+    PureToken,
+    /// One of several.
+    OneOf,
+    /// Several, in this order.
+    Block,
+}
+
+impl Kind {
+    /// What clients call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Double => "double",
+            Self::Key => "key",
+            Self::Pattern => "pattern",
+            Self::UnixTime => "unix-time",
+            Self::PureToken => "pure-token",
+            Self::OneOf => "oneof",
+            Self::Block => "block",
+        }
+    }
+}
+
+/// The arguments that a syntax describes. Where it is not well formed, what follows the mistake is missing.
+pub fn arguments(syntax: &'static str) -> Vec<Argument> {
+    let mut left = syntax;
+    sequence(&mut left)
+}
+
+/// Arguments up to the end, or to what ends a choice or a group.
+fn sequence(left: &mut &'static str) -> Vec<Argument> {
+    let mut arguments = Vec::new();
+    loop {
+        *left = left.trim_start();
+        if left.is_empty() || left.starts_with(['|', ']', '}']) {
+            return arguments;
+        }
+        if let Some(rest) = left.strip_prefix("...") {
+            *left = rest;
+            arguments.last_mut().into_iter().for_each(|a: &mut Argument| a.multiple = true);
+        } else {
+            arguments.push(argument(left));
+        }
+    }
+}
+
+fn argument(left: &mut &'static str) -> Argument {
+    if left.starts_with(['[', '{']) {
+        let optional = left.starts_with('[');
+        let mut group = choice(left);
+        group.optional |= optional;
+        return group;
+    }
+    let word = word(left);
+    if word.contains(|c: char| c.is_ascii_lowercase()) {
+        return named(word);
+    }
+    let after = left.trim_start();
+    let is_before_another = after.starts_with(|c: char| c.is_ascii_lowercase() || c == '{');
+    if is_before_another {
+        *left = after;
+        let mut argument = argument(left);
+        argument.token = Some(word);
+        return argument;
+    }
+    single(word.to_lowercase(), Kind::PureToken, Some(word))
+}
+
+/// What is in brackets or braces.
+fn choice(left: &mut &'static str) -> Argument {
+    let mut choices = Vec::new();
+    while left.starts_with(['[', '{', '|']) {
+        *left = &left[1..];
+        choices.push(together(sequence(left), Kind::Block));
+    }
+    *left = left.get(1..).unwrap_or("");
+    together(choices, Kind::OneOf)
+}
+
+/// Several arguments as one.
+fn together(mut arguments: Vec<Argument>, kind: Kind) -> Argument {
+    if arguments.len() == 1 {
+        return arguments.remove(0);
+    }
+    let names: Vec<&str> = arguments.iter().map(|a| a.name.as_str()).collect();
+    let name = names.join("-");
+    Argument { arguments, ..single(name, kind, None) }
+}
+
+fn word(left: &mut &'static str) -> &'static str {
+    let end = left.find([' ', '|', '[', ']', '{', '}']).unwrap_or(left.len());
+    let (word, rest) = left.split_at(end);
+    *left = rest;
+    word
+}
+
+/// `name`, or `name:type`.
+fn named(word: &'static str) -> Argument {
+    let (name, kind) = match word.split_once(':') {
+        Some((name, "int")) => (name, Kind::Integer),
+        Some((name, "num")) => (name, Kind::Double),
+        Some((name, "time")) => (name, Kind::UnixTime),
+        Some((name, "pattern")) => (name, Kind::Pattern),
+        Some((name, "key")) => (name, Kind::Key),
+        _ if word == "key" => (word, Kind::Key),
+        _ => (word, Kind::String),
+    };
+    single(name.to_owned(), kind, None)
+}
+
+fn single(name: String, kind: Kind, token: Option<&'static str>) -> Argument {
+    Argument { name, kind, token, optional: false, multiple: false, arguments: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+
+    /// An argument in one line, with all that is known of it.
+    fn shown(argument: &Argument) -> String {
+        let inner: Vec<String> = argument.arguments.iter().map(shown).collect();
+        format!(
+            "{}{}{}{}{}",
+            argument.token.map(|t| format!("{t}=")).unwrap_or_default(),
+            argument.kind.name(),
+            if inner.is_empty() { String::new() } else { format!("({})", inner.join(" ")) },
+            if argument.optional { "?" } else { "" },
+            if argument.multiple { "*" } else { "" },
+        )
+    }
+
+    fn all(syntax: &'static str) -> String {
+        arguments(syntax).iter().map(shown).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn every_form() {
+        assert_eq!(all(""), "");
+        assert_eq!(all("key value"), "key string");
+        assert_eq!(all("a:int b:num c:time d:pattern e:key f"), "integer double unix-time pattern key string");
+        assert_eq!(all("key ..."), "key*");
+        assert_eq!(all("[NX|XX] [GET]"), "oneof(NX=pure-token XX=pure-token)? GET=pure-token?");
+        assert_eq!(all("[EX s:int|KEEPTTL]"), "oneof(EX=integer KEEPTTL=pure-token)?");
+        assert_eq!(all("{score:num member} ..."), "block(double string)*");
+        assert_eq!(all("[LIMIT {a:int b:int}]"), "LIMIT=block(integer integer)?");
+        assert_eq!(all("[COUNT n:int [ANY]] x"), "block(COUNT=integer ANY=pure-token?)? string");
+        assert_eq!(all("[GET {a b} ...]"), "GET=block(string string)?*");
+    }
+
+    #[test]
+    fn the_syntax_of_every_command_is_well_formed() {
+        for row in Command::ALL.iter().flat_map(|c| std::iter::once(c.row()).chain(c.row().subcommands)) {
+            let mut left = row.syntax;
+            let arguments = sequence(&mut left);
+            assert_eq!(left, "", "{}: {}", row.name, row.syntax);
+            let container = usize::from(!std::ptr::eq(row, row.command.row()));
+            let needed = arguments.iter().filter(|a| !a.optional).count();
+            if row.arity > 0 {
+                assert!(needed + 1 + container <= row.arity as usize, "{}: {}", row.name, row.syntax);
+            }
+            let has_key = arguments.iter().any(|a| a.kind == Kind::Key);
+            assert_eq!(has_key, row.keys.first > 0, "{}: {}", row.name, row.syntax);
+        }
+    }
+
+    #[test]
+    fn mistakes_do_no_harm() {
+        for syntax in ["[", "{a", "a]b", "a|b", "...", "[]", "{}|", "A {"] {
+            arguments(syntax);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Places on the globe: sorted sets whose scores are places, and searches around a place.
+
+use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, text};
+use super::sorted::{self, AddOptions};
+use super::{Context, Done};
+use crate::command::words::Iter;
+use crate::engine::{Bound, Bytes, Sorted};
+use crate::protocol::resp::Writer;
+use crate::values::geohash::{self, Area, Point, Shape};
+use crate::values::numbers;
+
+fn point(words: &mut Iter) -> Result<Point, Error> {
+    let longitude = numbers::float(required(words)?).ok_or(NOT_A_FLOAT)?;
+    let latitude = numbers::float(required(words)?).ok_or(NOT_A_FLOAT)?;
+    Point::new(longitude, latitude)
+        .ok_or_else(|| Error::Text(format!("ERR invalid longitude,latitude pair {longitude:.6},{latitude:.6}").into()))
+}
+
+/// Metres of a unit.
+fn unit(word: &[u8]) -> Result<f64, Error> {
+    let units = [("m", 1.0), ("km", 1000.0), ("ft", 0.3048), ("mi", 1609.34)];
+    let found = units.into_iter().find(|(name, _)| is(word, name));
+    found.map(|(_, metres)| metres).ok_or(text("ERR unsupported unit provided. please use M, KM, FT, MI"))
+}
+
+/// Where a member is.
+fn point_of(sorted: &Sorted, member: &[u8]) -> Option<Point> {
+    sorted.score(member).map(Point::from_score)
+}
+
+fn write_point(w: &mut Writer, point: Point) {
+    w.array(2);
+    w.human_double(point.longitude());
+    w.human_double(point.latitude());
+}
+
+fn write_distance(w: &mut Writer, distance: f64) {
+    let mut digits = Vec::with_capacity(24);
+    geohash::write_distance(distance, &mut digits);
+    w.bulk(&digits);
+}
+
+/// GEOADD.
+pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
+    let (mut options, mut words) = (AddOptions::default(), c.words.skip(1));
+    while let Some((word, rest)) = words.split_first() {
+        if !options.take_common(word) {
+            break;
+        }
+        words = rest;
+    }
+    if words.is_empty() || !words.len().is_multiple_of(3) || options.check().is_err() {
+        return Err(SYNTAX);
+    }
+    let mut words = words.into_iter();
+    let mut members = Vec::with_capacity(words.len() / 3);
+    while words.len() > 0 {
+        members.push((point(&mut words)?.score(), required(&mut words)?));
+    }
+    sorted::add_members(c, w, &members, options)
+}
+
+/// GEOPOS.
+pub(super) fn positions(c: &mut Context, w: &mut Writer) -> Done {
+    let members = c.words.skip(1).into_iter();
+    let sorted = sorted::find(c)?;
+    w.array(members.len());
+    for member in members {
+        match sorted.as_ref().and_then(|sorted| point_of(sorted, member)) {
+            Some(point) => write_point(w, point),
+            None => w.null_array(),
+        }
+    }
+    Ok(())
+}
+
+/// GEOHASH.
+pub(super) fn hashes(c: &mut Context, w: &mut Writer) -> Done {
+    let members = c.words.skip(1).into_iter();
+    let sorted = sorted::find(c)?;
+    w.array(members.len());
+    for member in members {
+        match sorted.as_ref().and_then(|sorted| point_of(sorted, member)) {
+            Some(point) => w.bulk(&point.text()),
+            None => w.null(),
+        }
+    }
+    Ok(())
+}
+
+/// GEODIST.
+pub(super) fn distance(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (from, to) = (required(&mut words)?, required(&mut words)?);
+    let metres = words.next().map_or(Ok(1.0), unit)?;
+    if words.len() > 0 {
+        return Err(SYNTAX);
+    }
+    let distance = sorted::find(c)?.and_then(|sorted| Some(point_of(&sorted, from)?.distance(point_of(&sorted, to)?)));
+    match distance {
+        Some(distance) => write_distance(w, distance / metres),
+        None => w.null(),
+    }
+    Ok(())
+}
+
+/// What a search goes out from.
+#[derive(Clone, Copy, Debug)]
+enum Center<'w> {
+    Member(&'w [u8]),
+    Point(Point),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Nearest,
+    Farthest,
+}
+
+/// What a search looks for, and what is said of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Search<'w> {
+    center: Option<Center<'w>>,
+    /// In metres.
+    shape: Option<Shape>,
+    /// Metres of the unit that distances are said in.
+    unit: f64,
+    with_distance: bool,
+    with_score: bool,
+    with_point: bool,
+    order: Option<Order>,
+    /// At most so many.
+    count: Option<usize>,
+    /// Whichever are found first.
+    any: bool,
+}
+
+impl<'w> Search<'w> {
+    fn circle(&mut self, words: &mut Iter) -> Result<(), Error> {
+        let radius = numbers::float(required(words)?).ok_or(text("ERR need numeric radius"))?;
+        if radius < 0.0 {
+            return Err(text("ERR radius cannot be negative"));
+        }
+        self.unit = unit(required(words)?)?;
+        self.shape = Some(Shape::Circle { radius: radius * self.unit });
+        Ok(())
+    }
+
+    fn rectangle(&mut self, words: &mut Iter) -> Result<(), Error> {
+        let width = numbers::float(required(words)?).ok_or(text("ERR need numeric width"))?;
+        let height = numbers::float(required(words)?).ok_or(text("ERR need numeric height"))?;
+        if width < 0.0 || height < 0.0 {
+            return Err(text("ERR height or width cannot be negative"));
+        }
+        self.unit = unit(required(words)?)?;
+        self.shape = Some(Shape::Box { width: width * self.unit, height: height * self.unit });
+        Ok(())
+    }
+
+    /// Reads the options that are left. Only where `area` is wanted may they say what is searched.
+    fn read(mut self, mut words: Iter<'w>, area: bool) -> Result<Self, Error> {
+        while let Some(word) = words.next() {
+            let taken = self.take(word, &mut words)? || area && self.take_area(word, &mut words)?;
+            if !taken {
+                return Err(SYNTAX);
+            }
+        }
+        if self.center.is_none() {
+            return Err(text("ERR exactly one of FROMMEMBER or FROMLONLAT can be specified for geosearch"));
+        }
+        if self.shape.is_none() {
+            return Err(text("ERR exactly one of BYRADIUS and BYBOX can be specified for geosearch"));
+        }
+        if self.any && self.count.is_none() {
+            return Err(text("ERR the ANY argument requires COUNT argument"));
+        }
+        // Of the nearest ones, clients expect to be told which is nearest.
+        if self.count.is_some() && !self.any && self.order.is_none() {
+            self.order = Some(Order::Nearest);
+        }
+        Ok(self)
+    }
+
+    /// Takes an option of every search. False if it is none.
+    fn take(&mut self, word: &[u8], words: &mut Iter) -> Result<bool, Error> {
+        match word.to_ascii_uppercase().as_slice() {
+            b"WITHDIST" => self.with_distance = true,
+            b"WITHHASH" => self.with_score = true,
+            b"WITHCOORD" => self.with_point = true,
+            b"ANY" => self.any = true,
+            b"ASC" => self.order = Some(Order::Nearest),
+            b"DESC" => self.order = Some(Order::Farthest),
+            b"COUNT" => {
+                let count = integer(required(words)?)?;
+                let count = usize::try_from(count).ok().filter(|&count| count > 0);
+                self.count = Some(count.ok_or(text("ERR COUNT must be > 0"))?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Takes an option that says what is searched. False if it is none.
+    fn take_area(&mut self, word: &[u8], words: &mut Iter<'w>) -> Result<bool, Error> {
+        match word.to_ascii_uppercase().as_slice() {
+            b"FROMMEMBER" if !matches!(self.center, Some(Center::Point(_))) => {
+                self.center = Some(Center::Member(required(words)?));
+            }
+            b"FROMLONLAT" if !matches!(self.center, Some(Center::Member(_))) => {
+                self.center = Some(Center::Point(point(words)?));
+            }
+            b"BYRADIUS" if !matches!(self.shape, Some(Shape::Box { .. })) => self.circle(words)?,
+            b"BYBOX" if !matches!(self.shape, Some(Shape::Circle { .. })) => self.rectangle(words)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn area(&self, sorted: &Sorted) -> Result<Area, Error> {
+        let center = match self.center {
+            Some(Center::Member(member)) => point_of(sorted, member),
+            Some(Center::Point(point)) => Some(point),
+            None => None,
+        };
+        match (center, self.shape) {
+            (Some(center), Some(shape)) => Ok(Area { center, shape }),
+            _ => Err(text("ERR could not decode requested zset member")),
+        }
+    }
+
+    /// The members that are wanted, in their order.
+    fn run<'s>(&self, sorted: &Sorted<'s>) -> Result<Vec<Found<'s>>, Error> {
+        let area = self.area(sorted)?;
+        let enough = self.count.filter(|_| self.any).unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        for scores in area.scores() {
+            let first = sorted.rank_of(Bound::Score { score: scores.start as f64, after: false });
+            for (member, score) in sorted.forward_from(first) {
+                if score >= scores.end as f64 || found.len() >= enough {
+                    break;
+                }
+                let point = Point::from_score(score);
+                if let Some(distance) = area.distance_within(point) {
+                    found.push(Found { member, score, point, distance });
+                }
+            }
+        }
+        self.arrange(&mut found);
+        Ok(found)
+    }
+
+    fn arrange(&self, found: &mut Vec<Found>) {
+        let count = self.count.unwrap_or(usize::MAX);
+        let Some(order) = self.order else { return };
+        let compare = |a: &Found, b: &Found| match order {
+            Order::Nearest => a.distance.total_cmp(&b.distance),
+            Order::Farthest => b.distance.total_cmp(&a.distance),
+        };
+        if count < found.len() {
+            found.select_nth_unstable_by(count, compare);
+            found.truncate(count);
+        }
+        found.sort_unstable_by(compare);
+    }
+
+    fn write(&self, found: &[Found], w: &mut Writer) {
+        let details = [self.with_distance, self.with_score, self.with_point].into_iter().filter(|&with| with).count();
+        w.array(found.len());
+        for Found { member, score, point, distance } in found {
+            if details > 0 {
+                w.array(1 + details);
+            }
+            w.bulk(member);
+            if self.with_distance {
+                write_distance(w, distance / self.unit);
+            }
+            if self.with_score {
+                w.integer(*score as i64);
+            }
+            if self.with_point {
+                write_point(w, *point);
+            }
+        }
+    }
+}
+
+/// A member in the area.
+#[derive(Debug)]
+struct Found<'s> {
+    member: Bytes<'s>,
+    score: f64,
+    point: Point,
+    /// From the centre, in metres.
+    distance: f64,
+}
+
+/// GEOSEARCH.
+pub(super) fn search(c: &mut Context, w: &mut Writer) -> Done {
+    let search = Search::default().read(c.words.skip(1).into_iter(), true)?;
+    answer(c, w, search)
+}
+
+/// GEORADIUS and GEORADIUSBYMEMBER, of which nothing is stored.
+pub(super) fn radius(c: &mut Context, w: &mut Writer, by_member: bool) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let center = match by_member {
+        true => Center::Member(required(&mut words)?),
+        false => Center::Point(point(&mut words)?),
+    };
+    let mut search = Search { center: Some(center), ..Search::default() };
+    search.circle(&mut words)?;
+    let search = search.read(words, false)?;
+    answer(c, w, search)
+}
+
+fn answer(c: &mut Context, w: &mut Writer, search: Search) -> Done {
+    let found = match sorted::find(c)? {
+        Some(sorted) => search.run(&sorted)?,
+        None => Vec::new(),
+    };
+    search.write(&found, w);
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Ranges of sorted sets: by rank, by score or by name, upwards or downwards.
+//!
+//! Whatever a range is of, it becomes a [`Span`] of ranks, which is counted, walked over or removed.
+
+use super::arguments::{Error, SYNTAX, index_range, integer, is, required, text};
+use super::{Context, Done, sorted};
+use crate::command::words::Iter;
+use crate::engine::{Bound, Sorted};
+use crate::protocol::resp::Writer;
+use crate::values::numbers;
+
+/// What a range is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Rank,
+    Score,
+    /// In the order of bytes. All scores are expected to be equal.
+    Name,
+}
+
+/// A range as a command says it.
+#[derive(Clone, Copy, Debug)]
+enum Range<'w> {
+    /// First and last; negative ones count from the end.
+    Ranks(i64, i64),
+    Bounds(Bound<'w>, Bound<'w>),
+}
+
+/// Ranks from the lowest on: the first, and the one behind the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+impl<'w> Range<'w> {
+    fn read(by: By, min: &'w [u8], max: &'w [u8]) -> Result<Self, Error> {
+        Ok(match by {
+            By::Rank => Self::Ranks(integer(min)?, integer(max)?),
+            By::Score => Self::Bounds(score_bound(min, false)?, score_bound(max, true)?),
+            By::Name => Self::Bounds(name_bound(min, false)?, name_bound(max, true)?),
+        })
+    }
+
+    /// Where it is in a sorted set. If it is downwards, ranks are counted from the highest.
+    fn span(&self, sorted: &Sorted, downwards: bool) -> Span {
+        match *self {
+            Self::Ranks(start, stop) => {
+                let length = sorted.len();
+                match index_range(start, stop, length) {
+                    (from, to) if downwards => Span { from: length - to, to: length - from },
+                    (from, to) => Span { from, to },
+                }
+            }
+            Self::Bounds(min, max) => {
+                let from = sorted.rank_of(min);
+                Span { from, to: sorted.rank_of(max).max(from) }
+            }
+        }
+    }
+}
+
+impl Span {
+    fn len(self) -> u64 {
+        self.to - self.from
+    }
+
+    /// What is left after so many, and at most how many of it.
+    fn limited(self, offset: u64, count: u64, downwards: bool) -> Self {
+        let Self { from, to } = self;
+        if downwards {
+            let to = to.saturating_sub(offset).max(from);
+            Self { from: to.saturating_sub(count).max(from), to }
+        } else {
+            let from = from.saturating_add(offset).min(to);
+            Self { from, to: from.saturating_add(count).min(to) }
+        }
+    }
+}
+
+/// An end of a range by score: `1.5`, or `(1.5` without that score.
+fn score_bound<'w>(word: &[u8], upper: bool) -> Result<Bound<'w>, Error> {
+    let (number, excluded) = match word {
+        [b'(', number @ ..] => (number, true),
+        number => (number, false),
+    };
+    let score = numbers::float(number).ok_or(text("ERR min or max is not a float"))?;
+    Ok(Bound::Score { score, after: upper != excluded })
+}
+
+/// An end of a range by name: `-`, `+`, `[name`, or `(name` without that name.
+fn name_bound(word: &[u8], upper: bool) -> Result<Bound<'_>, Error> {
+    match word {
+        b"-" => Ok(Bound::Start),
+        b"+" => Ok(Bound::End),
+        [b'[', member @ ..] => Ok(Bound::Member { member, after: upper }),
+        [b'(', member @ ..] => Ok(Bound::Member { member, after: !upper }),
+        _ => Err(text("ERR min or max not valid string range item")),
+    }
+}
+
+/// What ZRANGE and its relatives were asked for beside the range.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    by: By,
+    downwards: bool,
+    scores: bool,
+    /// Where it is negative, nothing is left.
+    offset: i64,
+    /// Where it is negative, all.
+    count: i64,
+}
+
+impl Options {
+    /// Reads options; only where `all` of them are allowed may they say what the range is of, and its direction.
+    fn read(by: By, downwards: bool, all: bool, mut words: Iter) -> Result<Self, Error> {
+        let mut options = Self { by, downwards, scores: false, offset: 0, count: -1 };
+        let mut by_is_free = all;
+        while let Some(word) = words.next() {
+            if is(word, "WITHSCORES") {
+                options.scores = true;
+            } else if is(word, "LIMIT") && words.len() >= 2 {
+                options.offset = integer(required(&mut words)?)?;
+                options.count = integer(required(&mut words)?)?;
+            } else if all && !options.downwards && is(word, "REV") {
+                options.downwards = true;
+            } else if by_is_free && is(word, "BYSCORE") {
+                (options.by, by_is_free) = (By::Score, false);
+            } else if by_is_free && is(word, "BYLEX") {
+                (options.by, by_is_free) = (By::Name, false);
+            } else {
+                return Err(SYNTAX);
+            }
+        }
+        options.check()
+    }
+
+    fn check(self) -> Result<Self, Error> {
+        if self.count != -1 && self.by == By::Rank {
+            return Err(text("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX"));
+        }
+        if self.scores && self.by == By::Name {
+            return Err(text("ERR syntax error, WITHSCORES not supported in combination with BYLEX"));
+        }
+        Ok(self)
+    }
+}
+
+/// ZRANGE.
+#[inline]
+pub(super) fn range(c: &mut Context, w: &mut Writer) -> Done {
+    answer(c, w, By::Rank, false, true)
+}
+
+/// The commands that have direction and kind in their names.
+pub(super) fn range_by(c: &mut Context, w: &mut Writer, by: By, downwards: bool) -> Done {
+    answer(c, w, by, downwards, false)
+}
+
+fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let (first, second) = (required(&mut words)?, required(&mut words)?);
+    let Options { by, downwards, scores, offset, count } = Options::read(by, downwards, all, words)?;
+    // Bounds are said in the direction of the walk, ranks are not.
+    let range = match downwards && by != By::Rank {
+        true => Range::read(by, second, first)?,
+        false => Range::read(by, first, second)?,
+    };
+    let Some(sorted) = sorted::find(c)? else {
+        w.array(0);
+        return Ok(());
+    };
+    let mut span = range.span(&sorted, downwards);
+    if by != By::Rank {
+        let offset = u64::try_from(offset).unwrap_or(u64::MAX);
+        span = span.limited(offset, u64::try_from(count).unwrap_or(u64::MAX), downwards);
+    }
+    let count = span.len() as usize;
+    match (count, downwards) {
+        (0, _) => w.array(0),
+        (_, false) => sorted::write_members(w, count, sorted.forward_from(span.from), scores),
+        (_, true) => sorted::write_members(w, count, sorted.backward_from(span.to - 1), scores),
+    }
+    Ok(())
+}
+
+/// ZCOUNT and ZLEXCOUNT.
+pub(super) fn count(c: &mut Context, w: &mut Writer, by: By) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let range = Range::read(by, required(&mut words)?, required(&mut words)?)?;
+    let count = sorted::find(c)?.map_or(0, |sorted| range.span(&sorted, false).len());
+    w.integer(count as i64);
+    Ok(())
+}
+
+/// ZREMRANGEBYRANK and its relatives.
+pub(super) fn remove(c: &mut Context, w: &mut Writer, by: By) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let range = Range::read(by, required(&mut words)?, required(&mut words)?)?;
+    let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? else {
+        w.integer(0);
+        return Ok(());
+    };
+    let Span { from, to } = range.span(&sorted, false);
+    let removed = c.engine.sorted_remove_range(c.hash, c.key, [from, to], false, c.now, |_, _| {})?;
+    w.integer(removed as i64);
+    Ok(())
+}

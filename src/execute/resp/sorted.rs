@@ -1,0 +1,318 @@
+//! Sorted sets: members, scores, ranks. Ranges are in `ranges.rs`.
+
+use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, natural, required, text};
+use super::random::Draw;
+use super::scan::{ScanOptions, cursor, write_page};
+use super::{Context, Done};
+use crate::command::Words;
+use crate::engine::{Bytes, Kind, ScoreChange, Scored, Sorted};
+use crate::metrics::Counter;
+use crate::protocol::resp::Writer;
+use crate::values::numbers;
+
+/// The sorted set at the key, counted as a look at it.
+#[inline]
+pub(super) fn find<'c>(c: &'c mut Context) -> Result<Option<Sorted<'c>>, Error> {
+    let found = c.engine.as_sorted(c.hash, c.key, c.now)?;
+    super::count_look(c.counters, found.is_some());
+    Ok(found)
+}
+
+fn score(word: &[u8]) -> Result<f64, Error> {
+    numbers::float(word).ok_or(NOT_A_FLOAT)
+}
+
+/// Writes so many members. In RESP3 a member and its score are an array of their own.
+#[inline]
+pub(super) fn write_members<'b>(
+    w: &mut Writer,
+    count: usize,
+    members: impl Iterator<Item = (Bytes<'b>, f64)>,
+    scores: bool,
+) {
+    write_head(w, count, scores);
+    members.take(count).for_each(|(member, score)| write_member(w, &member, score, scores));
+}
+
+fn write_head(w: &mut Writer, count: usize, scores: bool) {
+    w.array(if scores && !w.resp3() { 2 * count } else { count });
+}
+
+#[inline]
+fn write_member(w: &mut Writer, member: &[u8], score: f64, scores: bool) {
+    if scores && w.resp3() {
+        w.array(2);
+    }
+    w.bulk(member);
+    if scores {
+        w.double(score);
+    }
+}
+
+/// The options of ZADD.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AddOptions {
+    change: ScoreChange,
+    /// Members whose scores changed are counted too.
+    changed: bool,
+}
+
+impl AddOptions {
+    /// Takes the options at the start of some words, which are what follows then.
+    fn read(mut words: Words<'_>) -> (Self, Words<'_>) {
+        let mut options = Self::default();
+        while let Some((word, rest)) = words.split_first() {
+            if !options.take(word) {
+                break;
+            }
+            words = rest;
+        }
+        (options, words)
+    }
+
+    /// Takes an option. False if it is none.
+    fn take(&mut self, word: &[u8]) -> bool {
+        let change = &mut self.change;
+        if is(word, "GT") {
+            change.only_greater = true;
+        } else if is(word, "LT") {
+            change.only_less = true;
+        } else if is(word, "INCR") {
+            change.increment = true;
+        } else {
+            return self.take_common(word);
+        }
+        true
+    }
+
+    /// Takes an option that GEOADD has too. False if it is none.
+    pub(super) fn take_common(&mut self, word: &[u8]) -> bool {
+        if is(word, "NX") {
+            self.change.only_new = true;
+        } else if is(word, "XX") {
+            self.change.only_known = true;
+        } else if is(word, "CH") {
+            self.changed = true;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn check(self) -> Result<(), Error> {
+        let ScoreChange { only_new, only_known, only_greater, only_less, .. } = self.change;
+        if only_new && only_known {
+            return Err(text("ERR XX and NX options at the same time are not compatible"));
+        }
+        if only_new && (only_greater || only_less) || only_greater && only_less {
+            return Err(text("ERR GT, LT, and/or NX options at the same time are not compatible"));
+        }
+        Ok(())
+    }
+}
+
+/// ZADD.
+#[inline]
+pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
+    let (options, words) = AddOptions::read(c.words.skip(1));
+    if words.is_empty() || !words.len().is_multiple_of(2) {
+        return Err(SYNTAX);
+    }
+    options.check()?;
+    let mut words = words.into_iter();
+    if words.len() == 2 {
+        let one = [(score(required(&mut words)?)?, required(&mut words)?)];
+        return add_members(c, w, &one, options);
+    }
+    if options.change.increment {
+        return Err(text("ERR INCR option supports a single increment-element pair"));
+    }
+    let mut members = Vec::with_capacity(words.len() / 2);
+    while let Some(word) = words.next() {
+        members.push((score(word)?, required(&mut words)?));
+    }
+    add_members(c, w, &members, options)
+}
+
+/// Adds members or changes their scores, and replies to ZADD.
+pub(super) fn add_members(c: &mut Context, w: &mut Writer, members: &[(f64, &[u8])], options: AddOptions) -> Done {
+    let AddOptions { change, changed } = options;
+    let (mut added, mut rescored, mut last) = (0, 0, Scored::Refused);
+    c.counters.add(Counter::CmdSet);
+    c.engine.sorted_add(c.hash, c.key, members.iter().copied(), change, c.now, |scored| {
+        match scored {
+            Scored::Added(_) => added += 1,
+            Scored::Changed(_) => rescored += 1,
+            Scored::Same(_) | Scored::Refused | Scored::NotANumber => {}
+        }
+        last = scored;
+    })?;
+    match last {
+        Scored::NotANumber => return Err(text("ERR resulting score is not a number (NaN)")),
+        _ if !change.increment => w.integer(if changed { added + rescored } else { added }),
+        Scored::Added(score) | Scored::Changed(score) | Scored::Same(score) => w.double(score),
+        Scored::Refused => w.null(),
+    }
+    Ok(())
+}
+
+/// ZINCRBY.
+pub(super) fn increment(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let one = [(score(required(&mut words)?)?, required(&mut words)?)];
+    let change = ScoreChange { increment: true, ..ScoreChange::default() };
+    add_members(c, w, &one, AddOptions { change, changed: false })
+}
+
+/// ZREM.
+pub(super) fn remove(c: &mut Context, w: &mut Writer) -> Done {
+    let removed = c.engine.sorted_remove(c.hash, c.key, c.words.skip(1).into_iter(), c.now)?;
+    w.integer(removed as i64);
+    Ok(())
+}
+
+/// ZCARD.
+pub(super) fn card(c: &mut Context, w: &mut Writer) -> Done {
+    w.integer(find(c)?.map_or(0, |sorted| sorted.len()) as i64);
+    Ok(())
+}
+
+/// ZSCORE.
+#[inline]
+pub(super) fn score_of(c: &mut Context, w: &mut Writer) -> Done {
+    let member = required(&mut c.words.skip(1).into_iter())?;
+    let sorted = find(c)?;
+    write_score(w, sorted.and_then(|sorted| sorted.score(member)));
+    Ok(())
+}
+
+/// ZMSCORE.
+pub(super) fn scores_of(c: &mut Context, w: &mut Writer) -> Done {
+    let members = c.words.skip(1).into_iter();
+    let sorted = find(c)?;
+    w.array(members.len());
+    for member in members {
+        write_score(w, sorted.as_ref().and_then(|sorted| sorted.score(member)));
+    }
+    Ok(())
+}
+
+fn write_score(w: &mut Writer, score: Option<f64>) {
+    match score {
+        Some(score) => w.double(score),
+        None => w.null(),
+    }
+}
+
+/// ZRANK and ZREVRANK.
+#[inline]
+pub(super) fn rank(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let member = required(&mut words)?;
+    let with_score = words.len() > 0;
+    if words.len() > 1 {
+        let command = if downwards { "zrevrank" } else { "zrank" };
+        return Err(Error::Text(format!("ERR wrong number of arguments for '{command}' command").into()));
+    }
+    if words.next().is_some_and(|word| !is(word, "WITHSCORE")) {
+        return Err(SYNTAX);
+    }
+    let found = find(c)?.and_then(|sorted| {
+        let (rank, score) = sorted.rank(member)?;
+        Some((if downwards { sorted.len() - 1 - rank } else { rank }, score))
+    });
+    match found {
+        Some((rank, score)) if with_score => {
+            w.array(2);
+            w.integer(rank as i64);
+            w.double(score);
+        }
+        Some((rank, _)) => w.integer(rank as i64),
+        None if with_score => w.null_array(),
+        None => w.null(),
+    }
+    Ok(())
+}
+
+/// ZPOPMIN and ZPOPMAX.
+pub(super) fn pop(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let count = words.next().map(natural).transpose()?;
+    if words.len() > 0 {
+        return Err(SYNTAX);
+    }
+    let length = find(c)?.map_or(0, |sorted| sorted.len());
+    let popped = count.unwrap_or(1).min(length);
+    // Only where a count is given may there be several pairs to keep apart.
+    let nested = count.is_some() && w.resp3();
+    w.array(if nested { popped } else { 2 * popped } as usize);
+    let span = if downwards { [length - popped, length] } else { [0, popped] };
+    c.engine.sorted_remove_range(c.hash, c.key, span, downwards, c.now, |member, score| {
+        if nested {
+            w.array(2);
+        }
+        w.bulk(member);
+        w.double(score);
+    })?;
+    Ok(())
+}
+
+/// ZRANDMEMBER.
+pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let Some(word) = words.next() else { return random_one(c, w) };
+    let count = integer(word)?;
+    let scores = words.next();
+    if words.len() > 0 || scores.is_some_and(|word| !is(word, "WITHSCORES")) {
+        return Err(SYNTAX);
+    }
+    let draw = Draw::of(count)?;
+    let length = find(c)?.map_or(0, |sorted| sorted.len());
+    let ranks = draw.ranks(length, c.engine);
+    write_head(w, ranks.len(), scores.is_some());
+    if let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? {
+        for (member, score) in ranks.into_iter().filter_map(|rank| sorted.forward_from(rank).next()) {
+            write_member(w, &member, score, scores.is_some());
+        }
+    }
+    Ok(())
+}
+
+fn random_one(c: &mut Context, w: &mut Writer) -> Done {
+    let random = c.engine.random();
+    match find(c)?.and_then(|sorted| sorted.forward_from(random % sorted.len()).next()) {
+        Some((member, _)) => w.bulk(&member),
+        None => w.null(),
+    }
+    Ok(())
+}
+
+/// ZSCAN. Its scores are strings, also in RESP3.
+pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
+    let mut words = c.words.skip(1).into_iter();
+    let cursor = cursor(required(&mut words)?)?;
+    let Some(sorted) = find(c)? else {
+        write_page(w, |_| (0, 0));
+        return Ok(());
+    };
+    let options = ScanOptions::read(words, Some(Kind::SortedSet))?;
+    let mut digits = Vec::new();
+    write_page(w, |w| {
+        let mut count = 0;
+        let next = sorted.scan(cursor, options.count, |member, score| {
+            if !options.matches(&member) {
+                return;
+            }
+            w.bulk(&member);
+            count += 1;
+            if !options.names_only {
+                digits.clear();
+                numbers::write_float(score, &mut digits);
+                w.bulk(&digits);
+                count += 1;
+            }
+        });
+        (next, count)
+    });
+    Ok(())
+}

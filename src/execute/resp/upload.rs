@@ -1,0 +1,80 @@
+//! Commands whose value has come piece by piece.
+
+use super::arguments::{Error, required};
+use super::strings::{self, whole};
+use super::{Context, Done};
+use crate::command::{Command, End, UnixMs, Words};
+use crate::engine::Upload;
+use crate::metrics::Counter;
+use crate::protocol::resp::Writer;
+
+/// What to do with a value, and what is to be replied then.
+enum Plan {
+    Store(Option<UnixMs>, strings::Proceed),
+    Append,
+    /// The reply is written.
+    Drop,
+}
+
+pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: Words, w: &mut Writer) -> Done {
+    let plan = match plan(command, c, after, w) {
+        Ok(plan) => plan,
+        Err(error) => {
+            c.engine.abort(upload);
+            return Err(error);
+        }
+    };
+    match plan {
+        Plan::Drop => c.engine.abort(upload),
+        Plan::Store(expires, proceed) => {
+            commit(c, upload, expires)?;
+            match command {
+                Command::SetNx => w.integer(1),
+                _ => proceed.finish(w),
+            }
+        }
+        Plan::Append => {
+            let known = c.engine.get(c.hash, c.key, c.now).is_some();
+            match known {
+                true => _ = c.engine.extend_by(c.hash, c.group(), c.key, End::Back, upload, c.now)?,
+                false => commit(c, upload, None)?,
+            }
+            strings::strlen(c, w)?;
+        }
+    }
+    Ok(())
+}
+
+fn plan(command: Command, c: &mut Context, after: Words, w: &mut Writer) -> Result<Plan, Error> {
+    let always = strings::Proceed { old: None };
+    Ok(match command {
+        Command::Set => {
+            let (options, expire) = strings::set_options(c, after.iter())?;
+            match strings::set_condition(c, options, w)? {
+                Some(proceed) => Plan::Store(strings::resolve(c, expire), proceed),
+                None => Plan::Drop,
+            }
+        }
+        Command::SetNx if c.engine.get(c.hash, c.key, c.now).is_some() => {
+            w.integer(0);
+            Plan::Drop
+        }
+        Command::SetEx | Command::PSetEx => {
+            let (unit, name) = if command == Command::SetEx { (1000, "setex") } else { (1, "psetex") };
+            let expires = c.future(required(&mut c.words.skip(1).into_iter())?, unit, true, name)?;
+            Plan::Store(Some(expires), always)
+        }
+        Command::GetSet => Plan::Store(None, strings::Proceed { old: Some(whole(c)?) }),
+        Command::Append => Plan::Append,
+        _ => Plan::Store(None, always),
+    })
+}
+
+fn commit(c: &mut Context, upload: Upload, expires: Option<UnixMs>) -> Result<(), Error> {
+    c.counters.add(Counter::CmdSet);
+    c.engine.commit(c.hash, c.group(), upload, c.now)?;
+    if expires.is_some() {
+        c.engine.touch(c.hash, c.key, expires, c.now)?;
+    }
+    Ok(())
+}

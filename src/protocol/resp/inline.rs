@@ -1,0 +1,193 @@
+//! Commands that people type, or scripts that know no RESP: a line of words, which may be quoted as in a shell.
+//!
+//! ```text
+//! SET "two words\r\n\x00" 'it\'s'
+//! ```
+
+use super::{Parsed, ProtocolError};
+use crate::command::words::push_word;
+use memchr::memchr;
+
+/// The longest line.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// A command in a line.
+pub(super) fn inline<'a>(input: &[u8]) -> Parsed<'a> {
+    let Some(end) = memchr(b'\n', &input[..input.len().min(INLINE_BYTES_MAX + 1)]) else {
+        if input.len() > INLINE_BYTES_MAX {
+            return Parsed::Broken(ProtocolError::TooBigInline);
+        }
+        return Parsed::Incomplete { needed: input.len() + 1 };
+    };
+    let length = end + 1;
+    let line = &input[..end];
+    let Some((words, count)) = split(line.strip_suffix(b"\r").unwrap_or(line)) else {
+        return Parsed::Broken(ProtocolError::UnbalancedQuotes);
+    };
+    if is_http(line) {
+        return Parsed::Broken(ProtocolError::Http);
+    }
+    if count == 0 { Parsed::Skip { length } } else { Parsed::Inline { words, count, length } }
+}
+
+/// A browser sends one of these words first.
+fn is_http(line: &[u8]) -> bool {
+    let word = line.split(|b| is_space(*b)).next().unwrap_or_default();
+    word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:")
+}
+
+/// The words of a line as bulk strings, and how many they are; nothing if a quote does not end, or is not followed by a
+/// space.
+fn split(line: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut words, mut count) = (Vec::with_capacity(line.len() + 32), 0);
+    let (mut left, mut word) = (line, Vec::new());
+    loop {
+        let spaces = left.iter().take_while(|b| is_space(**b)).count();
+        left = &left[spaces..];
+        if left.is_empty() {
+            return Some((words, count));
+        }
+        word.clear();
+        left = take_word(left, &mut word)?;
+        push_word(&word, &mut words);
+        count += 1;
+    }
+}
+
+/// Appends a word's bytes to `word` and returns what follows it.
+fn take_word<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        match *left {
+            [] => return Some(left),
+            [b, ..] if is_space(b) => return Some(left),
+            [quote @ (b'"' | b'\''), ref quoted @ ..] => {
+                left = if quote == b'"' { double_quoted(quoted, word)? } else { single_quoted(quoted, word)? };
+                // What ends a quote ends the word.
+                return left.first().is_none_or(|b| is_space(*b)).then_some(left);
+            }
+            [b, ref rest @ ..] => {
+                word.push(b);
+                left = rest;
+            }
+        }
+    }
+}
+
+/// Up to the quote that ends: a backslash makes `\n`, `\x0a` and the like one byte, and takes any other byte as it is.
+fn double_quoted<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        match *left {
+            [b'"', ref rest @ ..] => return Some(rest),
+            [b'\\', b'x', high, low, ref rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                word.push(hex(high) << 4 | hex(low));
+                left = rest;
+            }
+            [b'\\', b, ref rest @ ..] => {
+                word.push(match b {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 0x08,
+                    b'a' => 0x07,
+                    b => b,
+                });
+                left = rest;
+            }
+            [b, ref rest @ ..] => {
+                word.push(b);
+                left = rest;
+            }
+            [] => return None,
+        }
+    }
+}
+
+/// Up to the quote that ends: all is meant as it is, but for a quote after a backslash.
+fn single_quoted<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+    loop {
+        match *left {
+            [b'\'', ref rest @ ..] => return Some(rest),
+            [b'\\', b'\'', ref rest @ ..] => {
+                word.push(b'\'');
+                left = rest;
+            }
+            [b, ref rest @ ..] => {
+                word.push(b);
+                left = rest;
+            }
+            [] => return None,
+        }
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+/// C's isspace.
+fn is_space(b: u8) -> bool {
+    matches!(b, b' ' | 0x09..=0x0d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Words;
+
+    /// The words of a line, or what else it is.
+    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Parsed<'static>> {
+        match inline(&[line, b"\r\nnext"].concat()) {
+            Parsed::Inline { words, count, length } => {
+                assert_eq!(length, line.len() + 2);
+                let words: Vec<_> = Words::new(&words, count).iter().map(<[u8]>::to_vec).collect();
+                assert_eq!(words.len(), count);
+                Ok(words)
+            }
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn words_are_split_and_quoted_as_in_redis() {
+        let cases: &[(&[u8], &[&[u8]])] = &[
+            (b"PING", &[b"PING"]),
+            (b"  set\tk\x0b v ", &[b"set", b"k", b"v"]),
+            (b"\"a b\" 'c d' e", &[b"a b", b"c d", b"e"]),
+            (b"\"\" ''", &[b"", b""]),
+            (br#""\x41\x0A\xff\xzz\n\r\t\b\a\\\"\q""#, &[b"A\n\xffxzz\n\r\t\x08\x07\\\"q"]),
+            (br"'\n \'x\''", &[br"\n 'x'"]),
+            (b"ab\"cd\"", &[b"abcd"]),
+            (b"a\\n", &[b"a\\n"]),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(words(line).expect("words"), *expected, "{:?}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
+    fn quotes_that_do_not_end_break_the_connection() {
+        for line in [&b"\"a"[..], b"'a", b"\"a\"b", b"'a'b", b"\"a\\", b"set k \"v\\\"", b"x \"\\x4"] {
+            assert_eq!(words(line), Err(Parsed::Broken(ProtocolError::UnbalancedQuotes)), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn lines_without_words_and_lines_of_browsers() {
+        assert_eq!(words(b""), Err(Parsed::Skip { length: 2 }));
+        assert_eq!(words(b" \t "), Err(Parsed::Skip { length: 5 }));
+        assert_eq!(words(b"POST / HTTP/1.1"), Err(Parsed::Broken(ProtocolError::Http)));
+        assert_eq!(words(b"Host: localhost:6379"), Err(Parsed::Broken(ProtocolError::Http)));
+    }
+
+    #[test]
+    fn long_lines_break_the_connection() {
+        let longest = [b"x".repeat(INLINE_BYTES_MAX), b"\n".to_vec()].concat();
+        assert!(matches!(inline(&longest), Parsed::Inline { count: 1, .. }));
+        assert_eq!(inline(&longest[..INLINE_BYTES_MAX]), Parsed::Incomplete { needed: INLINE_BYTES_MAX + 1 });
+        let longer = [b"x".repeat(INLINE_BYTES_MAX + 1), b"\n".to_vec()].concat();
+        assert_eq!(inline(&longer), Parsed::Broken(ProtocolError::TooBigInline));
+    }
+}

@@ -1,0 +1,379 @@
+//! Who the clients are and what they want: HELLO, AUTH, SELECT, RESET, CLIENT.
+
+use super::{Refused, Shard};
+use crate::command::{Command, DATABASES, Operation, UnixMs, Words};
+use crate::engine::KeyHash;
+use crate::execute::introspect;
+use crate::protocol::State;
+use crate::protocol::resp::Writer;
+use crate::shard::connection::{Client, Connection, Ending, Gather, Replies};
+use crate::shard::perform::Pending;
+use crate::values::numbers;
+use std::fmt::Write;
+
+/// The Redis whose commands these are: clients look at it to know what they may send.
+pub(super) const REDIS_VERSION: &str = "7.4.0";
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is \
+     correct?";
+
+impl Shard {
+    fn client(&mut self, slot: u32) -> Option<&mut Client> {
+        self.connections.at(slot)?.client.as_deref_mut()
+    }
+
+    pub(super) fn perform_reset(&mut self, slot: u32) {
+        let open = self.node.tunables.password().is_empty();
+        if let Some(client) = self.client(slot) {
+            client.reset(open);
+        }
+        self.reply(slot, |w| w.simple("RESET"));
+    }
+
+    pub(super) fn perform_select(&mut self, slot: u32, word: &[u8]) {
+        let number = numbers::integer(word);
+        let database = number.and_then(|n| u8::try_from(n).ok()).filter(|&n| usize::from(n) < DATABASES);
+        match (database, self.client(slot)) {
+            (Some(database), Some(client)) => {
+                client.database = database;
+                self.reply(slot, |w| w.simple("OK"));
+            }
+            _ if number.is_none() => self.reply(slot, |w| w.error("ERR value is not an integer or out of range")),
+            _ => self.reply(slot, |w| w.error("ERR DB index is out of range")),
+        }
+    }
+
+    /// Whether a password is right; the only user is `default`.
+    fn authenticate(&mut self, slot: u32, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refused> {
+        let wanted = self.node.tunables.password();
+        if wanted.is_empty() && user.is_none() {
+            return Err(NO_PASSWORD.into());
+        }
+        let is_default = user.is_none_or(|user| user == b"default");
+        if !is_default || !wanted.is_empty() && !is_same(&wanted, password) {
+            return Err(WRONG_PASSWORD.into());
+        }
+        if let Some(client) = self.client(slot) {
+            client.authenticated = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn perform_auth(&mut self, slot: u32, words: Words) {
+        let all: Vec<&[u8]> = words.iter().collect();
+        let done = match all[..] {
+            [password] => self.authenticate(slot, None, password),
+            [user, password] => self.authenticate(slot, Some(user), password),
+            _ => Err("ERR syntax error".into()),
+        };
+        self.reply(slot, |w| match done {
+            Ok(()) => w.simple("OK"),
+            Err(error) => w.error(error),
+        });
+    }
+
+    pub(super) fn perform_hello(&mut self, slot: u32, words: Words) {
+        if let Err(error) = self.hello(slot, words) {
+            return self.reply(slot, |w| w.error(error));
+        }
+        let Some(client) = self.client(slot) else { return };
+        let (id, resp3) = (client.id, client.resp3);
+        self.reply(slot, |w| {
+            w.map(7);
+            let mut pair = |name: &str, value: &str| {
+                w.bulk(name.as_bytes());
+                w.bulk(value.as_bytes());
+            };
+            pair("server", "redis");
+            pair("version", REDIS_VERSION);
+            w.bulk(b"proto");
+            w.integer(if resp3 { 3 } else { 2 });
+            w.bulk(b"id");
+            w.integer(id as i64);
+            for (name, value) in [("mode", "standalone"), ("role", "master")] {
+                w.bulk(name.as_bytes());
+                w.bulk(value.as_bytes());
+            }
+            w.bulk(b"modules");
+            w.array(0);
+        });
+    }
+
+    fn hello(&mut self, slot: u32, words: Words) -> Result<(), Refused> {
+        let mut words = words.into_iter();
+        let version = match words.next().map(numbers::integer) {
+            None => None,
+            Some(Some(version @ 2..=3)) => Some(version),
+            Some(Some(_)) => return Err("NOPROTO unsupported protocol version".into()),
+            Some(None) => return Err("ERR Protocol version is not an integer or out of range".into()),
+        };
+        let (mut name, mut login) = (None, None);
+        while let Some(option) = words.next() {
+            let shown = String::from_utf8_lossy(option).into_owned();
+            let syntax = || format!("ERR Syntax error in HELLO option '{shown}'");
+            match option.to_ascii_uppercase().as_slice() {
+                b"AUTH" => {
+                    login = Some((words.next().ok_or_else(syntax)?, words.next().ok_or_else(syntax)?));
+                }
+                b"SETNAME" => name = Some(checked_name(words.next().ok_or_else(syntax)?)?),
+                _ => return Err(syntax()),
+            }
+        }
+        if let Some((user, password)) = login {
+            self.authenticate(slot, Some(user), password)?;
+        }
+        let Some(client) = self.client(slot) else { return Ok(()) };
+        if !client.authenticated {
+            return Err(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+                        AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+                        version at the same time"
+                    .into(),
+            );
+        }
+        if let Some(version) = version {
+            client.resp3 = version == 3;
+        }
+        if let Some(name) = name {
+            client.name = name;
+        }
+        Ok(())
+    }
+
+    pub(super) fn perform_client(&mut self, pending: &Pending, words: Words) {
+        let slot = pending.slot;
+        let row = Command::Client.row();
+        let subcommand = match introspect::find_subcommand(row, words) {
+            Ok(subcommand) => subcommand.name,
+            Err(error) => return self.reply(slot, |w| w.error(error)),
+        };
+        self.counters.called(Command::Client);
+        let arguments: Vec<&[u8]> = words.skip(2).iter().collect();
+        if matches!(subcommand, "list" | "kill") {
+            if let Err(error) = Filter::read(words.skip(1), None) {
+                return self.reply(slot, |w| w.error(error));
+            }
+            let shards = self.routes.len() as u32;
+            let resp3 = self.client(slot).is_some_and(|client| client.resp3);
+            let own = self.client(slot).map_or(0, |client| client.id);
+            let gather = match subcommand {
+                "list" => Gather::text(shards, resp3),
+                _ if arguments.len() == 1 => Gather::killed(shards),
+                _ => Gather::sum(shards),
+            };
+            // The client's own number travels as the first word: SKIPME needs it.
+            let mut asked = Vec::new();
+            crate::command::words::push_word(own.to_string().as_bytes(), &mut asked);
+            asked.extend_from_slice(words.skip(1).bytes());
+            let operation = Operation::Clients { words: &asked[..], count: words.len() as u32 };
+            return self.scatter(pending, KeyHash(0), operation, gather);
+        }
+        let (now, shard) = (self.now, self.id);
+        let connection = self.connections.at(slot);
+        let Some(connection) = connection else { return };
+        let line = shown(connection, shard, now);
+        let Some(client) = connection.client.as_deref_mut() else { return };
+        let toggle = || match arguments.first().map(|word| word.to_ascii_lowercase()).as_deref() {
+            Some(b"on") => Ok(true),
+            Some(b"off") => Ok(false),
+            _ => Err("ERR syntax error".to_owned()),
+        };
+        let done = match subcommand {
+            "id" => {
+                let id = client.id as i64;
+                return self.reply(slot, |w| w.integer(id));
+            }
+            "getname" => {
+                let name = client.name.clone();
+                return self.reply(slot, |w| if name.is_empty() { w.null() } else { w.bulk(&name) });
+            }
+            "info" => return self.reply(slot, |w| w.verbatim(b"txt", line.as_bytes())),
+            "setname" => checked_name(arguments[0]).map(|name| client.name = name),
+            "setinfo" => set_info(client, arguments[0], arguments[1]),
+            "no-touch" => toggle().map(|on| client.no_touch = on),
+            "no-evict" => toggle().map(|on| client.no_evict = on),
+            "reply" => match arguments[0].to_ascii_lowercase().as_slice() {
+                b"on" => {
+                    client.replies = Replies::On;
+                    Ok(())
+                }
+                b"off" => {
+                    client.replies = Replies::Off;
+                    return;
+                }
+                b"skip" => {
+                    if client.replies == Replies::On {
+                        client.replies = Replies::Skip;
+                    }
+                    return;
+                }
+                _ => Err("ERR syntax error".into()),
+            },
+            _ => return self.reply(slot, |w| introspect::help(row, w)),
+        };
+        self.reply(slot, |w| match done {
+            Ok(()) => w.simple("OK"),
+            Err(error) => w.error(error),
+        });
+    }
+
+    /// This shard's part of CLIENT LIST or CLIENT KILL. The first word is the number of the client that asks.
+    pub(in crate::shard) fn answer_clients(&mut self, words: Words, out: &mut Vec<u8>) {
+        let Some((own, words)) = words.split_first() else { return };
+        let own = std::str::from_utf8(own).ok().and_then(|own| own.parse().ok());
+        let Ok(filter) = Filter::read(words, own) else { return };
+        let mut lines = String::new();
+        let mut killed = 0;
+        for slot in 0..self.connections.slots() {
+            let (shard, now) = (self.id, self.now);
+            let Some(connection) = self.connections.at(slot) else { continue };
+            if !filter.matches(connection, now) {
+                continue;
+            }
+            if !filter.kill {
+                lines.push_str(&shown(connection, shard, now));
+                continue;
+            }
+            killed += 1;
+            match connection.client.as_ref().map(|client| client.id) == own {
+                true => connection.ending = Ending::Quitting,
+                false => self.abandon(slot),
+            }
+        }
+        let mut writer = Writer::new(out, false);
+        match filter.kill {
+            true => writer.integer(killed),
+            false => writer.bulk(lines.as_bytes()),
+        }
+    }
+}
+
+/// True if two passwords are the same, in a time that does not tell where they differ.
+fn is_same(wanted: &[u8], told: &[u8]) -> bool {
+    let difference = wanted.iter().zip(told).fold(0, |all, (a, b)| all | (a ^ b));
+    wanted.len() == told.len() && difference == 0
+}
+
+/// A name that can be shown in a line.
+fn checked_name(name: &[u8]) -> Result<Vec<u8>, Refused> {
+    match name.iter().all(|b| (b'!'..=b'~').contains(b)) {
+        true => Ok(name.to_vec()),
+        false => Err("ERR Client names cannot contain spaces, newlines or special characters.".into()),
+    }
+}
+
+fn set_info(client: &mut Client, attribute: &[u8], value: &[u8]) -> Result<(), Refused> {
+    let name = String::from_utf8_lossy(attribute).to_lowercase();
+    let value = checked_name(value)
+        .map_err(|_| format!("ERR {name} cannot contain spaces, newlines or special characters."))?;
+    match name.as_str() {
+        "lib-name" => client.library = value,
+        "lib-ver" => client.library_version = value,
+        _ => return Err(format!("ERR Unrecognized option '{name}'")),
+    }
+    Ok(())
+}
+
+/// A connection's line in CLIENT LIST.
+fn shown(connection: &Connection, shard: usize, now: UnixMs) -> String {
+    let Some(client) = &connection.client else { return String::new() };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut line = String::new();
+    let _ = writeln!(
+        line,
+        "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags=N db={} sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf={} \
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs={} rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} user=default \
+         redir=-1 resp={} lib-name={} lib-ver={} io-thread={shard} tot-net-in=0 tot-net-out=0 tot-cmds=0",
+        client.id,
+        client.address,
+        client.local_address,
+        text(&client.name),
+        now.saturating_sub(client.connected) / 1000,
+        now.saturating_sub(client.active) / 1000,
+        client.database,
+        connection.partial.len(),
+        connection.output.capacity(),
+        connection.output.len(),
+        connection.partial.capacity() + connection.output.capacity(),
+        client.last_command,
+        if client.resp3 { 3 } else { 2 },
+        text(&client.library),
+        text(&client.library_version),
+    );
+    line
+}
+
+/// Which clients CLIENT LIST shows, or CLIENT KILL disconnects.
+#[derive(Debug, Default)]
+struct Filter {
+    kill: bool,
+    ids: Option<Vec<u64>>,
+    address: Option<String>,
+    local_address: Option<String>,
+    /// Of another kind than there is here.
+    none: bool,
+    /// Only those that are at least so many seconds old.
+    age: u64,
+    /// The client that asks, if it is not to be meant.
+    skipped: Option<u64>,
+}
+
+impl Filter {
+    /// Reads the words after CLIENT; `own` is the client that asks.
+    fn read(words: Words, own: Option<u64>) -> Result<Self, Refused> {
+        let mut words = words.into_iter();
+        let kill = words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"kill"));
+        let mut filter = Self { kill, ..Self::default() };
+        let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+        if kill && words.len() == 1 {
+            filter.address = words.next().map(text);
+            return Ok(filter);
+        }
+        filter.skipped = own.filter(|_| kill);
+        let id = |word: &[u8]| {
+            let id = numbers::integer(word).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
+            id.ok_or("ERR client-id should be greater than 0".to_owned())
+        };
+        while let Some(option) = words.next() {
+            let value = words.next().ok_or("ERR syntax error")?;
+            match option.to_ascii_uppercase().as_slice() {
+                b"ID" => {
+                    let ids = filter.ids.get_or_insert_default();
+                    ids.push(id(value)?);
+                    while !kill && words.len() > 0 {
+                        ids.push(id(words.next().unwrap_or_default())?);
+                    }
+                }
+                b"ADDR" => filter.address = Some(text(value)),
+                b"LADDR" => filter.local_address = Some(text(value)),
+                b"TYPE" => match value.to_ascii_lowercase().as_slice() {
+                    b"normal" => {}
+                    b"master" | b"replica" | b"slave" | b"pubsub" => filter.none = true,
+                    _ => return Err(format!("ERR Unknown client type '{}'", text(value))),
+                },
+                b"USER" if value == b"default" => {}
+                b"USER" => return Err(format!("ERR No such user '{}'", text(value))),
+                b"MAXAGE" => {
+                    filter.age = id(value).map_err(|_| "ERR value is not an integer or out of range")?;
+                }
+                b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.skipped = own,
+                b"SKIPME" if value.eq_ignore_ascii_case(b"no") => filter.skipped = None,
+                _ => return Err("ERR syntax error".into()),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn matches(&self, connection: &Connection, now: UnixMs) -> bool {
+        let Some(client) = &connection.client else { return false };
+        matches!(connection.state, State::Resp(_))
+            && !connection.is_abandoned()
+            && !self.none
+            && now.saturating_sub(client.connected) / 1000 >= self.age
+            && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
+            && self.address.as_ref().is_none_or(|address| *address == client.address)
+            && self.local_address.as_ref().is_none_or(|address| *address == client.local_address)
+            && self.skipped != Some(client.id)
+    }
+}

@@ -1,0 +1,195 @@
+//! INFO: the node's counters under Redis's names, in sections.
+
+use super::Shard;
+use super::clients::REDIS_VERSION;
+use super::settings::policy_name;
+use crate::command::{Command, DATABASES, Words};
+use crate::metrics::Counter;
+use crate::shard::Node;
+use crate::shard::perform::Pending;
+use crate::sys;
+use std::fmt::{Display, Write};
+
+/// A section's name, and what writes it.
+type Section = (&'static str, fn(&Node, &mut Lines));
+
+/// What INFO shows where nothing is said; those after them are shown by name or with everything.
+const SECTIONS: [Section; 11] = [
+    ("server", server),
+    ("clients", clients),
+    ("memory", memory),
+    ("persistence", persistence),
+    ("stats", stats),
+    ("replication", replication),
+    ("cpu", cpu),
+    ("modules", |_, _| {}),
+    ("errorstats", errors),
+    ("cluster", cluster),
+    ("keyspace", keyspace),
+];
+const MORE: [Section; 1] = [("commandstats", commands)];
+
+struct Lines(String);
+
+impl Lines {
+    fn field(&mut self, name: impl Display, value: impl Display) {
+        let _ = write!(self.0, "{name}:{value}\r\n");
+    }
+}
+
+impl Shard {
+    pub(super) fn perform_info(&mut self, pending: &Pending, words: Words) {
+        // What siblings have done for this client is to be in it.
+        let Some(connection) = self.connections.at(pending.slot) else { return };
+        if !connection.order.is_empty() {
+            connection.block(super::Wait::Output, pending.rest, pending.state);
+            return;
+        }
+        self.counters.called(Command::Info);
+        self.publish();
+        self.publish_more();
+        let wanted: Vec<String> =
+            words.skip(1).iter().map(|word| String::from_utf8_lossy(word).to_lowercase()).collect();
+        let is_wanted = |name: &str, is_default: bool| {
+            wanted.is_empty() && is_default
+                || wanted.iter().any(|w| w == name || w == "all" || w == "everything" || w == "default" && is_default)
+        };
+        let mut lines = Lines(String::new());
+        let sections =
+            SECTIONS.iter().map(|section| (section, true)).chain(MORE.iter().map(|section| (section, false)));
+        for ((name, write), is_default) in sections {
+            if is_wanted(name, is_default) {
+                if !lines.0.is_empty() {
+                    lines.0.push_str("\r\n");
+                }
+                let title = name[..1].to_uppercase() + &name[1..];
+                let _ = write!(lines.0, "# {title}\r\n");
+                write(&self.node, &mut lines);
+            }
+        }
+        self.reply(pending.slot, |w| w.verbatim(b"txt", lines.0.as_bytes()));
+    }
+}
+
+fn server(node: &Node, lines: &mut Lines) {
+    lines.field("redis_version", REDIS_VERSION);
+    lines.field("pinion_version", env!("CARGO_PKG_VERSION"));
+    lines.field("server_name", "pinion");
+    lines.field("redis_mode", "standalone");
+    lines.field("os", format_args!("Linux {} {}", sys::kernel_release(), std::env::consts::ARCH));
+    lines.field("arch_bits", usize::BITS);
+    lines.field("multiplexing_api", "io_uring");
+    lines.field("process_id", std::process::id());
+    lines.field("run_id", &node.run_id);
+    lines.field("tcp_port", node.resp_port);
+    lines.field("memcached_port", node.port);
+    lines.field("server_time_usec", node.clock.now() * 1000);
+    lines.field("uptime_in_seconds", node.clock.uptime_seconds());
+    lines.field("uptime_in_days", node.clock.uptime_seconds() / 86_400);
+    lines.field("shards", node.shards());
+}
+
+fn clients(node: &Node, lines: &mut Lines) {
+    lines.field("connected_clients", node.sum(Counter::CurrConnections));
+    lines.field("cluster_connections", 0);
+    lines.field("maxclients", node.config.max_connections);
+    lines.field("blocked_clients", 0);
+    lines.field("tracking_clients", 0);
+}
+
+fn human(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes}B"),
+        1024..0x10_0000 => format!("{:.2}K", bytes as f64 / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.2}M", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.2}G", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+fn memory(node: &Node, lines: &mut Lines) {
+    let (held, limit, resident) =
+        (node.sum(Counter::HeldBytes), node.tunables.memory_bytes(), sys::resident_bytes().unwrap_or(0));
+    for (name, bytes) in [("used_memory", held), ("used_memory_rss", resident), ("maxmemory", limit)] {
+        lines.field(name, bytes);
+        lines.field(format_args!("{name}_human"), human(bytes));
+    }
+    lines.field("used_memory_dataset", node.sum(Counter::UserBytes));
+    lines.field("used_memory_index", node.sum(Counter::IndexBytes));
+    lines.field("maxmemory_policy", policy_name(node.eviction()));
+    lines.field("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / held.max(1) as f64));
+    lines.field("mem_allocator", "pinion");
+}
+
+fn persistence(_: &Node, lines: &mut Lines) {
+    lines.field("loading", 0);
+    lines.field("async_loading", 0);
+    lines.field("rdb_bgsave_in_progress", 0);
+    lines.field("aof_enabled", 0);
+    lines.field("aof_rewrite_in_progress", 0);
+}
+
+fn stats(node: &Node, lines: &mut Lines) {
+    let calls: u64 = Command::ALL.iter().map(|&command| calls(node, command)).sum();
+    lines.field("total_connections_received", node.since_reset(Counter::TotalConnections));
+    lines.field("total_commands_processed", calls);
+    lines.field("total_net_input_bytes", node.since_reset(Counter::BytesRead));
+    lines.field("total_net_output_bytes", node.since_reset(Counter::BytesWritten));
+    lines.field("rejected_connections", node.since_reset(Counter::RejectedConnections));
+    lines.field("expired_keys", node.since_reset(Counter::Reclaimed));
+    lines.field("evicted_keys", node.since_reset(Counter::Evictions));
+    lines.field("keyspace_hits", node.since_reset(Counter::GetHits));
+    lines.field("keyspace_misses", node.since_reset(Counter::GetMisses));
+    lines.field("expiry_lag_p99_ms", node.sum(Counter::ExpiryLag));
+    lines.field("total_error_replies", node.since_reset(Counter::InvalidCommands));
+    for name in ["sync_full", "sync_partial_ok", "sync_partial_err", "pubsub_channels", "pubsub_patterns"] {
+        lines.field(name, 0);
+    }
+}
+
+fn replication(_: &Node, lines: &mut Lines) {
+    lines.field("role", "master");
+    lines.field("connected_slaves", 0);
+    lines.field("master_repl_offset", 0);
+}
+
+fn cpu(_: &Node, lines: &mut Lines) {
+    let (user, system) = sys::resource_usage();
+    lines.field("used_cpu_sys", format_args!("{:.6}", system.as_secs_f64()));
+    lines.field("used_cpu_user", format_args!("{:.6}", user.as_secs_f64()));
+}
+
+fn errors(node: &Node, lines: &mut Lines) {
+    let count = node.since_reset(Counter::InvalidCommands);
+    if count > 0 {
+        lines.field("errorstat_ERR", format_args!("count={count}"));
+    }
+}
+
+fn cluster(_: &Node, lines: &mut Lines) {
+    lines.field("cluster_enabled", 0);
+}
+
+fn calls(node: &Node, command: Command) -> u64 {
+    (0..node.shards()).map(|shard| node.published(shard).calls(command)).sum()
+}
+
+fn commands(node: &Node, lines: &mut Lines) {
+    for &command in Command::ALL {
+        let calls = calls(node, command);
+        if calls > 0 {
+            // The time of single commands is not measured.
+            lines.field(format_args!("cmdstat_{}", command.name()), format_args!("calls={calls}"));
+        }
+    }
+}
+
+fn keyspace(node: &Node, lines: &mut Lines) {
+    for number in 0..DATABASES {
+        let held = (0..node.shards()).map(|shard| node.published(shard).database(number));
+        let [keys, expires] = held.fold([0, 0], |all, one| [all[0] + one[0], all[1] + one[1]]);
+        if keys > 0 {
+            lines
+                .field(format_args!("db{number}"), format_args!("keys={keys},expires={expires},avg_ttl=0,subexpiry=0"));
+        }
+    }
+}

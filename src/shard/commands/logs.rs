@@ -1,0 +1,105 @@
+//! SLOWLOG and LATENCY: what took long.
+
+use super::Shard;
+use crate::command::{Command, Words};
+use crate::execute::introspect;
+use crate::shard::tunables::Spike;
+use crate::values::numbers;
+
+/// Entries that SLOWLOG GET shows where nothing is said.
+const SHOWN_DEFAULT: i64 = 10;
+
+impl Shard {
+    pub(super) fn perform_slowlog(&mut self, slot: u32, words: Words) {
+        let row = Command::SlowLog.row();
+        let subcommand = match introspect::find_subcommand(row, words) {
+            Ok(subcommand) => subcommand.name,
+            Err(error) => return self.reply(slot, |w| w.error(error)),
+        };
+        match subcommand {
+            "len" => {
+                let count = self.node.tunables.slow_commands().len();
+                self.reply(slot, |w| w.integer(count as i64));
+            }
+            "reset" => {
+                self.node.tunables.forget_slow_commands();
+                self.reply(slot, |w| w.simple("OK"));
+            }
+            "get" => {
+                let count = words.iter().nth(2).map_or(Some(SHOWN_DEFAULT), numbers::integer);
+                let Some(count) = count.filter(|&count| count >= -1) else {
+                    return self.reply(slot, |w| w.error("ERR count should be greater than or equal to -1"));
+                };
+                let mut slow = self.node.tunables.slow_commands();
+                slow.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+                self.reply(slot, |w| {
+                    w.array(slow.len());
+                    for command in slow {
+                        w.array(6);
+                        for number in [command.id, command.seconds, command.micros] {
+                            w.integer(number as i64);
+                        }
+                        w.array(command.words.len());
+                        command.words.iter().for_each(|word| w.bulk(word));
+                        w.bulk(command.client_address.as_bytes());
+                        w.bulk(&command.client_name);
+                    }
+                });
+            }
+            _ => self.reply(slot, |w| introspect::help(row, w)),
+        }
+    }
+
+    pub(super) fn perform_latency(&mut self, slot: u32, words: Words) {
+        let row = Command::Latency.row();
+        let subcommand = match introspect::find_subcommand(row, words) {
+            Ok(subcommand) => subcommand.name,
+            Err(error) => return self.reply(slot, |w| w.error(error)),
+        };
+        let arguments = words.skip(2);
+        let spikes = self.node.tunables.spikes();
+        let longest = |history: &mut dyn Iterator<Item = &Spike>| history.map(|spike| spike.milliseconds).max();
+        match subcommand {
+            "latest" => self.reply(slot, |w| {
+                w.array(spikes.len());
+                for (event, history) in &spikes {
+                    let last = history.back().copied().unwrap_or(Spike { seconds: 0, milliseconds: 0 });
+                    w.array(4);
+                    w.bulk(event.as_bytes());
+                    w.integer(last.seconds as i64);
+                    w.integer(last.milliseconds as i64);
+                    w.integer(longest(&mut history.iter()).unwrap_or(0) as i64);
+                }
+            }),
+            "history" => {
+                let wanted = arguments.iter().next().unwrap_or_default();
+                let found = spikes.iter().find(|(event, _)| wanted.eq_ignore_ascii_case(event.as_bytes()));
+                self.reply(slot, |w| {
+                    w.array(found.map_or(0, |(_, history)| history.len()));
+                    for spike in found.into_iter().flat_map(|(_, history)| history) {
+                        w.array(2);
+                        w.integer(spike.seconds as i64);
+                        w.integer(spike.milliseconds as i64);
+                    }
+                });
+            }
+            "reset" => {
+                let forgotten = self.node.tunables.forget_spikes(arguments.iter());
+                self.reply(slot, |w| w.integer(forgotten as i64));
+            }
+            "doctor" => {
+                let lines = spikes.iter().map(|(event, history)| {
+                    let longest = longest(&mut history.iter()).unwrap_or(0);
+                    format!("{event}: {} spikes, the longest {longest} ms\n", history.len())
+                });
+                let mut text: String = lines.collect();
+                if text.is_empty() {
+                    text.push_str("No spike was seen. (CONFIG SET latency-monitor-threshold MS turns this on.)\n");
+                }
+                self.reply(slot, |w| w.verbatim(b"txt", text.as_bytes()));
+            }
+            "help" => self.reply(slot, |w| introspect::help(row, w)),
+            _ => self.reply(slot, |w| w.error(format!("ERR LATENCY {} is not supported", subcommand.to_uppercase()))),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! CONFIG: settings under Redis's names.
+
+use super::Shard;
+use crate::command::{Command, Compact, Operation, Words};
+use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
+use crate::eviction::Eviction;
+use crate::execute::introspect;
+use crate::shard::perform::Pending;
+use crate::shard::{Node, connection};
+use crate::values::{glob, numbers};
+use std::sync::atomic::Ordering;
+
+/// Redis's names of policies; those that it does not have are formed alike. The volatile ones evict, as the others do, from
+/// all keys.
+const POLICIES: [(&str, Eviction); 10] = [
+    ("noeviction", Eviction::None),
+    ("allkeys-lru", Eviction::Lru),
+    ("allkeys-lfu", Eviction::Lfu),
+    ("allkeys-random", Eviction::Random),
+    ("volatile-ttl", Eviction::Ttl),
+    ("allkeys-s3fifo", Eviction::S3Fifo),
+    ("allkeys-fifo", Eviction::Fifo),
+    ("volatile-lru", Eviction::Lru),
+    ("volatile-lfu", Eviction::Lfu),
+    ("volatile-random", Eviction::Random),
+];
+
+/// What is not set here but asked for by clients, and is what it is.
+const FIXED: [(&str, &str); 10] = [
+    ("databases", "16"),
+    ("appendonly", "no"),
+    ("save", ""),
+    ("timeout", "0"),
+    ("replica-read-only", "yes"),
+    ("cluster-enabled", "no"),
+    ("notify-keyspace-events", ""),
+    ("list-compress-depth", "0"),
+    ("tcp-keepalive", "300"),
+    ("protected-mode", "no"),
+];
+
+/// What a setting changes.
+enum Change {
+    Memory(u64),
+    Policy(Eviction),
+    Compact(Compact),
+    Password(Vec<u8>),
+    SlowlogMicros(i64),
+    SlowlogLength(u64),
+    LatencyMs(u64),
+    /// It is so already.
+    Nothing,
+}
+
+/// The name of a policy.
+pub(super) fn policy_name(eviction: Eviction) -> &'static str {
+    POLICIES.iter().find(|(_, policy)| *policy == eviction).map_or("noeviction", |(name, _)| name)
+}
+
+/// The settings about what is called compact, by name.
+fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 10] {
+    let Compact {
+        hash_entries,
+        hash_value,
+        list_size,
+        set_integers,
+        set_entries,
+        set_value,
+        sorted_entries,
+        sorted_value,
+    } = compact;
+    let (old_hash_entries, old_sorted_entries) = (*hash_entries, *sorted_entries);
+    [
+        ("hash-max-listpack-entries", Number::Natural(hash_entries)),
+        ("hash-max-listpack-value", Number::Natural(hash_value)),
+        ("list-max-listpack-size", Number::Any(list_size)),
+        ("set-max-intset-entries", Number::Natural(set_integers)),
+        ("set-max-listpack-entries", Number::Natural(set_entries)),
+        ("set-max-listpack-value", Number::Natural(set_value)),
+        ("zset-max-listpack-entries", Number::Natural(sorted_entries)),
+        ("zset-max-listpack-value", Number::Natural(sorted_value)),
+        ("hash-max-ziplist-entries", Number::Shown(old_hash_entries)),
+        ("zset-max-ziplist-entries", Number::Shown(old_sorted_entries)),
+    ]
+}
+
+enum Number<'n> {
+    Natural(&'n mut u64),
+    Any(&'n mut i64),
+    /// Another name of one of the others.
+    Shown(u64),
+}
+
+impl Number<'_> {
+    fn text(&self) -> String {
+        match self {
+            Self::Natural(n) => n.to_string(),
+            Self::Any(n) => n.to_string(),
+            Self::Shown(n) => n.to_string(),
+        }
+    }
+}
+
+/// A size with a unit as Redis has them: k is 1000, kb 1024.
+fn bytes(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.to_ascii_lowercase();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// All settings, by name.
+fn all(node: &Node) -> Vec<(&'static str, String)> {
+    let tunables = &node.tunables;
+    let config = &node.config;
+    let mut settings: Vec<(&str, String)> = vec![
+        ("maxmemory", tunables.memory_bytes().to_string()),
+        ("maxmemory-policy", policy_name(node.eviction()).into()),
+        ("maxclients", config.max_connections.to_string()),
+        ("port", node.resp_port.to_string()),
+        ("bind", config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        ("proto-max-bulk-len", config.resp_item_bytes.to_string()),
+        ("requirepass", String::from_utf8_lossy(&tunables.password()).into_owned()),
+        ("slowlog-log-slower-than", tunables.slowlog_micros.load(Ordering::Relaxed).to_string()),
+        ("slowlog-max-len", tunables.slowlog_length.load(Ordering::Relaxed).to_string()),
+        ("latency-monitor-threshold", tunables.latency_ms.load(Ordering::Relaxed).to_string()),
+        ("io-threads", node.shards().to_string()),
+    ];
+    settings.extend(compact_settings(&mut tunables.compact()).iter().map(|(name, number)| (*name, number.text())));
+    settings.extend(FIXED.map(|(name, value)| (name, value.into())));
+    settings
+}
+
+impl Shard {
+    pub(super) fn perform_config(&mut self, pending: &Pending, words: Words) {
+        let slot = pending.slot;
+        let row = Command::Config.row();
+        let subcommand = match introspect::find_subcommand(row, words) {
+            Ok(subcommand) => subcommand.name,
+            Err(error) => return self.reply(slot, |w| w.error(error)),
+        };
+        self.counters.called(Command::Config);
+        let arguments = words.skip(2);
+        match subcommand {
+            "get" => {
+                let mut found = all(&self.node);
+                found.retain(|(name, _)| arguments.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), true)));
+                self.reply(slot, |w| {
+                    w.map(found.len());
+                    for (name, value) in &found {
+                        w.bulk(name.as_bytes());
+                        w.bulk(value.as_bytes());
+                    }
+                });
+            }
+            "set" => {
+                let done = self.set_settings(pending, arguments);
+                match done {
+                    Some(Ok(())) => self.reply(slot, |w| w.simple("OK")),
+                    Some(Err(error)) => self.reply(slot, |w| w.error(error)),
+                    None => {}
+                }
+            }
+            "resetstat" => {
+                self.publish();
+                self.publish_more();
+                self.node.reset_counters();
+                self.reply(slot, |w| w.simple("OK"));
+            }
+            "rewrite" => self.reply(slot, |w| w.error("ERR The server is running without a config file")),
+            _ => self.reply(slot, |w| introspect::help(row, w)),
+        }
+    }
+
+    /// Changes settings: all of them, or none. None if it has to wait for room in batches to siblings.
+    fn set_settings(&mut self, pending: &Pending, words: Words) -> Option<Result<(), String>> {
+        if words.len() % 2 == 1 {
+            return Some(Err("ERR wrong number of arguments for 'config|set' command".into()));
+        }
+        let mut changes = Vec::new();
+        let mut compact = self.node.tunables.compact();
+        let mut pairs = words.into_iter();
+        while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
+            match self.change(name, value, &mut compact) {
+                Ok(change) => changes.push(change),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let siblings = (0..self.routes.len()).filter(|&to| to != self.id);
+        if siblings.clone().any(|to| self.routes[to].filling.is_full()) {
+            let token = self.connections.token(pending.slot);
+            let connection = self.connections.at(pending.slot)?;
+            connection.block(connection::Wait::Mesh, pending.rest, pending.state);
+            self.mesh_waiters.push(token);
+            return None;
+        }
+        for change in changes {
+            self.apply(change);
+        }
+        Some(Ok(()))
+    }
+
+    fn change(&self, name: &[u8], value: &[u8], compact: &mut Compact) -> Result<Change, String> {
+        let name = String::from_utf8_lossy(name).to_lowercase();
+        let shown = String::from_utf8_lossy(value).into_owned();
+        let fail = |why: &str| Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"));
+        let number = numbers::integer(value);
+        let natural = number.and_then(|n| u64::try_from(n).ok());
+        let found =
+            compact_settings(compact).into_iter().find(|(known, _)| *known == name.replace("ziplist", "listpack"));
+        if let Some((_, setting)) = found {
+            match (setting, number, natural) {
+                (Number::Natural(to), _, Some(n)) => *to = n,
+                (Number::Any(to), Some(n), _) => *to = n,
+                _ => return fail("argument couldn't be parsed into an integer"),
+            }
+            return Ok(Change::Compact(*compact));
+        }
+        match name.as_str() {
+            "maxmemory" => {
+                let shards = self.node.shards() as u64;
+                let (least, most) = (SHARD_MEMORY_BYTES_MIN * shards, self.node.config.memory_bytes_max);
+                let most = most.min(SHARD_MEMORY_BYTES_MAX * shards);
+                match bytes(value) {
+                    Some(0) => Ok(Change::Memory(self.node.config.memory_bytes)),
+                    Some(bytes) if (least..=most).contains(&bytes) => Ok(Change::Memory(bytes)),
+                    _ => fail(&format!("allowed: {least} to {most} bytes, or 0 for what --memory says")),
+                }
+            }
+            "maxmemory-policy" => {
+                let found = POLICIES.iter().find(|(policy, _)| policy.eq_ignore_ascii_case(&shown));
+                let own = || Eviction::ALL.into_iter().find(|policy| policy.name() == shown);
+                match found.map(|(_, policy)| *policy).or_else(own) {
+                    Some(policy) => Ok(Change::Policy(policy)),
+                    None => {
+                        let names: Vec<_> = POLICIES.iter().map(|(name, _)| *name).collect();
+                        fail(&format!("argument(s) must be one of the following: {}", names.join(", ")))
+                    }
+                }
+            }
+            "requirepass" => Ok(Change::Password(value.to_vec())),
+            "slowlog-log-slower-than" => match number.filter(|&n| n >= -1) {
+                Some(micros) => Ok(Change::SlowlogMicros(micros)),
+                None => fail("argument must be between -1 and 9223372036854775807 inclusive"),
+            },
+            "slowlog-max-len" => match natural {
+                Some(length) => Ok(Change::SlowlogLength(length)),
+                None => fail("argument must be between 0 and 9223372036854775807 inclusive"),
+            },
+            "latency-monitor-threshold" => match natural {
+                Some(ms) => Ok(Change::LatencyMs(ms)),
+                None => fail("argument must be between 0 and 9223372036854775807 inclusive"),
+            },
+            _ => match all(&self.node).into_iter().find(|(known, _)| *known == name) {
+                Some((_, current)) if current == shown => Ok(Change::Nothing),
+                Some(_) => fail("can't set immutable config"),
+                None => Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")),
+            },
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        let tunables = &self.node.tunables;
+        match change {
+            Change::Nothing => {}
+            Change::Password(password) => tunables.set_password(&password),
+            Change::SlowlogMicros(micros) => tunables.slowlog_micros.store(micros, Ordering::Relaxed),
+            Change::SlowlogLength(length) => tunables.slowlog_length.store(length, Ordering::Relaxed),
+            Change::LatencyMs(ms) => tunables.latency_ms.store(ms, Ordering::Relaxed),
+            Change::Memory(bytes) => {
+                tunables.set_memory_bytes(bytes);
+                self.set_everywhere(Operation::SetMemory(bytes / self.node.shards() as u64));
+            }
+            Change::Policy(policy) => {
+                self.node.set_eviction(policy);
+                self.set_everywhere(Operation::SetEviction(policy));
+            }
+            Change::Compact(compact) => {
+                tunables.set_compact(compact);
+                self.set_everywhere(Operation::SetCompact(compact));
+            }
+        }
+    }
+}

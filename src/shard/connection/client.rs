@@ -1,0 +1,102 @@
+//! What a shard knows of a client that speaks RESP: what it said of itself, and how it wants to be answered.
+
+use crate::command::UnixMs;
+use crate::protocol::State;
+use std::os::fd::OwnedFd;
+
+/// A connection on its way to another shard.
+#[derive(Debug)]
+pub(in crate::shard) struct Moving {
+    pub(in crate::shard) socket: OwnedFd,
+    pub(in crate::shard) state: State,
+    pub(in crate::shard) client: Option<Box<Client>>,
+}
+
+/// Which replies a client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::shard) enum Replies {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// All but that to the next command.
+    Skip,
+}
+
+/// A client that speaks RESP.
+#[derive(Debug)]
+pub(in crate::shard) struct Client {
+    /// Unique in the node, increasing.
+    pub(in crate::shard) id: u64,
+    /// It understands RESP3.
+    pub(in crate::shard) resp3: bool,
+    /// It has told the password, or none is needed.
+    pub(in crate::shard) authenticated: bool,
+    /// Number of the database that it has selected.
+    pub(in crate::shard) database: u8,
+    pub(in crate::shard) replies: Replies,
+    pub(in crate::shard) name: Vec<u8>,
+    pub(in crate::shard) library: Vec<u8>,
+    pub(in crate::shard) library_version: Vec<u8>,
+    pub(in crate::shard) address: String,
+    pub(in crate::shard) local_address: String,
+    pub(in crate::shard) connected: UnixMs,
+    /// When it last sent a command, and which.
+    pub(in crate::shard) active: UnixMs,
+    pub(in crate::shard) last_command: &'static str,
+    /// Its commands do not count as uses of keys; it is not disconnected to save memory.
+    pub(in crate::shard) no_touch: bool,
+    pub(in crate::shard) no_evict: bool,
+}
+
+impl Client {
+    pub(in crate::shard) fn new(
+        id: u64,
+        authenticated: bool,
+        address: String,
+        local_address: String,
+        now: UnixMs,
+    ) -> Self {
+        Self {
+            id,
+            resp3: false,
+            authenticated,
+            database: 0,
+            replies: Replies::On,
+            name: Vec::new(),
+            library: Vec::new(),
+            library_version: Vec::new(),
+            address,
+            local_address,
+            connected: now,
+            active: now,
+            last_command: "NULL",
+            no_touch: false,
+            no_evict: false,
+        }
+    }
+
+    /// True if the reply to this command is not wanted; the next one is another matter.
+    pub(in crate::shard) fn take_quiet(&mut self) -> bool {
+        match self.replies {
+            Replies::On => false,
+            Replies::Off => true,
+            Replies::Skip => {
+                self.replies = Replies::On;
+                true
+            }
+        }
+    }
+
+    /// Forgets what RESET makes forget. `authenticated`: no password is needed.
+    pub(in crate::shard) fn reset(&mut self, authenticated: bool) {
+        self.resp3 = false;
+        self.authenticated = authenticated;
+        self.database = 0;
+        self.replies = Replies::On;
+        self.name.clear();
+        self.no_touch = false;
+        self.no_evict = false;
+    }
+}

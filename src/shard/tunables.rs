@@ -1,0 +1,142 @@
+//! What can be changed while the node runs, and what its slow commands were. Behind locks and atomics: none of it is
+//! touched to execute a fast command.
+
+use crate::command::{Compact, UnixMs};
+use crate::config::Config;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Words of a slow command that are kept, and bytes of each.
+const WORDS_KEPT: usize = 32;
+const WORD_BYTES_KEPT: usize = 128;
+/// Latency spikes that are kept of each event.
+const SPIKES_KEPT: usize = 160;
+
+/// A command that took long.
+#[derive(Clone, Debug)]
+pub(super) struct SlowCommand {
+    pub(super) id: u64,
+    pub(super) seconds: u64,
+    pub(super) micros: u64,
+    pub(super) words: Vec<Vec<u8>>,
+    pub(super) client_address: String,
+    pub(super) client_name: Vec<u8>,
+}
+
+/// A latency spike: when, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spike {
+    pub(super) seconds: u64,
+    pub(super) milliseconds: u64,
+}
+
+/// Settings of CONFIG SET, and the logs that they govern.
+pub(super) struct Tunables {
+    password: Mutex<Vec<u8>>,
+    memory_bytes: AtomicU64,
+    compact: Mutex<Compact>,
+    /// Slower commands are logged; negative: none.
+    pub(super) slowlog_micros: AtomicI64,
+    pub(super) slowlog_length: AtomicU64,
+    /// Longer events are remembered; 0: none.
+    pub(super) latency_ms: AtomicU64,
+    slow: Mutex<(u64, VecDeque<SlowCommand>)>,
+    spikes: Mutex<BTreeMap<&'static str, VecDeque<Spike>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tunables {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            password: Mutex::new(config.password.clone().into_bytes()),
+            memory_bytes: AtomicU64::new(config.memory_bytes),
+            compact: Mutex::new(Compact::default()),
+            slowlog_micros: AtomicI64::new(10_000),
+            slowlog_length: AtomicU64::new(128),
+            latency_ms: AtomicU64::new(0),
+            slow: Mutex::new((0, VecDeque::new())),
+            spikes: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The password; empty if there is none.
+    pub(super) fn password(&self) -> Vec<u8> {
+        lock(&self.password).clone()
+    }
+
+    pub(super) fn set_password(&self, password: &[u8]) {
+        *lock(&self.password) = password.to_vec();
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_memory_bytes(&self, bytes: u64) {
+        self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn compact(&self) -> Compact {
+        *lock(&self.compact)
+    }
+
+    pub(super) fn set_compact(&self, compact: Compact) {
+        *lock(&self.compact) = compact;
+    }
+
+    /// Takes note of how long a command took, if that was long.
+    pub(super) fn took(&self, micros: u64, now: UnixMs, describe: impl FnOnce() -> SlowCommand) {
+        let threshold = self.slowlog_micros.load(Ordering::Relaxed);
+        if threshold >= 0 && micros >= threshold as u64 {
+            let mut slow = lock(&self.slow);
+            let mut command = describe();
+            (command.id, command.micros) = (slow.0, micros);
+            command.words.truncate(WORDS_KEPT);
+            command.words.iter_mut().for_each(|word| word.truncate(WORD_BYTES_KEPT));
+            slow.0 += 1;
+            slow.1.push_front(command);
+            slow.1.truncate(self.slowlog_length.load(Ordering::Relaxed) as usize);
+        }
+        let threshold = self.latency_ms.load(Ordering::Relaxed);
+        let milliseconds = micros / 1000;
+        if threshold > 0 && milliseconds >= threshold {
+            let mut spikes = lock(&self.spikes);
+            let history = spikes.entry("command").or_default();
+            history.push_back(Spike { seconds: now / 1000, milliseconds });
+            if history.len() > SPIKES_KEPT {
+                history.pop_front();
+            }
+        }
+    }
+
+    /// The slow commands, the latest first.
+    pub(super) fn slow_commands(&self) -> Vec<SlowCommand> {
+        lock(&self.slow).1.iter().cloned().collect()
+    }
+
+    pub(super) fn forget_slow_commands(&self) {
+        lock(&self.slow).1.clear();
+    }
+
+    /// Spikes of every event, the oldest first.
+    pub(super) fn spikes(&self) -> BTreeMap<&'static str, VecDeque<Spike>> {
+        lock(&self.spikes).clone()
+    }
+
+    /// Forgets events: those named, or all. Returns how many there were.
+    pub(super) fn forget_spikes<'w>(&self, names: impl ExactSizeIterator<Item = &'w [u8]>) -> usize {
+        let mut spikes = lock(&self.spikes);
+        let before = spikes.len();
+        if names.len() == 0 {
+            spikes.clear();
+        } else {
+            let names: Vec<&[u8]> = names.collect();
+            spikes.retain(|event, _| !names.iter().any(|name| name.eq_ignore_ascii_case(event.as_bytes())));
+        }
+        before - spikes.len()
+    }
+}

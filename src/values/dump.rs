@@ -1,0 +1,119 @@
+//! Payloads of DUMP and RESTORE, which Redis and Valkey servers exchange too.
+//!
+//! ```text
+//! | type | value … | version: 2 bytes | CRC64: 8 bytes |      both little-endian; the CRC is of all that is before it
+//! ```
+//!
+//! The value is as in an RDB file of that version: lengths of one to nine bytes, strings with a length before them. The
+//! [`Writer`] uses the plain types, which servers of any age read. [`read`] takes those and the compact ones that servers
+//! write since Redis 7: listpacks (`listpack.rs`), sets of integers, strings compressed with LZF (`lzf.rs`). Ziplists of
+//! older servers, streams, modules and hashes whose fields expire are refused.
+//!
+//! | type | value |
+//! |---|---|
+//! | 0 | a string |
+//! | 1, 2 | list, set: a length, the elements |
+//! | 4 | hash: a length, then field and value in turn |
+//! | 5 | sorted set: a length, then member and score (`f64`, little-endian) in turn |
+//! | 11 | set of integers, as a string |
+//! | 16, 17, 20 | hash, sorted set, set: one listpack, as a string |
+//! | 18 | list: a length, then for each node 1 and an element, or 2 and a listpack |
+
+mod listpack;
+mod lzf;
+mod reader;
+
+pub use reader::{BadDump, Bytes, Dumped, read};
+
+use crate::values::numbers;
+use crc::{CRC_64_REDIS, Crc, Table};
+
+/// The version that is written: Redis 7.0's, so that Valkey and later Redis servers read it.
+const VERSION: u16 = 10;
+
+/// The version and the CRC at the end.
+const FOOTER_BYTES: usize = 10;
+
+/// Sixteen tables: sixteen bytes per step.
+static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+
+/// The types that are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One string.
+    String = 0,
+    /// The length, then the elements from head to tail.
+    List = 1,
+    /// The length, then the members.
+    Set = 2,
+    /// The length, then each member with its score; Redis writes them from the highest score down.
+    SortedSet = 5,
+    /// The length, then each field with its value.
+    Hash = 4,
+}
+
+/// Writes a payload, part by part, as [`Kind`] says.
+#[derive(Debug)]
+pub struct Writer {
+    payload: Vec<u8>,
+}
+
+impl Writer {
+    /// Begins a payload.
+    pub fn new(kind: Kind) -> Self {
+        Self { payload: vec![kind as u8] }
+    }
+
+    /// How many elements, members or fields follow.
+    pub fn length(&mut self, length: usize) {
+        match length {
+            0..0x40 => self.payload.push(length as u8),
+            0x40..0x4000 => self.payload.extend_from_slice(&(length as u16 | 0x4000).to_be_bytes()),
+            _ => match u32::try_from(length) {
+                Ok(length) => {
+                    self.payload.push(0x80);
+                    self.payload.extend_from_slice(&length.to_be_bytes());
+                }
+                Err(_) => {
+                    self.payload.push(0x81);
+                    self.payload.extend_from_slice(&(length as u64).to_be_bytes());
+                }
+            },
+        }
+    }
+
+    /// A string; integers of up to 32 bits take one to four bytes.
+    pub fn string(&mut self, string: &[u8]) {
+        match numbers::integer(string).and_then(|integer| i32::try_from(integer).ok()) {
+            Some(integer) => {
+                let (marker, bytes) = match integer {
+                    -0x80..0x80 => (0xc0, 1),
+                    -0x8000..0x8000 => (0xc1, 2),
+                    _ => (0xc2, 4),
+                };
+                self.payload.push(marker);
+                self.payload.extend_from_slice(&integer.to_le_bytes()[..bytes]);
+            }
+            None => {
+                self.length(string.len());
+                self.payload.extend_from_slice(string);
+            }
+        }
+    }
+
+    /// The score of the member before it.
+    pub fn score(&mut self, score: f64) {
+        self.payload.extend_from_slice(&score.to_le_bytes());
+    }
+
+    /// Ends the payload.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.payload.extend_from_slice(&VERSION.to_le_bytes());
+        let crc = CRC.checksum(&self.payload);
+        self.payload.extend_from_slice(&crc.to_le_bytes());
+        self.payload
+    }
+}
+
+#[cfg(test)]
+mod tests;
