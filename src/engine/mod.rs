@@ -52,7 +52,9 @@ mod write;
 
 pub use crate::eviction::Eviction;
 pub use background::Next;
-pub use collection::{Bound, Bytes, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted};
+pub use collection::{
+    Bound, Bytes, FIELD_EXPIRES_MAX, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
+};
 pub use describe::{Description, Encoding};
 pub use hash::{KeyHash, KeyHasher};
 pub use item::{KEY_BYTES_MAX, Kind};

@@ -274,7 +274,7 @@ impl Shard {
         counters.set(Counter::HeldBytes, engine.held_bytes);
         counters.set(Counter::IndexBytes, engine.index_bytes);
         self.node.published(self.id).publish(counters);
-        if counters.value(Counter::Turns) % TURNS_PER_DETAIL == 0 {
+        if counters.value(Counter::Turns).is_multiple_of(TURNS_PER_DETAIL) {
             self.publish_more();
         }
     }

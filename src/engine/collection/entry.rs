@@ -24,6 +24,8 @@ const TIMED: u8 = 0xff;
 /// Bytes of a string that is elsewhere.
 const OUTSIDE_BYTES: usize = 9;
 const EXPIRES_BYTES: usize = 7;
+/// The latest time at which a field may expire: what fits, in the year 10889.
+pub const FIELD_EXPIRES_MAX: UnixMs = (1 << 48) - 1;
 pub(super) const SCORE_BYTES: usize = 8;
 
 /// Longest entry.
@@ -197,6 +199,7 @@ impl Entry {
 
     pub(super) fn expires(mut self, expires: Option<UnixMs>) -> Self {
         if let Some(expires) = expires {
+            assert!(expires <= FIELD_EXPIRES_MAX, "a time of expiry of {expires}");
             self.put(&[TIMED]);
             self.put(&expires.to_le_bytes()[..6]);
         }

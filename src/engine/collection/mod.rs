@@ -38,6 +38,7 @@ mod view;
 
 #[cfg(test)]
 pub(super) use check::check;
+pub use entry::FIELD_EXPIRES_MAX;
 pub(super) use hash::FieldSweep;
 pub use hash::{Field, FieldExpiry, FieldOutcome, Hash};
 pub use list::List;

@@ -7,7 +7,7 @@ use super::hashes::{Pairs, write_value};
 use super::keys::ExpireCondition;
 use super::{Context, Done};
 use crate::command::{UnixMs, Words};
-use crate::engine::{FieldExpiry, FieldOutcome};
+use crate::engine::{FIELD_EXPIRES_MAX, FieldExpiry, FieldOutcome};
 use crate::protocol::resp::Writer;
 
 const WRONG_COUNT: Error = text("ERR numfields should be greater than 0 and match the provided number of fields");
@@ -40,11 +40,13 @@ struct Time<'w> {
 impl Time<'_> {
     /// The time in milliseconds; any that has passed means that fields are removed.
     fn resolve(self, c: &Context, command: &str) -> Result<UnixMs, Error> {
-        match integer(self.word)? {
-            0 => Ok(0),
-            number if number < 0 => Err(Error::Text(format!("ERR invalid expire time in '{command}' command").into())),
-            number => Ok(c.time_of(number, self.unit, self.relative, command)? as UnixMs),
-        }
+        let expires = match integer(self.word)? {
+            0 => 0,
+            number => c.time_of(number, self.unit, self.relative, command)?,
+        };
+        let is_valid = |expires: &UnixMs| *expires <= FIELD_EXPIRES_MAX && !self.word.starts_with(b"-");
+        let expires = u64::try_from(expires).ok().filter(is_valid);
+        expires.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
     }
 }
 

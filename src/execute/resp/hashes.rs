@@ -65,7 +65,7 @@ pub(super) fn hmset(c: &mut Context, w: &mut Writer) -> Done {
 #[inline]
 fn set_all(c: &mut Context, command: &str) -> Result<u64, Error> {
     let words = c.words.skip(1);
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(wrong_arity(command));
     }
     let fields = Pairs(words.into_iter());

@@ -1,7 +1,7 @@
 //! Commands on all keys of a database, of one shard: its part of them.
 
-use super::arguments::{Error, SYNTAX, integer, is, required, text};
-use super::keys::kind_name;
+use super::arguments::required;
+use super::scan::{ScanOptions, cursor};
 use super::{Context, Done};
 use crate::engine::{Kind, Value};
 use crate::protocol::resp::Writer;
@@ -9,9 +9,6 @@ use crate::values::glob;
 
 /// Bits of a cursor that say which shard it is at.
 pub const CURSOR_SHARD_BITS: u32 = 10;
-
-/// Keys that SCAN looks at where nothing is said.
-const COUNT_DEFAULT: i64 = 10;
 
 /// The type of a value.
 fn kind_of(value: Value) -> Kind {
@@ -86,22 +83,7 @@ pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
 pub(super) fn scan(c: &mut Context, w: &mut Writer, shards: u64) -> Done {
     let mut words = c.words.into_iter();
     let cursor = cursor(required(&mut words)?)?;
-    let (mut pattern, mut count, mut kind) = (None, COUNT_DEFAULT, None);
-    while let Some(word) = words.next() {
-        let value = required(&mut words)?;
-        if is(word, "MATCH") {
-            pattern = Some(value).filter(|&pattern| pattern != b"*");
-        } else if is(word, "COUNT") {
-            count = integer(value)?;
-            if count < 1 {
-                return Err(SYNTAX);
-            }
-        } else if is(word, "TYPE") {
-            kind = Some(value);
-        } else {
-            return Err(SYNTAX);
-        }
-    }
+    let options = ScanOptions::read(words, None)?;
     let database = c.hash.database();
     let shard = cursor & ((1 << CURSOR_SHARD_BITS) - 1);
     let mut position = (cursor >> CURSOR_SHARD_BITS) as u32;
@@ -110,13 +92,13 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer, shards: u64) -> Done {
         position = c.engine.scan(position, c.now, |key, hash, item| {
             seen += 1;
             if hash.database() == database
-                && pattern.is_none_or(|pattern| glob::matches(pattern, key, false))
-                && kind.is_none_or(|kind| is(kind, kind_name(kind_of(item.value))))
+                && options.matches(key)
+                && options.kind.is_none_or(|kind| kind == kind_of(item.value))
             {
                 found.push(key.to_vec());
             }
         });
-        if position == 0 || seen >= count {
+        if position == 0 || seen >= options.count {
             break;
         }
     }
@@ -130,10 +112,4 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer, shards: u64) -> Done {
     w.array(found.len());
     found.iter().for_each(|key| w.bulk(key));
     Ok(())
-}
-
-/// A cursor as clients send it.
-pub fn cursor(word: &[u8]) -> Result<u64, Error> {
-    let digits = std::str::from_utf8(word).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse().ok()).ok_or(text("ERR invalid cursor"))
 }

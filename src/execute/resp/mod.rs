@@ -16,7 +16,7 @@ pub mod keyspace;
 mod lists;
 mod random;
 mod ranges;
-mod scan;
+pub mod scan;
 mod sets;
 mod sorted;
 mod strings;

@@ -61,9 +61,9 @@ fn kind(name: &[u8]) -> Result<Kind, Error> {
     found.ok_or_else(|| Error::Text(format!("ERR unknown type name '{}'", String::from_utf8_lossy(name)).into()))
 }
 
-/// Where to go on.
-pub(super) fn cursor(word: &[u8]) -> Result<u64, Error> {
-    let digits = std::str::from_utf8(word).ok();
+/// A cursor as clients send it.
+pub fn cursor(word: &[u8]) -> Result<u64, Error> {
+    let digits = std::str::from_utf8(word).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(text("ERR invalid cursor"))
 }
 

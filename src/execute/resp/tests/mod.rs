@@ -1,7 +1,10 @@
 //! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
 
+mod bits;
 mod dump;
+mod fields;
 mod geo;
+mod hashes;
 mod hyperloglog;
 mod lists;
 mod sets;
