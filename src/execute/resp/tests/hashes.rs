@@ -229,3 +229,27 @@ fn other_types_are_refused() {
         assert_eq!(session.line(line), expected, "{line}");
     }
 }
+
+/// A command that names an element again after it has taken the last one finds an empty tree.
+#[test]
+fn large_collections_are_emptied_by_one_command() {
+    let mut session = Session::new();
+    let names: Vec<String> = (0..500).map(|n| format!("name{n}")).collect();
+    let (all, pairs) = (names.join(" "), names.join(" v ") + " v");
+    for (fill, empty, reply) in [
+        (format!("HSET k {pairs}"), format!("HDEL k {all} name0"), ":500|"),
+        (format!("HSET k {pairs}"), format!("HEXPIRE k 0 FIELDS 501 {all} name0"), "*501|"),
+        (format!("HSET k {pairs}"), format!("HGETDEL k FIELDS 501 {all} name0"), "*501|"),
+        (format!("HSET k {pairs}"), format!("HSETEX k EX 0 FIELDS 500 {pairs}"), ":1|"),
+        (format!("SADD k {all}"), format!("SREM k {all} name0"), ":500|"),
+        (format!("SADD k {all}"), "SPOP k 500".to_owned(), "*500|"),
+        (format!("RPUSH k {all}"), "LPOP k 501".to_owned(), "*500|"),
+        (format!("RPUSH k {}", "v ".repeat(499) + "v"), "LREM k -500 v".to_owned(), ":500|"),
+        (format!("RPUSH k {}", "v ".repeat(499) + "v"), "LREM k 0 v".to_owned(), ":500|"),
+    ] {
+        assert_eq!(session.line(&fill), ":500|");
+        let replied = session.line(&empty);
+        assert!(replied.starts_with(reply), "{replied}");
+        assert_eq!(session.line("EXISTS k"), ":0|", "{empty}");
+    }
+}
