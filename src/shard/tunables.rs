@@ -13,6 +13,25 @@ const WORD_BYTES_KEPT: usize = 128;
 /// Latency spikes that are kept of each event.
 const SPIKES_KEPT: usize = 160;
 
+/// Settings of how Redis does things, and their values there: they are taken and shown, and change nothing, as it is done
+/// otherwise here.
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
+    ("active-expire-effort", "1"),
+    ("activerehashing", "yes"),
+    ("dynamic-hz", "yes"),
+    ("hz", "10"),
+    ("lazyfree-lazy-eviction", "yes"),
+    ("lazyfree-lazy-expire", "yes"),
+    ("lazyfree-lazy-server-del", "yes"),
+    ("lazyfree-lazy-user-del", "yes"),
+    ("lazyfree-lazy-user-flush", "yes"),
+    ("lfu-decay-time", "1"),
+    ("lfu-log-factor", "10"),
+    ("list-compress-depth", "0"),
+    ("maxmemory-samples", "5"),
+    ("hll-sparse-max-bytes", "3000"),
+];
+
 /// A command that took long.
 #[derive(Clone, Debug)]
 pub(super) struct SlowCommand {
@@ -36,6 +55,7 @@ pub(super) struct Tunables {
     password: Mutex<Vec<u8>>,
     memory_bytes: AtomicU64,
     compact: Mutex<Compact>,
+    without_effect: Mutex<BTreeMap<&'static str, String>>,
     /// Slower commands are logged; negative: none.
     pub(super) slowlog_micros: AtomicI64,
     pub(super) slowlog_length: AtomicU64,
@@ -55,6 +75,7 @@ impl Tunables {
             password: Mutex::new(config.password.clone().into_bytes()),
             memory_bytes: AtomicU64::new(config.memory_bytes),
             compact: Mutex::new(Compact::default()),
+            without_effect: Mutex::new(WITHOUT_EFFECT.map(|(name, value)| (name, value.into())).into()),
             slowlog_micros: AtomicI64::new(10_000),
             slowlog_length: AtomicU64::new(128),
             latency_ms: AtomicU64::new(0),
@@ -86,6 +107,15 @@ impl Tunables {
 
     pub(super) fn set_compact(&self, compact: Compact) {
         *lock(&self.compact) = compact;
+    }
+
+    /// Settings that change nothing.
+    pub(super) fn without_effect(&self) -> Vec<(&'static str, String)> {
+        lock(&self.without_effect).iter().map(|(name, value)| (*name, value.clone())).collect()
+    }
+
+    pub(super) fn set_without_effect(&self, name: &'static str, value: String) {
+        lock(&self.without_effect).insert(name, value);
     }
 
     /// Takes note of how long a command took, if that was long.

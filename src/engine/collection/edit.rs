@@ -18,6 +18,8 @@ use crate::slots::Group;
 
 /// Bytes of the body of a small collection, at most.
 const SMALL_BYTES_MAX: usize = 1024;
+/// Bytes of a list that is called compact for its few elements.
+const LIST_BYTES_MAX: u64 = 8192;
 /// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
 const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
 
@@ -27,7 +29,7 @@ fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usiz
     let longest = longest as u64;
     match kind {
         Kind::String => true,
-        Kind::List if compact.list_size > 0 => elements <= compact.list_size as u64,
+        Kind::List if compact.list_size >= 0 => elements <= compact.list_size.max(1) as u64 && bytes <= LIST_BYTES_MAX,
         Kind::List => bytes <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
         Kind::Set => elements <= compact.set_entries && longest <= compact.set_value,
         Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
@@ -229,6 +231,15 @@ impl Edit<'_> {
             flags |= NOT_COMPACT;
         }
         self.set_flags(flags);
+    }
+
+    /// Takes note that a list became shorter: at half of the limit it is compact again.
+    pub(super) fn note_shorter(&mut self) {
+        let (elements, bytes) = (self.view().len(), self.entry_bytes());
+        let flags = self.view().flags();
+        if flags & NOT_COMPACT != 0 && holds(&self.engine.compact, Kind::List, 2 * elements, 2 * bytes, 0) {
+            self.set_flags(flags & !NOT_COMPACT);
+        }
     }
 
     /// Bytes that its entries take, or its strings.
