@@ -14,6 +14,13 @@ use crate::slots::Group;
 /// Uploads may have this part of the memory, together.
 const UPLOADS_SHARE_MAX: u32 = 2;
 
+/// Items that are evicted and chunks that are moved in one step of an upload, and those for [`WRITTEN_AT_ONCE`] more bytes.
+/// The smallest items are some 30 bytes long: for 16 KiB, five hundred of them have to go.
+const STEP_WORK_MAX: u64 = 64;
+
+/// Bytes that are written before room is made for as many.
+const WRITTEN_AT_ONCE: usize = 1024;
+
 /// Bytes that are copied at a time from one long value to another.
 const COPIED_AT_ONCE: usize = 4096;
 
@@ -138,27 +145,37 @@ impl Engine {
         Ok(Upload(self.handles.add(item)))
     }
 
-    /// Stores the next bytes of a value, at most as many as are still to come.
+    /// Stores the next bytes of a value, at most as many as are still to come; returns how many it took. It takes fewer,
+    /// perhaps none yet, where the room for all of them is too much work for one step: the rest is for the next.
     ///
     /// # Errors
     /// Out of memory; the upload is to be aborted then.
-    pub fn append(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
-        while !bytes.is_empty() {
-            let in_page = self.provide_part(upload, now)?;
+    pub fn append(&mut self, upload: &Upload, bytes: &[u8], now: UnixMs) -> Result<usize, PutError> {
+        let work_max = self.room_work + STEP_WORK_MAX;
+        let mut taken = 0;
+        while taken < bytes.len() && self.room_work < work_max && self.provide_part(upload, work_max, now)? {
             let Handle { item, mut cursor, .. } = self.handles.handles[upload.0];
-            let written = cursor.write(&mut self.arena, item, bytes);
+            let next = &bytes[taken..bytes.len().min(taken + WRITTEN_AT_ONCE)];
+            let written = cursor.write(&mut self.arena, item, next);
             assert!(written > 0, "more bytes than the value has");
             self.handles.handles[upload.0].cursor = cursor;
-            bytes = &bytes[written..];
-            if in_page {
-                self.make_way(written, now);
-            }
+            taken += written;
+            self.make_way(written, now);
+        }
+        Ok(taken)
+    }
+
+    /// Stores the next bytes of a value, in as many steps as it takes.
+    pub(super) fn append_all(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
+        while !bytes.is_empty() {
+            let taken = self.append(upload, bytes, now)?;
+            bytes = &bytes[taken..];
         }
         Ok(())
     }
 
-    /// Sees to the page or block that the next byte goes to. True if it is a page.
-    fn provide_part(&mut self, upload: &Upload, now: UnixMs) -> Result<bool, PutError> {
+    /// Sees to the page or block that the next byte goes to. False if the room for it is more work than allowed.
+    fn provide_part(&mut self, upload: &Upload, work_max: u64, now: UnixMs) -> Result<bool, PutError> {
         let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         let list = List::of(&self.arena, item);
         let parts = list.parts(&self.arena);
@@ -168,7 +185,9 @@ impl Engine {
                 if self.handles.upload_pages >= self.arena.limit_pages() / UPLOADS_SHARE_MAX {
                     return Err(PutError::OutOfMemory);
                 }
-                self.make_room_for_page(now)?;
+                if !self.reclaim(None, work_max, now)? {
+                    return Ok(false);
+                }
                 self.handles.upload_pages += 1;
                 let item = self.handles.handles[upload.0].item;
                 let page = self.arena.take_page().expect("there is room");
@@ -179,14 +198,16 @@ impl Engine {
         let (block, _) = parts.block_of(cursor.offset);
         if block < parts.blocks && list.block(&self.arena, block) == NONE {
             let class = parts.block_class(block, &self.arena);
-            self.make_room(class, now)?;
+            if !self.reclaim(Some(class), work_max, now)? {
+                return Ok(false);
+            }
             // Making room may have moved the item.
             let item = self.handles.handles[upload.0].item;
             let chunk = self.arena.allocate(class).expect("there is room");
             item::write_block(self.arena.memory_mut(), place(chunk), block as u16, item);
             List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
         }
-        Ok(false)
+        Ok(true)
     }
 
     /// Bytes of a value that are still to come.
@@ -304,7 +325,7 @@ impl Engine {
                 }
                 match &mut reader {
                     Some(reader) => self.copy_rest(reader, &upload, now)?,
-                    None => self.append(&upload, &whole[..whole_bytes], now)?,
+                    None => self.append_all(&upload, &whole[..whole_bytes], now)?,
                 }
                 if end == End::Back { self.copy_rest(&mut more, &upload, now) } else { Ok(()) }
             };
@@ -331,7 +352,7 @@ impl Engine {
                 return Ok(());
             }
             buffer[..length].copy_from_slice(piece);
-            self.append(upload, &buffer[..length], now)?;
+            self.append_all(upload, &buffer[..length], now)?;
         }
     }
 
@@ -346,7 +367,7 @@ impl Engine {
         now: UnixMs,
     ) -> Result<u64, PutError> {
         let upload = self.begin(key, value.len(), attributes, now)?;
-        match self.append(&upload, value, now) {
+        match self.append_all(&upload, value, now) {
             Ok(()) => self.commit(hash, group, upload, now),
             Err(error) => {
                 self.abort(upload);
@@ -373,10 +394,10 @@ impl Engine {
         let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
             let mut copy = || {
                 if end == End::Front {
-                    self.append(&upload, bytes, now)?;
+                    self.append_all(&upload, bytes, now)?;
                 }
                 self.copy_rest(&mut reader, &upload, now)?;
-                if end == End::Back { self.append(&upload, bytes, now) } else { Ok(()) }
+                if end == End::Back { self.append_all(&upload, bytes, now) } else { Ok(()) }
             };
             match copy() {
                 Ok(()) => self.commit(hash, group, upload, now),

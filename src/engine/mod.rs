@@ -201,6 +201,8 @@ pub struct Engine {
     lag: background::Lag,
     /// Chunks of the page that is evacuated, if there is one, that were looked at.
     evacuated_chunks: u16,
+    /// Items evicted and chunks moved, ever: bounds what one step does of that.
+    room_work: u64,
     /// Items that have a time of expiry.
     expiring: u64,
     /// Bytes of all items, flushed ones that have not gone yet included.
@@ -233,6 +235,7 @@ impl Engine {
             sweep: Sweep::new(now),
             lag: background::Lag::default(),
             evacuated_chunks: 0,
+            room_work: 0,
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),

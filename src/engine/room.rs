@@ -33,6 +33,9 @@ pub(super) const FREE_PAGES_AIMED_AT: u32 = RESERVE_PAGES + 4;
 /// What is evicted and moved to come back to that aim, as a part of what was taken: more than all of it.
 const PACE: (usize, usize) = (5, 4);
 
+/// Bytes that are moved before it is looked again whether there is room.
+const MOVED_AT_ONCE: usize = 1024;
+
 /// Chunks whose index lines are loaded at the same time in an evacuation.
 const EVACUATED_AT_ONCE: usize = 16;
 
@@ -45,12 +48,8 @@ impl Engine {
             return Ok(());
         }
         self.make_way(self.arena.class_bytes(class), now);
-        self.reclaim(Some(class), now)
-    }
-
-    /// Sees to it that a whole page can be taken. Its bytes are accounted for as they are written ([`Engine::make_way`]).
-    pub(super) fn make_room_for_page(&mut self, now: UnixMs) -> Result<(), PutError> {
-        self.reclaim(None, now)
+        self.reclaim(Some(class), u64::MAX, now)?;
+        Ok(())
     }
 
     /// Does for `bytes` that are taken what they owe.
@@ -68,16 +67,21 @@ impl Engine {
         }
     }
 
-    fn reclaim(&mut self, class: Option<Class>, now: UnixMs) -> Result<(), PutError> {
+    /// Sees to it that a chunk of a class can be taken, or a whole page, and nothing else: what these owe is for
+    /// [`Engine::make_way`]. False if that needs more than the work allowed, which is what [`Engine::room_work`] may come to.
+    pub(super) fn reclaim(&mut self, class: Option<Class>, work_max: u64, now: UnixMs) -> Result<bool, PutError> {
         loop {
             let free = self.arena.free_pages();
             let has_chunk = class.is_some_and(|class| self.arena.has_chunk(class));
             if free > RESERVE_PAGES || free == RESERVE_PAGES && has_chunk {
-                return Ok(());
+                return Ok(true);
             }
-            if !self.evacuate(self.arena.page_bytes()) && !self.evict_one(now) {
+            if self.room_work >= work_max {
+                return Ok(false);
+            }
+            if !self.evacuate(MOVED_AT_ONCE) && !self.evict_one(now) {
                 // With no one to evict, what is free of the reserve is still there for chunks.
-                return if has_chunk && free > 0 { Ok(()) } else { Err(PutError::OutOfMemory) };
+                return if has_chunk && free > 0 { Ok(true) } else { Err(PutError::OutOfMemory) };
             }
         }
     }
@@ -87,6 +91,7 @@ impl Engine {
         let mut view =
             View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
         let Some(at) = self.policy.victim(&mut view) else { return false };
+        self.room_work += 1;
         let memory = self.arena.memory();
         let (item, byte) = (self.index.reference(memory, at), self.index.policy(memory, at));
         let header = Header::read(memory, place(item));
@@ -156,6 +161,7 @@ impl Engine {
         let to = self.arena.allocate(self.arena.class_of(from)).expect("the other pages have room");
         self.arena.memory_mut().copy_within(place(from)..place(from) + bytes, place(to));
         self.stats.moved_bytes += bytes as u64;
+        self.room_work += 1;
         let memory = self.arena.memory();
         if item::chunk_use(memory, place(from)) == ChunkUse::Block {
             let (block, owner) = item::block(memory, place(from));

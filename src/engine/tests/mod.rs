@@ -95,6 +95,31 @@ fn without_eviction_writes_fail_and_nothing_is_lost() {
     engine.set(b"again", b"there is room", None, NOW);
 }
 
+/// A piece of 16 KiB pushed out some 470 of the smallest items in one step.
+#[test]
+fn a_piece_of_a_long_value_is_taken_in_bounded_steps() {
+    let mut engine = engine(16 << 20, Eviction::default());
+    let mut n = 0_u32;
+    while engine.stats().evictions < 1000 {
+        engine.set(&n.to_le_bytes(), &[1; 16], None, NOW);
+        n += 1;
+    }
+    let value: Vec<u8> = (0..1_000_000_u32).map(|i| (i / 7) as u8).collect();
+    let upload = engine.begin(b"long", value.len(), Attributes::default(), NOW).expect("room");
+    let (mut at, mut steps) = (0, 0);
+    while at < value.len() {
+        let before = engine.room_work;
+        at += engine.append(&upload, &value[at..value.len().min(at + (16 << 10))], NOW).expect("room");
+        // What is allowed, and what the last kilobyte and a quarter owes in evictions and in moves.
+        assert!(engine.room_work - before <= 64 + 2 * 48, "{} at {at}", engine.room_work - before);
+        steps += 1;
+    }
+    assert!(steps > 300, "{steps} steps");
+    engine.commit(engine.hasher.hash(b"long"), Group::of(b"long"), upload, NOW).expect("room");
+    assert_eq!(engine.value(b"long", NOW), Some(value));
+    engine.check();
+}
+
 #[test]
 fn tiny_items_fit_and_it_goes_on() {
     let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());

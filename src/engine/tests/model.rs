@@ -110,7 +110,7 @@ fn agree(memory_bytes: u64, eviction: Eviction, steps: Vec<Step>, lossy: bool) {
             }
             Step::FinishUpload { commit } if !uploads.is_empty() => {
                 let (key, value, upload) = uploads.remove(0);
-                let written = value.chunks(5000).try_for_each(|piece| engine.append(&upload, piece, now));
+                let written = value.chunks(5000).try_for_each(|piece| engine.append_all(&upload, piece, now));
                 if written.is_err() || !commit {
                     assert!(lossy || written.is_ok());
                     engine.abort(upload);
