@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::Wait;
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
 use crate::command::{Operation, Request, StatsTopic, UnixMs, ValueHead};
-use crate::engine::{Engine, KeyHash, Reader};
+use crate::engine::{Engine, KeyHash, Next, Reader};
 use crate::execute::{Outcome, execute};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::memcached::{State, encode, encode_head, encode_tail};
@@ -97,8 +97,16 @@ impl Shard {
             for request in chunk {
                 self.perform_one(request);
             }
+            self.work_on();
         }
         pending.clear();
+    }
+
+    /// Lets the engine go on with what it has to do by itself, where that is not done: in a long turn more than in a short one.
+    pub(super) fn work_on(&mut self) {
+        if self.next_work == Next::Now {
+            self.next_work = self.engine.work(self.now);
+        }
     }
 
     #[inline]

@@ -106,6 +106,7 @@ impl Shard {
                     break 'serving;
                 }
             }
+            self.work_on();
         }
         let to = batch.from;
         self.publish();
