@@ -12,7 +12,7 @@ use crate::command::{End, UnixMs};
 use crate::slots::Group;
 
 /// Uploads may have this part of the memory, together.
-const UPLOADS_SHARE_MAX: u32 = 2;
+const UPLOADS_SHARE_MAX: u64 = 2;
 
 /// Items that are evicted and chunks that are moved in one step of an upload, and those for [`WRITTEN_AT_ONCE`] more bytes.
 /// The smallest items are some 30 bytes long: for 16 KiB, five hundred of them have to go.
@@ -47,20 +47,22 @@ struct Handle {
     doomed: bool,
     /// Where the writer is.
     cursor: Cursor,
+    /// Bytes of the parts that the writer has taken.
+    taken_bytes: u64,
 }
 
-const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START };
+const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START, taken_bytes: 0 };
 
 /// Items that are being written or read: few at any time, so they are searched one by one.
 pub(super) struct Handles {
     handles: Vec<Handle>,
-    /// Whole pages of uploads.
-    upload_pages: u32,
+    /// Bytes of the parts that uploads have taken.
+    upload_bytes: u64,
 }
 
 impl Handles {
     pub(super) fn new() -> Self {
-        Self { handles: Vec::new(), upload_pages: 0 }
+        Self { handles: Vec::new(), upload_bytes: 0 }
     }
 
     fn add(&mut self, item: Reference) -> usize {
@@ -87,6 +89,12 @@ impl Handles {
             None => self.add(item),
         };
         Reader { handle, cursor: Cursor::START }
+    }
+
+    /// An upload has taken a page or a block.
+    fn count(&mut self, upload: &Upload, bytes: usize) {
+        self.handles[upload.0].taken_bytes += bytes as u64;
+        self.upload_bytes += bytes as u64;
     }
 
     fn find(&self, item: Reference) -> Option<usize> {
@@ -181,14 +189,12 @@ impl Engine {
         let parts = list.parts(&self.arena);
         if cursor.offset < parts.bytes_in_pages() {
             if cursor.offset == list.pages(&self.arena) as usize * self.arena.page_bytes() {
-                // Long uploads must not push out everything that is there, and each other.
-                if self.handles.upload_pages >= self.arena.limit_pages() / UPLOADS_SHARE_MAX {
-                    return Err(PutError::OutOfMemory);
-                }
+                let bytes = self.arena.page_bytes();
+                self.allow_upload(bytes)?;
                 if !self.reclaim(None, work_max, now)? {
                     return Ok(false);
                 }
-                self.handles.upload_pages += 1;
+                self.handles.count(upload, bytes);
                 let item = self.handles.handles[upload.0].item;
                 let page = self.arena.take_page().expect("there is room");
                 List::of(&self.arena, item).push_page(&mut self.arena, page);
@@ -198,9 +204,11 @@ impl Engine {
         let (block, _) = parts.block_of(cursor.offset);
         if block < parts.blocks && list.block(&self.arena, block) == NONE {
             let class = parts.block_class(block, &self.arena);
+            self.allow_upload(parts.block_bytes(block))?;
             if !self.reclaim(Some(class), work_max, now)? {
                 return Ok(false);
             }
+            self.handles.count(upload, parts.block_bytes(block));
             // Making room may have moved the item.
             let item = self.handles.handles[upload.0].item;
             let chunk = self.arena.allocate(class).expect("there is room");
@@ -208,6 +216,13 @@ impl Engine {
             List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
         }
         Ok(true)
+    }
+
+    /// Uploads must not push out everything that is there, and each other. One alone is always allowed: no value is longer
+    /// than half of the memory, of which what is left of the last page is a part.
+    fn allow_upload(&self, bytes: usize) -> Result<(), PutError> {
+        let max = (u64::from(self.arena.limit_pages()) + 1) * self.arena.page_bytes() as u64 / UPLOADS_SHARE_MAX;
+        if self.handles.upload_bytes + bytes as u64 <= max { Ok(()) } else { Err(PutError::OutOfMemory) }
     }
 
     /// Bytes of a value that are still to come.
@@ -247,8 +262,8 @@ impl Engine {
     }
 
     fn end_upload(&mut self, upload: Upload) -> Reference {
-        let item = std::mem::replace(&mut self.handles.handles[upload.0], FREE).item;
-        self.handles.upload_pages -= List::of(&self.arena, item).pages(&self.arena);
+        let Handle { item, taken_bytes, .. } = std::mem::replace(&mut self.handles.handles[upload.0], FREE);
+        self.handles.upload_bytes -= taken_bytes;
         item
     }
 

@@ -120,6 +120,32 @@ fn a_piece_of_a_long_value_is_taken_in_bounded_steps() {
     engine.check();
 }
 
+/// Only whole pages used to count, which values shorter than a page have none of.
+#[test]
+fn short_uploads_too_may_have_half_of_the_memory() {
+    for length in [5_000, 15_000, 100_000] {
+        let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());
+        engine.set(b"k", b"v", None, NOW);
+        let mut uploads = Vec::new();
+        let refused = loop {
+            let upload = engine.begin(b"long", length, Attributes::default(), NOW).expect("room");
+            if let Err(error) = engine.append_all(&upload, &vec![1; length - 1], NOW) {
+                engine.abort(upload);
+                break error;
+            }
+            uploads.push(upload);
+        };
+        assert_eq!(refused, PutError::OutOfMemory);
+        let share = (uploads.len() * length) as f64 / MEMORY_BYTES_MIN as f64;
+        assert!((0.45..=0.505).contains(&share), "{share} in uploads of {length} bytes");
+        assert!(engine.value(b"k", NOW).is_some());
+        uploads.into_iter().for_each(|upload| engine.abort(upload));
+        engine.check();
+        assert_eq!(engine.try_set(b"longest", &vec![1; MEMORY_BYTES_MIN as usize / 2], None, NOW).map(|_| ()), Ok(()));
+        engine.check();
+    }
+}
+
 #[test]
 fn tiny_items_fit_and_it_goes_on() {
     let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());
