@@ -4,11 +4,11 @@
 //! once when all of them have. A reader keeps what it reads: an item that is evicted, replaced or deleted meanwhile stays in
 //! memory until the last reader of it is closed. Both know their item by a handle, which follows it when it is moved.
 
-use super::arena::{CHUNK_BYTES_MAX, NONE, Reference, place};
+use super::arena::{NONE, Reference, place};
 use super::item::{self, Fields, Header};
 use super::value::{self, Cursor, List, Parts};
 use super::{Attributes, Engine, KEY_BYTES_MAX, KeyHash, PutError, Value};
-use crate::command::{End, UnixMs};
+use crate::command::UnixMs;
 use crate::slots::Group;
 
 /// Uploads may have this part of the memory, together.
@@ -21,20 +21,17 @@ const STEP_WORK_MAX: u64 = 64;
 /// Bytes that are written before room is made for as many.
 const WRITTEN_AT_ONCE: usize = 1024;
 
-/// Bytes that are copied at a time from one long value to another.
-const COPIED_AT_ONCE: usize = 4096;
-
 /// A long value that is being written. It must be committed or aborted.
 #[derive(Debug)]
 #[must_use = "an upload holds memory until it is committed or aborted"]
-pub struct Upload(usize);
+pub struct Upload(pub(super) usize);
 
 /// A long value that is being read. It must be closed.
 #[derive(Debug)]
 #[must_use = "a reader holds memory until it is closed"]
 pub struct Reader {
-    handle: usize,
-    cursor: Cursor,
+    pub(super) handle: usize,
+    pub(super) cursor: Cursor,
 }
 
 /// An item that is being written or read.
@@ -95,6 +92,21 @@ impl Handles {
     fn count(&mut self, upload: &Upload, bytes: usize) {
         self.handles[upload.0].taken_bytes += bytes as u64;
         self.upload_bytes += bytes as u64;
+    }
+
+    /// True if an item is being read.
+    pub(super) fn is_read(&self, item: Reference) -> bool {
+        self.find(item).is_some()
+    }
+
+    /// Where the item of a handle is now.
+    pub(super) fn item(&self, handle: usize) -> Reference {
+        self.handles[handle].item
+    }
+
+    /// Lets an upload go on behind so many bytes, which it will get from elsewhere.
+    pub(super) fn skip(&mut self, upload: &Upload, bytes: usize) {
+        self.handles[upload.0].cursor.offset = bytes;
     }
 
     fn find(&self, item: Reference) -> Option<usize> {
@@ -188,7 +200,7 @@ impl Engine {
         let list = List::of(&self.arena, item);
         let parts = list.parts(&self.arena);
         if cursor.offset < parts.bytes_in_pages() {
-            if cursor.offset == list.pages(&self.arena) as usize * self.arena.page_bytes() {
+            if cursor.offset.is_multiple_of(self.arena.page_bytes()) {
                 let bytes = self.arena.page_bytes();
                 self.allow_upload(bytes)?;
                 if !self.reclaim(None, work_max, now)? {
@@ -297,80 +309,6 @@ impl Engine {
         }
     }
 
-    /// Adds the bytes of a complete upload to one end of a value; flags and expiry stay. None if there is no such key.
-    ///
-    /// # Errors
-    /// See [`PutError`]; the value stays as it was. The upload is gone in any case.
-    pub fn extend_by(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        upload: Upload,
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let more = Reader { handle: upload.0, cursor: Cursor::START };
-        let done = self.extend_by_reader(hash, group, key, end, more, now);
-        self.abort(upload);
-        done
-    }
-
-    fn extend_by_reader(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        mut more: Reader,
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let Some(old) = self.find_live(hash, key, now) else { return Ok(None) };
-        let Fields { flags, expires, .. } = old.header.fields(self.arena.memory(), place(old.item));
-        let length = value::length(&self.arena, old.item, old.header) + self.unread(&more);
-        // A value that is not long fits into one piece of the copying.
-        let mut whole = [0; CHUNK_BYTES_MAX];
-        let whole_bytes = old.header.inline_bytes();
-        whole[..whole_bytes].copy_from_slice(old.header.inline_value(self.arena.memory(), place(old.item)));
-        let mut reader = old.header.has_long_value().then(|| self.handles.read(old.item));
-        let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
-            let mut copy = || {
-                if end == End::Front {
-                    self.copy_rest(&mut more, &upload, now)?;
-                }
-                match &mut reader {
-                    Some(reader) => self.copy_rest(reader, &upload, now)?,
-                    None => self.append_all(&upload, &whole[..whole_bytes], now)?,
-                }
-                if end == End::Back { self.copy_rest(&mut more, &upload, now) } else { Ok(()) }
-            };
-            match copy() {
-                Ok(()) => self.commit(hash, group, upload, now),
-                Err(error) => {
-                    self.abort(upload);
-                    Err(error)
-                }
-            }
-        });
-        if let Some(reader) = reader {
-            self.close(reader);
-        }
-        done.map(Some)
-    }
-
-    fn copy_rest(&mut self, reader: &mut Reader, upload: &Upload, now: UnixMs) -> Result<(), PutError> {
-        let mut buffer = [0; COPIED_AT_ONCE];
-        loop {
-            let piece = self.read(reader, COPIED_AT_ONCE);
-            let length = piece.len();
-            if length == 0 {
-                return Ok(());
-            }
-            buffer[..length].copy_from_slice(piece);
-            self.append_all(upload, &buffer[..length], now)?;
-        }
-    }
-
     /// Stores a whole value that is too long for a chunk.
     pub(super) fn put_long(
         &mut self,
@@ -389,41 +327,6 @@ impl Engine {
                 Err(error)
             }
         }
-    }
-
-    /// Adds bytes to one end of a long value, which is copied piece by piece. None if it was evicted in making room.
-    pub(super) fn extend_long(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        bytes: &[u8],
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let Some(mut reader) = self.open(hash, key, now) else { return Ok(None) };
-        let item = self.handles.handles[reader.handle].item;
-        let header = Header::read(self.arena.memory(), place(item));
-        let Fields { flags, expires, .. } = header.fields(self.arena.memory(), place(item));
-        let length = value::length(&self.arena, item, header) + bytes.len();
-        let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
-            let mut copy = || {
-                if end == End::Front {
-                    self.append_all(&upload, bytes, now)?;
-                }
-                self.copy_rest(&mut reader, &upload, now)?;
-                if end == End::Back { self.append_all(&upload, bytes, now) } else { Ok(()) }
-            };
-            match copy() {
-                Ok(()) => self.commit(hash, group, upload, now),
-                Err(error) => {
-                    self.abort(upload);
-                    Err(error)
-                }
-            }
-        });
-        self.close(reader);
-        done.map(Some)
     }
 }
 

@@ -19,7 +19,7 @@
 //! | `room.rs` | making room: eviction and evacuation |
 //! | `expiry.rs`, `background.rs` | the timing wheel; what is done between requests, in bounded steps |
 //! | `long.rs` | reading and writing long values piece by piece |
-//! | `write.rs` | storing, changing and removing items |
+//! | `write.rs`, `extend.rs` | storing, changing and removing items; adding to their values |
 //! | `versions.rs` | versions per group |
 //!
 //! The design, and what was measured to arrive at it, is in ARCHITECTURE.md.
@@ -32,6 +32,7 @@ mod background;
 mod check;
 mod eviction;
 mod expiry;
+mod extend;
 mod ghost;
 mod hash;
 mod index;

@@ -146,6 +146,38 @@ fn short_uploads_too_may_have_half_of_the_memory() {
     }
 }
 
+/// All of the value used to be copied for each append.
+#[test]
+fn an_append_to_a_long_value_costs_what_it_adds() {
+    let mut engine = engine(64 << 20, Eviction::default());
+    let hash = engine.hasher.hash(b"log");
+    let mut value = vec![7; 20_000];
+    engine.set(b"log", &value, None, NOW);
+    let first_page = |engine: &Engine| {
+        let found = engine.find(hash, b"log").expect("it is there");
+        value::List::of(&engine.arena, found.item).first_page(&engine.arena)
+    };
+    let page = first_page(&engine);
+    for n in 0..20_000_usize {
+        let line = vec![n as u8; n % 100];
+        assert!(engine.extend(hash, Group::of(b"log"), b"log", End::Back, &line, NOW).expect("room").is_some());
+        value.extend_from_slice(&line);
+        assert_eq!(first_page(&engine), page, "it stays where it is");
+    }
+    assert_eq!(engine.value(b"log", NOW).as_ref(), Some(&value));
+    engine.check();
+
+    // Somebody who reads it gets it as it was.
+    let mut reader = engine.open(hash, b"log", NOW).expect("a long value");
+    assert!(engine.extend(hash, Group::of(b"log"), b"log", End::Back, b"more", NOW).expect("room").is_some());
+    assert_eq!(engine.read_to_end(&mut reader), value);
+    engine.close(reader);
+    value.extend_from_slice(b"more");
+    assert_ne!(first_page(&engine), page);
+    assert_eq!(engine.value(b"log", NOW).as_ref(), Some(&value));
+    engine.check();
+}
+
 #[test]
 fn tiny_items_fit_and_it_goes_on() {
     let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());
