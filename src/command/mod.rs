@@ -342,6 +342,12 @@ impl Span {
     pub fn range(self) -> Range<usize> {
         self.from as usize..self.to as usize
     }
+
+    /// Those that follow the first `count`.
+    pub fn behind(self, count: usize) -> Self {
+        debug_assert!(count <= self.range().len());
+        Self { from: self.from + count as u32, ..self }
+    }
 }
 
 impl<B: Copy> Request<B> {

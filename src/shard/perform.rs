@@ -8,7 +8,7 @@ use super::connection::{Connection, Gather, Wait};
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
 use super::tunables::SlowCommand;
 use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
-use crate::engine::{Engine, KeyHash, Reader};
+use crate::engine::{Engine, KeyHash, Next, Reader};
 use crate::execute::resp::Streamed;
 use crate::execute::{self, Outcome, execute};
 use crate::metrics::{Counter, Counters};
@@ -160,8 +160,16 @@ impl Shard {
             for request in chunk {
                 self.perform_one(request);
             }
+            self.work_on();
         }
         pending.clear();
+    }
+
+    /// Lets the engine go on with what it has to do by itself, where that is not done: in a long turn more than in a short one.
+    pub(super) fn work_on(&mut self) {
+        if self.next_work == Next::Now {
+            self.next_work = self.engine.work(self.now);
+        }
     }
 
     #[inline]
