@@ -70,7 +70,7 @@ pub(super) fn hash_of(memory: &[u8], hasher: &KeyHasher, item: Reference) -> Key
 }
 
 /// Marks that are taken from a queue, at most, in search of a victim.
-const POPPED_MAX: usize = 64;
+const POPPED_MAX: usize = 128;
 /// Marks ahead of the queue's end whose quads are loaded beforehand.
 const MARKS_AHEAD: usize = 8;
 
