@@ -238,6 +238,11 @@ impl Engine {
         if self.handles.upload_bytes + bytes as u64 <= max { Ok(()) } else { Err(PutError::OutOfMemory) }
     }
 
+    /// Bytes of a value that have come.
+    pub fn uploaded(&self, upload: &Upload) -> usize {
+        self.handles.handles[upload.0].cursor.offset
+    }
+
     /// Bytes of a value that are still to come.
     pub fn missing(&self, upload: &Upload) -> usize {
         let Handle { item, cursor, .. } = self.handles.handles[upload.0];
