@@ -16,7 +16,7 @@
 //! ```
 
 use super::arena::{Class, PageNumber, Reference, place};
-use super::collection::{self, CHUNKS_PER_CHANGE, Large};
+use super::collection::{self, CLASSES_PER_CHANGE, Large};
 use super::eviction::{self, View};
 use super::index::{Position, STEP_PAGES_MAX};
 use super::item::{self, ChunkUse, Header};
@@ -28,8 +28,8 @@ use crate::command::UnixMs;
 /// timing wheel.
 pub(super) const RESERVE_PAGES: u32 = STEP_PAGES_MAX + 3;
 
-/// With the page that is always there besides the reserve, a collection can be changed.
-const _: () = assert!(RESERVE_PAGES + 1 >= CHUNKS_PER_CHANGE);
+/// Free pages that a change of a collection needs besides the reserve and the page that is always there then.
+const PAGES_FOR_NODES: u32 = CLASSES_PER_CHANGE - RESERVE_PAGES - 1;
 
 /// Free pages beyond the reserve that writes, each in proportion to what it takes, bring about.
 pub(super) const FREE_PAGES_AIMED_AT: u32 = RESERVE_PAGES + 4;
@@ -58,11 +58,11 @@ impl Engine {
 
     /// Sees to it that a collection can be changed once, by about so many bytes, and that besides so many pages can be taken.
     pub(super) fn make_room_for_nodes(&mut self, bytes: usize, pages: u32, now: UnixMs) -> Result<(), PutError> {
-        if self.arena.free_pages() > FREE_PAGES_AIMED_AT + pages {
+        if self.arena.free_pages() >= FREE_PAGES_AIMED_AT + PAGES_FOR_NODES + pages {
             return Ok(());
         }
         self.make_way(bytes, now);
-        self.reclaim(None, pages, u64::MAX, now)?;
+        self.reclaim(None, PAGES_FOR_NODES + pages, u64::MAX, now)?;
         Ok(())
     }
 

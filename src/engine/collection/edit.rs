@@ -7,7 +7,7 @@ use super::entry::{
     ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
 };
 use super::node::{blob_pages, blobs_footprint, entries, leaf_bytes, refers, write_blobs};
-use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
+use super::tree::{CLASSES_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
 use crate::command::{Compact, UnixMs};
@@ -55,6 +55,8 @@ pub(super) struct Edit<'e> {
     /// Bytes that it took, and that users were said to have in it.
     before: (u64, u64),
     changed: bool,
+    /// It is becoming large: leaves are made as large as they get.
+    filling: bool,
 }
 
 impl Engine {
@@ -97,7 +99,7 @@ impl Engine {
         self.hit(hash, found.at);
         let before = (value::footprint(&self.arena, found.item), self.user_bytes(found.item, found.header));
         let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
-        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }
+        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false, filling: false }
     }
 
     /// A key's collection, made if there is none, with room for `bytes` of entries.
@@ -201,7 +203,7 @@ impl Edit<'_> {
     /// True if there may not be enough free pages for one more change: the caller makes room, and opens it again.
     pub(super) fn is_short_of_room(&self, longest: usize) -> bool {
         let pages = if longest > INLINE_BYTES_MAX { blob_pages(&self.engine.arena, longest) } else { 0 };
-        self.engine.arena.free_pages() < CHUNKS_PER_CHANGE + pages
+        self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages
     }
 
     /// A string for an entry: long ones are written to blobs.
@@ -361,7 +363,8 @@ impl Edit<'_> {
 
     fn change_tree(&mut self, tree: usize, spot: &Spot, change: impl FnOnce(&mut Arena, &mut Tree, &Path, Order)) {
         let (Body::Large(large), Some(path)) = (&mut self.body, &spot.path) else { unreachable!("it has trees") };
-        let mut changed = Tree { root: large.roots[tree], shape: tree_shape(self.kind, tree), grown: 0 };
+        let shape = tree_shape(self.kind, tree);
+        let mut changed = Tree { root: large.roots[tree], shape, roomy: self.filling, grown: 0 };
         let Engine { arena, hasher, .. } = &mut *self.engine;
         change(arena, &mut changed, path, order(self.kind, tree, hasher));
         large.roots[tree] = changed.root;
@@ -426,8 +429,12 @@ impl Edit<'_> {
         let mut to = item;
         if wanted > has || is_loose {
             let roomy = if wanted > has { (wanted + wanted / 16).next_multiple_of(8) } else { wanted };
-            to = arena.allocate(arena.class_for(roomy.min(CHUNK_BYTES_MAX))).expect("room was made");
-            arena.memory_mut().copy_within(place(item)..place(item) + head + offset, place(to));
+            // It can only be missing where it shrinks, which is no need.
+            if let Some(chunk) = arena.allocate(arena.class_for(roomy.min(CHUNK_BYTES_MAX))) {
+                to = chunk;
+                arena.memory_mut().copy_within(place(item)..place(item) + head + offset, place(to));
+            }
+            assert!(to != item || wanted <= has, "room was made");
         }
         let (from_tail, to_tail) = (place(item) + head + offset + removed, place(to) + head + offset + inserted.len());
         let memory = arena.memory_mut();
@@ -474,7 +481,9 @@ impl Edit<'_> {
         }
         self.body = Body::Large(large);
         self.changed = true;
+        self.filling = true;
         self.fill(entries);
+        self.filling = false;
     }
 
     /// Puts packed entries into empty trees.
