@@ -20,9 +20,6 @@ use std::time::Instant;
 /// Requests whose cache lines are loaded at the same time: more would push each other out of the first-level cache.
 pub(super) const PREFETCH: usize = 64;
 
-/// Words of a slow command that are kept.
-const WORDS_SHOWN: usize = 31;
-
 /// A request that was parsed and not yet executed. It borrows from the input that it was parsed from.
 pub(super) struct Pending<'a> {
     /// Slot of the connection.
@@ -47,7 +44,7 @@ impl Pending<'_> {
 /// What the log of slow commands keeps of one.
 fn describe(connection: &Connection, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
     let mut words = vec![call.command.name().as_bytes().to_vec()];
-    words.extend(Words::new(call.words, call.count as usize).iter().take(WORDS_SHOWN).map(<[u8]>::to_vec));
+    words.extend(Words::new(call.words, call.count as usize).iter().map(<[u8]>::to_vec));
     let (client_address, client_name) = match &connection.client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
@@ -241,7 +238,7 @@ impl Shard {
         let Some(connection) = connections.at(pending.slot) else { return };
         outputs.provide(&mut connection.output);
         let mut request = pending.request;
-        let started = call.command.row().may_be_slow().then(Instant::now);
+        let started = (call.command.row().may_be_slow() || node.tunables.times_all()).then(Instant::now);
         let mut long = None;
         if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
             let mut part = Vec::new();

@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Words of a slow command that are kept, and bytes of each.
 const WORDS_KEPT: usize = 32;
 const WORD_BYTES_KEPT: usize = 128;
+/// A fast command is measured where those that take less than this, in microseconds, are to be logged.
+const SLOW_MICROS_LEAST: i64 = 1000;
 /// Latency spikes that are kept of each event.
 const SPIKES_KEPT: usize = 160;
 
@@ -41,6 +43,22 @@ pub(super) struct SlowCommand {
     pub(super) words: Vec<Vec<u8>>,
     pub(super) client_address: String,
     pub(super) client_name: Vec<u8>,
+}
+
+/// Keeps what SLOWLOG shows of a command's words.
+fn shorten(words: &mut Vec<Vec<u8>>) {
+    if words.len() > WORDS_KEPT {
+        let more = words.len() - (WORDS_KEPT - 1);
+        words.truncate(WORDS_KEPT - 1);
+        words.push(format!("... ({more} more arguments)").into_bytes());
+    }
+    for word in words {
+        if word.len() > WORD_BYTES_KEPT {
+            let more = word.len() - WORD_BYTES_KEPT;
+            word.truncate(WORD_BYTES_KEPT);
+            word.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
+        }
+    }
 }
 
 /// A latency spike: when, and how long.
@@ -118,6 +136,12 @@ impl Tunables {
         lock(&self.without_effect).insert(name, value);
     }
 
+    /// True if fast commands are measured as well: where what is logged as slow is not slow.
+    #[inline]
+    pub(super) fn times_all(&self) -> bool {
+        (0..SLOW_MICROS_LEAST).contains(&self.slowlog_micros.load(Ordering::Relaxed))
+    }
+
     /// Takes note of how long a command took, if that was long.
     pub(super) fn took(&self, micros: u64, now: UnixMs, describe: impl FnOnce() -> SlowCommand) {
         let threshold = self.slowlog_micros.load(Ordering::Relaxed);
@@ -125,8 +149,7 @@ impl Tunables {
             let mut slow = lock(&self.slow);
             let mut command = describe();
             (command.id, command.micros) = (slow.0, micros);
-            command.words.truncate(WORDS_KEPT);
-            command.words.iter_mut().for_each(|word| word.truncate(WORD_BYTES_KEPT));
+            shorten(&mut command.words);
             slow.0 += 1;
             slow.1.push_front(command);
             slow.1.truncate(self.slowlog_length.load(Ordering::Relaxed) as usize);
