@@ -55,6 +55,12 @@ impl Order {
         self.awaited
     }
 
+    /// Those of them that could be of any length: not what is added up of parts. A connection must not wait for those
+    /// parts before it has asked for them.
+    pub(in crate::shard) fn awaited_whole(&self) -> usize {
+        self.awaited - self.gathers.len()
+    }
+
     /// Bytes held back.
     pub(in crate::shard) fn held_bytes(&self) -> usize {
         self.held.len()
@@ -173,6 +179,22 @@ impl Order {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A DEL of two keys was counted as one reply as long as those before it. After a long one, that was more than a
+    /// connection may be owed: it waited for the DEL before it had asked for the parts, for ever.
+    #[test]
+    fn a_sum_is_not_expected_to_be_long() {
+        let (mut order, mut output) = (Order::default(), Vec::new());
+        let sum = order.await_parts(Gather::sum(2));
+        assert_eq!((order.awaited(), order.awaited_whole()), (1, 0));
+        let whole = order.await_reply();
+        assert_eq!((order.awaited(), order.awaited_whole()), (2, 1));
+        order.fulfil(sum, b":1\r\n", &mut output);
+        order.fulfil(sum, b":1\r\n", &mut output);
+        assert_eq!((order.awaited(), order.awaited_whole()), (1, 1));
+        order.fulfil(whole, b"+OK\r\n", &mut output);
+        assert_eq!((order.awaited(), order.awaited_whole(), &output[..]), (0, 0, &b":2\r\n+OK\r\n"[..]));
+    }
 
     proptest! {
         /// Random interleavings of local replies, requests to siblings and their answers: the output is in request order.
