@@ -66,6 +66,50 @@ fn loads() -> Vec<Load> {
     vec![pipeline(1), pipeline(16), pipeline(64), multi, halves]
 }
 
+/// The same over RESP: after them, everything is as it was before.
+fn resp_loads() -> Vec<Load> {
+    let command = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        format!("*{}\r\n{bulks}", words.len())
+    };
+    let value = "v".repeat(100);
+    let strings = |count: usize| {
+        let one = |n: usize| command(&format!("SET key-{n} {value}")) + &command(&format!("GET key-{n}"));
+        let sent: String = (0..count).map(one).collect();
+        let expected: String = (0..count).map(|_| format!("+OK\r\n$100\r\n{value}\r\n")).collect();
+        Load { sent: vec![sent.into_bytes()], expected: expected.into_bytes() }
+    };
+    let steps = [
+        ("SET number 7", "+OK\r\n"),
+        ("INCR number", ":8\r\n"),
+        ("LPUSH list a", ":1\r\n"),
+        ("RPUSH list b", ":2\r\n"),
+        ("LLEN list", ":2\r\n"),
+        ("LPOP list", "$1\r\na\r\n"),
+        ("RPOP list", "$1\r\nb\r\n"),
+        ("SADD set a", ":1\r\n"),
+        ("SISMEMBER set a", ":1\r\n"),
+        ("SREM set a", ":1\r\n"),
+        ("HSET hash f v", ":1\r\n"),
+        ("HGET hash f", "$1\r\nv\r\n"),
+        ("HDEL hash f", ":1\r\n"),
+        ("ZADD sorted 1 a", ":1\r\n"),
+        ("ZSCORE sorted a", "$1\r\n1\r\n"),
+        ("ZRANK sorted a", ":0\r\n"),
+        ("ZREM sorted a", ":1\r\n"),
+        ("EXPIRE number 100", ":1\r\n"),
+        ("MGET number list set", "*3\r\n$1\r\n8\r\n$-1\r\n$-1\r\n"),
+        ("EXISTS number list set", ":1\r\n"),
+        ("DEL number list set", ":1\r\n"),
+        ("PING", "+PONG\r\n"),
+    ];
+    let sent: String = steps.iter().map(|(words, _)| command(words)).collect();
+    let expected: String = steps.iter().map(|(_, reply)| *reply).collect();
+    let types = Load { sent: vec![sent.into_bytes()], expected: expected.into_bytes() };
+    vec![strings(1), strings(16), strings(64), types]
+}
+
 fn play(clients: &mut [TcpStream], sync: &mut TcpStream, load: &Load, reply: &mut [u8]) {
     for client in clients {
         for (n, piece) in load.sent.iter().enumerate() {
@@ -86,19 +130,24 @@ fn allocations_of(shards: usize) -> u64 {
         Options { port: Some(Port::Auto), resp_port: Some(Port::Auto), shards: Some(shards), ..Options::default() };
     let machine = Machine { cores: pinion::sys::allowed_cores(), memory_bytes: None, open_files: 1024 };
     let server = Server::start(Config::new(&options, &machine).expect("settings")).expect("a node");
-    let address = server.addresses()[0].address;
-    let connect = || {
-        let stream = TcpStream::connect(address).expect("connect");
+    let connect = |port: usize| {
+        let stream = TcpStream::connect(server.addresses()[port].address).expect("connect");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream
     };
-    let mut clients: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
-    let (mut sync, loads) = (connect(), loads());
+    let [mut clients, mut resp_clients] = [0, 1].map(|port| (0..8).map(|_| connect(port)).collect::<Vec<TcpStream>>());
+    let (mut sync, loads, resp_loads) = (connect(0), loads(), resp_loads());
     let mut reply = vec![0; 64 << 10];
     let mut rounds = |count| {
         for _ in 0..count {
             for load in &loads {
                 play(&mut clients, &mut sync, load, &mut reply);
+            }
+            // One client after the other: they use the same keys.
+            for client in &mut resp_clients {
+                for load in &resp_loads {
+                    play(std::slice::from_mut(client), &mut sync, load, &mut reply);
+                }
             }
         }
     };
@@ -121,7 +170,7 @@ fn allocations_of(shards: usize) -> u64 {
 /// One test for both, as what is counted is the process's.
 #[test]
 fn the_steady_state_allocates_nothing() {
-    // 100 rounds of 5 loads on 8 connections are 134,400 requests.
+    // 100 rounds of 5 loads on 8 connections are 134,400 requests, and those of RESP another 147,200.
     assert_eq!(allocations_of(1), 0, "one shard");
     assert_eq!(allocations_of(2), 0, "two shards, half of the keys of the other");
 }

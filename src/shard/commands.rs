@@ -14,7 +14,7 @@ mod settings;
 
 use super::Shard;
 use super::connection::{Ending, Gather, Wait};
-use super::perform::{Pending, answer};
+use super::perform::{Pending, answer, begun, describe};
 use crate::command::{Call, Command, Operation, Request, Words};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::execute::introspect;
@@ -260,9 +260,14 @@ impl Shard {
             self.answer_clients(Words::new(words, count as usize), &mut part);
         } else {
             let shards = self.routes.len();
-            let Self { engine, now, counters, .. } = self;
+            let Self { connections, engine, now, counters, node, .. } = self;
+            let begun = begun(&request, node.tunables.times_all());
             let long = answer(&request, hash, engine, *now, counters, shards, &mut part);
             debug_assert!(long.is_none(), "what has no key has no long value");
+            if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {
+                let client = connections.at(pending.slot).and_then(|c| c.client.as_deref());
+                node.tunables.took(begun.elapsed().as_micros() as u64, *now, || describe(client, &call, *now));
+            }
         }
         let Some(connection) = self.connections.at(pending.slot) else { return };
         self.outputs.provide(&mut connection.output);

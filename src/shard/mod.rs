@@ -108,6 +108,8 @@ pub struct Shard {
     /// Connections that go on in the next turn.
     turn_waiters: Vec<Token>,
     counters: Counters,
+    /// Where a part of a reply is written, to be added to the others.
+    part: Vec<u8>,
     /// Time of this turn.
     now: UnixMs,
     instant: Instant,
@@ -166,6 +168,7 @@ impl Shard {
             mesh_waiters: Vec::new(),
             turn_waiters: Vec::new(),
             counters: Counters::new(),
+            part: Vec::new(),
             now,
             instant: Instant::now(),
             next_work: Next::Idle,

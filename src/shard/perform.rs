@@ -4,7 +4,7 @@
 //! then they are executed. So the loads of a batch run beside each other instead of one after the other.
 
 use super::Shard;
-use super::connection::{Connection, Gather, Wait};
+use super::connection::{Client, Gather, Wait};
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
 use super::tunables::SlowCommand;
 use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
@@ -41,11 +41,20 @@ impl Pending<'_> {
     }
 }
 
-/// What the log of slow commands keeps of one.
-fn describe(connection: &Connection, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
+/// When a request begins, if it is one that may take long, or `all` are to be measured.
+#[inline]
+pub(super) fn begun(request: &Request<&[u8]>, all: bool) -> Option<Instant> {
+    match request.operation {
+        Operation::Call(call) if all || call.command.row().may_be_slow() => Some(Instant::now()),
+        _ => None,
+    }
+}
+
+/// What the log of slow commands keeps of one. Whose it is, only the client's own shard knows.
+pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
     let mut words = vec![call.command.name().as_bytes().to_vec()];
     words.extend(Words::new(call.words, call.count as usize).iter().map(<[u8]>::to_vec));
-    let (client_address, client_name) = match &connection.client {
+    let (client_address, client_name) = match client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
     };
@@ -234,23 +243,24 @@ impl Shard {
     #[inline]
     pub(super) fn perform_call(&mut self, pending: &Pending, call: &Call<&[u8]>) {
         let shards = self.routes.len();
-        let Self { connections, outputs, engine, now, counters, node, .. } = self;
+        let Self { connections, outputs, engine, now, counters, node, part, .. } = self;
         let Some(connection) = connections.at(pending.slot) else { return };
         outputs.provide(&mut connection.output);
         let mut request = pending.request;
-        let started = (call.command.row().may_be_slow() || node.tunables.times_all()).then(Instant::now);
+        let begun = begun(&request, node.tunables.times_all());
         let mut long = None;
         if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
-            let mut part = Vec::new();
-            let none = answer(&request, pending.hash, engine, *now, counters, shards, &mut part);
+            part.clear();
+            let none = answer(&request, pending.hash, engine, *now, counters, shards, part);
             debug_assert!(none.is_none(), "a number is short");
-            connection.take_reply(sequence, &part);
+            connection.take_reply(sequence, part);
         } else {
             request.quiet |= connection.client.as_mut().is_some_and(|client| client.take_quiet());
             connection.write(|out| long = answer(&request, pending.hash, engine, *now, counters, shards, out));
         }
-        if let Some(started) = started {
-            node.tunables.took(started.elapsed().as_micros() as u64, *now, || describe(connection, call, *now));
+        if let Some(begun) = begun {
+            let client = connection.client.as_deref();
+            node.tunables.took(begun.elapsed().as_micros() as u64, *now, || describe(client, call, *now));
         }
         if let Some(LongReply { head, tail, length, reader }) = long {
             connection.progress = self.instant;

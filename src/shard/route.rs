@@ -4,7 +4,7 @@ use super::Shard;
 use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX, Task};
 use super::connection::Wait;
 use super::outgoing::StreamStart;
-use super::perform::{LongReply, PREFETCH, answer};
+use super::perform::{LongReply, PREFETCH, answer, begun, describe};
 use crate::command::{Operation, Words};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
@@ -84,7 +84,7 @@ impl Shard {
         }
         let Batch { from, entries, bytes, done, replies, reply_ends, streams, .. } = &mut *batch;
         let bytes: &[u8] = bytes;
-        let shards = self.routes.len();
+        let (shards, all) = (self.routes.len(), self.node.tunables.times_all());
         'serving: for chunk in entries[*done..].chunks_mut(PREFETCH) {
             for entry in chunk.iter().filter(|entry| matches!(entry.task, Task::Request(_))) {
                 self.engine.prefetch_index(entry.hash);
@@ -100,8 +100,14 @@ impl Shard {
                         reply_ends.push(replies.len());
                         continue;
                     }
-                    let Self { engine, now, counters, .. } = self;
-                    if let Some(long) = answer(&request, entry.hash, engine, *now, counters, shards, replies) {
+                    let Self { engine, now, counters, node, .. } = self;
+                    let begun = begun(&request, all);
+                    let long = answer(&request, entry.hash, engine, *now, counters, shards, replies);
+                    if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {
+                        let micros = begun.elapsed().as_micros() as u64;
+                        node.tunables.took(micros, *now, || describe(None, &call, *now));
+                    }
+                    if let Some(long) = long {
                         let start = self.start_stream(*from, reply_ends.len(), long, replies);
                         streams.push(start);
                     }

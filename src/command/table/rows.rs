@@ -451,16 +451,12 @@ commands! {
                 "Keeps the connection when memory for connections is short.", "{ON|OFF}";
             "no-touch", 3, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "7.2.0", "O(1)",
                 "Leaves what the connection reads unmarked.", "{ON|OFF}";
-            "pause", -3, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "3.0.0", "O(1)",
-                "Makes commands wait for a while.", "timeout:int [WRITE|ALL]";
             "reply", 3, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "3.2.0", "O(1)",
                 "Turns replies off and on.", "{ON|OFF|SKIP}";
             "setinfo", 4, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "7.2.0", "O(1)",
                 "Tells the server which library the client uses.", "{LIB-NAME libname|LIB-VER libver}";
             "setname", 3, NOSCRIPT | LOADING | STALE, none(), CONNECTION, "2.6.9", "O(1)",
                 "Names the connection.", "connection-name";
-            "unpause", 2, ADMIN | NOSCRIPT | LOADING | STALE, none(), CONNECTION, "6.2.0", "O(1)",
-                "Lets commands go on.", "";
         };
     }
     "server" {

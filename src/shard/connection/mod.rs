@@ -146,7 +146,7 @@ impl Connection {
     /// Replies that are ready, and those that siblings owe, in bytes.
     fn output_bytes(&self) -> usize {
         let sending = self.sending.map_or(0, |s| s.bytes - s.from);
-        let owed = self.order.awaited() * self.reply_bytes_estimate;
+        let owed = self.order.awaited_whole() * self.reply_bytes_estimate;
         self.output.len() + sending + self.order.held_bytes() + owed
     }
 

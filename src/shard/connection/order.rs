@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 /// Held bytes in front of the first that is still wanted, before they are cut off.
 const DEAD_BYTES_MAX: usize = 64 << 10;
 
+/// Room that is kept for replies that are put together.
+const GATHERED_BYTES_KEPT: usize = 4 << 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     Awaited,
@@ -30,6 +33,8 @@ pub(in crate::shard) struct Order {
     awaited: usize,
     /// Replies whose parts are still to come, oldest first.
     gathers: VecDeque<(u32, Gather)>,
+    /// Where such a reply is put together.
+    gathered: Vec<u8>,
     held: Vec<u8>,
     /// How many bytes were held before `held[0]`.
     held_before: u64,
@@ -53,6 +58,12 @@ impl Order {
     #[inline]
     pub(in crate::shard) fn awaited(&self) -> usize {
         self.awaited
+    }
+
+    /// Those of them that could be of any length: not what is added up of parts. A connection must not wait for those
+    /// parts before it has asked for them.
+    pub(in crate::shard) fn awaited_whole(&self) -> usize {
+        self.awaited - self.gathers.len()
     }
 
     /// Bytes held back.
@@ -108,9 +119,12 @@ impl Order {
             if self.gathers[place].1.add(reply) {
                 let (_, gather) = self.gathers.remove(place).expect("it is there");
                 self.slots[index] = Slot::Awaited;
-                let mut whole = Vec::new();
+                let mut whole = std::mem::take(&mut self.gathered);
                 gather.finish(&mut whole);
                 self.fulfil(sequence, &whole, output);
+                whole.clear();
+                whole.shrink_to(GATHERED_BYTES_KEPT);
+                self.gathered = whole;
             }
             return;
         }
@@ -173,6 +187,22 @@ impl Order {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A DEL of two keys was counted as one reply as long as those before it. After a long one, that was more than a
+    /// connection may be owed: it waited for the DEL before it had asked for the parts, for ever.
+    #[test]
+    fn a_sum_is_not_expected_to_be_long() {
+        let (mut order, mut output) = (Order::default(), Vec::new());
+        let sum = order.await_parts(Gather::sum(2));
+        assert_eq!((order.awaited(), order.awaited_whole()), (1, 0));
+        let whole = order.await_reply();
+        assert_eq!((order.awaited(), order.awaited_whole()), (2, 1));
+        order.fulfil(sum, b":1\r\n", &mut output);
+        order.fulfil(sum, b":1\r\n", &mut output);
+        assert_eq!((order.awaited(), order.awaited_whole()), (1, 1));
+        order.fulfil(whole, b"+OK\r\n", &mut output);
+        assert_eq!((order.awaited(), order.awaited_whole(), &output[..]), (0, 0, &b":2\r\n+OK\r\n"[..]));
+    }
 
     proptest! {
         /// Random interleavings of local replies, requests to siblings and their answers: the output is in request order.
