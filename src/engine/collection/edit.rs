@@ -30,7 +30,8 @@ fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usiz
     match kind {
         Kind::String => true,
         Kind::List if compact.list_size >= 0 => elements <= compact.list_size.max(1) as u64 && bytes <= LIST_BYTES_MAX,
-        Kind::List => bytes <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
+        // Lengths count as well, with two bytes for each element or so.
+        Kind::List => bytes + 2 * elements <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
         Kind::Set => elements <= compact.set_entries && longest <= compact.set_value,
         Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
         Kind::Hash => elements <= compact.hash_entries && longest <= compact.hash_value,
