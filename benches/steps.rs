@@ -247,9 +247,12 @@ impl Stormed {
         }
         let upload = meter.time("begin", &mut self.engine, |engine| engine.begin(&key, value_bytes, attributes, now));
         let upload = upload.expect("it fits");
-        for piece in value.chunks(PIECE_BYTES) {
-            meter.time("append", &mut self.engine, |engine| engine.append(&upload, piece, now)).expect("it fits");
-            self.requested(meter);
+        for mut piece in value.chunks(PIECE_BYTES) {
+            while !piece.is_empty() {
+                let taken = meter.time("append", &mut self.engine, |engine| engine.append(&upload, piece, now));
+                piece = &piece[taken.expect("it fits")..];
+                self.requested(meter);
+            }
         }
         meter.time("commit", &mut self.engine, |engine| engine.commit(hash, group, upload, now)).expect("it fits");
     }

@@ -11,10 +11,11 @@ use std::net::TcpStream;
 fn benches(c: &mut Criterion) {
     let cores = pinion::sys::allowed_cores();
     for shards in [1, 2] {
-        let options = Options { port: Some(Port::Auto), shards: Some(shards), ..Options::default() };
+        let options =
+            Options { port: Some(Port::Auto), resp_port: Some(Port::Auto), shards: Some(shards), ..Options::default() };
         let machine = Machine { cores: cores.clone(), memory_bytes: None, open_files: 1024 };
         let server = Server::start(Config::new(&options, &machine).expect("settings")).expect("a node");
-        let mut client = TcpStream::connect(server.addresses()[0]).expect("connect");
+        let mut client = TcpStream::connect(server.addresses()[0].address).expect("connect");
         client.set_nodelay(true).expect("TCP_NODELAY");
         let mut group = c.benchmark_group(format!("turn, {shards} shard(s)"));
         for depth in [1, 16, 64] {

@@ -82,10 +82,11 @@ fn play(clients: &mut [TcpStream], sync: &mut TcpStream, load: &Load, reply: &mu
 }
 
 fn allocations_of(shards: usize) -> u64 {
-    let options = Options { port: Some(Port::Auto), shards: Some(shards), ..Options::default() };
+    let options =
+        Options { port: Some(Port::Auto), resp_port: Some(Port::Auto), shards: Some(shards), ..Options::default() };
     let machine = Machine { cores: pinion::sys::allowed_cores(), memory_bytes: None, open_files: 1024 };
     let server = Server::start(Config::new(&options, &machine).expect("settings")).expect("a node");
-    let address = server.addresses()[0];
+    let address = server.addresses()[0].address;
     let connect = || {
         let stream = TcpStream::connect(address).expect("connect");
         stream.set_nodelay(true).expect("TCP_NODELAY");

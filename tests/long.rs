@@ -108,6 +108,42 @@ fn a_value_that_is_being_read_stays_as_it_was() {
     }
 }
 
+/// Each piece pushes out hundreds of small items, so it is taken in several turns; a client that asks for little does not
+/// wait for that.
+#[test]
+fn over_small_items_a_long_value_comes_in_steps() {
+    for shards in ["1", "3"] {
+        let node = Node::start(&["-t", shards, "-m", "16"]);
+        let mut other = node.client();
+        for from in (0..500_000).step_by(50_000) {
+            let sets: Vec<String> =
+                (from..from + 50_000).map(|n| format!("set {n} 0 0 16 noreply\r\nsixteen bytes...\r\n")).collect();
+            other.send(sets.concat());
+            other.sync();
+        }
+        let before = other.stat("evictions");
+        assert!(before > 0);
+        let mut clients: Vec<Client> = (0..4).map(|_| node.client()).collect();
+        for round in 0..3 {
+            let values: Vec<Vec<u8>> = (0..4).map(|n| value(n + round, 700_000)).collect();
+            for ((n, client), value) in clients.iter_mut().enumerate().zip(&values) {
+                let mut stream = client.stream.try_clone().expect("a second handle");
+                let command =
+                    [set_command(&format!("long{n}"), value), format!("get long{n}\r\n").into_bytes()].concat();
+                std::thread::spawn(move || stream.write_all(&command).expect("send"));
+            }
+            other.set("short", b"1");
+            assert_eq!(other.get("short"), Some(b"1".to_vec()));
+            for ((n, client), value) in clients.iter_mut().enumerate().zip(&values) {
+                assert_eq!(client.line(), "STORED");
+                expect_value(client, &format!("long{n}"), value);
+            }
+        }
+        assert!(other.stat("evictions") > before + 20_000);
+        node.stop();
+    }
+}
+
 /// An upload that its client gives up leaves nothing, and the key's old value.
 #[test]
 fn a_broken_upload_leaves_nothing() {

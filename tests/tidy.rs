@@ -12,7 +12,8 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["reactor"],
     &["engine"],
-    &["command", "mesh", "metrics", "config"],
+    &["mesh", "metrics", "config"],
+    &["command"],
     &["eviction", "slots", "sys", "values"],
 ];
 

@@ -71,6 +71,8 @@ pub enum Operation<B> {
         end: End,
         /// What to add.
         value: B,
+        /// How long the whole may become.
+        bytes_max: u32,
     },
     /// Refuse a value that is too long, and drop the key's old value where the store would have replaced it.
     RefuseTooLarge {
@@ -342,6 +344,12 @@ impl Span {
     pub fn range(self) -> Range<usize> {
         self.from as usize..self.to as usize
     }
+
+    /// Those that follow the first `count`.
+    pub fn behind(self, count: usize) -> Self {
+        debug_assert!(count <= self.range().len());
+        Self { from: self.from + count as u32, ..self }
+    }
 }
 
 impl<B: Copy> Request<B> {
@@ -354,7 +362,7 @@ impl<B: Copy> Request<B> {
             Operation::Store { condition, flags, expiry, value } => {
                 Operation::Store { condition, flags, expiry, value: bytes(value) }
             }
-            Operation::Extend { end, value } => Operation::Extend { end, value: bytes(value) },
+            Operation::Extend { end, value, bytes_max } => Operation::Extend { end, value: bytes(value), bytes_max },
             Operation::RefuseTooLarge { drop_old } => Operation::RefuseTooLarge { drop_old },
             Operation::Delete => Operation::Delete,
             Operation::Arithmetic { decrement, delta } => Operation::Arithmetic { decrement, delta },

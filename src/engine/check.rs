@@ -63,7 +63,7 @@ impl Engine {
                     page = self.arena.linked(page);
                 }
                 let blocks = (0..list.parts(&self.arena).blocks).map(|b| (b, list.block(&self.arena, b)));
-                for (number, block) in blocks.take_while(|&(_, block)| block != NONE) {
+                for (number, block) in blocks.filter(|&(_, block)| block != NONE) {
                     assert_eq!(item::block(memory, place(block)), (number as u16, item), "a block's owner");
                     assert!(chunks.remove(&block).is_some(), "block {block} of item {item}");
                 }

@@ -1,6 +1,7 @@
 //! What can be known of a key besides its value: type, encoding, memory, use.
 
-use super::item::Kind;
+use super::arena::place;
+use super::item::{self, Kind};
 use super::{Engine, KeyHash, Value, collection, value};
 use crate::command::UnixMs;
 
@@ -14,8 +15,10 @@ const ENTRY_BYTES: u64 = 8;
 pub enum Encoding {
     /// A string that is an integer.
     Integer,
-    /// A string of so many bytes.
+    /// A string of so many bytes, stored as a whole.
     Bytes(usize),
+    /// A string that was changed in parts.
+    Raw,
     /// A collection within the limits of [`Compact`](crate::command::Compact); true for a set of integers.
     Compact(Kind, bool),
     /// A collection beyond them.
@@ -43,7 +46,8 @@ impl Engine {
         let found = self.find_live(hash, key, now)?;
         let item = self.item(found.item, found.header);
         let encoding = match item.value {
-            Value::Whole(text) if is_integer(text) => Encoding::Integer,
+            Value::Whole(text) if is_integer(text) && !found.header.is_raw() => Encoding::Integer,
+            Value::Whole(_) | Value::Long(_) if found.header.is_raw() => Encoding::Raw,
             Value::Whole(_) | Value::Long(_) => Encoding::Bytes(item.value.length()),
             Value::Collection(kind, _) => match collection::compactness(&self.arena, found.item, found.header) {
                 (true, integers) => Encoding::Compact(kind, integers),
@@ -59,6 +63,15 @@ impl Engine {
             frequency: self.policy.frequency(byte).filter(|_| is_adopted),
             idle_ms: self.policy.idle_ms(byte, now).filter(|_| is_adopted),
         })
+    }
+}
+
+impl Engine {
+    /// Notes that a string was changed in parts: it is not called an integer then.
+    pub fn mark_raw(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) {
+        if let Some(found) = self.find_live(hash, key, now).filter(|found| found.header.kind() == Kind::String) {
+            item::set_raw(self.arena.memory_mut(), place(found.item));
+        }
     }
 }
 

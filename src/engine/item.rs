@@ -4,13 +4,13 @@
 //!  0      2     3            6           12
 //!  | bits | key | value  13  | version   | key    | expiry  | client | key bytes | value bytes |
 //!  | 16   | len | ms     10  | 48 bits   | length | seconds | flags  |           | or parts    |
-//!         |     | unused  1  |           | u16    | u32     | u32    |
+//!         |     | raw     1  |           | u16    | u32     | u32    |
 //!                                        '- only for keys of 255 bytes and more, with EXPIRES, with FLAGS
 //!
 //!  bits:  type 0-2 | encoding 3-4 | EXPIRES 5 | FLAGS 6 | IN_WHEEL 7 | DETACHED 8 | database 9-12 | stale 13 | win 14 | incomplete 15
 //! ```
 //!
-//! All numbers are little-endian. Expiry is Unix time: seconds, and the milliseconds within. A value that does not fit
+//! All numbers are little-endian. Raw: a string that was changed in parts, which Redis then does not call an integer. Expiry is Unix time: seconds, and the milliseconds within. A value that does not fit
 //! into the chunk lies elsewhere, and its parts are listed here (`value.rs`); the encoding says so. Database, stale, win
 //! (memcached's meta commands) and incomplete (replication) are reserved and 0, but for the database. Of a collection, the
 //! body is all of it, or what leads to its trees (`collection/`).
@@ -46,6 +46,9 @@ const DATABASE_SHIFT: u32 = 9;
 
 /// Four bits hold the number of a database.
 const _: () = assert!(DATABASES == 16);
+
+/// Of the 24 bits that have the length and the milliseconds.
+const RAW: u32 = 1 << 23;
 
 /// The highest version.
 pub(super) const VERSION_MAX: u64 = (1 << 48) - 1;
@@ -128,6 +131,8 @@ pub(super) struct Fields {
     pub(super) kind: Kind,
     /// A collection in trees; what follows the key leads to them.
     pub(super) large: bool,
+    /// A string that was changed in parts.
+    pub(super) raw: bool,
     pub(super) database: u8,
 }
 
@@ -149,6 +154,7 @@ pub(super) struct Header {
     key_bytes: u16,
     inline_bytes: u16,
     milliseconds: u16,
+    raw: bool,
     pub(super) version: u64,
 }
 
@@ -165,6 +171,7 @@ impl Header {
             key_bytes,
             inline_bytes: (packed & 0x1fff) as u16,
             milliseconds: (packed >> 13 & 0x3ff) as u16,
+            raw: packed & RAW != 0,
             version: (word >> 48) as u64 & VERSION_MAX,
         }
     }
@@ -222,6 +229,11 @@ impl Header {
     #[inline]
     pub(super) fn has_parts(self) -> bool {
         self.bits & (LONG_VALUE | LARGE) != 0
+    }
+
+    /// True for a string that was changed in parts.
+    pub(super) fn is_raw(self) -> bool {
+        self.raw
     }
 
     /// Number of its database.
@@ -282,6 +294,7 @@ impl Header {
             long_value: self.has_long_value(),
             kind: self.kind(),
             large: self.is_large(),
+            raw: self.raw,
             database: self.database(),
         }
     }
@@ -297,7 +310,7 @@ pub(super) fn write_item(memory: &mut [u8], at: usize, fields: &Fields, key: &[u
     bits |= if fields.flags != 0 { FLAGS } else { 0 };
     let (seconds, milliseconds) = split(fields.expires.unwrap_or(0));
     let inline_bytes = if fields.long_value { 0 } else { body_bytes };
-    let packed = inline_bytes as u64 | u64::from(milliseconds) << 13;
+    let packed = inline_bytes as u64 | u64::from(milliseconds) << 13 | if fields.raw { u64::from(RAW) } else { 0 };
     let word = u64::from(bits) | (key.len().min(LONG_KEY) as u64) << 16 | packed << 24;
     memory[at..at + 8].copy_from_slice(&(word | fields.version << 48).to_le_bytes());
     memory[at + 8..at + HEADER_BYTES].copy_from_slice(&((fields.version >> 16) as u32).to_le_bytes());
@@ -324,7 +337,7 @@ pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
     let header = Header::read(memory, at);
     debug_assert!(header.may_expire());
     let (seconds, milliseconds) = split(expires);
-    let packed = u32::from(header.inline_bytes) | u32::from(milliseconds) << 13;
+    let packed = u32::from(header.inline_bytes) | u32::from(milliseconds) << 13 | if header.raw { RAW } else { 0 };
     memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
     let from = at + HEADER_BYTES + header.long_key();
     memory[from..from + 4].copy_from_slice(&seconds.to_le_bytes());
@@ -334,13 +347,18 @@ pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
 pub(super) fn set_inline_bytes(memory: &mut [u8], at: usize, bytes: usize) {
     let header = Header::read(memory, at);
     debug_assert!(!header.has_long_value() && bytes <= INLINE_BYTES_MAX);
-    let packed = bytes as u32 | u32::from(header.milliseconds) << 13;
+    let packed = bytes as u32 | u32::from(header.milliseconds) << 13 | if header.raw { RAW } else { 0 };
     memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
 }
 
 /// Gives the item at `at` another version.
 pub(super) fn set_version(memory: &mut [u8], at: usize, version: u64) {
     memory[at + 6..at + HEADER_BYTES].copy_from_slice(&version.to_le_bytes()[..6]);
+}
+
+/// Notes that the string at `at` was changed in parts.
+pub(super) fn set_raw(memory: &mut [u8], at: usize) {
+    memory[at + 5] |= (RAW >> 16) as u8;
 }
 
 /// Puts the item at `at`, of database 0 so far, into another.

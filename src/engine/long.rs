@@ -4,30 +4,34 @@
 //! once when all of them have. A reader keeps what it reads: an item that is evicted, replaced or deleted meanwhile stays in
 //! memory until the last reader of it is closed. Both know their item by a handle, which follows it when it is moved.
 
-use super::arena::{CHUNK_BYTES_MAX, NONE, Reference, place};
+use super::arena::{NONE, Reference, place};
 use super::item::{self, Fields, Header};
 use super::value::{self, Cursor, List, Parts};
 use super::{Attributes, Engine, KEY_BYTES_MAX, KeyHash, PutError, Value};
-use crate::command::{End, UnixMs};
+use crate::command::UnixMs;
 use crate::slots::Group;
 
 /// Uploads may have this part of the memory, together.
-const UPLOADS_SHARE_MAX: u32 = 2;
+const UPLOADS_SHARE_MAX: u64 = 2;
 
-/// Bytes that are copied at a time from one long value to another.
-const COPIED_AT_ONCE: usize = 4096;
+/// Items that are evicted and chunks that are moved in one step of an upload, and those for [`WRITTEN_AT_ONCE`] more bytes.
+/// The smallest items are some 30 bytes long: for 16 KiB, five hundred of them have to go.
+const STEP_WORK_MAX: u64 = 64;
+
+/// Bytes that are written before room is made for as many.
+const WRITTEN_AT_ONCE: usize = 1024;
 
 /// A long value that is being written. It must be committed or aborted.
 #[derive(Debug)]
 #[must_use = "an upload holds memory until it is committed or aborted"]
-pub struct Upload(usize);
+pub struct Upload(pub(super) usize);
 
 /// A long value that is being read. It must be closed.
 #[derive(Debug)]
 #[must_use = "a reader holds memory until it is closed"]
 pub struct Reader {
-    handle: usize,
-    cursor: Cursor,
+    pub(super) handle: usize,
+    pub(super) cursor: Cursor,
 }
 
 /// An item that is being written or read.
@@ -40,20 +44,22 @@ struct Handle {
     doomed: bool,
     /// Where the writer is.
     cursor: Cursor,
+    /// Bytes of the parts that the writer has taken.
+    taken_bytes: u64,
 }
 
-const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START };
+const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START, taken_bytes: 0 };
 
 /// Items that are being written or read: few at any time, so they are searched one by one.
 pub(super) struct Handles {
     handles: Vec<Handle>,
-    /// Whole pages of uploads.
-    upload_pages: u32,
+    /// Bytes of the parts that uploads have taken.
+    upload_bytes: u64,
 }
 
 impl Handles {
     pub(super) fn new() -> Self {
-        Self { handles: Vec::new(), upload_pages: 0 }
+        Self { handles: Vec::new(), upload_bytes: 0 }
     }
 
     fn add(&mut self, item: Reference) -> usize {
@@ -82,6 +88,27 @@ impl Handles {
         Reader { handle, cursor: Cursor::START }
     }
 
+    /// An upload has taken a page or a block.
+    fn count(&mut self, upload: &Upload, bytes: usize) {
+        self.handles[upload.0].taken_bytes += bytes as u64;
+        self.upload_bytes += bytes as u64;
+    }
+
+    /// True if an item is being read.
+    pub(super) fn is_read(&self, item: Reference) -> bool {
+        self.find(item).is_some()
+    }
+
+    /// Where the item of a handle is now.
+    pub(super) fn item(&self, handle: usize) -> Reference {
+        self.handles[handle].item
+    }
+
+    /// Lets an upload go on behind so many bytes, which it will get from elsewhere.
+    pub(super) fn skip(&mut self, upload: &Upload, bytes: usize) {
+        self.handles[upload.0].cursor.offset = bytes;
+    }
+
     fn find(&self, item: Reference) -> Option<usize> {
         self.handles.iter().position(|h| h.item == item)
     }
@@ -102,11 +129,6 @@ impl Handles {
             }
             None => false,
         }
-    }
-
-    /// True if somebody reads an item.
-    pub(super) fn is_read(&self, item: Reference) -> bool {
-        self.find(item).is_some()
     }
 
     /// Items that only handles lead to, for the accounting.
@@ -144,38 +166,48 @@ impl Engine {
         Ok(Upload(self.handles.add(item)))
     }
 
-    /// Stores the next bytes of a value, at most as many as are still to come.
+    /// Stores the next bytes of a value, at most as many as are still to come; returns how many it took. It takes fewer,
+    /// perhaps none yet, where the room for all of them is too much work for one step: the rest is for the next.
     ///
     /// # Errors
     /// Out of memory; the upload is to be aborted then.
-    pub fn append(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
-        while !bytes.is_empty() {
-            let in_page = self.provide_part(upload, now)?;
+    pub fn append(&mut self, upload: &Upload, bytes: &[u8], now: UnixMs) -> Result<usize, PutError> {
+        let work_max = self.room_work + STEP_WORK_MAX;
+        let mut taken = 0;
+        while taken < bytes.len() && self.room_work < work_max && self.provide_part(upload, work_max, now)? {
             let Handle { item, mut cursor, .. } = self.handles.handles[upload.0];
-            let written = cursor.write(&mut self.arena, item, bytes);
+            let next = &bytes[taken..bytes.len().min(taken + WRITTEN_AT_ONCE)];
+            let written = cursor.write(&mut self.arena, item, next);
             assert!(written > 0, "more bytes than the value has");
             self.handles.handles[upload.0].cursor = cursor;
-            bytes = &bytes[written..];
-            if in_page {
-                self.make_way(written, now);
-            }
+            taken += written;
+            self.make_way(written, now);
+        }
+        Ok(taken)
+    }
+
+    /// Stores the next bytes of a value, in as many steps as it takes.
+    pub(super) fn append_all(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
+        while !bytes.is_empty() {
+            let taken = self.append(upload, bytes, now)?;
+            bytes = &bytes[taken..];
         }
         Ok(())
     }
 
-    /// Sees to the page or block that the next byte goes to. True if it is a page.
-    fn provide_part(&mut self, upload: &Upload, now: UnixMs) -> Result<bool, PutError> {
+    /// Sees to the page or block that the next byte goes to. False if the room for it is more work than allowed.
+    fn provide_part(&mut self, upload: &Upload, work_max: u64, now: UnixMs) -> Result<bool, PutError> {
         let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         let list = List::of(&self.arena, item);
         let parts = list.parts(&self.arena);
         if cursor.offset < parts.bytes_in_pages() {
-            if cursor.offset == list.pages(&self.arena) as usize * self.arena.page_bytes() {
-                // Long uploads must not push out everything that is there, and each other.
-                if self.handles.upload_pages >= self.arena.limit_pages() / UPLOADS_SHARE_MAX {
-                    return Err(PutError::OutOfMemory);
+            if cursor.offset.is_multiple_of(self.arena.page_bytes()) {
+                let bytes = self.arena.page_bytes();
+                self.allow_upload(bytes)?;
+                if !self.reclaim(None, 0, work_max, now)? {
+                    return Ok(false);
                 }
-                self.make_room_for_page(now)?;
-                self.handles.upload_pages += 1;
+                self.handles.count(upload, bytes);
                 let item = self.handles.handles[upload.0].item;
                 let page = self.arena.take_page().expect("there is room");
                 List::of(&self.arena, item).push_page(&mut self.arena, page);
@@ -185,14 +217,30 @@ impl Engine {
         let (block, _) = parts.block_of(cursor.offset);
         if block < parts.blocks && list.block(&self.arena, block) == NONE {
             let class = parts.block_class(block, &self.arena);
-            self.make_room(class, now)?;
+            self.allow_upload(parts.block_bytes(block))?;
+            if !self.reclaim(Some(class), 0, work_max, now)? {
+                return Ok(false);
+            }
+            self.handles.count(upload, parts.block_bytes(block));
             // Making room may have moved the item.
             let item = self.handles.handles[upload.0].item;
             let chunk = self.arena.allocate(class).expect("there is room");
             item::write_block(self.arena.memory_mut(), place(chunk), block as u16, item);
             List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
         }
-        Ok(false)
+        Ok(true)
+    }
+
+    /// Uploads must not push out everything that is there, and each other. One alone is always allowed: no value is longer
+    /// than half of the memory, of which what is left of the last page is a part.
+    fn allow_upload(&self, bytes: usize) -> Result<(), PutError> {
+        let max = (u64::from(self.arena.limit_pages()) + 1) * self.arena.page_bytes() as u64 / UPLOADS_SHARE_MAX;
+        if self.handles.upload_bytes + bytes as u64 <= max { Ok(()) } else { Err(PutError::OutOfMemory) }
+    }
+
+    /// Bytes of a value that have come.
+    pub fn uploaded(&self, upload: &Upload) -> usize {
+        self.handles.handles[upload.0].cursor.offset
     }
 
     /// Bytes of a value that are still to come.
@@ -233,8 +281,8 @@ impl Engine {
     }
 
     fn end_upload(&mut self, upload: Upload) -> Reference {
-        let item = std::mem::replace(&mut self.handles.handles[upload.0], FREE).item;
-        self.handles.upload_pages -= List::of(&self.arena, item).pages(&self.arena);
+        let Handle { item, taken_bytes, .. } = std::mem::replace(&mut self.handles.handles[upload.0], FREE);
+        self.handles.upload_bytes -= taken_bytes;
         item
     }
 
@@ -268,83 +316,6 @@ impl Engine {
         }
     }
 
-    /// Adds the bytes of a complete upload to one end of a value; flags and expiry stay. None if there is no such key.
-    ///
-    /// # Errors
-    /// See [`PutError`]; the value stays as it was. The upload is gone in any case.
-    pub fn extend_by(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        upload: Upload,
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let more = Reader { handle: upload.0, cursor: Cursor::START };
-        let done = self.extend_by_reader(hash, group, key, end, more, now);
-        self.abort(upload);
-        done
-    }
-
-    fn extend_by_reader(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        mut more: Reader,
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let Some(old) = self.find_live(hash, key, now) else { return Ok(None) };
-        if old.header.kind() != item::Kind::String {
-            return Err(PutError::WrongType);
-        }
-        let Fields { flags, expires, .. } = old.header.fields(self.arena.memory(), place(old.item));
-        let length = value::length(&self.arena, old.item, old.header) + self.unread(&more);
-        // A value that is not long fits into one piece of the copying.
-        let mut whole = [0; CHUNK_BYTES_MAX];
-        let whole_bytes = old.header.inline_bytes();
-        whole[..whole_bytes].copy_from_slice(old.header.inline_value(self.arena.memory(), place(old.item)));
-        let mut reader = old.header.has_long_value().then(|| self.handles.read(old.item));
-        let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
-            let mut copy = || {
-                if end == End::Front {
-                    self.copy_rest(&mut more, &upload, now)?;
-                }
-                match &mut reader {
-                    Some(reader) => self.copy_rest(reader, &upload, now)?,
-                    None => self.append(&upload, &whole[..whole_bytes], now)?,
-                }
-                if end == End::Back { self.copy_rest(&mut more, &upload, now) } else { Ok(()) }
-            };
-            match copy() {
-                Ok(()) => self.commit(hash, group, upload, now),
-                Err(error) => {
-                    self.abort(upload);
-                    Err(error)
-                }
-            }
-        });
-        if let Some(reader) = reader {
-            self.close(reader);
-        }
-        done.map(Some)
-    }
-
-    fn copy_rest(&mut self, reader: &mut Reader, upload: &Upload, now: UnixMs) -> Result<(), PutError> {
-        let mut buffer = [0; COPIED_AT_ONCE];
-        loop {
-            let piece = self.read(reader, COPIED_AT_ONCE);
-            let length = piece.len();
-            if length == 0 {
-                return Ok(());
-            }
-            buffer[..length].copy_from_slice(piece);
-            self.append(upload, &buffer[..length], now)?;
-        }
-    }
-
     /// Stores a whole value that is too long for a chunk.
     pub(super) fn put_long(
         &mut self,
@@ -356,48 +327,13 @@ impl Engine {
         now: UnixMs,
     ) -> Result<u64, PutError> {
         let upload = self.begin(key, value.len(), attributes, now)?;
-        match self.append(&upload, value, now) {
+        match self.append_all(&upload, value, now) {
             Ok(()) => self.commit(hash, group, upload, now),
             Err(error) => {
                 self.abort(upload);
                 Err(error)
             }
         }
-    }
-
-    /// Adds bytes to one end of a long value, which is copied piece by piece. None if it was evicted in making room.
-    pub(super) fn extend_long(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        bytes: &[u8],
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let Some(mut reader) = self.open(hash, key, now) else { return Ok(None) };
-        let item = self.handles.handles[reader.handle].item;
-        let header = Header::read(self.arena.memory(), place(item));
-        let Fields { flags, expires, .. } = header.fields(self.arena.memory(), place(item));
-        let length = value::length(&self.arena, item, header) + bytes.len();
-        let done = self.begin(key, length, Attributes { flags, expires }, now).and_then(|upload| {
-            let mut copy = || {
-                if end == End::Front {
-                    self.append(&upload, bytes, now)?;
-                }
-                self.copy_rest(&mut reader, &upload, now)?;
-                if end == End::Back { self.append(&upload, bytes, now) } else { Ok(()) }
-            };
-            match copy() {
-                Ok(()) => self.commit(hash, group, upload, now),
-                Err(error) => {
-                    self.abort(upload);
-                    Err(error)
-                }
-            }
-        });
-        self.close(reader);
-        done.map(Some)
     }
 }
 

@@ -20,7 +20,7 @@
 //! | `expiry.rs`, `background.rs` | the timing wheel; what is done between requests, in bounded steps |
 //! | `collection/` | lists, sets, sorted sets, hashes |
 //! | `long.rs` | reading and writing long values piece by piece |
-//! | `write.rs` | storing, changing and removing items |
+//! | `write.rs`, `extend.rs` | storing, changing and removing items; adding to their values |
 //! | `range.rs`, `describe.rs` | parts of strings; what is known of a key |
 //! | `versions.rs` | versions per group |
 //!
@@ -36,6 +36,7 @@ mod collection;
 mod describe;
 mod eviction;
 mod expiry;
+mod extend;
 mod ghost;
 mod hash;
 mod index;
@@ -233,6 +234,8 @@ pub struct Engine {
     lag: background::Lag,
     /// Chunks of the page that is evacuated, if there is one, that were looked at.
     evacuated_chunks: u16,
+    /// Items evicted and chunks moved, ever: bounds what one step does of that.
+    room_work: u64,
     /// Items that have a time of expiry.
     expiring: u64,
     /// Bytes of all items, flushed ones that have not gone yet included.
@@ -282,6 +285,7 @@ impl Engine {
             sweep: Sweep::new(now),
             lag: background::Lag::default(),
             evacuated_chunks: 0,
+            room_work: 0,
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),

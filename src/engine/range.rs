@@ -65,7 +65,7 @@ impl Engine {
             let mut cursor = Cursor::at(&self.arena, found.item, offset);
             let mut left = bytes;
             while !left.is_empty() {
-                let written = cursor.write(&mut self.arena, found.item, left);
+                let written = cursor.write_over(&mut self.arena, found.item, left);
                 left = &left[written..];
             }
         } else {

@@ -16,7 +16,7 @@
 //! ```
 
 use super::arena::{Class, PageNumber, Reference, place};
-use super::collection::{self, CHUNKS_PER_CHANGE, Large};
+use super::collection::{self, CLASSES_PER_CHANGE, Large};
 use super::eviction::{self, View};
 use super::index::{Position, STEP_PAGES_MAX};
 use super::item::{self, ChunkUse, Header};
@@ -28,14 +28,17 @@ use crate::command::UnixMs;
 /// timing wheel.
 pub(super) const RESERVE_PAGES: u32 = STEP_PAGES_MAX + 3;
 
-/// With the page that is always there besides the reserve, a collection can be changed.
-const _: () = assert!(RESERVE_PAGES + 1 >= CHUNKS_PER_CHANGE);
+/// Free pages that a change of a collection needs besides the reserve and the page that is always there then.
+const PAGES_FOR_NODES: u32 = CLASSES_PER_CHANGE - RESERVE_PAGES - 1;
 
 /// Free pages beyond the reserve that writes, each in proportion to what it takes, bring about.
 pub(super) const FREE_PAGES_AIMED_AT: u32 = RESERVE_PAGES + 4;
 
 /// What is evicted and moved to come back to that aim, as a part of what was taken: more than all of it.
 const PACE: (usize, usize) = (5, 4);
+
+/// Bytes that are moved before it is looked again whether there is room.
+const MOVED_AT_ONCE: usize = 1024;
 
 /// Chunks whose index lines are loaded at the same time in an evacuation.
 const EVACUATED_AT_ONCE: usize = 16;
@@ -49,21 +52,18 @@ impl Engine {
             return Ok(());
         }
         self.make_way(self.arena.class_bytes(class), now);
-        self.reclaim(Some(class), 0, now)
-    }
-
-    /// Sees to it that a whole page can be taken. Its bytes are accounted for as they are written ([`Engine::make_way`]).
-    pub(super) fn make_room_for_page(&mut self, now: UnixMs) -> Result<(), PutError> {
-        self.reclaim(None, 0, now)
+        self.reclaim(Some(class), 0, u64::MAX, now)?;
+        Ok(())
     }
 
     /// Sees to it that a collection can be changed once, by about so many bytes, and that besides so many pages can be taken.
     pub(super) fn make_room_for_nodes(&mut self, bytes: usize, pages: u32, now: UnixMs) -> Result<(), PutError> {
-        if self.arena.free_pages() > FREE_PAGES_AIMED_AT + pages {
+        if self.arena.free_pages() >= FREE_PAGES_AIMED_AT + PAGES_FOR_NODES + pages {
             return Ok(());
         }
         self.make_way(bytes, now);
-        self.reclaim(None, pages, now)
+        self.reclaim(None, PAGES_FOR_NODES + pages, u64::MAX, now)?;
+        Ok(())
     }
 
     /// Does for `bytes` that are taken what they owe.
@@ -94,20 +94,32 @@ impl Engine {
         evicted
     }
 
-    /// Sees to it that there is the reserve, a chunk of the class or a page more than that, and so many pages besides.
-    fn reclaim(&mut self, class: Option<Class>, pages: u32, now: UnixMs) -> Result<(), PutError> {
+    /// Sees to it that a chunk of a class can be taken, or a whole page, and so many pages besides, and nothing else: what these
+    /// owe is for [`Engine::make_way`]. False if that needs more than the work allowed, which is what [`Engine::room_work`]
+    /// may come to.
+    pub(super) fn reclaim(
+        &mut self,
+        class: Option<Class>,
+        pages: u32,
+        work_max: u64,
+        now: UnixMs,
+    ) -> Result<bool, PutError> {
         loop {
             let free = self.arena.free_pages().saturating_sub(pages);
             let has_chunk = class.is_some_and(|class| self.arena.has_chunk(class));
             if free > RESERVE_PAGES || free == RESERVE_PAGES && has_chunk {
-                return Ok(());
+                return Ok(true);
             }
-            if self.free_orphans(self.arena.page_bytes()) {
+            if self.room_work >= work_max {
+                return Ok(false);
+            }
+            if self.free_orphans(MOVED_AT_ONCE) {
+                self.room_work += 1;
                 continue;
             }
-            if !self.evacuate(self.arena.page_bytes()) && !self.evict_one(now) {
+            if !self.evacuate(MOVED_AT_ONCE) && !self.evict_one(now) {
                 // With no one to evict, what is free of the reserve is still there for chunks.
-                return if has_chunk && free > 0 { Ok(()) } else { Err(PutError::OutOfMemory) };
+                return if has_chunk && free > 0 { Ok(true) } else { Err(PutError::OutOfMemory) };
             }
         }
     }
@@ -127,6 +139,7 @@ impl Engine {
         let mut view =
             View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
         let Some(at) = self.policy.victim(&mut view) else { return false };
+        self.room_work += 1;
         let memory = self.arena.memory();
         let (item, byte) = (self.index.reference(memory, at), self.index.policy(memory, at));
         let header = Header::read(memory, place(item));
@@ -196,6 +209,7 @@ impl Engine {
         let to = self.arena.allocate(self.arena.class_of(from)).expect("the other pages have room");
         self.arena.memory_mut().copy_within(place(from)..place(from) + bytes, place(to));
         self.stats.moved_bytes += bytes as u64;
+        self.room_work += 1;
         let memory = self.arena.memory();
         match item::chunk_use(memory, place(from)) {
             ChunkUse::Block => {

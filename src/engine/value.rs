@@ -61,6 +61,13 @@ impl Parts {
         arena.class_for(BLOCK_HEADER_BYTES + self.block_bytes(block))
     }
 
+    /// Bytes of the parts that a value with more bytes behind has, too: whole pages, and full blocks, if those have not come
+    /// to a page.
+    pub(super) fn bytes_shared_with(self, longer: Self) -> usize {
+        let in_blocks = if self.pages == longer.pages { self.length - self.bytes_in_pages() } else { 0 };
+        self.bytes_in_pages() + in_blocks / BLOCK_BYTES * BLOCK_BYTES
+    }
+
     /// Block and offset in it of a byte behind the whole pages.
     pub(super) fn block_of(self, offset: usize) -> (usize, usize) {
         let offset = offset - self.bytes_in_pages();
@@ -177,9 +184,31 @@ pub(super) fn release_parts(arena: &mut Arena, item: Reference) {
     }
     for block in 0..list.parts(arena).blocks {
         match list.block(arena, block) {
-            NONE => break,
+            NONE => {}
             reference => arena.release(reference),
         }
+    }
+}
+
+/// Gives an item the parts of another that are its own, too: `bytes` of the value are in them. It has the parts behind them.
+pub(super) fn inherit(arena: &mut Arena, from: Reference, to: Reference, bytes: usize) {
+    let (old, new) = (List::of(arena, from), List::of(arena, to));
+    let pages = old.pages(arena);
+    if pages > 0 {
+        match new.pages(arena) {
+            0 => new.put(arena, LAST, old.last_page(arena)),
+            _ => arena.link(old.last_page(arena), new.first_page(arena)),
+        }
+        new.put(arena, FIRST, old.first_page(arena));
+        let all = pages + new.pages(arena);
+        new.put(arena, PAGES, all);
+        old.put(arena, PAGES, 0);
+    }
+    for block in 0..(bytes - old.parts(arena).bytes_in_pages()) / BLOCK_BYTES {
+        let reference = old.block(arena, block);
+        item::write_block(arena.memory_mut(), place(reference), block as u16, to);
+        new.set_block(arena, block, reference);
+        old.set_block(arena, block, NONE);
     }
 }
 
@@ -188,7 +217,7 @@ pub(super) fn set_owner(arena: &mut Arena, item: Reference) {
     let list = List::of(arena, item);
     for block in 0..list.parts(arena).blocks {
         match list.block(arena, block) {
-            NONE => break,
+            NONE => {}
             reference => item::write_block(arena.memory_mut(), place(reference), block as u16, item),
         }
     }
@@ -223,14 +252,37 @@ impl Cursor {
     /// The bytes of the value from here to the end of their part; the cursor moves behind them, at most `bytes_max` on. Empty
     /// at the end.
     pub(super) fn read<'a>(&mut self, arena: &'a Arena, item: Reference, bytes_max: usize) -> &'a [u8] {
-        let range = self.range(arena, item, bytes_max);
+        let list = List::of(arena, item);
+        self.turn_page(arena, list);
+        let range = self.range(arena, list, bytes_max);
         self.offset += range.len();
         &arena.memory()[range]
     }
 
-    /// Writes bytes into the part that the cursor is in, which is there; returns how many.
+    /// Goes on to the next page, if it is at the end of one.
+    fn turn_page(&mut self, arena: &Arena, list: List) {
+        let parts = list.parts(arena);
+        if self.offset < parts.bytes_in_pages() && self.offset.is_multiple_of(parts.page_bytes) {
+            self.page = if self.offset == 0 { list.first_page(arena) } else { arena.linked(self.page) };
+        }
+    }
+
+    /// Writes bytes behind those that have come of a value, into a part that is there; returns how many.
     pub(super) fn write(&mut self, arena: &mut Arena, item: Reference, bytes: &[u8]) -> usize {
-        let range = self.range(arena, item, bytes.len());
+        let list = List::of(arena, item);
+        self.page = list.last_page(arena);
+        self.put(arena, list, bytes)
+    }
+
+    /// Writes bytes over those of a value, at most to the end of their part; returns how many.
+    pub(super) fn write_over(&mut self, arena: &mut Arena, item: Reference, bytes: &[u8]) -> usize {
+        let list = List::of(arena, item);
+        self.turn_page(arena, list);
+        self.put(arena, list, bytes)
+    }
+
+    fn put(&mut self, arena: &mut Arena, list: List, bytes: &[u8]) -> usize {
+        let range = self.range(arena, list, bytes.len());
         let count = range.len();
         arena.memory_mut()[range].copy_from_slice(&bytes[..count]);
         self.offset += count;
@@ -238,8 +290,7 @@ impl Cursor {
     }
 
     /// Where in the arena the next bytes are.
-    fn range(&mut self, arena: &Arena, item: Reference, bytes_max: usize) -> std::ops::Range<usize> {
-        let list = List::of(arena, item);
+    fn range(&self, arena: &Arena, list: List, bytes_max: usize) -> std::ops::Range<usize> {
         let parts = list.parts(arena);
         if self.offset >= parts.bytes_in_pages() {
             if self.offset >= parts.length {
@@ -250,9 +301,6 @@ impl Cursor {
             return from..from + bytes_max.min(parts.block_bytes(block) - skip);
         }
         let skip = self.offset % parts.page_bytes;
-        if skip == 0 {
-            self.page = if self.offset == 0 { list.first_page(arena) } else { arena.linked(self.page) };
-        }
         let from = arena.page_start(self.page) + skip;
         from..from + bytes_max.min(parts.page_bytes - skip)
     }

@@ -5,8 +5,8 @@ use super::eviction::{Entrant, Outlook, View};
 use super::expiry::HORIZON_MS;
 use super::index::{HashMark, Position, QuadFull, STEP_PAGES_MAX};
 use super::item::{self, Fields, Header};
-use super::{Attributes, Engine, Fetched, Found, KEY_BYTES_MAX, KeyHash, PutError, Value, eviction, value};
-use crate::command::{End, UnixMs};
+use super::{Attributes, Engine, Fetched, Found, KEY_BYTES_MAX, KeyHash, PutError, eviction, value};
+use crate::command::UnixMs;
 use crate::slots::Group;
 
 /// Left free in the largest chunk, so that an item in it can get a time of expiry later.
@@ -14,9 +14,6 @@ const EXPIRY_BYTES: usize = 4;
 
 /// Bits behind the point in [`Engine::outlook`].
 const SCALE_BITS: u32 = 16;
-
-/// Room that the scratch buffer keeps between uses.
-const SCRATCH_BYTES_KEPT: usize = 64 << 10;
 
 impl Engine {
     /// Stores a value under a key, new or not. Returns the item's version.
@@ -310,37 +307,6 @@ impl Engine {
         if in_wheel {
             item::set_in_wheel(self.arena.memory_mut(), place(item), true);
         }
-    }
-
-    /// Adds bytes to one end of a value; flags and expiry stay. None if there is no such key.
-    ///
-    /// # Errors
-    /// See [`PutError`]; the value stays as it was.
-    pub fn extend(
-        &mut self,
-        hash: KeyHash,
-        group: Group,
-        key: &[u8],
-        end: End,
-        bytes: &[u8],
-        now: UnixMs,
-    ) -> Result<Option<u64>, PutError> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        let Some(old) = self.get(hash, key, now) else { return Ok(None) };
-        let attributes = Attributes { flags: old.flags, expires: old.expires };
-        let value = match old.value {
-            Value::Whole(value) => value,
-            Value::Long(_) => return self.extend_long(hash, group, key, end, bytes, now),
-            Value::Collection(..) => return Err(PutError::WrongType),
-        };
-        let (front, back) = if end == End::Back { (value, bytes) } else { (bytes, value) };
-        scratch.extend_from_slice(front);
-        scratch.extend_from_slice(back);
-        let version = self.put(hash, group, key, &scratch, attributes, now);
-        scratch.shrink_to(SCRATCH_BYTES_KEPT);
-        self.scratch = scratch;
-        version.map(Some)
     }
 
     /// Removes a key. False if there was none.

@@ -49,7 +49,7 @@ pub fn finish_upload(
     let target = Target { engine, hash, key: request.key, now, counters };
     match request.operation {
         Operation::Store { condition, .. } => target.commit(condition, upload),
-        Operation::Extend { end, .. } => target.extend_by(end, upload),
+        Operation::Extend { end, bytes_max, .. } => target.extend_by(end, upload, bytes_max),
         _ => unreachable!("nothing else has a value"),
     }
 }
@@ -84,7 +84,7 @@ pub fn execute<'k: 'e, 'e>(
             return target.get_and_touch(versions, expiry, [first, last]);
         }
         Operation::Store { condition, flags, expiry, value } => target.store(condition, flags, expiry, value),
-        Operation::Extend { end, value } => target.extend(end, value),
+        Operation::Extend { end, value, bytes_max } => target.extend(end, value, bytes_max),
         Operation::RefuseTooLarge { drop_old } => target.refuse(drop_old, PutError::TooLarge),
         Operation::Delete => target.delete(),
         Operation::Arithmetic { decrement, delta } => target.arithmetic(decrement, delta),

@@ -88,8 +88,12 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
     }
 
     /// Adds a value that has come as an upload to an end of the stored one.
-    pub(super) fn extend_by(self, end: End, upload: Upload) -> Reply<'static> {
+    pub(super) fn extend_by(mut self, end: End, upload: Upload, bytes_max: u32) -> Reply<'static> {
         self.counters.add(Counter::CmdSet);
+        if self.would_be_too_long(self.engine.uploaded(&upload), bytes_max) {
+            self.engine.abort(upload);
+            return failed(PutError::TooLarge, self.counters);
+        }
         let done = self.engine.extend_by(self.hash, Group::of(self.key), self.key, end, upload, self.now);
         stored(done, self.counters)
     }
@@ -110,9 +114,18 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         reply
     }
 
-    pub(super) fn extend(self, end: End, value: &[u8]) -> Reply<'e> {
+    pub(super) fn extend(mut self, end: End, value: &[u8], bytes_max: u32) -> Reply<'e> {
         self.counters.add(Counter::CmdSet);
+        if self.would_be_too_long(value.len(), bytes_max) {
+            return failed(PutError::TooLarge, self.counters);
+        }
         stored(self.engine.extend(self.hash, Group::of(self.key), self.key, end, value, self.now), self.counters)
+    }
+
+    /// True if the value would be longer than it may, with so many bytes more.
+    fn would_be_too_long(&mut self, bytes: usize, bytes_max: u32) -> bool {
+        let old = self.engine.get(self.hash, self.key, self.now).map_or(0, |item| item.value.length());
+        old + bytes > bytes_max as usize
     }
 
     /// A set that failed drops the old value: better a miss than a value that the client thinks it replaced.

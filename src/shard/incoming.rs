@@ -136,9 +136,18 @@ impl Shard {
             match incoming.owner {
                 None => {
                     let count = rest.len().min(incoming.left);
-                    incoming.left -= count;
-                    self.receive_piece(self.id, token, &rest[..count]);
-                    at += count;
+                    let taken = self.receive_piece(self.id, token, &rest[..count]);
+                    at += taken;
+                    let Some(connection) = self.connections.at(slot) else { return input.len() };
+                    if let Some(incoming) = connection.incoming.as_deref_mut() {
+                        incoming.left -= taken;
+                    }
+                    if taken < count {
+                        let state = connection.state;
+                        connection.block(Wait::Turn, &input[at..], state);
+                        self.turn_waiters.push(token);
+                        return input.len();
+                    }
                 }
                 Some(owner) if self.routes[owner].filling.is_full() => {
                     let state = connection.state;
@@ -257,16 +266,21 @@ impl Shard {
         self.receiving.iter().position(|r| r.from == from && r.token == token)
     }
 
-    /// The owner's side: a piece of a value. One that there is no memory for is dropped, and the value with it.
-    pub(super) fn receive_piece(&mut self, from: usize, token: Token, bytes: &[u8]) {
-        let Some(number) = self.receiving(from, token) else { return };
+    /// The owner's side: a piece of a value. Returns how many bytes of it were taken: where these are not all, the rest is to
+    /// come again in the next turn. A piece that there is no memory for is dropped, and the value with it.
+    pub(super) fn receive_piece(&mut self, from: usize, token: Token, bytes: &[u8]) -> usize {
+        let Some(number) = self.receiving(from, token) else { return bytes.len() };
         let Self { engine, receiving, now, .. } = self;
         let upload = &mut receiving[number].upload;
-        if let Ok(begun) = upload
-            && let Err(error) = engine.append(begun, bytes, *now)
-            && let Ok(begun) = std::mem::replace(upload, Err(error))
-        {
-            engine.abort(begun);
+        let Ok(begun) = upload else { return bytes.len() };
+        match engine.append(begun, bytes, *now) {
+            Ok(taken) => taken,
+            Err(error) => {
+                if let Ok(begun) = std::mem::replace(upload, Err(error)) {
+                    engine.abort(begun);
+                }
+                bytes.len()
+            }
         }
     }
 

@@ -47,7 +47,7 @@ use crate::metrics::{Counter, Counters};
 use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
 use accept::Listener;
 pub use accept::Listening;
-use connection::{Connections, OutputPool};
+use connection::{Connections, OutputPool, Wait};
 use incoming::Receiving;
 use outgoing::Sent;
 use perform::{Pending, recycle};
@@ -105,6 +105,8 @@ pub struct Shard {
     to_ring: Vec<usize>,
     /// Connections that wait for room in a batch to a sibling.
     mesh_waiters: Vec<Token>,
+    /// Connections that go on in the next turn.
+    turn_waiters: Vec<Token>,
     counters: Counters,
     /// Time of this turn.
     now: UnixMs,
@@ -162,6 +164,7 @@ impl Shard {
             posted: false,
             to_ring: Vec::new(),
             mesh_waiters: Vec::new(),
+            turn_waiters: Vec::new(),
             counters: Counters::new(),
             now,
             instant: Instant::now(),
@@ -191,6 +194,7 @@ impl Shard {
 
     /// One turn, up to the system call.
     fn turn(&mut self, events: &mut Vec<Event>, used: &mut Vec<Buffer>, buffers: &mut ReceiveBuffers) {
+        self.resume_turn_waiters();
         self.drain_mesh();
         self.reactor.reap(events);
         self.read_clock();
@@ -257,6 +261,17 @@ impl Shard {
         }
     }
 
+    /// Lets those go on, once this turn's events have had their turn, that the last one has left something to do.
+    fn resume_turn_waiters(&mut self) {
+        let Self { turn_waiters, connections, resumable, .. } = self;
+        for token in turn_waiters.drain(..) {
+            if let Some(connection) = connections.get(token).filter(|c| c.blocked == Some(Wait::Turn) && !c.resuming) {
+                connection.resuming = true;
+                resumable.push_back(token.slot);
+            }
+        }
+    }
+
     /// Copies the counters to where everyone can read them. Before any reply goes out, to a client or to a sibling, so that
     /// who has its reply sees it counted, whichever shard it asks.
     fn publish(&mut self) {
@@ -294,7 +309,7 @@ impl Shard {
             self.reactor.poll();
             std::thread::yield_now();
         }
-        let more_to_do = !self.resumable.is_empty() || self.next_work == Next::Now;
+        let more_to_do = !self.resumable.is_empty() || !self.turn_waiters.is_empty() || self.next_work == Next::Now;
         if self.mesh.has_messages() || more_to_do || self.stopping.is_some_and(|s| !s.closing) {
             self.reactor.poll();
             return;

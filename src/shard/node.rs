@@ -3,7 +3,7 @@
 use super::slots::SlotMap;
 use super::spread::Spread;
 use super::tunables::Tunables;
-use crate::command::UnixMs;
+use crate::command::{Command, UnixMs};
 use crate::config::Config;
 use crate::engine::KeyHasher;
 use crate::eviction::Eviction;
@@ -74,6 +74,8 @@ pub struct Node {
     published: Vec<Published>,
     /// What `stats reset` subtracts.
     baseline: Mutex<Vec<u64>>,
+    /// The same of calls per command.
+    calls_baseline: Mutex<Vec<u64>>,
     wakes: Vec<EventFd>,
     doorbells: OnceLock<Vec<RawFd>>,
     /// Number of the eviction policy in charge, in [`Eviction::ALL`].
@@ -103,6 +105,7 @@ impl Node {
             spread: Spread::new(shards, config.max_connections),
             published: (0..shards).map(|_| Published::new()).collect(),
             baseline: Mutex::new(vec![0; Counter::ALL.len()]),
+            calls_baseline: Mutex::new(vec![0; Command::ALL.len()]),
             wakes: (0..shards).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
             doorbells: OnceLock::new(),
             eviction: AtomicUsize::new(config.eviction as usize),
@@ -152,7 +155,19 @@ impl Node {
         self.sum(counter).wrapping_sub(baseline[counter as usize])
     }
 
+    fn all_calls(&self, command: Command) -> u64 {
+        self.published.iter().map(|published| published.calls(command)).sum()
+    }
+
+    /// Calls of a command of RESP since the last reset.
+    pub(super) fn calls(&self, command: Command) -> u64 {
+        let baseline = self.calls_baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        self.all_calls(command).wrapping_sub(baseline[command as usize])
+    }
+
     pub(super) fn reset_counters(&self) {
+        let calls = Command::ALL.iter().map(|&command| self.all_calls(command)).collect();
+        *self.calls_baseline.lock().unwrap_or_else(PoisonError::into_inner) = calls;
         const KEPT: [Counter; 7] = [
             Counter::CurrConnections,
             Counter::CurrItems,

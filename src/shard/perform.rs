@@ -6,9 +6,9 @@
 use super::Shard;
 use super::connection::{Client, Gather, Wait};
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
-use super::tunables::SlowCommand;
+use super::tunables::{SlowCommand, Tunables};
 use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
-use crate::engine::{Engine, KeyHash, Reader};
+use crate::engine::{Engine, KeyHash, Next, Reader};
 use crate::execute::resp::Streamed;
 use crate::execute::{self, Outcome, execute};
 use crate::metrics::{Counter, Counters};
@@ -19,9 +19,6 @@ use std::time::Instant;
 
 /// Requests whose cache lines are loaded at the same time: more would push each other out of the first-level cache.
 pub(super) const PREFETCH: usize = 64;
-
-/// Words of a slow command that are kept.
-const WORDS_SHOWN: usize = 31;
 
 /// A request that was parsed and not yet executed. It borrows from the input that it was parsed from.
 pub(super) struct Pending<'a> {
@@ -44,18 +41,17 @@ impl Pending<'_> {
     }
 }
 
-/// When a request begins, if it is one that may take long.
-pub(super) fn begun(request: &Request<&[u8]>) -> Option<Instant> {
-    match request.operation {
-        Operation::Call(call) if call.command.row().may_be_slow() => Some(Instant::now()),
-        _ => None,
-    }
+/// When a request begins, if it is one whose time is taken.
+#[inline]
+pub(super) fn begun(request: &Request<&[u8]>, tunables: &Tunables) -> Option<Instant> {
+    let Operation::Call(call) = &request.operation else { return None };
+    (call.command.row().may_be_slow() || tunables.times_all()).then(Instant::now)
 }
 
 /// What the log of slow commands keeps of one. Whose it is, only the client's own shard knows.
 pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
     let mut words = vec![call.command.name().as_bytes().to_vec()];
-    words.extend(Words::new(call.words, call.count as usize).iter().take(WORDS_SHOWN).map(<[u8]>::to_vec));
+    words.extend(Words::new(call.words, call.count as usize).iter().map(<[u8]>::to_vec));
     let (client_address, client_name) = match client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
@@ -168,8 +164,16 @@ impl Shard {
             for request in chunk {
                 self.perform_one(request);
             }
+            self.work_on();
         }
         pending.clear();
+    }
+
+    /// Lets the engine go on with what it has to do by itself, where that is not done: in a long turn more than in a short one.
+    pub(super) fn work_on(&mut self) {
+        if self.next_work == Next::Now {
+            self.next_work = self.engine.work(self.now);
+        }
     }
 
     #[inline]
@@ -241,7 +245,7 @@ impl Shard {
         let Some(connection) = connections.at(pending.slot) else { return };
         outputs.provide(&mut connection.output);
         let mut request = pending.request;
-        let begun = begun(&request);
+        let begun = begun(&request, &node.tunables);
         let mut long = None;
         if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
             let mut part = Vec::new();

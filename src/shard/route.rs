@@ -76,7 +76,8 @@ impl Shard {
         }
     }
 
-    /// Executes a sibling's batch, as much of it as the bound on replies allows, and sends it back.
+    /// Executes a sibling's batch, as much of it as the bounds on replies and on the work for a long value allow, and sends it
+    /// back.
     fn serve(&mut self, mut batch: Box<Batch>) {
         for moving in batch.moving.drain(..) {
             self.open(moving, false);
@@ -84,7 +85,7 @@ impl Shard {
         let Batch { from, entries, bytes, done, replies, reply_ends, streams, .. } = &mut *batch;
         let bytes: &[u8] = bytes;
         let shards = self.routes.len();
-        'serving: for chunk in entries[*done..].chunks(PREFETCH) {
+        'serving: for chunk in entries[*done..].chunks_mut(PREFETCH) {
             for entry in chunk.iter().filter(|entry| matches!(entry.task, Task::Request(_))) {
                 self.engine.prefetch_index(entry.hash);
             }
@@ -100,7 +101,7 @@ impl Shard {
                         continue;
                     }
                     let Self { engine, now, counters, node, .. } = self;
-                    let begun = begun(&request);
+                    let begun = begun(&request, &node.tunables);
                     let long = answer(&request, entry.hash, engine, *now, counters, shards, replies);
                     if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {
                         let micros = begun.elapsed().as_micros() as u64;
@@ -110,14 +111,15 @@ impl Shard {
                         let start = self.start_stream(*from, reply_ends.len(), long, replies);
                         streams.push(start);
                     }
-                } else {
-                    self.serve_long(*from, entry, bytes, replies);
+                } else if !self.serve_long(*from, entry, bytes, replies) {
+                    break 'serving;
                 }
                 reply_ends.push(replies.len());
                 if replies.len() >= REPLY_BYTES_MAX {
                     break 'serving;
                 }
             }
+            self.work_on();
         }
         let to = batch.from;
         self.publish();
@@ -132,15 +134,20 @@ impl Shard {
         StreamStart { reply, head_bytes: head.len(), stream: self.lend(to, reader), length }
     }
 
-    /// Does a task on a long value.
-    fn serve_long(&mut self, from: usize, entry: &Entry, bytes: &[u8], replies: &mut Vec<u8>) {
+    /// Does a task on a long value. False if only a part of it could be done for now; the rest is what the entry says then.
+    fn serve_long(&mut self, from: usize, entry: &mut Entry, bytes: &[u8], replies: &mut Vec<u8>) -> bool {
         match entry.task {
             Task::Request(_) => unreachable!("requests are served by the engine"),
             Task::BeginUpload { request, value_bytes } => {
                 let request = request.map(|span| &bytes[span.range()]);
                 self.begin_receiving(from, entry.token, entry.hash, &request, value_bytes);
             }
-            Task::Piece(span) => self.receive_piece(from, entry.token, &bytes[span.range()]),
+            Task::Piece(span) => {
+                let piece = &bytes[span.range()];
+                let taken = self.receive_piece(from, entry.token, piece);
+                entry.task = Task::Piece(span.behind(taken));
+                return taken == piece.len();
+            }
             Task::FinishUpload { intact, tail, words } => {
                 let tail = Words::new(&bytes[tail.range()], words as usize);
                 self.finish_receiving(from, entry.token, intact, tail, replies);
@@ -149,6 +156,7 @@ impl Shard {
             Task::ReadOn { stream } => self.read_on(from, stream, replies),
             Task::CloseStream { stream } => self.stop_lending(from, stream),
         }
+        true
     }
 
     /// Gives a batch's replies to the connections that wait for them.

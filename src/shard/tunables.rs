@@ -10,8 +10,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Words of a slow command that are kept, and bytes of each.
 const WORDS_KEPT: usize = 32;
 const WORD_BYTES_KEPT: usize = 128;
+/// A fast command is measured where those that take less than this, in microseconds, are to be logged.
+const SLOW_MICROS_LEAST: i64 = 1000;
 /// Latency spikes that are kept of each event.
 const SPIKES_KEPT: usize = 160;
+
+/// Settings of how Redis does things, and their values there: they are taken and shown, and change nothing, as it is done
+/// otherwise here.
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
+    ("active-expire-effort", "1"),
+    ("activerehashing", "yes"),
+    ("dynamic-hz", "yes"),
+    ("hz", "10"),
+    ("lazyfree-lazy-eviction", "yes"),
+    ("lazyfree-lazy-expire", "yes"),
+    ("lazyfree-lazy-server-del", "yes"),
+    ("lazyfree-lazy-user-del", "yes"),
+    ("lazyfree-lazy-user-flush", "yes"),
+    ("lfu-decay-time", "1"),
+    ("lfu-log-factor", "10"),
+    ("list-compress-depth", "0"),
+    ("maxmemory-samples", "5"),
+    ("hll-sparse-max-bytes", "3000"),
+];
 
 /// A command that took long.
 #[derive(Clone, Debug)]
@@ -22,6 +43,22 @@ pub(super) struct SlowCommand {
     pub(super) words: Vec<Vec<u8>>,
     pub(super) client_address: String,
     pub(super) client_name: Vec<u8>,
+}
+
+/// Keeps what SLOWLOG shows of a command's words.
+fn shorten(words: &mut Vec<Vec<u8>>) {
+    if words.len() > WORDS_KEPT {
+        let more = words.len() - (WORDS_KEPT - 1);
+        words.truncate(WORDS_KEPT - 1);
+        words.push(format!("... ({more} more arguments)").into_bytes());
+    }
+    for word in words {
+        if word.len() > WORD_BYTES_KEPT {
+            let more = word.len() - WORD_BYTES_KEPT;
+            word.truncate(WORD_BYTES_KEPT);
+            word.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
+        }
+    }
 }
 
 /// A latency spike: when, and how long.
@@ -36,6 +73,7 @@ pub(super) struct Tunables {
     password: Mutex<Vec<u8>>,
     memory_bytes: AtomicU64,
     compact: Mutex<Compact>,
+    without_effect: Mutex<BTreeMap<&'static str, String>>,
     /// Slower commands are logged; negative: none.
     pub(super) slowlog_micros: AtomicI64,
     pub(super) slowlog_length: AtomicU64,
@@ -55,6 +93,7 @@ impl Tunables {
             password: Mutex::new(config.password.clone().into_bytes()),
             memory_bytes: AtomicU64::new(config.memory_bytes),
             compact: Mutex::new(Compact::default()),
+            without_effect: Mutex::new(WITHOUT_EFFECT.map(|(name, value)| (name, value.into())).into()),
             slowlog_micros: AtomicI64::new(10_000),
             slowlog_length: AtomicU64::new(128),
             latency_ms: AtomicU64::new(0),
@@ -88,6 +127,21 @@ impl Tunables {
         *lock(&self.compact) = compact;
     }
 
+    /// Settings that change nothing.
+    pub(super) fn without_effect(&self) -> Vec<(&'static str, String)> {
+        lock(&self.without_effect).iter().map(|(name, value)| (*name, value.clone())).collect()
+    }
+
+    pub(super) fn set_without_effect(&self, name: &'static str, value: String) {
+        lock(&self.without_effect).insert(name, value);
+    }
+
+    /// True if fast commands are measured as well: where what is logged as slow is not slow.
+    #[inline]
+    pub(super) fn times_all(&self) -> bool {
+        (0..SLOW_MICROS_LEAST).contains(&self.slowlog_micros.load(Ordering::Relaxed))
+    }
+
     /// Takes note of how long a command took, if that was long.
     pub(super) fn took(&self, micros: u64, now: UnixMs, describe: impl FnOnce() -> SlowCommand) {
         let threshold = self.slowlog_micros.load(Ordering::Relaxed);
@@ -95,8 +149,7 @@ impl Tunables {
             let mut slow = lock(&self.slow);
             let mut command = describe();
             (command.id, command.micros) = (slow.0, micros);
-            command.words.truncate(WORDS_KEPT);
-            command.words.iter_mut().for_each(|word| word.truncate(WORD_BYTES_KEPT));
+            shorten(&mut command.words);
             slow.0 += 1;
             slow.1.push_front(command);
             slow.1.truncate(self.slowlog_length.load(Ordering::Relaxed) as usize);

@@ -7,7 +7,7 @@ use super::entry::{
     ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
 };
 use super::node::{blob_pages, blobs_footprint, entries, leaf_bytes, refers, write_blobs};
-use super::tree::{CHUNKS_PER_CHANGE, Order, Path, Tree};
+use super::tree::{CLASSES_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
 use crate::command::{Compact, UnixMs};
@@ -18,6 +18,8 @@ use crate::slots::Group;
 
 /// Bytes of the body of a small collection, at most.
 const SMALL_BYTES_MAX: usize = 1024;
+/// Bytes of a list that is called compact for its few elements.
+const LIST_BYTES_MAX: u64 = 8192;
 /// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
 const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
 
@@ -27,7 +29,7 @@ fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usiz
     let longest = longest as u64;
     match kind {
         Kind::String => true,
-        Kind::List if compact.list_size > 0 => elements <= compact.list_size as u64,
+        Kind::List if compact.list_size >= 0 => elements <= compact.list_size.max(1) as u64 && bytes <= LIST_BYTES_MAX,
         Kind::List => bytes <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
         Kind::Set => elements <= compact.set_entries && longest <= compact.set_value,
         Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
@@ -53,6 +55,8 @@ pub(super) struct Edit<'e> {
     /// Bytes that it took, and that users were said to have in it.
     before: (u64, u64),
     changed: bool,
+    /// It is becoming large: leaves are made as large as they get.
+    filling: bool,
 }
 
 impl Engine {
@@ -95,7 +99,7 @@ impl Engine {
         self.hit(hash, found.at);
         let before = (value::footprint(&self.arena, found.item), self.user_bytes(found.item, found.header));
         let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
-        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false }
+        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false, filling: false }
     }
 
     /// A key's collection, made if there is none, with room for `bytes` of entries.
@@ -199,7 +203,7 @@ impl Edit<'_> {
     /// True if there may not be enough free pages for one more change: the caller makes room, and opens it again.
     pub(super) fn is_short_of_room(&self, longest: usize) -> bool {
         let pages = if longest > INLINE_BYTES_MAX { blob_pages(&self.engine.arena, longest) } else { 0 };
-        self.engine.arena.free_pages() < CHUNKS_PER_CHANGE + pages
+        self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages
     }
 
     /// A string for an entry: long ones are written to blobs.
@@ -229,6 +233,15 @@ impl Edit<'_> {
             flags |= NOT_COMPACT;
         }
         self.set_flags(flags);
+    }
+
+    /// Takes note that a list became shorter: at half of the limit it is compact again.
+    pub(super) fn note_shorter(&mut self) {
+        let (elements, bytes) = (self.view().len(), self.entry_bytes());
+        let flags = self.view().flags();
+        if flags & NOT_COMPACT != 0 && holds(&self.engine.compact, Kind::List, 2 * elements, 2 * bytes, 0) {
+            self.set_flags(flags & !NOT_COMPACT);
+        }
     }
 
     /// Bytes that its entries take, or its strings.
@@ -350,7 +363,8 @@ impl Edit<'_> {
 
     fn change_tree(&mut self, tree: usize, spot: &Spot, change: impl FnOnce(&mut Arena, &mut Tree, &Path, Order)) {
         let (Body::Large(large), Some(path)) = (&mut self.body, &spot.path) else { unreachable!("it has trees") };
-        let mut changed = Tree { root: large.roots[tree], shape: tree_shape(self.kind, tree), grown: 0 };
+        let shape = tree_shape(self.kind, tree);
+        let mut changed = Tree { root: large.roots[tree], shape, roomy: self.filling, grown: 0 };
         let Engine { arena, hasher, .. } = &mut *self.engine;
         change(arena, &mut changed, path, order(self.kind, tree, hasher));
         large.roots[tree] = changed.root;
@@ -415,8 +429,12 @@ impl Edit<'_> {
         let mut to = item;
         if wanted > has || is_loose {
             let roomy = if wanted > has { (wanted + wanted / 16).next_multiple_of(8) } else { wanted };
-            to = arena.allocate(arena.class_for(roomy.min(CHUNK_BYTES_MAX))).expect("room was made");
-            arena.memory_mut().copy_within(place(item)..place(item) + head + offset, place(to));
+            // It can only be missing where it shrinks, which is no need.
+            if let Some(chunk) = arena.allocate(arena.class_for(roomy.min(CHUNK_BYTES_MAX))) {
+                to = chunk;
+                arena.memory_mut().copy_within(place(item)..place(item) + head + offset, place(to));
+            }
+            assert!(to != item || wanted <= has, "room was made");
         }
         let (from_tail, to_tail) = (place(item) + head + offset + removed, place(to) + head + offset + inserted.len());
         let memory = arena.memory_mut();
@@ -463,7 +481,9 @@ impl Edit<'_> {
         }
         self.body = Body::Large(large);
         self.changed = true;
+        self.filling = true;
         self.fill(entries);
+        self.filling = false;
     }
 
     /// Puts packed entries into empty trees.

@@ -127,6 +127,7 @@ impl Engine {
         }
         let from = if end == End::Front { 0 } else { list.len() - count };
         edit.remove_range(from, count);
+        edit.note_shorter();
         edit.finish();
         Ok(Some(count))
     }
@@ -155,6 +156,7 @@ impl Engine {
         let spot = edit.view().at_rank(index);
         edit.replace(&spot, &entry);
         edit.note(value.len(), false);
+        edit.note_shorter();
         edit.finish();
         Ok(Some(true))
     }
@@ -215,6 +217,7 @@ impl Engine {
                 }
             }
         }
+        edit.note_shorter();
         edit.finish();
         Ok(removed)
     }
@@ -237,6 +240,7 @@ impl Engine {
         let behind = length - first.saturating_add(count).min(length);
         edit.remove_range(length - behind, behind);
         edit.remove_range(0, first);
+        edit.note_shorter();
         edit.finish();
         Ok(())
     }

@@ -45,7 +45,7 @@ pub use list::List;
 pub(super) use node::Orphans;
 pub use set::Set;
 pub use sorted::{Bound, ScoreChange, Scored, Sorted};
-pub(super) use tree::CHUNKS_PER_CHANGE;
+pub(super) use tree::CLASSES_PER_CHANGE;
 pub use view::Bytes;
 
 use super::arena::{Arena, NONE, Reference, place};

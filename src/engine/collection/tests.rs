@@ -338,3 +338,50 @@ fn a_long_value_that_becomes_short() {
     let found = engine.as_hash(hash(key), key, NOW).expect("a hash").expect("it is there");
     assert!(found.fields().all(|field| field.value.len() == 150));
 }
+
+/// Where nothing may be evicted, a write that finds no room fails as a whole, and removing needs none.
+#[test]
+fn full_memory_refuses_and_lets_go() {
+    let mut engine = engine(4 * MIB, Eviction::None);
+    let mut random = Random(11);
+    let (mut refused, mut round) = (0, 0);
+    while refused < 3000 {
+        round += 1;
+        let key = format!("key-{}", random.below(40)).into_bytes();
+        let (hash, value) = (hash(&key), random.bytes(100_000));
+        let grows = random.below(10) < if round / 2000 % 2 == 0 { 9 } else { 3 };
+        let one = [&value[..]].into_iter();
+        let done = match (key.len() + usize::from(key[key.len() - 1])) % 4 {
+            0 if grows => engine.list_push(hash, &key, End::Back, one, true, NOW).map(|_| ()),
+            0 => engine.list_pop(hash, &key, End::Front, 3, NOW, |_| {}).map(|_| ()),
+            1 if grows => engine.set_add(hash, &key, one, |_| false, NOW).map(|_| ()),
+            1 => engine.set_pop(hash, &key, NOW, |_| {}).map(|_| ()),
+            2 => {
+                let field = random.bytes(500);
+                let pairs = [(&field[..], &value[..])].into_iter();
+                match grows {
+                    true => engine.hash_set(hash, &key, pairs, FieldExpiry::Set(None), NOW).map(|_| ()),
+                    false => engine.hash_remove(hash, &key, [&field[..]].into_iter(), NOW).map(|_| ()),
+                }
+            }
+            _ if grows => {
+                let pairs = [(random.below(9) as f64, &value[..])].into_iter();
+                engine.sorted_add(hash, &key, pairs, ScoreChange::default(), NOW, |_| {})
+            }
+            _ => engine.sorted_remove_range(hash, &key, [0, 2], false, NOW, |_, _| {}).map(|_| ()),
+        };
+        match done {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error, crate::engine::PutError::OutOfMemory);
+                refused += 1;
+            }
+        }
+        engine.work(NOW);
+        if round % 5000 == 0 {
+            engine.check();
+        }
+    }
+    engine.check();
+    assert_eq!(engine.stats().evictions, 0);
+}

@@ -45,8 +45,9 @@ const PAGES_PER_MERGE: u32 = 2;
 /// Entries of a leaf and one more, at most: each has two bytes where the order is that of hashes.
 const SPLIT_ENTRIES_MAX: usize = LEAF_BYTES_MAX / 2 + 2;
 
-/// Chunks that a change of a tree takes at most, each of which may need a page: leaves, an inner node per level, a root.
-pub(in crate::engine) const CHUNKS_PER_CHANGE: u32 = 8;
+/// Classes of chunks that a change of a collection takes from at most, each of which may need a page: of leaves and inner nodes
+/// that grow or are split, in up to two trees, a root, and the item.
+pub(in crate::engine) const CLASSES_PER_CHANGE: u32 = 12;
 
 /// The way from the root to a leaf; valid until the tree changes.
 #[derive(Clone, Copy, Debug)]
@@ -195,6 +196,8 @@ pub(super) fn first_leaf_below(arena: &Arena, node: Reference) -> Reference {
 pub(super) struct Tree {
     pub(super) root: Reference,
     pub(super) shape: Shape,
+    /// Leaves are made as large as they get: while a collection becomes large, its leaves are to need one class of chunks.
+    pub(super) roomy: bool,
     /// By how many bytes its chunks have grown.
     pub(super) grown: i64,
 }
@@ -224,12 +227,14 @@ impl Order<'_> {
 impl Tree {
     /// A tree of an empty leaf.
     pub(super) fn new(arena: &mut Arena, item: Reference, shape: Shape) -> Self {
-        let root = new_leaf(arena, shape, 0);
+        let root = new_leaf(arena, shape, LEAF_BYTES_MAX);
         make_root(arena, root, item);
-        Self { root, shape, grown: arena.chunk_bytes(root) as i64 }
+        Self { root, shape, roomy: true, grown: arena.chunk_bytes(root) as i64 }
     }
 
     fn fit(&mut self, arena: &mut Arena, node: Reference, bytes: usize) -> Reference {
+        let is_roomy = self.roomy && node::kind(arena, node) == Kind::Leaf;
+        let bytes = if is_roomy { LEAF_BYTES_MAX.max(bytes) } else { bytes };
         let (to, grown) = node::fit(arena, node, bytes);
         self.grown += grown;
         if self.root == node {
@@ -295,7 +300,7 @@ impl Tree {
             }
         };
         let refers = entry.refers || node::refers(arena, path.leaf);
-        let right = new_leaf(arena, self.shape, length - cut);
+        let right = new_leaf(arena, self.shape, if self.roomy { LEAF_BYTES_MAX } else { length - cut });
         self.grown += arena.chunk_bytes(right) as i64;
         write_leaf(arena, right, self.shape, &all[cut..length], refers);
         // While it is empty: what is in it is written anew.

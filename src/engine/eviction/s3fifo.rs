@@ -41,6 +41,9 @@ const UNPROVEN_PART: u64 = 64;
 /// Entries that the hand passes in search of one with count 0, before the lowest of them goes: a bound, where everything
 /// is popular.
 const PASSED_MAX: usize = 256;
+/// Quads that the hand goes over in that search, at most: few of their entries are in the main part where another policy was
+/// in charge until now.
+const QUADS_PASSED_MAX: usize = 24;
 /// Marks that may lead nowhere, besides as many as there are items in the queue, before it is tidied.
 const STALE_MAX: u64 = 4096;
 /// Pages that the ghost leaves to others: it takes one where writes have brought about as many as they aim at.
@@ -112,7 +115,7 @@ impl S3Fifo {
         let mut passed = 0;
         let mut lowest: Option<(u8, Position)> = None;
         let mut quads = 0;
-        while passed < PASSED_MAX && quads < PASSED_MAX {
+        while passed < PASSED_MAX && quads < QUADS_PASSED_MAX {
             let (mut lines, next) = view.index.quad(self.hand.quad);
             let mut number = 0;
             while let Some(line) = lines.next(view.arena.memory()) {

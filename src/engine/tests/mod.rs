@@ -95,6 +95,89 @@ fn without_eviction_writes_fail_and_nothing_is_lost() {
     engine.set(b"again", b"there is room", None, NOW);
 }
 
+/// A piece of 16 KiB pushed out some 470 of the smallest items in one step.
+#[test]
+fn a_piece_of_a_long_value_is_taken_in_bounded_steps() {
+    let mut engine = engine(16 << 20, Eviction::default());
+    let mut n = 0_u32;
+    while engine.stats().evictions < 1000 {
+        engine.set(&n.to_le_bytes(), &[1; 16], None, NOW);
+        n += 1;
+    }
+    let value: Vec<u8> = (0..1_000_000_u32).map(|i| (i / 7) as u8).collect();
+    let upload = engine.begin(b"long", value.len(), Attributes::default(), NOW).expect("room");
+    let (mut at, mut steps) = (0, 0);
+    while at < value.len() {
+        let before = engine.room_work;
+        at += engine.append(&upload, &value[at..value.len().min(at + (16 << 10))], NOW).expect("room");
+        // What is allowed, and what the last kilobyte and a quarter owes in evictions and in moves.
+        assert!(engine.room_work - before <= 64 + 2 * 48, "{} at {at}", engine.room_work - before);
+        steps += 1;
+    }
+    assert!(steps > 300, "{steps} steps");
+    engine.commit(engine.hasher.hash(b"long"), Group::of(b"long"), upload, NOW).expect("room");
+    assert_eq!(engine.value(b"long", NOW), Some(value));
+    engine.check();
+}
+
+/// Only whole pages used to count, which values shorter than a page have none of.
+#[test]
+fn short_uploads_too_may_have_half_of_the_memory() {
+    for length in [5_000, 15_000, 100_000] {
+        let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());
+        engine.set(b"k", b"v", None, NOW);
+        let mut uploads = Vec::new();
+        let refused = loop {
+            let upload = engine.begin(b"long", length, Attributes::default(), NOW).expect("room");
+            if let Err(error) = engine.append_all(&upload, &vec![1; length - 1], NOW) {
+                engine.abort(upload);
+                break error;
+            }
+            uploads.push(upload);
+        };
+        assert_eq!(refused, PutError::OutOfMemory);
+        let share = (uploads.len() * length) as f64 / MEMORY_BYTES_MIN as f64;
+        assert!((0.45..=0.505).contains(&share), "{share} in uploads of {length} bytes");
+        assert!(engine.value(b"k", NOW).is_some());
+        uploads.into_iter().for_each(|upload| engine.abort(upload));
+        engine.check();
+        assert_eq!(engine.try_set(b"longest", &vec![1; MEMORY_BYTES_MIN as usize / 2], None, NOW).map(|_| ()), Ok(()));
+        engine.check();
+    }
+}
+
+/// All of the value used to be copied for each append.
+#[test]
+fn an_append_to_a_long_value_costs_what_it_adds() {
+    let mut engine = engine(64 << 20, Eviction::default());
+    let hash = engine.hasher.hash(b"log");
+    let mut value = vec![7; 20_000];
+    engine.set(b"log", &value, None, NOW);
+    let first_page = |engine: &Engine| {
+        let found = engine.find(hash, b"log").expect("it is there");
+        value::List::of(&engine.arena, found.item).first_page(&engine.arena)
+    };
+    let page = first_page(&engine);
+    for n in 0..20_000_usize {
+        let line = vec![n as u8; n % 100];
+        assert!(engine.extend(hash, Group::of(b"log"), b"log", End::Back, &line, NOW).expect("room").is_some());
+        value.extend_from_slice(&line);
+        assert_eq!(first_page(&engine), page, "it stays where it is");
+    }
+    assert_eq!(engine.value(b"log", NOW).as_ref(), Some(&value));
+    engine.check();
+
+    // Somebody who reads it gets it as it was.
+    let mut reader = engine.open(hash, b"log", NOW).expect("a long value");
+    assert!(engine.extend(hash, Group::of(b"log"), b"log", End::Back, b"more", NOW).expect("room").is_some());
+    assert_eq!(engine.read_to_end(&mut reader), value);
+    engine.close(reader);
+    value.extend_from_slice(b"more");
+    assert_ne!(first_page(&engine), page);
+    assert_eq!(engine.value(b"log", NOW).as_ref(), Some(&value));
+    engine.check();
+}
+
 #[test]
 fn tiny_items_fit_and_it_goes_on() {
     let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 enum Step {
     Set { key: u16, bytes: usize, ttl_ms: Option<u64> },
     Upload { key: u16, bytes: usize },
-    FinishUpload { commit: bool },
+    FinishUpload { then: Then },
     OpenReader { key: u16 },
     ReadAndClose,
     Extend { key: u16, front: bool, bytes: usize },
@@ -22,6 +22,14 @@ enum Step {
     SetEviction { eviction: Eviction },
 }
 
+/// What becomes of a value that has come.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    Commit,
+    Extend { front: bool },
+    Abort,
+}
+
 /// Lengths around the borders between the forms of a value: chunk, blocks, pages.
 fn lengths(value_bytes: usize) -> impl Strategy<Value = usize> {
     let near = |n: usize| (n - 60..n + 20).boxed();
@@ -33,17 +41,21 @@ fn lengths(value_bytes: usize) -> impl Strategy<Value = usize> {
     ]
 }
 
-fn steps(keys: u16, value_bytes: usize) -> impl Strategy<Value = Vec<Step>> {
+fn steps(keys: u16, value_bytes: usize, more_bytes: usize) -> impl Strategy<Value = Vec<Step>> {
     let ttl =
         || prop_oneof![3 => Just(None), 1 => (1..20_000_u64).prop_map(Some), 1 => (1..2_000_000_u64).prop_map(Some)];
     let eviction = (0..7_usize).prop_map(|n| Eviction::ALL[n]);
     let step = prop_oneof![
         20 => (0..keys, lengths(value_bytes), ttl()).prop_map(|(key, bytes, ttl_ms)| Step::Set { key, bytes, ttl_ms }),
         2 => (0..keys, lengths(value_bytes)).prop_map(|(key, bytes)| Step::Upload { key, bytes }),
-        2 => (0..4_u8).prop_map(|n| Step::FinishUpload { commit: n > 0 }),
+        2 => prop_oneof![
+            3 => Just(Then::Commit),
+            2 => any::<bool>().prop_map(|front| Then::Extend { front }),
+            1 => Just(Then::Abort),
+        ].prop_map(|then| Step::FinishUpload { then }),
         2 => (0..keys).prop_map(|key| Step::OpenReader { key }),
         2 => Just(Step::ReadAndClose),
-        4 => (0..keys, any::<bool>(), 0..200_usize).prop_map(|(key, front, bytes)| Step::Extend { key, front, bytes }),
+        4 => (0..keys, 0..4_u8, lengths(more_bytes)).prop_map(|(key, n, bytes)| Step::Extend { key, front: n == 0, bytes }),
         4 => (0..keys, ttl()).prop_map(|(key, ttl_ms)| Step::Touch { key, ttl_ms }),
         6 => (0..keys).prop_map(|key| Step::Remove { key }),
         16 => (0..keys).prop_map(|key| Step::Get { key }),
@@ -66,6 +78,21 @@ impl Model {
     fn live(&mut self, key: u16) -> Option<&mut (Vec<u8>, Option<UnixMs>)> {
         let now = self.now;
         self.items.get_mut(&key).filter(|(_, expires)| expires.is_none_or(|e| e > now))
+    }
+
+    fn extended(&mut self, key: u16, end: End, more: Vec<u8>, done: Result<Option<u64>, PutError>, lossy: bool) {
+        match done {
+            Ok(Some(_)) => {
+                let (value, _) = self.live(key).expect("the engine has only what the model has");
+                let at = if end == End::Front { 0 } else { value.len() };
+                value.splice(at..at, more);
+            }
+            Ok(None) => {
+                assert!(lossy || self.live(key).is_none());
+                self.items.remove(&key);
+            }
+            Err(error) => assert!(error == PutError::TooLarge || lossy),
+        }
     }
 }
 
@@ -108,12 +135,17 @@ fn agree(memory_bytes: u64, eviction: Eviction, steps: Vec<Step>, lossy: bool) {
                     Err(error) => assert!(lossy && error == PutError::OutOfMemory),
                 }
             }
-            Step::FinishUpload { commit } if !uploads.is_empty() => {
+            Step::FinishUpload { then } if !uploads.is_empty() => {
                 let (key, value, upload) = uploads.remove(0);
-                let written = value.chunks(5000).try_for_each(|piece| engine.append(&upload, piece, now));
-                if written.is_err() || !commit {
+                let written = value.chunks(5000).try_for_each(|piece| engine.append_all(&upload, piece, now));
+                if written.is_err() || matches!(then, Then::Abort) {
                     assert!(lossy || written.is_ok());
                     engine.abort(upload);
+                } else if let Then::Extend { front } = then {
+                    let end = if front { End::Front } else { End::Back };
+                    let hash = engine.hasher.hash(&name(key));
+                    let done = engine.extend_by(hash, Group::of(&name(key)), &name(key), end, upload, now);
+                    model.extended(key, end, value, done, lossy);
                 } else if engine.commit(engine.hasher.hash(&name(key)), Group::of(&name(key)), upload, now).is_ok() {
                     assert_eq!(engine.value(&name(key), now).as_ref(), Some(&value), "a write is there at once");
                     model.items.insert(key, (value, None));
@@ -137,20 +169,8 @@ fn agree(memory_bytes: u64, eviction: Eviction, steps: Vec<Step>, lossy: bool) {
                 let more = bytes(n, length);
                 let end = if front { End::Front } else { End::Back };
                 let hash = engine.hasher.hash(&name(key));
-                match engine.extend(hash, Group::of(&name(key)), &name(key), end, &more, now) {
-                    Ok(Some(_)) => {
-                        let (value, _) = model.live(key).expect("the engine has only what the model has");
-                        let at = if front { 0 } else { value.len() };
-                        value.splice(at..at, more);
-                    }
-                    Ok(None) => {
-                        assert!(lossy || model.live(key).is_none());
-                        model.items.remove(&key);
-                    }
-                    Err(error) => {
-                        assert!(error == PutError::TooLarge || lossy);
-                    }
-                }
+                let done = engine.extend(hash, Group::of(&name(key)), &name(key), end, &more, now);
+                model.extended(key, end, more, done, lossy);
             }
             Step::Touch { key, ttl_ms } => {
                 let expires = ttl_ms.map(|t| now + t);
@@ -216,12 +236,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn with_room_for_all_it_is_a_map(steps in steps(40, 300), eviction in any_eviction()) {
+    fn with_room_for_all_it_is_a_map(steps in steps(40, 300, 200), eviction in any_eviction()) {
         agree(MEMORY_BYTES_MIN, eviction, steps, false);
     }
 
     #[test]
-    fn with_too_little_room_it_forgets_but_never_lies(steps in steps(200, 200_000), eviction in any_eviction()) {
+    fn with_too_little_room_it_forgets_but_never_lies(steps in steps(200, 200_000, 20_000), eviction in any_eviction()) {
+        agree(MEMORY_BYTES_MIN, eviction, steps, true);
+    }
+
+    #[test]
+    fn long_values_grow(steps in steps(4, 40_000, 20_000), eviction in any_eviction()) {
+        agree(2 * MEMORY_BYTES_MIN, eviction, steps, false);
+    }
+
+    #[test]
+    fn long_values_grow_where_there_is_too_little_room(steps in steps(12, 400_000, 70_000), eviction in any_eviction()) {
         agree(MEMORY_BYTES_MIN, eviction, steps, true);
     }
 }

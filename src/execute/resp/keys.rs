@@ -187,7 +187,7 @@ fn encoding_name(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Integer => "int",
         Encoding::Bytes(length) if length <= EMBEDDED_BYTES_MAX => "embstr",
-        Encoding::Bytes(_) => "raw",
+        Encoding::Bytes(_) | Encoding::Raw => "raw",
         Encoding::Compact(Kind::Set, true) => "intset",
         Encoding::Compact(..) => "listpack",
         Encoding::Wide(Kind::List) => "quicklist",

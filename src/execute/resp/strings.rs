@@ -287,6 +287,8 @@ pub(super) fn append(c: &mut Context, w: &mut Writer) -> Done {
     let value = required(&mut c.words.skip(1).into_iter())?;
     if c.engine.extend(c.hash, c.group(), c.key, End::Back, value, c.now)?.is_none() {
         put(c, value, Attributes::default())?;
+    } else {
+        c.engine.mark_raw(c.hash, c.key, c.now);
     }
     strlen(c, w)
 }
@@ -397,10 +399,13 @@ pub(super) fn setrange(c: &mut Context, w: &mut Writer) -> Done {
 /// Writes bytes into a string, which is filled up with zeros as far as necessary.
 pub(super) fn write_at(c: &mut Context, offset: usize, bytes: &[u8]) -> Result<(), Error> {
     if c.engine.overwrite(c.hash, c.group(), c.key, offset, bytes, c.now)? {
+        c.engine.mark_raw(c.hash, c.key, c.now);
         return Ok(());
     }
     let (mut value, attributes) = whole(c)?.unwrap_or_default();
     value.resize(value.len().max(offset + bytes.len()), 0);
     value[offset..offset + bytes.len()].copy_from_slice(bytes);
-    put(c, &value, attributes)
+    put(c, &value, attributes)?;
+    c.engine.mark_raw(c.hash, c.key, c.now);
+    Ok(())
 }

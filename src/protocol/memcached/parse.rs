@@ -416,7 +416,7 @@ fn store<'a>(
             Operation::Store { condition: Condition::Version(version), flags, expiry, value }
         }
         Store::When(condition) => Operation::Store { condition, flags, expiry, value },
-        Store::To(end) => Operation::Extend { end, value },
+        Store::To(end) => Operation::Extend { end, value, bytes_max: value_bytes_max as u32 },
     };
     let value_bytes = value_bytes as usize;
     if value_bytes >= UPLOAD_BYTES_MIN {

@@ -129,7 +129,7 @@ fn persistence(_: &Node, lines: &mut Lines) {
 }
 
 fn stats(node: &Node, lines: &mut Lines) {
-    let calls: u64 = Command::ALL.iter().map(|&command| calls(node, command)).sum();
+    let calls: u64 = Command::ALL.iter().map(|&command| node.calls(command)).sum();
     lines.field("total_connections_received", node.since_reset(Counter::TotalConnections));
     lines.field("total_commands_processed", calls);
     lines.field("total_net_input_bytes", node.since_reset(Counter::BytesRead));
@@ -169,13 +169,9 @@ fn cluster(_: &Node, lines: &mut Lines) {
     lines.field("cluster_enabled", 0);
 }
 
-fn calls(node: &Node, command: Command) -> u64 {
-    (0..node.shards()).map(|shard| node.published(shard).calls(command)).sum()
-}
-
 fn commands(node: &Node, lines: &mut Lines) {
     for &command in Command::ALL {
-        let calls = calls(node, command);
+        let calls = node.calls(command);
         if calls > 0 {
             // The time of single commands is not measured.
             lines.field(format_args!("cmdstat_{}", command.name()), format_args!("calls={calls}"));

@@ -6,6 +6,7 @@ use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::eviction::Eviction;
 use crate::execute::introspect;
 use crate::shard::perform::Pending;
+use crate::shard::tunables::WITHOUT_EFFECT;
 use crate::shard::{Node, connection};
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;
@@ -26,7 +27,7 @@ const POLICIES: [(&str, Eviction); 10] = [
 ];
 
 /// What is not set here but asked for by clients, and is what it is.
-const FIXED: [(&str, &str); 10] = [
+const FIXED: [(&str, &str); 9] = [
     ("databases", "16"),
     ("appendonly", "no"),
     ("save", ""),
@@ -34,9 +35,17 @@ const FIXED: [(&str, &str); 10] = [
     ("replica-read-only", "yes"),
     ("cluster-enabled", "no"),
     ("notify-keyspace-events", ""),
-    ("list-compress-depth", "0"),
     ("tcp-keepalive", "300"),
     ("protected-mode", "no"),
+];
+
+/// Names that Redis had before, and still takes.
+const OLD_NAMES: [(&str, &str); 5] = [
+    ("hash-max-ziplist-entries", "hash-max-listpack-entries"),
+    ("hash-max-ziplist-value", "hash-max-listpack-value"),
+    ("zset-max-ziplist-entries", "zset-max-listpack-entries"),
+    ("zset-max-ziplist-value", "zset-max-listpack-value"),
+    ("list-max-ziplist-size", "list-max-listpack-size"),
 ];
 
 /// What a setting changes.
@@ -48,6 +57,8 @@ enum Change {
     SlowlogMicros(i64),
     SlowlogLength(u64),
     LatencyMs(u64),
+    /// One of how Redis does things, that is done otherwise here.
+    WithoutEffect(&'static str, String),
     /// It is so already.
     Nothing,
 }
@@ -58,7 +69,7 @@ pub(super) fn policy_name(eviction: Eviction) -> &'static str {
 }
 
 /// The settings about what is called compact, by name.
-fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 10] {
+fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 8] {
     let Compact {
         hash_entries,
         hash_value,
@@ -69,7 +80,6 @@ fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 10] {
         sorted_entries,
         sorted_value,
     } = compact;
-    let (old_hash_entries, old_sorted_entries) = (*hash_entries, *sorted_entries);
     [
         ("hash-max-listpack-entries", Number::Natural(hash_entries)),
         ("hash-max-listpack-value", Number::Natural(hash_value)),
@@ -79,16 +89,12 @@ fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 10] {
         ("set-max-listpack-value", Number::Natural(set_value)),
         ("zset-max-listpack-entries", Number::Natural(sorted_entries)),
         ("zset-max-listpack-value", Number::Natural(sorted_value)),
-        ("hash-max-ziplist-entries", Number::Shown(old_hash_entries)),
-        ("zset-max-ziplist-entries", Number::Shown(old_sorted_entries)),
     ]
 }
 
 enum Number<'n> {
     Natural(&'n mut u64),
     Any(&'n mut i64),
-    /// Another name of one of the others.
-    Shown(u64),
 }
 
 impl Number<'_> {
@@ -96,7 +102,6 @@ impl Number<'_> {
         match self {
             Self::Natural(n) => n.to_string(),
             Self::Any(n) => n.to_string(),
-            Self::Shown(n) => n.to_string(),
         }
     }
 }
@@ -136,6 +141,12 @@ fn all(node: &Node) -> Vec<(&'static str, String)> {
         ("io-threads", node.shards().to_string()),
     ];
     settings.extend(compact_settings(&mut tunables.compact()).iter().map(|(name, number)| (*name, number.text())));
+    let old_names: Vec<(&str, String)> = OLD_NAMES
+        .iter()
+        .filter_map(|(old, new)| Some((*old, settings.iter().find(|(name, _)| name == new)?.1.clone())))
+        .collect();
+    settings.extend(old_names);
+    settings.extend(tunables.without_effect());
     settings.extend(FIXED.map(|(name, value)| (name, value.into())));
     settings
 }
@@ -225,6 +236,9 @@ impl Shard {
             }
             return Ok(Change::Compact(*compact));
         }
+        if let Some((known, _)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+            return Ok(Change::WithoutEffect(known, shown));
+        }
         match name.as_str() {
             "maxmemory" => {
                 let shards = self.node.shards() as u64;
@@ -272,6 +286,7 @@ impl Shard {
         let tunables = &self.node.tunables;
         match change {
             Change::Nothing => {}
+            Change::WithoutEffect(name, value) => tunables.set_without_effect(name, value),
             Change::Password(password) => tunables.set_password(&password),
             Change::SlowlogMicros(micros) => tunables.slowlog_micros.store(micros, Ordering::Relaxed),
             Change::SlowlogLength(length) => tunables.slowlog_length.store(length, Ordering::Relaxed),

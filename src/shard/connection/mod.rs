@@ -48,6 +48,8 @@ pub(super) enum Wait {
     Output,
     /// Room in a batch to a sibling; it is in the shard's list of those.
     Mesh,
+    /// The next turn: it has done in this one what it may. It is in the shard's list of those.
+    Turn,
 }
 
 /// One client.

@@ -104,8 +104,14 @@ fn stores_carry_everything() {
         one(b"  set  k  7  2592001  5  \r\nhello\r\n").0,
         store(Condition::Always, Expiry::AtSeconds(2_592_001))
     );
-    assert_eq!(one(b"append k 0 0 5\r\nhello\r\n").0, Operation::Extend { end: End::Back, value });
-    assert_eq!(one(b"prepend k 0 0 5\r\nhello\r\n").0, Operation::Extend { end: End::Front, value });
+    assert_eq!(
+        one(b"append k 0 0 5\r\nhello\r\n").0,
+        Operation::Extend { end: End::Back, value, bytes_max: VALUE_MAX as u32 }
+    );
+    assert_eq!(
+        one(b"prepend k 0 0 5\r\nhello\r\n").0,
+        Operation::Extend { end: End::Front, value, bytes_max: VALUE_MAX as u32 }
+    );
     assert!(one(b"set k 4294967295 0 2\r\n\r\n\r\n").0.has_key());
 }
 
