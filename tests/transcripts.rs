@@ -13,6 +13,7 @@ mod common;
 
 use common::{Client, Node};
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -62,6 +63,7 @@ fn is_variable(word: &str) -> bool {
 }
 
 fn play(path: &Path, address: SocketAddr, sync: &mut Client, pace: Pace) {
+    println!("{}", path.display());
     let mut client = Client::connect(address);
     let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
     let mut words: HashMap<String, String> = HashMap::new();
@@ -76,7 +78,8 @@ fn play(path: &Path, address: SocketAddr, sync: &mut Client, pace: Pace) {
                     client.send(&bytes);
                 } else {
                     for byte in bytes {
-                        client.send([byte]);
+                        // The server may hang up in the middle of a line.
+                        let _ = client.stream.write_all(&[byte]);
                         sync.sync();
                     }
                 }
