@@ -261,7 +261,7 @@ impl Shard {
         } else {
             let shards = self.routes.len();
             let Self { connections, engine, now, counters, node, .. } = self;
-            let begun = begun(&request, node.tunables.times_all());
+            let begun = begun(&request, &node.tunables);
             let long = answer(&request, hash, engine, *now, counters, shards, &mut part);
             debug_assert!(long.is_none(), "what has no key has no long value");
             if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {

@@ -6,7 +6,7 @@
 use super::Shard;
 use super::connection::{Client, Gather, Wait};
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
-use super::tunables::SlowCommand;
+use super::tunables::{SlowCommand, Tunables};
 use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
 use crate::engine::{Engine, KeyHash, Next, Reader};
 use crate::execute::resp::Streamed;
@@ -41,13 +41,11 @@ impl Pending<'_> {
     }
 }
 
-/// When a request begins, if it is one that may take long, or `all` are to be measured.
+/// When a request begins, if it is one whose time is taken.
 #[inline]
-pub(super) fn begun(request: &Request<&[u8]>, all: bool) -> Option<Instant> {
-    match request.operation {
-        Operation::Call(call) if all || call.command.row().may_be_slow() => Some(Instant::now()),
-        _ => None,
-    }
+pub(super) fn begun(request: &Request<&[u8]>, tunables: &Tunables) -> Option<Instant> {
+    let Operation::Call(call) = &request.operation else { return None };
+    (call.command.row().may_be_slow() || tunables.times_all()).then(Instant::now)
 }
 
 /// What the log of slow commands keeps of one. Whose it is, only the client's own shard knows.
@@ -247,7 +245,7 @@ impl Shard {
         let Some(connection) = connections.at(pending.slot) else { return };
         outputs.provide(&mut connection.output);
         let mut request = pending.request;
-        let begun = begun(&request, node.tunables.times_all());
+        let begun = begun(&request, &node.tunables);
         let mut long = None;
         if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
             part.clear();

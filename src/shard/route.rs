@@ -84,7 +84,7 @@ impl Shard {
         }
         let Batch { from, entries, bytes, done, replies, reply_ends, streams, .. } = &mut *batch;
         let bytes: &[u8] = bytes;
-        let (shards, all) = (self.routes.len(), self.node.tunables.times_all());
+        let shards = self.routes.len();
         'serving: for chunk in entries[*done..].chunks_mut(PREFETCH) {
             for entry in chunk.iter().filter(|entry| matches!(entry.task, Task::Request(_))) {
                 self.engine.prefetch_index(entry.hash);
@@ -101,7 +101,7 @@ impl Shard {
                         continue;
                     }
                     let Self { engine, now, counters, node, .. } = self;
-                    let begun = begun(&request, all);
+                    let begun = begun(&request, &node.tunables);
                     let long = answer(&request, entry.hash, engine, *now, counters, shards, replies);
                     if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {
                         let micros = begun.elapsed().as_micros() as u64;

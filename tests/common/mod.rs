@@ -19,6 +19,8 @@ pub struct Node {
     child: Child,
     /// Where it serves memcached text.
     pub address: SocketAddr,
+    /// Where it serves RESP; the same, if that is all it serves.
+    pub resp_address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -39,19 +41,19 @@ impl Node {
         let (found, address) = std::sync::mpsc::channel();
         let (lines, written) = (BufReader::new(child.stderr.take().expect("piped")), Arc::clone(&log));
         std::thread::spawn(move || {
-            let mut address = None;
+            let mut addresses: Vec<SocketAddr> = Vec::new();
             for line in lines.lines().map_while(Result::ok) {
                 if let Some((_, rest)) = line.split_once("address=") {
-                    address = address.or_else(|| rest.split_whitespace().next()?.parse().ok());
+                    addresses.extend(rest.split_whitespace().next().and_then(|a| a.parse::<SocketAddr>().ok()));
                 }
                 if line.contains(" ready ") {
-                    let _ = found.send(address);
+                    let _ = found.send(addresses.first().copied().zip(addresses.last().copied()));
                 }
                 written.lock().expect("no panic").push(line);
             }
         });
         match address.recv_timeout(PATIENCE) {
-            Ok(Some(address)) => Self { child, address, log },
+            Ok(Some((address, resp_address))) => Self { child, address, resp_address, log },
             _ => {
                 let _ = child.kill();
                 panic!("the node did not start: {:?}", log.lock().expect("no panic"));

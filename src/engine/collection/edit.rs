@@ -133,7 +133,9 @@ impl Engine {
     /// Enters an empty collection, whose chunk has room for `bytes` of entries if it is a small one.
     fn create(&mut self, hash: KeyHash, key: &[u8], kind: Kind, bytes: usize, now: UnixMs) -> Result<(), PutError> {
         assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
-        let fields = Fields { kind, database: hash.database(), ..Fields::default() };
+        // Without a version of its own, a flush whose pass has not come here yet would make it void at once.
+        let version = self.versions.next(Group::of(key));
+        let fields = Fields { kind, database: hash.database(), version, ..Fields::default() };
         let bytes = if bytes > SMALL_BYTES_MAX { LARGE_BYTES } else { SMALL_HEADER_BYTES + bytes };
         let class = self.arena.class_for(fields.item_bytes(key.len(), bytes).min(CHUNK_BYTES_MAX));
         self.make_room(class, now)?;

@@ -385,3 +385,20 @@ fn full_memory_refuses_and_lets_go() {
     engine.check();
     assert_eq!(engine.stats().evictions, 0);
 }
+
+/// A collection got its version when its first change was done. Until then it had none, and while a flush's pass was under way
+/// it counted as flushed: what had been made was not found, and the client was told that memory is full.
+#[test]
+fn a_collection_is_made_while_a_flush_goes_on() {
+    let mut engine = engine(16 * MIB, Eviction::S3Fifo);
+    for round in 0..100 {
+        let key = format!("key-{round}").into_bytes();
+        engine.flush();
+        for _ in 0..2 {
+            let one = [&b"value"[..]].into_iter();
+            engine.list_push(hash(&key), &key, End::Back, one, true, NOW).expect("there is room");
+        }
+        let list = engine.as_list(hash(&key), &key, NOW).expect("a list").expect("it is there");
+        assert_eq!(list.len(), 2);
+    }
+}

@@ -267,7 +267,8 @@ pub fn finish_upload(
         Err(error) => Err(error.into()),
     };
     if let Err(error) = done {
-        if call.command == Command::Set {
+        let has_no_room = matches!(error, Error::Put(PutError::OutOfMemory | PutError::TooLarge));
+        if call.command == Command::Set && has_no_room {
             // Better a miss than a value that the client thinks it replaced.
             engine.remove(hash, key, now);
         }

@@ -14,6 +14,7 @@
 use super::Writer;
 use super::inline::inline;
 use crate::command::{Command, Words};
+use crate::engine::KEY_BYTES_MAX;
 
 /// Values from this length on are not waited for to be whole.
 pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
@@ -316,9 +317,14 @@ fn taken_apart(name: &[u8]) -> Option<Command> {
     candidate.name().as_bytes().eq_ignore_ascii_case(name).then_some(candidate)
 }
 
-/// True if these words of `count` are those before a value that is taken piece by piece.
+/// True if these words of `count` are those before a value that is taken piece by piece. One whose key is too long is
+/// refused as a whole: the engine has no place for it.
 fn is_upload(words: Words, count: usize) -> bool {
-    let Some(command) = words.iter().next().and_then(Command::find) else { return false };
+    let mut first = words.iter();
+    let Some(command) = first.next().and_then(Command::find) else { return false };
+    if first.next().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
+        return false;
+    }
     let value = match command {
         Command::Set | Command::SetNx | Command::GetSet | Command::Append => 2,
         Command::SetEx | Command::PSetEx => 3,
