@@ -193,6 +193,10 @@ impl Shard {
                     if !self.may_begin_incoming(slot, rest, State::Memcached(before)) {
                         return input.len();
                     }
+                    // What was said last may be from before this input.
+                    if let Some(connection) = self.connections.at(slot) {
+                        connection.state = State::Memcached(Memcached::Command);
+                    }
                     at += length;
                     self.begin_incoming(slot, &request, value_bytes);
                     at += self.take_incoming(slot, &input[at..]);
