@@ -385,3 +385,44 @@ fn full_memory_refuses_and_lets_go() {
     engine.check();
     assert_eq!(engine.stats().evictions, 0);
 }
+
+/// A large hash is swept in steps. A field of a leaf that a sweep had passed by was given a time of expiry, and at its end the
+/// sweep said that no field had one: the field was counted and not shown when it had expired, and stayed for ever.
+#[test]
+fn a_field_that_is_to_expire_behind_a_sweep() {
+    let mut engine = engine(64 * MIB, Eviction::default());
+    let key = b"key".as_slice();
+    let names: Vec<Vec<u8>> = (0..5000).map(|n| format!("field-{n}").into_bytes()).collect();
+    let pairs = names.iter().map(|name| (&name[..], &b"value"[..]));
+    engine.hash_set(hash(key), key, pairs, FieldExpiry::Set(None), NOW).expect("room");
+    let first = engine.as_hash(hash(key), key, NOW).expect("a hash").expect("it is there");
+    let first = first.fields().next().expect("a field").name.into_owned();
+    let expire = |engine: &mut Engine, name: &[u8], expires, now| {
+        let one = [name].into_iter();
+        engine
+            .hash_expire(hash(key), key, one, Some(expires), |_| true, now, |_| {})
+            .expect("room")
+            .expect("it is there");
+    };
+    expire(&mut engine, &first, NOW + 1000, NOW);
+
+    let now = NOW + 2000;
+    while engine.field_sweep.is_idle() {
+        engine.work(now);
+    }
+    engine.work(now);
+    assert!(!engine.field_sweep.is_idle(), "the sweep is under way");
+    let next = engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there");
+    let next = next.fields().next().expect("a field").name.into_owned();
+    expire(&mut engine, &next, now + 1000, now);
+    while !engine.field_sweep.is_idle() {
+        engine.work(now);
+    }
+
+    let now = now + 2000;
+    let found = engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there");
+    assert_eq!(found.live_len(), found.fields().count() as u64);
+    (0..10_000).for_each(|_| _ = engine.work(now));
+    assert_eq!(engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there").len(), 4998);
+    engine.check();
+}
