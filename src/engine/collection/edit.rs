@@ -200,9 +200,11 @@ impl Edit<'_> {
         }
     }
 
-    /// True if there may not be enough free pages for one more change: the caller makes room, and opens it again.
-    pub(super) fn is_short_of_room(&self, longest: usize) -> bool {
-        let pages = if longest > INLINE_BYTES_MAX { blob_pages(&self.engine.arena, longest) } else { 0 };
+    /// True if there may not be enough free pages for one more change that writes strings of these lengths: the caller makes
+    /// room, and opens it again.
+    pub(super) fn is_short_of_room<const N: usize>(&self, strings: [usize; N]) -> bool {
+        let outside = strings.into_iter().filter(|&length| length > INLINE_BYTES_MAX);
+        let pages: u32 = outside.map(|length| blob_pages(&self.engine.arena, length)).sum();
         self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages
     }
 

@@ -194,7 +194,7 @@ impl Engine {
         let (mut added, mut earliest) = (0, None);
         for (field, value) in fields {
             let longest = field.len().max(value.len());
-            if edit.is_short_of_room(longest) {
+            if edit.is_short_of_room([field.len(), value.len()]) {
                 edit.finish();
                 edit = self.edit_or_create(hash, key, Kind::Hash, [field.len() + value.len(), longest], now)?;
             }
@@ -268,7 +268,7 @@ impl Engine {
                 continue;
             }
             let value = found.value.into_owned();
-            if edit.is_short_of_room(value.len()) {
+            if edit.is_short_of_room([field.len(), value.len()]) {
                 edit.finish();
                 let room = [field.len() + value.len(), field.len().max(value.len())];
                 edit = self.edit_or_create(hash, key, Kind::Hash, room, now)?;

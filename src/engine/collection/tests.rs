@@ -426,3 +426,29 @@ fn a_field_that_is_to_expire_behind_a_sweep() {
     assert_eq!(engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there").len(), 4998);
     engine.check();
 }
+
+/// Room was made for the longer one of a field and its value. Where what was made for the whole command had been used up by
+/// strings that take more memory than they are long, there was none for the other. A new time of expiry counted the value
+/// alone, and wrote both.
+#[test]
+fn a_long_field_with_a_long_value() {
+    let mut engine = engine(16 * MIB, Eviction::default());
+    let long = vec![b'l'; 700_000];
+    let names: Vec<Vec<u8>> = (0..6000).map(|n| format!("{n:0193}").into_bytes()).collect();
+    for round in 0..20 {
+        let key = format!("key-{round}").into_bytes();
+        let short = names.iter().map(|name| (&name[..], &name[..]));
+        let pairs = short.chain([(&long[..], &long[..])]);
+        engine.hash_set(hash(&key), &key, pairs, FieldExpiry::Set(None), NOW).expect("room");
+        for n in 0..200 {
+            let filler = format!("filler-{round}-{n}").into_bytes();
+            engine
+                .put(hash(&filler), Group::of(&filler), &filler, &[b'v'; 3000], Attributes::default(), NOW)
+                .expect("room");
+            let one = [&long[..]].into_iter();
+            engine.hash_expire(hash(&key), &key, one, Some(NOW + 1000), |_| true, NOW, |_| {}).expect("room");
+        }
+        engine.work(NOW);
+    }
+    engine.check();
+}
