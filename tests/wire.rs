@@ -740,3 +740,31 @@ fn an_idle_node_sleeps() {
     assert!((1..30).contains(&turned), "{turned} turns in three idle seconds");
     node.stop();
 }
+
+/// A client of the RESP port.
+fn resp_client(node: &Node) -> Client {
+    let log = node.log();
+    let address = log.iter().filter(|line| line.contains("resp")).find_map(|line| {
+        let (_, rest) = line.split_once("address=")?;
+        rest.split_whitespace().next()?.parse().ok()
+    });
+    Client::connect(address.expect("a RESP port"))
+}
+
+fn command(words: &[&[u8]]) -> Vec<u8> {
+    let word = |word: &&[u8]| [format!("${}\r\n", word.len()).as_bytes(), word, b"\r\n"].concat();
+    [format!("*{}\r\n", words.len()).into_bytes(), words.iter().flat_map(word).collect()].concat()
+}
+
+/// An upload under a key that cannot be stored stopped the shard that owned the key.
+#[test]
+fn a_long_value_under_a_key_that_is_too_long() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let mut client = resp_client(&node);
+    for n in 0..8 {
+        let (key, value) = (format!("{n}").repeat(5000), vec![b'v'; 20_000]);
+        client.send(command(&[b"SET", key.as_bytes(), &value]));
+        assert_eq!(client.line(), "-ERR the key is longer than 3900 bytes");
+    }
+    node.stop();
+}

@@ -18,6 +18,11 @@ use crate::command::{Command, Words};
 /// Values from this length on are not waited for to be whole.
 pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
 
+/// A command with a longer key than this, or more words behind its value, is no upload. It is an error, which is told once the
+/// command is whole.
+pub const UPLOAD_KEY_BYTES_MAX: usize = 3900;
+const UPLOAD_WORDS_AFTER_MAX: usize = 16;
+
 /// What a command may have in all, besides two strings of the greatest length.
 const COMMAND_BYTES_MORE: usize = 1 << 20;
 /// And no more than this, unless its value is streamed: it is kept until it is whole.
@@ -291,6 +296,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
 #[inline]
 fn key<'a>(state: &mut State, input: &'a [u8], command: Command, left: u32, limits: &Limits) -> Parsed<'a> {
     match bulk(input, 0, limits) {
+        Ok(Bulk { end, .. }) if is_too_long(end, 0, limits) => Parsed::Broken(ProtocolError::TooBigCommand),
         Ok(Bulk { end, .. }) if input.len() < end => Parsed::Incomplete { needed: end },
         Ok(Bulk { from, end }) => {
             let last = left <= 1;
@@ -318,13 +324,17 @@ fn taken_apart(name: &[u8]) -> Option<Command> {
 
 /// True if these words of `count` are those before a value that is taken piece by piece.
 fn is_upload(words: Words, count: usize) -> bool {
-    let Some(command) = words.iter().next().and_then(Command::find) else { return false };
+    let mut before = words.iter();
+    let Some(command) = before.next().and_then(Command::find) else { return false };
+    if before.next().is_none_or(|key| key.len() > UPLOAD_KEY_BYTES_MAX) {
+        return false;
+    }
     let value = match command {
         Command::Set | Command::SetNx | Command::GetSet | Command::Append => 2,
         Command::SetEx | Command::PSetEx => 3,
         _ => return false,
     };
-    words.len() == value && command.row().accepts(count)
+    words.len() == value && command.row().accepts(count) && count - value - 1 <= UPLOAD_WORDS_AFTER_MAX
 }
 
 /// True if a command is longer than it may be, of which `end` bytes are known and so many words are to come.
