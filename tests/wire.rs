@@ -768,3 +768,22 @@ fn a_long_value_under_a_key_that_is_too_long() {
     }
     node.stop();
 }
+
+/// The elements of an MGET that was to be executed without a reply were long values: their readers were never closed, and those
+/// of siblings were sent.
+#[test]
+fn long_values_that_nobody_wants() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let mut client = resp_client(&node);
+    let keys: Vec<String> = (0..8).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        client.send(command(&[b"SET", key.as_bytes(), &vec![b'v'; 200_000]]));
+        assert_eq!(client.line(), "+OK");
+    }
+    client.send(command(&[b"CLIENT", b"REPLY", b"OFF"]));
+    client.send(command(&[&[&b"MGET"[..]], &keys.iter().map(String::as_bytes).collect::<Vec<_>>()[..]].concat()));
+    client.send(command(&[b"CLIENT", b"REPLY", b"ON"]));
+    client.send(command(&[b"PING"]));
+    assert_eq!([client.line(), client.line()], ["+OK", "+PONG"]);
+    node.stop();
+}
