@@ -787,3 +787,16 @@ fn long_values_that_nobody_wants() {
     assert_eq!([client.line(), client.line()], ["+OK", "+PONG"]);
     node.stop();
 }
+
+/// What came in the same packet as QUIT, and behind it, was executed and answered.
+#[test]
+fn nothing_counts_after_quit() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let (mut client, mut other) = (resp_client(&node), resp_client(&node));
+    client.send([command(&[b"QUIT"]), command(&[b"SET", b"key", b"value"]), b"PING\r\n".to_vec()].concat());
+    assert_eq!(client.line(), "+OK");
+    assert!(client.is_closed());
+    other.send(command(&[b"GET", b"key"]));
+    assert_eq!(other.line(), "$-1");
+    node.stop();
+}
