@@ -267,7 +267,7 @@ pub fn finish_upload(
         Err(error) => Err(error.into()),
     };
     if let Err(error) = done {
-        if call.command == Command::Set {
+        if call.command == Command::Set && matches!(error, Error::Put(PutError::OutOfMemory | PutError::TooLarge)) {
             // Better a miss than a value that the client thinks it replaced.
             engine.remove(hash, key, now);
         }

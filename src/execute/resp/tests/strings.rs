@@ -105,3 +105,21 @@ fn parts_of_long_strings() {
     let reply = session.send(&[b"GET", b"k"]);
     assert_eq!(reply, [&b"$100000\r\n"[..], &value, b"\r\n"].concat());
 }
+
+/// A SET of a long value that was refused for its words, or for the type of what was there, removed what was there.
+#[test]
+fn a_long_set_that_is_refused_changes_nothing() {
+    let mut session = Session::new();
+    session.transcript("> SET k v\n < +OK|\n > RPUSH l a\n < :1|");
+    let refusals: [(&[u8], &[&[u8]], &str); 3] = [
+        (b"k", &[b"BAD"], "-ERR syntax error|"),
+        (b"k", &[b"EX", b"0"], "-ERR invalid expire time in 'set' command|"),
+        (b"l", &[b"GET"], "-WRONGTYPE Operation against a key holding the wrong kind of value|"),
+    ];
+    for (key, after, reply) in refusals {
+        assert_eq!(session.upload(&[b"SET", key], &[b'v'; 20_000], after), reply);
+    }
+    session.transcript("> GET k\n < $1|v|\n > LLEN l\n < :1|");
+    assert_eq!(session.upload(&[b"SET", b"k"], &[b'v'; 20_000], &[b"XX"]), "+OK|");
+    session.transcript("> STRLEN k\n < :20000|");
+}
