@@ -13,6 +13,7 @@ use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_
 use crate::command::{Compact, UnixMs};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
+use crate::engine::write::EXPIRY_BYTES;
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
 use crate::slots::Group;
 
@@ -193,7 +194,8 @@ impl Edit<'_> {
     pub(super) fn prepare(&mut self, entry_bytes: usize, longest: usize) {
         if let Body::Small { bytes, .. } = self.body {
             let bytes = SMALL_HEADER_BYTES + bytes + entry_bytes;
-            let item_bytes = self.found.header.body_offset() + bytes;
+            // With room for a time of expiry, which may come later.
+            let item_bytes = self.found.header.body_offset() + bytes + EXPIRY_BYTES;
             if bytes > SMALL_BYTES_MAX || item_bytes > CHUNK_BYTES_MAX || longest > INLINE_BYTES_MAX {
                 self.make_large();
             }

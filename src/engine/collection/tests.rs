@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::End;
-use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher};
+use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KEY_BYTES_MAX, KeyHash, KeyHasher};
 use crate::slots::Group;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -449,6 +449,23 @@ fn a_long_field_with_a_long_value() {
             engine.hash_expire(hash(&key), &key, one, Some(NOW + 1000), |_| true, NOW, |_| {}).expect("room");
         }
         engine.work(NOW);
+    }
+    engine.check();
+}
+
+/// A small collection under a long key filled its chunk to the last bytes: a time of expiry did not fit beside it any more, and
+/// was an index beyond the classes of chunks.
+#[test]
+fn a_time_of_expiry_for_a_full_chunk() {
+    let mut engine = engine(64 * MIB, Eviction::default());
+    for key_bytes in 3870..KEY_BYTES_MAX {
+        let key = vec![b'k'; key_bytes];
+        let value = [b'v'; 192];
+        let pairs = [(&b"f"[..], &value[..])].into_iter();
+        engine.hash_set(hash(&key), &key, pairs, FieldExpiry::Set(None), NOW).expect("room");
+        for expires in [Some(NOW + 1000), None] {
+            assert_eq!(engine.touch(hash(&key), &key, expires, NOW), Ok(true));
+        }
     }
     engine.check();
 }
