@@ -788,6 +788,19 @@ fn long_values_that_nobody_wants() {
     node.stop();
 }
 
+/// MGET of one key was not taken apart, and replied the value alone instead of an array of it.
+#[test]
+fn mget_of_one_key_is_an_array() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let mut client = resp_client(&node);
+    for key in [&b"a"[..], b"b", b"c"] {
+        client.send([command(&[b"SET", key, b"v"]), command(&[b"MGET", key]), command(&[b"MGET", b"none"])].concat());
+        let lines: Vec<String> = (0..6).map(|_| client.line()).collect();
+        assert_eq!(lines, ["+OK", "*1", "$1", "v", "*1", "$-1"]);
+    }
+    node.stop();
+}
+
 /// What came in the same packet as QUIT, and behind it, was executed and answered.
 #[test]
 fn nothing_counts_after_quit() {

@@ -114,8 +114,8 @@ pub enum Parsed<'a> {
         /// Bytes that it took.
         length: usize,
     },
-    /// The head of a command that is taken apart: MGET, DEL, UNLINK, EXISTS or TOUCH with more than one key. The keys follow
-    /// as they arrive, so that any number of them takes bounded memory.
+    /// The head of a command that is taken apart: MGET, or DEL, UNLINK, EXISTS or TOUCH with more than one key. The
+    /// keys follow as they arrive, so that any number of them takes bounded memory.
     Split {
         /// The command.
         command: Command,
@@ -271,12 +271,17 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             }
         }
         let is_whole = input.len() >= end;
-        if index == 0 && count > 2 && !limits.are_unauthenticated() {
+        if index == 0 && count > 1 && !limits.are_unauthenticated() {
             // Before the name is known, so is nothing of how much is to be waited for.
+            if is_too_long(end, 0, limits) {
+                return Parsed::Broken(ProtocolError::TooBigCommand);
+            }
             if !is_whole {
                 return Parsed::Incomplete { needed: end };
             }
-            if let Some(command) = taken_apart(&input[word..end - LINE_END_BYTES]) {
+            // Of one key, only MGET replies something else than of each of many.
+            let is_split = |command: &Command| count > 2 || *command == Command::MGet;
+            if let Some(command) = taken_apart(&input[word..end - LINE_END_BYTES]).filter(is_split) {
                 let keys = (count - 1) as u32;
                 *state = State::Keys { command, left: keys };
                 return Parsed::Split { command, keys, length: end };

@@ -196,7 +196,9 @@ fn commands_of_keys_are_taken_apart() {
     for name in [&b"DEL"[..], b"UNLINK", b"EXISTS", b"TOUCH", b"MGET"] {
         let is_split =
             |words: &[&[u8]]| matches!(parse(&mut State::Command, &multibulk_of(words), &LIMITS), Parsed::Split { .. });
-        assert!(is_split(&[name, b"a", b"b"]) && !is_split(&[name, b"a"]) && !is_split(&[name]));
+        assert!(is_split(&[name, b"a", b"b"]) && !is_split(&[name]));
+        // One key has to be an array as well.
+        assert_eq!(is_split(&[name, b"a"]), name == b"MGET");
     }
 }
 
@@ -334,10 +336,13 @@ fn what_is_no_upload() {
     assert!(is_upload(b"key", UPLOAD_WORDS_AFTER_MAX) && !is_upload(b"key", UPLOAD_WORDS_AFTER_MAX + 1));
 }
 
-/// A key of a command that is taken apart was waited for to be whole, however long it was.
+/// A name, and a key of a command that is taken apart, were waited for to be whole, however long they were.
 #[test]
-fn long_keys_of_commands_that_are_taken_apart() {
+fn long_names_and_keys_of_commands_that_are_taken_apart() {
     let limits = Limits::authenticated(512 << 20);
+    let input = format!("*3\r\n${COMMAND_BYTES_MAX}\r\nk");
+    let broken = Parsed::Broken(ProtocolError::TooBigCommand);
+    assert_eq!(parse(&mut State::Command, input.as_bytes(), &limits), broken);
     for (bytes, expected) in [
         (COMMAND_BYTES_MAX - 100, Parsed::Incomplete { needed: COMMAND_BYTES_MAX - 100 + 13 }),
         (COMMAND_BYTES_MAX, Parsed::Broken(ProtocolError::TooBigCommand)),
