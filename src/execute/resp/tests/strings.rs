@@ -123,3 +123,14 @@ fn a_long_set_that_is_refused_changes_nothing() {
     assert_eq!(session.upload(&[b"SET", b"k"], &[b'v'; 20_000], &[b"XX"]), "+OK|");
     session.transcript("> STRLEN k\n < :20000|");
 }
+
+/// `EXPIRE key 0` let the key live to the end of the millisecond: the next command in a pipeline found it.
+#[test]
+fn no_time_to_live_is_none() {
+    for command in ["EXPIRE", "PEXPIRE"] {
+        for time in ["0", "-1"] {
+            let mut session = Session::new();
+            session.transcript(&format!("> SET k v\n < +OK|\n > {command} k {time}\n < :1|\n > EXISTS k\n < :0|"));
+        }
+    }
+}
