@@ -1,6 +1,6 @@
 //! Keys of any type: deletion, expiry, what is known of them.
 
-use super::arguments::{Error, NO_SUCH_KEY, SYNTAX, integer, is, required, text};
+use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::{Context, Done};
 use crate::command::UnixMs;
 use crate::engine::{Encoding, Kind, Value};
@@ -155,7 +155,8 @@ pub(super) fn object(c: &mut Context, w: &mut Writer) -> Done {
     let subcommand = required(&mut words)?;
     let eviction = c.engine.eviction();
     let Some(known) = c.engine.describe(c.hash, c.key, c.now) else {
-        return Err(NO_SUCH_KEY);
+        w.null();
+        return Ok(());
     };
     match subcommand.to_ascii_uppercase().as_slice() {
         b"ENCODING" => w.bulk(encoding_name(known.encoding).as_bytes()),

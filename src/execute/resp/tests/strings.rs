@@ -134,3 +134,9 @@ fn no_time_to_live_is_none() {
         }
     }
 }
+
+#[test]
+fn what_is_known_of_a_key_that_there_is_not() {
+    Session::new()
+        .transcript("> OBJECT ENCODING none\n < $-1|\n > OBJECT REFCOUNT none\n < $-1|\n > MEMORY USAGE none\n < $-1|");
+}
