@@ -740,3 +740,76 @@ fn an_idle_node_sleeps() {
     assert!((1..30).contains(&turned), "{turned} turns in three idle seconds");
     node.stop();
 }
+
+/// A client of the RESP port.
+fn resp_client(node: &Node) -> Client {
+    let log = node.log();
+    let address = log.iter().filter(|line| line.contains("resp")).find_map(|line| {
+        let (_, rest) = line.split_once("address=")?;
+        rest.split_whitespace().next()?.parse().ok()
+    });
+    Client::connect(address.expect("a RESP port"))
+}
+
+fn command(words: &[&[u8]]) -> Vec<u8> {
+    let word = |word: &&[u8]| [format!("${}\r\n", word.len()).as_bytes(), word, b"\r\n"].concat();
+    [format!("*{}\r\n", words.len()).into_bytes(), words.iter().flat_map(word).collect()].concat()
+}
+
+/// An upload under a key that cannot be stored stopped the shard that owned the key.
+#[test]
+fn a_long_value_under_a_key_that_is_too_long() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let mut client = resp_client(&node);
+    for n in 0..8 {
+        let (key, value) = (format!("{n}").repeat(5000), vec![b'v'; 20_000]);
+        client.send(command(&[b"SET", key.as_bytes(), &value]));
+        assert_eq!(client.line(), "-ERR the key is longer than 3900 bytes");
+    }
+    node.stop();
+}
+
+/// The elements of an MGET that was to be executed without a reply were long values: their readers were never closed, and those
+/// of siblings were sent.
+#[test]
+fn long_values_that_nobody_wants() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let mut client = resp_client(&node);
+    let keys: Vec<String> = (0..8).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        client.send(command(&[b"SET", key.as_bytes(), &vec![b'v'; 200_000]]));
+        assert_eq!(client.line(), "+OK");
+    }
+    client.send(command(&[b"CLIENT", b"REPLY", b"OFF"]));
+    client.send(command(&[&[&b"MGET"[..]], &keys.iter().map(String::as_bytes).collect::<Vec<_>>()[..]].concat()));
+    client.send(command(&[b"CLIENT", b"REPLY", b"ON"]));
+    client.send(command(&[b"PING"]));
+    assert_eq!([client.line(), client.line()], ["+OK", "+PONG"]);
+    node.stop();
+}
+
+/// MGET of one key was not taken apart, and replied the value alone instead of an array of it.
+#[test]
+fn mget_of_one_key_is_an_array() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let mut client = resp_client(&node);
+    for key in [&b"a"[..], b"b", b"c"] {
+        client.send([command(&[b"SET", key, b"v"]), command(&[b"MGET", key]), command(&[b"MGET", b"none"])].concat());
+        let lines: Vec<String> = (0..6).map(|_| client.line()).collect();
+        assert_eq!(lines, ["+OK", "*1", "$1", "v", "*1", "$-1"]);
+    }
+    node.stop();
+}
+
+/// What came in the same packet as QUIT, and behind it, was executed and answered.
+#[test]
+fn nothing_counts_after_quit() {
+    let node = Node::start(&["--shards", "2", "--memory", "64"]);
+    let (mut client, mut other) = (resp_client(&node), resp_client(&node));
+    client.send([command(&[b"QUIT"]), command(&[b"SET", b"key", b"value"]), b"PING\r\n".to_vec()].concat());
+    assert_eq!(client.line(), "+OK");
+    assert!(client.is_closed());
+    other.send(command(&[b"GET", b"key"]));
+    assert_eq!(other.line(), "$-1");
+    node.stop();
+}

@@ -10,7 +10,7 @@ use crate::command::UnixMs;
 use crate::slots::Group;
 
 /// Left free in the largest chunk, so that an item in it can get a time of expiry later.
-const EXPIRY_BYTES: usize = 4;
+pub(super) const EXPIRY_BYTES: usize = 4;
 
 /// Bits behind the point in [`Engine::outlook`].
 const SCALE_BITS: u32 = 16;

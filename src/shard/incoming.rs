@@ -9,11 +9,11 @@ use super::Shard;
 use super::batch::Task;
 use super::connection::{Ending, Wait};
 use crate::command::{Call, Command, Failure, Operation, Reply, Request, Words};
-use crate::engine::{Attributes, KeyHash, PutError, Upload};
+use crate::engine::{Attributes, KEY_BYTES_MAX, KeyHash, PutError, Upload};
 use crate::execute::{self, finish_upload, refuse_upload};
 use crate::metrics::Counter;
 use crate::protocol::memcached::{LINE_END, encode};
-use crate::protocol::resp::{Limits, Parsed, Writer, parse_rest};
+use crate::protocol::resp::{Limits, Parsed, UPLOAD_KEY_BYTES_MAX, Writer, parse_rest};
 use crate::reactor::Token;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 
 /// Bytes that travel to a sibling as one piece.
 const PIECE_BYTES_MAX: usize = 16 << 10;
+
+const _: () = assert!(UPLOAD_KEY_BYTES_MAX <= KEY_BYTES_MAX, "an upload's key can be stored");
 
 /// A long value on its way in, from the connection's side.
 pub(super) struct Incoming {

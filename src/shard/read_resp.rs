@@ -4,7 +4,7 @@
 //! more is parsed. All others are collected, as those of memcached's protocol are.
 
 use super::Shard;
-use super::connection::{Client, Ending};
+use super::connection::{Client, Connection, Ending};
 use super::perform::{PREFETCH, Pending};
 use crate::command::table::Row;
 use crate::command::{Call, Command, Operation, Request, Words};
@@ -37,7 +37,9 @@ impl Shard {
             if pending.len() >= PREFETCH {
                 self.perform(pending);
             }
-            let Some(connection) = self.connections.at(slot).filter(|c| c.is_served()) else { return input.len() };
+            // After QUIT nothing counts any more.
+            let goes_on = |c: &&mut Connection| c.is_served() && c.ending != Ending::Quitting;
+            let Some(connection) = self.connections.at(slot).filter(goes_on) else { return input.len() };
             let State::Resp(before) = connection.state else { unreachable!("it speaks RESP") };
             let Some(client) = &connection.client else {
                 self.meet_client(slot);

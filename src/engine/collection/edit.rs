@@ -13,6 +13,7 @@ use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_
 use crate::command::{Compact, UnixMs};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
+use crate::engine::write::EXPIRY_BYTES;
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
 use crate::slots::Group;
 
@@ -196,16 +197,19 @@ impl Edit<'_> {
     pub(super) fn prepare(&mut self, entry_bytes: usize, longest: usize) {
         if let Body::Small { bytes, .. } = self.body {
             let bytes = SMALL_HEADER_BYTES + bytes + entry_bytes;
-            let item_bytes = self.found.header.body_offset() + bytes;
+            // With room for a time of expiry, which may come later.
+            let item_bytes = self.found.header.body_offset() + bytes + EXPIRY_BYTES;
             if bytes > SMALL_BYTES_MAX || item_bytes > CHUNK_BYTES_MAX || longest > INLINE_BYTES_MAX {
                 self.make_large();
             }
         }
     }
 
-    /// True if there may not be enough free pages for one more change: the caller makes room, and opens it again.
-    pub(super) fn is_short_of_room(&self, longest: usize) -> bool {
-        let pages = if longest > INLINE_BYTES_MAX { blob_pages(&self.engine.arena, longest) } else { 0 };
+    /// True if there may not be enough free pages for one more change that writes strings of these lengths: the caller makes
+    /// room, and opens it again.
+    pub(super) fn is_short_of_room<const N: usize>(&self, strings: [usize; N]) -> bool {
+        let outside = strings.into_iter().filter(|&length| length > INLINE_BYTES_MAX);
+        let pages: u32 = outside.map(|length| blob_pages(&self.engine.arena, length)).sum();
         self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages
     }
 

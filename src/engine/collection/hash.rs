@@ -47,10 +47,26 @@ impl FieldSweep {
         now < self.until + 2 * EXPIRY_PASS_MS
     }
 
+    /// True if no hash is in line.
+    #[cfg(test)]
+    pub(in crate::engine) fn is_idle(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// Puts a hash in line, if it is not.
     pub(in crate::engine) fn add(&mut self, hash: KeyHash) {
         if self.line.len() < LINE_MAX && !self.line.iter().any(|swept| swept.hash == hash) {
             self.line.push_back(Swept { hash, from: 0, earliest: 0 });
+        }
+    }
+
+    /// Takes note of a field that expires. A sweep that is under way may have passed it by, or another hash of this name.
+    fn note(&mut self, hash: KeyHash, expires: UnixMs) {
+        self.until = self.until.max(expires);
+        if let Some(swept) = self.line.iter_mut().find(|swept| swept.hash == hash)
+            && (swept.earliest == 0 || expires < swept.earliest)
+        {
+            swept.earliest = expires;
         }
     }
 }
@@ -178,7 +194,7 @@ impl Engine {
         let (mut added, mut earliest) = (0, None);
         for (field, value) in fields {
             let longest = field.len().max(value.len());
-            if edit.is_short_of_room(longest) {
+            if edit.is_short_of_room([field.len(), value.len()]) {
                 edit.finish();
                 edit = self.edit_or_create(hash, key, Kind::Hash, [field.len() + value.len(), longest], now)?;
             }
@@ -252,7 +268,7 @@ impl Engine {
                 continue;
             }
             let value = found.value.into_owned();
-            if edit.is_short_of_room(value.len()) {
+            if edit.is_short_of_room([field.len(), value.len()]) {
                 edit.finish();
                 let room = [field.len() + value.len(), field.len().max(value.len())];
                 edit = self.edit_or_create(hash, key, Kind::Hash, room, now)?;
@@ -267,7 +283,7 @@ impl Engine {
 
     /// Sees to it that a hash is swept when a field of it expires, if that is soon.
     fn note_field_expiry(&mut self, hash: KeyHash, expires: UnixMs, now: UnixMs) {
-        self.field_sweep.until = self.field_sweep.until.max(expires);
+        self.field_sweep.note(hash, expires);
         if expires <= now + HORIZON_MS {
             // Without memory for it, the pass over all items will come by.
             self.wheel.insert(&mut self.arena, HashMark::of(hash), expires, now);

@@ -94,7 +94,7 @@ impl Engine {
             },
         };
         for value in values {
-            if edit.is_short_of_room(value.len()) {
+            if edit.is_short_of_room([value.len()]) {
                 edit.finish();
                 edit = self.edit_or_create(hash, key, Kind::List, [value.len(), value.len()], now)?;
             }

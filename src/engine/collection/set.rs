@@ -75,7 +75,7 @@ impl Engine {
             if edit.view().find(member).is_some() {
                 continue;
             }
-            if edit.is_short_of_room(member.len()) {
+            if edit.is_short_of_room([member.len()]) {
                 edit.finish();
                 edit = self.edit_or_create(hash, key, Kind::Set, [member.len(), member.len()], now)?;
             }

@@ -186,7 +186,7 @@ impl Engine {
             },
         };
         for (score, member) in members {
-            if edit.is_short_of_room(2 * member.len()) {
+            if edit.is_short_of_room([member.len(); 2]) {
                 edit.finish();
                 edit = self.edit_or_create(hash, key, Kind::SortedSet, [2 * member.len() + 16, member.len()], now)?;
             }

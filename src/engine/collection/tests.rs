@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::End;
-use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher};
+use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KEY_BYTES_MAX, KeyHash, KeyHasher};
 use crate::slots::Group;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -401,4 +401,88 @@ fn a_collection_is_made_while_a_flush_goes_on() {
         let list = engine.as_list(hash(&key), &key, NOW).expect("a list").expect("it is there");
         assert_eq!(list.len(), 2);
     }
+}
+
+/// A large hash is swept in steps. A field of a leaf that a sweep had passed by was given a time of expiry, and at its end the
+/// sweep said that no field had one: the field was counted and not shown when it had expired, and stayed for ever.
+#[test]
+fn a_field_that_is_to_expire_behind_a_sweep() {
+    let mut engine = engine(64 * MIB, Eviction::default());
+    let key = b"key".as_slice();
+    let names: Vec<Vec<u8>> = (0..5000).map(|n| format!("field-{n}").into_bytes()).collect();
+    let pairs = names.iter().map(|name| (&name[..], &b"value"[..]));
+    engine.hash_set(hash(key), key, pairs, FieldExpiry::Set(None), NOW).expect("room");
+    let first = engine.as_hash(hash(key), key, NOW).expect("a hash").expect("it is there");
+    let first = first.fields().next().expect("a field").name.into_owned();
+    let expire = |engine: &mut Engine, name: &[u8], expires, now| {
+        let one = [name].into_iter();
+        engine
+            .hash_expire(hash(key), key, one, Some(expires), |_| true, now, |_| {})
+            .expect("room")
+            .expect("it is there");
+    };
+    expire(&mut engine, &first, NOW + 1000, NOW);
+
+    let now = NOW + 2000;
+    while engine.field_sweep.is_idle() {
+        engine.work(now);
+    }
+    engine.work(now);
+    assert!(!engine.field_sweep.is_idle(), "the sweep is under way");
+    let next = engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there");
+    let next = next.fields().next().expect("a field").name.into_owned();
+    expire(&mut engine, &next, now + 1000, now);
+    while !engine.field_sweep.is_idle() {
+        engine.work(now);
+    }
+
+    let now = now + 2000;
+    let found = engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there");
+    assert_eq!(found.live_len(), found.fields().count() as u64);
+    (0..10_000).for_each(|_| _ = engine.work(now));
+    assert_eq!(engine.as_hash(hash(key), key, now).expect("a hash").expect("it is there").len(), 4998);
+    engine.check();
+}
+
+/// Room was made for the longer one of a field and its value. Where what was made for the whole command had been used up by
+/// strings that take more memory than they are long, there was none for the other. A new time of expiry counted the value
+/// alone, and wrote both.
+#[test]
+fn a_long_field_with_a_long_value() {
+    let mut engine = engine(16 * MIB, Eviction::default());
+    let long = vec![b'l'; 700_000];
+    let names: Vec<Vec<u8>> = (0..6000).map(|n| format!("{n:0193}").into_bytes()).collect();
+    for round in 0..20 {
+        let key = format!("key-{round}").into_bytes();
+        let short = names.iter().map(|name| (&name[..], &name[..]));
+        let pairs = short.chain([(&long[..], &long[..])]);
+        engine.hash_set(hash(&key), &key, pairs, FieldExpiry::Set(None), NOW).expect("room");
+        for n in 0..200 {
+            let filler = format!("filler-{round}-{n}").into_bytes();
+            engine
+                .put(hash(&filler), Group::of(&filler), &filler, &[b'v'; 3000], Attributes::default(), NOW)
+                .expect("room");
+            let one = [&long[..]].into_iter();
+            engine.hash_expire(hash(&key), &key, one, Some(NOW + 1000), |_| true, NOW, |_| {}).expect("room");
+        }
+        engine.work(NOW);
+    }
+    engine.check();
+}
+
+/// A small collection under a long key filled its chunk to the last bytes: a time of expiry did not fit beside it any more, and
+/// was an index beyond the classes of chunks.
+#[test]
+fn a_time_of_expiry_for_a_full_chunk() {
+    let mut engine = engine(64 * MIB, Eviction::default());
+    for key_bytes in 3870..KEY_BYTES_MAX {
+        let key = vec![b'k'; key_bytes];
+        let value = [b'v'; 192];
+        let pairs = [(&b"f"[..], &value[..])].into_iter();
+        engine.hash_set(hash(&key), &key, pairs, FieldExpiry::Set(None), NOW).expect("room");
+        for expires in [Some(NOW + 1000), None] {
+            assert_eq!(engine.touch(hash(&key), &key, expires, NOW), Ok(true));
+        }
+    }
+    engine.check();
 }

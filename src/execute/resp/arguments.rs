@@ -94,8 +94,9 @@ impl Context<'_> {
     }
 
     pub(super) fn time_of(&self, number: i64, unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
-        // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early.
-        let base = if relative { self.now as i64 + 1 } else { 0 };
+        // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early. What is
+        // to expire at once does.
+        let base = if relative { self.now as i64 + i64::from(number > 0) } else { 0 };
         let time = number.checked_mul(unit).and_then(|n| n.checked_add(base));
         time.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
     }

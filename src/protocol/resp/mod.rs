@@ -5,5 +5,5 @@ mod parse;
 mod write;
 
 pub use inline::INLINE_BYTES_MAX;
-pub use parse::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, parse, parse_rest};
+pub use parse::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, UPLOAD_KEY_BYTES_MAX, parse, parse_rest};
 pub use write::{Deferred, Writer};

@@ -14,10 +14,14 @@
 use super::Writer;
 use super::inline::inline;
 use crate::command::{Command, Words};
-use crate::engine::KEY_BYTES_MAX;
 
 /// Values from this length on are not waited for to be whole.
 pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
+
+/// A command with a longer key than this, or more words behind its value, is no upload. It is an error, which is told once the
+/// command is whole.
+pub const UPLOAD_KEY_BYTES_MAX: usize = 3900;
+const UPLOAD_WORDS_AFTER_MAX: usize = 16;
 
 /// What a command may have in all, besides two strings of the greatest length.
 const COMMAND_BYTES_MORE: usize = 1 << 20;
@@ -110,8 +114,8 @@ pub enum Parsed<'a> {
         /// Bytes that it took.
         length: usize,
     },
-    /// The head of a command that is taken apart: MGET, DEL, UNLINK, EXISTS or TOUCH with more than one key. The keys follow
-    /// as they arrive, so that any number of them takes bounded memory.
+    /// The head of a command that is taken apart: MGET, or DEL, UNLINK, EXISTS or TOUCH with more than one key. The
+    /// keys follow as they arrive, so that any number of them takes bounded memory.
     Split {
         /// The command.
         command: Command,
@@ -267,12 +271,17 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             }
         }
         let is_whole = input.len() >= end;
-        if index == 0 && count > 2 && !limits.are_unauthenticated() {
+        if index == 0 && count > 1 && !limits.are_unauthenticated() {
             // Before the name is known, so is nothing of how much is to be waited for.
+            if is_too_long(end, 0, limits) {
+                return Parsed::Broken(ProtocolError::TooBigCommand);
+            }
             if !is_whole {
                 return Parsed::Incomplete { needed: end };
             }
-            if let Some(command) = taken_apart(&input[word..end - LINE_END_BYTES]) {
+            // Of one key, only MGET replies something else than of each of many.
+            let is_split = |command: &Command| count > 2 || *command == Command::MGet;
+            if let Some(command) = taken_apart(&input[word..end - LINE_END_BYTES]).filter(is_split) {
                 let keys = (count - 1) as u32;
                 *state = State::Keys { command, left: keys };
                 return Parsed::Split { command, keys, length: end };
@@ -292,6 +301,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
 #[inline]
 fn key<'a>(state: &mut State, input: &'a [u8], command: Command, left: u32, limits: &Limits) -> Parsed<'a> {
     match bulk(input, 0, limits) {
+        Ok(Bulk { end, .. }) if is_too_long(end, 0, limits) => Parsed::Broken(ProtocolError::TooBigCommand),
         Ok(Bulk { end, .. }) if input.len() < end => Parsed::Incomplete { needed: end },
         Ok(Bulk { from, end }) => {
             let last = left <= 1;
@@ -322,7 +332,7 @@ fn taken_apart(name: &[u8]) -> Option<Command> {
 fn is_upload(words: Words, count: usize) -> bool {
     let mut first = words.iter();
     let Some(command) = first.next().and_then(Command::find) else { return false };
-    if first.next().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
+    if first.next().is_none_or(|key| key.len() > UPLOAD_KEY_BYTES_MAX) {
         return false;
     }
     let value = match command {
@@ -330,7 +340,7 @@ fn is_upload(words: Words, count: usize) -> bool {
         Command::SetEx | Command::PSetEx => 3,
         _ => return false,
     };
-    words.len() == value && command.row().accepts(count)
+    words.len() == value && command.row().accepts(count) && count - value - 1 <= UPLOAD_WORDS_AFTER_MAX
 }
 
 /// True if a command is longer than it may be, of which `end` bytes are known and so many words are to come.

@@ -11,9 +11,9 @@ mod sets;
 mod sorted;
 mod strings;
 
-use super::call;
-use crate::command::{Call, Command, UnixMs, words};
-use crate::engine::{Engine, EngineConfig, Eviction, KeyHasher};
+use super::{call, finish_upload};
+use crate::command::{Call, Command, UnixMs, Words, words};
+use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHasher};
 use crate::metrics::Counters;
 
 pub(super) const NOW: UnixMs = 1_700_000_000_000;
@@ -68,6 +68,23 @@ impl Session {
     pub(super) fn line(&mut self, line: &str) -> String {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         String::from_utf8_lossy(&self.send(&words)).replace("\r\n", "|")
+    }
+
+    /// The reply to a command whose value comes as an upload, between these words; with `|` for each end of a line.
+    pub(super) fn upload(&mut self, before: &[&[u8]], value: &[u8], after: &[&[u8]]) -> String {
+        let (arguments, after_bytes) = (words::encode(&before[1..]), words::encode(after));
+        let command = Command::find(before[0]).expect("a command");
+        let request = Call { command, resp3: self.resp3, count: before.len() as u32 - 1, words: &arguments[..] };
+        let (key, mut out) = (before[1], Vec::new());
+        let Self { engine, now, hasher, .. } = self;
+        let upload = engine.begin(key, value.len(), Attributes::default(), *now).expect("room");
+        let mut rest = value;
+        while !rest.is_empty() {
+            rest = &rest[engine.append(&upload, rest, *now).expect("room")..];
+        }
+        let after = Words::new(&after_bytes, after.len());
+        finish_upload(&request, key, hasher.hash(key), Ok(upload), after, engine, *now, &mut Counters::new(), &mut out);
+        String::from_utf8_lossy(&out).replace("\r\n", "|")
     }
 
     /// Sends lines and compares replies: `> command`, then `< reply` as [`Session::line`] shows it.

@@ -105,3 +105,38 @@ fn parts_of_long_strings() {
     let reply = session.send(&[b"GET", b"k"]);
     assert_eq!(reply, [&b"$100000\r\n"[..], &value, b"\r\n"].concat());
 }
+
+/// A SET of a long value that was refused for its words, or for the type of what was there, removed what was there.
+#[test]
+fn a_long_set_that_is_refused_changes_nothing() {
+    let mut session = Session::new();
+    session.transcript("> SET k v\n < +OK|\n > RPUSH l a\n < :1|");
+    let refusals: [(&[u8], &[&[u8]], &str); 3] = [
+        (b"k", &[b"BAD"], "-ERR syntax error|"),
+        (b"k", &[b"EX", b"0"], "-ERR invalid expire time in 'set' command|"),
+        (b"l", &[b"GET"], "-WRONGTYPE Operation against a key holding the wrong kind of value|"),
+    ];
+    for (key, after, reply) in refusals {
+        assert_eq!(session.upload(&[b"SET", key], &[b'v'; 20_000], after), reply);
+    }
+    session.transcript("> GET k\n < $1|v|\n > LLEN l\n < :1|");
+    assert_eq!(session.upload(&[b"SET", b"k"], &[b'v'; 20_000], &[b"XX"]), "+OK|");
+    session.transcript("> STRLEN k\n < :20000|");
+}
+
+/// `EXPIRE key 0` let the key live to the end of the millisecond: the next command in a pipeline found it.
+#[test]
+fn no_time_to_live_is_none() {
+    for command in ["EXPIRE", "PEXPIRE"] {
+        for time in ["0", "-1"] {
+            let mut session = Session::new();
+            session.transcript(&format!("> SET k v\n < +OK|\n > {command} k {time}\n < :1|\n > EXISTS k\n < :0|"));
+        }
+    }
+}
+
+#[test]
+fn what_is_known_of_a_key_that_there_is_not() {
+    Session::new()
+        .transcript("> OBJECT ENCODING none\n < $-1|\n > OBJECT REFCOUNT none\n < $-1|\n > MEMORY USAGE none\n < $-1|");
+}
