@@ -355,7 +355,8 @@ impl Engine {
 impl Edit<'_> {
     /// Sets a field. True if it is new.
     fn set_field(&mut self, field: &[u8], value: &[u8], expiry: FieldExpiry, now: UnixMs) -> bool {
-        let old = self.view().find(field).map(|spot| {
+        let mut found = self.view().seek(field);
+        let old = found.ok().map(|spot| {
             let leaf = self.view().leaf(spot.path.as_ref());
             pair(leaf, spot.offset).1
         });
@@ -366,14 +367,13 @@ impl Edit<'_> {
             FieldExpiry::Set(expires) => expires,
         };
         let bytes = field.len() + value.len() + 2 + if expires.is_some() { 7 } else { 0 };
-        self.prepare(bytes, field.len().max(value.len()));
+        if self.prepare(bytes, field.len().max(value.len())) {
+            found = self.view().seek(field);
+        }
         let entry = Entry::new().text(self.text(field)).expires(expires).text(self.text(value));
-        match self.view().find(field) {
-            Some(spot) => self.replace(&spot, &entry),
-            None => {
-                let spot = self.member_spot(MAIN, field);
-                self.insert(&spot, &entry);
-            }
+        match found {
+            Ok(spot) => self.replace(&spot, &entry),
+            Err(spot) => self.insert(&spot, &entry),
         }
         if let Some(expires) = expires {
             let flags = self.view().flags();
