@@ -34,6 +34,8 @@ const SMALL_BYTES: u64 = 1022;
 const CONVERTED: u64 = 20_000;
 /// Elements of a range that is read.
 const RANGE: usize = 10;
+/// Small strings until a collection that is the oldest item is evicted, at most.
+const PUTS_MAX: u64 = 10_000_000;
 const KEY: &[u8] = b"collection";
 
 #[derive(Parser)]
@@ -107,11 +109,15 @@ struct Subject {
 
 impl Subject {
     fn new(elements: u64) -> Self {
+        Self::with_policy(elements, Eviction::default())
+    }
+
+    fn with_policy(elements: u64, eviction: Eviction) -> Self {
         let hasher = KeyHasher::with_seed(1);
         let config = EngineConfig {
             memory_bytes: BYTES_MIN + elements * BYTES_PER_ELEMENT,
             value_bytes_max: 1 << 20,
-            eviction: Eviction::default(),
+            eviction,
             user_bytes_max: None,
         };
         let engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
@@ -193,11 +199,9 @@ fn main() {
     let mut meter = Meter::new(BAR_NS);
     let selected = |name: &str| options.only.iter().any(|only| only == name);
     println!("Reading the clock takes {} ns, which is subtracted from each step.", meter.overhead_ns);
-    if selected("growth") || selected("conversion") || selected("end") {
-        println!("\n### Collections of {} elements of 16 B\n\nCPU time of single steps, µs:\n", options.elements);
+    for of in Type::ALL.into_iter().filter(|_| ["growth", "conversion", "end"].into_iter().any(selected)) {
+        println!("\n### A {} of {} elements of 16 B\n\nCPU time of single steps, µs:\n", of.name(), options.elements);
         meter.print_head();
-    }
-    for of in Type::ALL {
         if selected("growth") {
             growth(&mut meter, of, options.elements);
         }
@@ -205,19 +209,12 @@ fn main() {
             conversion(&mut meter, of);
         }
         if selected("end") {
-            for end in ENDS {
-                end(&mut meter, of, options.elements);
-            }
+            ENDS.iter().for_each(|end| end(&mut meter, of, options.elements));
         }
     }
     if selected("sizes") {
         sizes(options.elements);
     }
-}
-
-fn end_storm(meter: &mut Meter, of: Type) {
-    print!("| {} ", of.name());
-    meter.end_storm();
 }
 
 fn growth(meter: &mut Meter, of: Type, elements: u64) {
@@ -228,11 +225,6 @@ fn growth(meter: &mut Meter, of: Type, elements: u64) {
         subject.requested(meter);
     }
     meter.end_storm();
-    println!(
-        "| {}: {:.1} B per element |||||||||||",
-        of.name(),
-        subject.engine.stats().held_bytes as f64 / elements as f64
-    );
 }
 
 /// Many small collections get the one element more that makes them large.
@@ -249,7 +241,7 @@ fn conversion(meter: &mut Meter, of: Type) {
         subject.add(meter, of, &member(n), count);
         subject.requested(meter);
     }
-    end_storm(meter, of);
+    meter.end_storm();
 }
 
 /// The ways in which a collection goes away.
@@ -262,7 +254,7 @@ fn deletion(meter: &mut Meter, of: Type, elements: u64) {
     let (hash, now) = (subject.hasher.hash(KEY), subject.now);
     meter.time("remove", &mut subject.engine, |engine| engine.remove(hash, KEY, now));
     subject.settle(meter);
-    end_storm(meter, of);
+    meter.end_storm();
 }
 
 fn expiry(meter: &mut Meter, of: Type, elements: u64) {
@@ -278,22 +270,23 @@ fn expiry(meter: &mut Meter, of: Type, elements: u64) {
         subject.work(meter);
     }
     subject.settle(meter);
-    end_storm(meter, of);
+    meter.end_storm();
 }
 
-/// Small strings push it out.
+/// Small strings push it out: by their age, since S3-FIFO rather gives up those strings, which nobody reads.
 fn eviction(meter: &mut Meter, of: Type, elements: u64) {
-    let mut subject = Subject::new(elements);
+    let mut subject = Subject::with_policy(elements, Eviction::Lru);
     subject.fill(of, 0..elements);
     meter.storm = "eviction";
     let full = subject.engine.stats();
     subject.engine.set_memory_bytes(full.held_bytes + (64 << 20));
     while subject.engine.stats().user_bytes > full.user_bytes / 2 {
+        assert!(subject.next < PUTS_MAX, "it is not evicted");
         subject.put(meter);
         subject.requested(meter);
     }
     subject.settle(meter);
-    end_storm(meter, of);
+    meter.end_storm();
 }
 
 fn flush(meter: &mut Meter, of: Type, elements: u64) {
@@ -302,7 +295,7 @@ fn flush(meter: &mut Meter, of: Type, elements: u64) {
     meter.storm = "flush";
     meter.time("flush", &mut subject.engine, Engine::flush);
     subject.settle(meter);
-    end_storm(meter, of);
+    meter.end_storm();
 }
 
 /// How calls on a sorted set, and the lookup of a field, take longer with its size.
