@@ -2,7 +2,7 @@
 //! while one goes away.
 //!
 //! ```text
-//! cargo bench --bench collections -- [--elements 10000000] [--only growth,conversion,sizes,end]
+//! cargo bench --bench collections -- [--elements 10000000] [--only growth,conversion,sizes,end] [--types sorted]
 //! ```
 //!
 //! What is printed is Markdown; times are the CPU time of the thread. A turn is [`TURN`] requests and one call of
@@ -46,6 +46,9 @@ struct Options {
     /// Only these.
     #[arg(long, value_delimiter = ',', default_value = "growth,conversion,sizes,end")]
     only: Vec<String>,
+    /// Only collections of these types.
+    #[arg(long, value_delimiter = ',', default_value = "list,set,hash,sorted")]
+    types: Vec<String>,
     /// Cargo gives this.
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,7 +70,7 @@ impl Type {
             Self::List => "list",
             Self::Set => "set",
             Self::Hash => "hash",
-            Self::Sorted => "sorted set",
+            Self::Sorted => "sorted",
         }
     }
 
@@ -199,8 +202,9 @@ fn main() {
     let mut meter = Meter::new(BAR_NS);
     let selected = |name: &str| options.only.iter().any(|only| only == name);
     println!("Reading the clock takes {} ns, which is subtracted from each step.", meter.overhead_ns);
-    for of in Type::ALL.into_iter().filter(|_| ["growth", "conversion", "end"].into_iter().any(selected)) {
-        println!("\n### A {} of {} elements of 16 B\n\nCPU time of single steps, µs:\n", of.name(), options.elements);
+    let types = Type::ALL.into_iter().filter(|of| options.types.iter().any(|name| name == of.name()));
+    for of in types.filter(|_| ["growth", "conversion", "end"].into_iter().any(selected)) {
+        println!("\n### {}, {} elements of 16 B\n\nCPU time of single steps, µs:\n", of.name(), options.elements);
         meter.print_head();
         if selected("growth") {
             growth(&mut meter, of, options.elements);
