@@ -355,8 +355,8 @@ impl Engine {
 impl Edit<'_> {
     /// Sets a field. True if it is new.
     fn set_field(&mut self, field: &[u8], value: &[u8], expiry: FieldExpiry, now: UnixMs) -> bool {
-        let mut found = self.view().seek(field);
-        let old = found.ok().map(|spot| {
+        let (mut spot, is_there) = self.view().seek(field);
+        let old = is_there.then(|| {
             let leaf = self.view().leaf(spot.path.as_ref());
             pair(leaf, spot.offset).1
         });
@@ -368,12 +368,12 @@ impl Edit<'_> {
         };
         let bytes = field.len() + value.len() + 2 + if expires.is_some() { 7 } else { 0 };
         if self.prepare(bytes, field.len().max(value.len())) {
-            found = self.view().seek(field);
+            spot = self.view().seek(field).0;
         }
         let entry = Entry::new().text(self.text(field)).expires(expires).text(self.text(value));
-        match found {
-            Ok(spot) => self.replace(&spot, &entry),
-            Err(spot) => self.insert(&spot, &entry),
+        match is_there {
+            true => self.replace(&spot, &entry),
+            false => self.insert(&spot, &entry),
         }
         if let Some(expires) = expires {
             let flags = self.view().flags();

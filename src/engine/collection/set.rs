@@ -72,7 +72,10 @@ impl Engine {
         let mut edit = self.edit_or_create(hash, key, Kind::Set, [bytes, longest], now)?;
         let mut added = 0;
         for member in members {
-            let Err(mut spot) = edit.view().seek(member) else { continue };
+            let (mut spot, is_there) = edit.view().seek(member);
+            if is_there {
+                continue;
+            }
             let is_short = edit.is_short_of_room(member.len());
             if is_short {
                 edit.finish();

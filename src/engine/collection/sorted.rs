@@ -255,18 +255,18 @@ impl Engine {
 
 impl Edit<'_> {
     fn set_score(&mut self, score: f64, member: &[u8], change: ScoreChange) -> Scored {
-        let found = match self.view().seek(member) {
-            Ok(spot) => spot,
-            Err(_) if change.only_known => return Scored::Refused,
-            Err(mut spot) => {
-                if self.prepare(SCORE_BYTES + member.len() + 1, member.len()) {
-                    spot = self.member_spot(MEMBERS, member);
-                }
-                self.insert_scored(score, member, &spot);
-                self.note(member.len(), false);
-                return Scored::Added(score);
+        let (mut found, is_there) = self.view().seek(member);
+        if !is_there {
+            if change.only_known {
+                return Scored::Refused;
             }
-        };
+            if self.prepare(SCORE_BYTES + member.len() + 1, member.len()) {
+                found = self.member_spot(MEMBERS, member);
+            }
+            self.insert_scored(score, member, &found);
+            self.note(member.len(), false);
+            return Scored::Added(score);
+        }
         let old = score_at(&self.view(), &found);
         if change.only_new {
             return Scored::Refused;

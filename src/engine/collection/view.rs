@@ -169,23 +169,26 @@ impl<'a> View<'a> {
     /// The element with a name, in a set, a hash, or the members of a sorted set.
     #[inline]
     pub(super) fn find(&self, member: &[u8]) -> Option<Spot> {
-        self.seek(member).ok()
+        let (spot, is_there) = self.seek(member);
+        is_there.then_some(spot)
     }
 
-    /// The same; an error is where it is to be put in: the end of its leaf.
+    /// Where it is, and that it is there; or where it is to be put in, the end of its leaf.
     #[inline]
-    pub(super) fn seek(&self, member: &[u8]) -> Result<Spot, Spot> {
+    pub(super) fn seek(&self, member: &[u8]) -> (Spot, bool) {
         let Body::Large(large) = self.body else {
-            let (leaf, spot) = (self.leaf(None), |offset| Spot { path: None, offset });
-            return self.find_in(self.shape(), leaf, member).map(spot).ok_or(spot(leaf.len()));
+            let leaf = self.leaf(None);
+            let found = self.find_in(self.shape(), leaf, member);
+            return (Spot { path: None, offset: found.unwrap_or(leaf.len()) }, found.is_some());
         };
         let (tree, shape) = match self.kind {
             Kind::SortedSet => (MEMBERS, Shape::Pair),
             _ => (MAIN, self.shape()),
         };
         let path = leaf_for_key(self.arena, large.roots[tree], self.member_key(member));
-        let (leaf, spot) = (leaf_bytes(self.arena, path.leaf), |offset| Spot { path: Some(path), offset });
-        self.find_in(shape, leaf, member).map(spot).ok_or(spot(leaf.len()))
+        let leaf = leaf_bytes(self.arena, path.leaf);
+        let found = self.find_in(shape, leaf, member);
+        (Spot { path: Some(path), offset: found.unwrap_or(leaf.len()) }, found.is_some())
     }
 
     #[inline]
