@@ -4,16 +4,17 @@
 //! cargo bench --bench steps -- [--items 1000000,10000000,50000000] [--huge-pages]
 //! ```
 //!
-//! A turn is [`TURN`] requests and one call of [`Engine::work`], as a shard makes it. What is printed is Markdown. The time
-//! that reading the clock takes, the median of so many pairs of readings, is subtracted from each step. The first row of
-//! each table are steps that do nothing but hash a key, for about a microsecond: what is in their tail is the machine's
+//! A turn is [`TURN`] requests and one call of [`Engine::work`], as a shard makes it. What is printed is Markdown. The first
+//! row of each table are steps that do nothing but hash a key, for about a microsecond: what is in their tail is the machine's
 //! (interrupts, a hypervisor that takes the core away, which the kernel counts as the thread's time), and is in all the
 //! other tails as well, in those of longer steps more often.
 #![allow(missing_docs)]
 
+mod meter;
+
 use clap::Parser;
-use hdrhistogram::Histogram;
-use pinion::engine::{Attributes, Engine, EngineConfig, EngineStats, Eviction, KeyHash, KeyHasher, Next};
+use meter::{Meter, Random, thread_ns};
+use pinion::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHash, KeyHasher, Next};
 use pinion::slots::Group;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -62,129 +63,11 @@ fn key(mut n: u64) -> Key {
     key
 }
 
-fn thread_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec, which is all that clock_gettime(2) writes to.
-    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(done, 0, "the clock of a thread is always there");
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// xorshift64 (Marsaglia 2003).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((u128::from(self.0) * u128::from(n)) >> 64) as u64
-    }
-}
-
 /// Value sizes of `scripts/efficiency`: median 148 B, sigma 1.
 fn lognormal_sizes(random: &mut Random) -> Vec<usize> {
     let mut unit = || (random.below(1 << 53) as f64 + 1.0) / (1_u64 << 53) as f64;
     let mut normal = || (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
     (0..1 << 16).map(|_| ((148.0 * normal().exp()) as usize).clamp(1, 64 * KIB)).collect()
-}
-
-/// The steps of one kind in one storm.
-struct Row {
-    call: &'static str,
-    cpu: Histogram<u64>,
-    wall: Histogram<u64>,
-    over_bar: u64,
-    /// The longest, and what the engine did in it.
-    longest: u64,
-    did: String,
-}
-
-/// Times steps.
-struct Meter {
-    overhead_ns: u64,
-    storm: &'static str,
-    rows: Vec<Row>,
-    /// CPU time of all steps.
-    spent_ns: u64,
-}
-
-impl Meter {
-    fn new() -> Self {
-        let mut pairs: Vec<u64> = (0..100_001)
-            .map(|_| {
-                let start = thread_ns();
-                thread_ns() - start
-            })
-            .collect();
-        pairs.sort_unstable();
-        Self { overhead_ns: pairs[pairs.len() / 2], storm: "", rows: Vec::new(), spent_ns: 0 }
-    }
-
-    fn time<R>(&mut self, call: &'static str, engine: &mut Engine, step: impl FnOnce(&mut Engine) -> R) -> R {
-        let before = engine.stats();
-        let instant = Instant::now();
-        let start = thread_ns();
-        let result = step(engine);
-        let end = thread_ns();
-        let wall_ns = instant.elapsed().as_nanos() as u64;
-        let cpu_ns = (end - start).saturating_sub(self.overhead_ns);
-        self.spent_ns += cpu_ns;
-        let number = self.rows.iter().position(|row| row.call == call).unwrap_or_else(|| {
-            let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
-            let (cpu, wall) = (empty(), empty());
-            self.rows.push(Row { call, cpu, wall, over_bar: 0, longest: 0, did: String::new() });
-            self.rows.len() - 1
-        });
-        let row = &mut self.rows[number];
-        row.cpu.saturating_record(cpu_ns);
-        row.wall.saturating_record(wall_ns);
-        row.over_bar += u64::from(cpu_ns > BAR_NS);
-        if cpu_ns > row.longest {
-            row.longest = cpu_ns;
-            row.did = difference(before, engine.stats());
-        }
-        result
-    }
-
-    /// Prints the rows of a storm that is over.
-    fn end_storm(&mut self) {
-        for row in self.rows.drain(..) {
-            let us = |ns: u64| ns as f64 / 1000.0;
-            let at = |quantile| us(row.cpu.value_at_quantile(quantile));
-            println!(
-                "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {:.0} | {} |",
-                self.storm,
-                row.call,
-                row.cpu.len(),
-                at(0.5),
-                at(0.99),
-                at(0.999),
-                at(0.9999),
-                us(row.longest),
-                row.over_bar,
-                us(row.wall.max()),
-                row.did,
-            );
-        }
-    }
-}
-
-fn difference(before: EngineStats, after: EngineStats) -> String {
-    let count = |name: &str, from: u64, to: u64| match to as i64 - from as i64 {
-        0 => String::new(),
-        n => format!("{name} {n:+} "),
-    };
-    [
-        count("evicted", before.evictions, after.evictions),
-        count("expired", before.expired, after.expired),
-        count("moved B", before.moved_bytes, after.moved_bytes),
-        count("held KiB", before.held_bytes >> 10, after.held_bytes >> 10),
-        count("index KiB", before.index_bytes >> 10, after.index_bytes >> 10),
-    ]
-    .concat()
-    .trim_end()
-    .to_owned()
 }
 
 /// An engine under a storm.
@@ -295,13 +178,12 @@ impl Stormed {
 
 fn main() {
     let options = Options::parse();
-    let mut meter = Meter::new();
+    let mut meter = Meter::new(BAR_NS);
     println!("Reading the clock takes {} ns, which is subtracted from each step.", meter.overhead_ns);
     for &items in &options.items {
         println!("\n### {items} items of 16+100 B{}\n", if options.huge_pages { ", huge pages" } else { "" });
         println!("CPU time of single steps, µs:\n");
-        println!("| storm | step | count | p50 | p99 | p99.9 | p99.99 | max | > 100 | max, wall | in the longest |");
-        println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|");
+        meter.print_head();
         let mut remarks = Vec::new();
         let start = Instant::now();
         let selected = |name: &str| name.contains(&options.only);

@@ -47,6 +47,7 @@ const WHOLE: u8 = u8::MAX;
 
 /// Bytes of a chunk whose cache lines a lookup asks for ahead of time; the rest is left to the hardware's prefetcher.
 const PREFETCH_BYTES: usize = 128;
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Where a chunk is, in granules from the start of the arena.
 pub(super) type Reference = u32;
@@ -185,6 +186,17 @@ impl Arena {
     pub(super) fn prefetch(&self, reference: Reference) {
         let at = place(reference);
         for offset in [0, PREFETCH_BYTES / 2, PREFETCH_BYTES] {
+            if let Some(byte) = self.memory.get(at + offset) {
+                prefetch(byte);
+            }
+        }
+    }
+
+    /// Starts to load so many bytes of a chunk, all of which will be read.
+    #[inline]
+    pub(super) fn prefetch_all(&self, reference: Reference, bytes: usize) {
+        let at = place(reference);
+        for offset in (0..bytes).step_by(CACHE_LINE_BYTES) {
             if let Some(byte) = self.memory.get(at + offset) {
                 prefetch(byte);
             }

@@ -6,7 +6,7 @@
 use super::entry::{
     ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
 };
-use super::node::{blob_pages, blobs_footprint, entries, leaf_bytes, refers, write_blobs};
+use super::node::{blob_pages, blobs_footprint, body, entries, leaf_bytes, refers, write_blobs};
 use super::tree::{CLASSES_PER_CHANGE, Order, Path, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
@@ -193,16 +193,18 @@ impl Edit<'_> {
         View { arena: &self.engine.arena, hasher: &self.engine.hasher, kind: self.kind, body: self.body }
     }
 
-    /// Sees to it that strings and entries of such lengths can be put in. Before a spot is looked for.
-    pub(super) fn prepare(&mut self, entry_bytes: usize, longest: usize) {
+    /// Sees to it that strings and entries of such lengths can be put in. True if spots that were found before are void.
+    pub(super) fn prepare(&mut self, entry_bytes: usize, longest: usize) -> bool {
         if let Body::Small { bytes, .. } = self.body {
             let bytes = SMALL_HEADER_BYTES + bytes + entry_bytes;
             // With room for a time of expiry, which may come later.
             let item_bytes = self.found.header.body_offset() + bytes + EXPIRY_BYTES;
             if bytes > SMALL_BYTES_MAX || item_bytes > CHUNK_BYTES_MAX || longest > INLINE_BYTES_MAX {
                 self.make_large();
+                return true;
             }
         }
+        false
     }
 
     /// True if there may not be enough free pages for one more change that writes strings of these lengths: the caller makes
@@ -404,6 +406,14 @@ impl Edit<'_> {
         }
     }
 
+    /// Writes bytes over others, at a place in the leaf of a spot.
+    pub(super) fn overwrite(&mut self, spot: &Spot, at: usize, bytes: &[u8]) {
+        let Some(path) = &spot.path else { unreachable!("it has trees") };
+        let at = body(path.leaf) + at;
+        self.engine.arena.memory_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+        self.changed = true;
+    }
+
     pub(super) fn body(&self) -> &Body {
         &self.body
     }
@@ -507,7 +517,10 @@ impl Edit<'_> {
                 self.field_expires(expires);
             }
             match self.kind {
-                Kind::SortedSet => self.insert_scored(score(packed, 0), name),
+                Kind::SortedSet => {
+                    let spot = self.member_spot(MEMBERS, name);
+                    self.insert_scored(score(packed, 0), name, &spot);
+                }
                 Kind::Set | Kind::Hash => {
                     let spot = self.member_spot(MAIN, name);
                     self.insert(&spot, &Entry::packed(packed));

@@ -371,7 +371,8 @@ impl Engine {
 impl Edit<'_> {
     /// Sets a field. True if it is new.
     fn set_field(&mut self, field: &[u8], value: &[u8], expiry: FieldExpiry, now: UnixMs) -> bool {
-        let old = self.view().find(field).map(|spot| {
+        let (mut spot, is_there) = self.view().seek(field);
+        let old = is_there.then(|| {
             let leaf = self.view().leaf(spot.path.as_ref());
             pair(leaf, spot.offset).1
         });
@@ -382,14 +383,13 @@ impl Edit<'_> {
             FieldExpiry::Set(expires) => expires,
         };
         let bytes = field.len() + value.len() + 2 + if expires.is_some() { 7 } else { 0 };
-        self.prepare(bytes, field.len().max(value.len()));
+        if self.prepare(bytes, field.len().max(value.len())) {
+            spot = self.view().seek(field).0;
+        }
         let entry = Entry::new().text(self.text(field)).expires(expires).text(self.text(value));
-        match self.view().find(field) {
-            Some(spot) => self.replace(&spot, &entry),
-            None => {
-                let spot = self.member_spot(MAIN, field);
-                self.insert(&spot, &entry);
-            }
+        match is_there {
+            true => self.replace(&spot, &entry),
+            false => self.insert(&spot, &entry),
         }
         if let Some(expires) = expires {
             let flags = self.view().flags();

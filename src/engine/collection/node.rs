@@ -165,6 +165,19 @@ pub(super) fn child(arena: &Arena, inner: Reference, number: usize) -> Child {
     Child { node: u32_at(memory, at), elements: u32_at(memory, at + 4), separator: separator(arena, inner, number) }
 }
 
+/// The children of an inner node, as they lie in memory.
+#[inline]
+pub(super) fn children(arena: &Arena, inner: Reference) -> &[[u8; CHILD_BYTES]] {
+    let from = body(inner);
+    arena.memory()[from..from + used(arena, inner) * CHILD_BYTES].as_chunks().0
+}
+
+/// The separator of a child.
+#[inline]
+pub(super) fn separator_of(child: &[u8; CHILD_BYTES]) -> u64 {
+    u64::from_le_bytes(*child.last_chunk().expect("8 bytes"))
+}
+
 #[inline]
 pub(super) fn separator(arena: &Arena, inner: Reference, number: usize) -> u64 {
     let at = body(inner) + number * CHILD_BYTES + 8;

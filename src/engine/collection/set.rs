@@ -72,16 +72,19 @@ impl Engine {
         let mut edit = self.edit_or_create(hash, key, Kind::Set, [bytes, longest], now)?;
         let mut added = 0;
         for member in members {
-            if edit.view().find(member).is_some() {
+            let (mut spot, is_there) = edit.view().seek(member);
+            if is_there {
                 continue;
             }
-            if edit.is_short_of_room([member.len()]) {
+            let is_short = edit.is_short_of_room([member.len()]);
+            if is_short {
                 edit.finish();
                 edit = self.edit_or_create(hash, key, Kind::Set, [member.len(), member.len()], now)?;
             }
-            edit.prepare(member.len() + 1, member.len());
+            if edit.prepare(member.len() + 1, member.len()) || is_short {
+                spot = edit.member_spot(MAIN, member);
+            }
             let entry = Entry::new().text(edit.text(member));
-            let spot = edit.member_spot(MAIN, member);
             edit.insert(&spot, &entry);
             edit.note(member.len(), is_integer(member));
             added += 1;

@@ -2,8 +2,8 @@
 
 use super::MEMBERS;
 use super::edit::Edit;
-use super::entry::{self, Entry, SCORE_BYTES, Shape, Text, name, pair};
-use super::view::{Body, Bytes, View, compare};
+use super::entry::{self, Entry, SCORE_BYTES, Shape, Text, name, text};
+use super::view::{Bytes, Spot, View, compare};
 use crate::command::UnixMs;
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};
@@ -134,16 +134,22 @@ fn scored<'a>(view: &View<'a>, entry: &'a [u8]) -> (Bytes<'a>, f64) {
 
 /// The score in an entry of the members' tree.
 fn paired_score(bytes: &[u8], at: usize) -> f64 {
-    match pair(bytes, at).2 {
-        Text::Inside(bytes) => f64::from_le_bytes(bytes.try_into().expect("8 bytes")),
-        Text::Outside(..) => unreachable!("a score is short"),
-    }
+    entry::score(bytes, paired_score_at(bytes, at))
+}
+
+/// Where it is: a string, without an expiry before it.
+fn paired_score_at(bytes: &[u8], at: usize) -> usize {
+    text(bytes, at).1 + 1
 }
 
 fn score_of(view: &View, member: &[u8]) -> Option<f64> {
-    let spot = view.find(member)?;
+    view.find(member).map(|spot| score_at(view, &spot))
+}
+
+/// The score of a member that was found at a spot.
+fn score_at(view: &View, spot: &Spot) -> f64 {
     let leaf = view.leaf(spot.path.as_ref());
-    Some(if view.is_large() { paired_score(leaf, spot.offset) } else { entry::score(leaf, spot.offset) })
+    if view.is_large() { paired_score(leaf, spot.offset) } else { entry::score(leaf, spot.offset) }
 }
 
 impl Engine {
@@ -210,8 +216,8 @@ impl Engine {
         let Some(mut edit) = self.edit(hash, key, Kind::SortedSet, [0, 0], now)? else { return Ok(0) };
         let mut removed = 0;
         for member in members {
-            if let Some(score) = score_of(&edit.view(), member) {
-                edit.remove_scored(score, member);
+            if let Some(spot) = edit.view().find(member) {
+                edit.remove_scored(score_at(&edit.view(), &spot), member, &spot);
                 removed += 1;
             }
         }
@@ -239,7 +245,8 @@ impl Engine {
             let (member, score) = Sorted(edit.view()).forward_from(rank).next().expect("it is within");
             let member = member.into_owned();
             visit(&member, score);
-            edit.remove_scored(score, &member);
+            let spot = edit.view().find(&member).expect("it is in both trees");
+            edit.remove_scored(score, &member, &spot);
         }
         edit.finish();
         Ok(to.saturating_sub(from))
@@ -248,16 +255,19 @@ impl Engine {
 
 impl Edit<'_> {
     fn set_score(&mut self, score: f64, member: &[u8], change: ScoreChange) -> Scored {
-        let old = score_of(&self.view(), member);
-        let Some(old) = old else {
+        let (mut found, is_there) = self.view().seek(member);
+        if !is_there {
             if change.only_known {
                 return Scored::Refused;
             }
-            self.prepare(SCORE_BYTES + member.len() + 1, member.len());
-            self.insert_scored(score, member);
+            if self.prepare(SCORE_BYTES + member.len() + 1, member.len()) {
+                found = self.member_spot(MEMBERS, member);
+            }
+            self.insert_scored(score, member, &found);
             self.note(member.len(), false);
             return Scored::Added(score);
-        };
+        }
+        let old = score_at(&self.view(), &found);
         if change.only_new {
             return Scored::Refused;
         }
@@ -271,31 +281,43 @@ impl Edit<'_> {
         if score == old {
             return Scored::Same(old);
         }
-        self.remove_scored(old, member);
-        self.insert_scored(score, member);
+        self.remove_ordered(old, member);
+        self.insert_ordered(score, member);
+        if self.view().is_large() {
+            let at = paired_score_at(self.view().leaf(found.path.as_ref()), found.offset);
+            self.overwrite(&found, at, &score.to_le_bytes());
+        }
         Scored::Changed(score)
     }
 
-    /// Puts a member in that is not there.
-    pub(super) fn insert_scored(&mut self, score: f64, member: &[u8]) {
-        let entry = Entry::new().score(score).text(self.text(member));
-        let spot = self.view().score_spot(score, member);
-        self.insert(&spot, &entry);
-        if let Body::Large(_) = self.body() {
+    /// Puts a member in that is not there; of a large sorted set, at a spot of the members' tree, which no change of the
+    /// other one makes void.
+    pub(super) fn insert_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
+        self.insert_ordered(score, member);
+        if self.view().is_large() {
             let entry = Entry::new().text(self.text(member)).text(Text::Inside(&score.to_le_bytes()));
-            let spot = self.member_spot(MEMBERS, member);
-            self.insert_in(MEMBERS, &spot, &entry);
+            self.insert_in(MEMBERS, members, &entry);
         }
     }
 
-    /// Removes a member whose score is known.
-    fn remove_scored(&mut self, score: f64, member: &[u8]) {
+    /// Removes a member whose score is known, and that was found at a spot.
+    fn remove_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
+        self.remove_ordered(score, member);
+        if self.view().is_large() {
+            self.remove_in(MEMBERS, members);
+        }
+    }
+
+    /// Puts a member in among the scores.
+    fn insert_ordered(&mut self, score: f64, member: &[u8]) {
+        let entry = Entry::new().score(score).text(self.text(member));
+        let spot = self.view().score_spot(score, member);
+        self.insert(&spot, &entry);
+    }
+
+    /// Removes a member from among the scores.
+    fn remove_ordered(&mut self, score: f64, member: &[u8]) {
         let spot = self.view().at_entry(self.view().score_spot(score, member));
         self.remove(&spot);
-        if let Body::Large(_) = self.body()
-            && let Some(spot) = self.view().find(member)
-        {
-            self.remove_in(MEMBERS, &spot);
-        }
     }
 }

@@ -21,13 +21,14 @@
 
 use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, entry_end, name, order_of, score};
 use super::node::{
-    self, CHILD_BYTES, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, body, child, entries, leaf_bytes, make_child,
-    make_root, new_inner, new_leaf, separator, set_child, set_entries, set_parent, set_refers, set_used, tell_children,
-    used,
+    self, CHILD_BYTES, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, body, child, children, entries, leaf_bytes,
+    make_child, make_root, new_inner, new_leaf, separator, separator_of, set_child, set_entries, set_parent,
+    set_refers, set_used, tell_children, used,
 };
-use super::view::{bytes_of, member_key};
+use super::view::{MEMBER_HASH_BITS, bytes_of, member_key};
 use crate::engine::KeyHasher;
 use crate::engine::arena::{Arena, NONE, Reference};
+use crate::engine::item::u32_at;
 
 /// Levels of inner nodes, at most: with eight children each, more elements than there can be.
 const DEPTH_MAX: usize = 12;
@@ -41,6 +42,11 @@ const MERGED_CHILDREN_MAX: usize = CHILDREN_MAX / 4 * 3;
 
 /// Pages that must be free for a merge, which is no need where memory is full: each level may take one.
 const PAGES_PER_MERGE: u32 = 2;
+
+/// From this depth on, the first and the last leaf of a list have room for all that may come: less than a thirtieth of it.
+const ROOMY_DEPTH: usize = 2;
+
+const _: () = assert!(MEMBER_HASH_BITS + (CHILDREN_MAX as u32).ilog2() < u64::BITS);
 
 /// Entries of a leaf and one more, at most: each has two bytes where the order is that of hashes.
 const SPLIT_ENTRIES_MAX: usize = LEAF_BYTES_MAX / 2 + 2;
@@ -124,6 +130,22 @@ impl Path {
         self.steps[..self.depth].iter().rev().find_map(ahead)
     }
 
+    fn is_first(&self) -> bool {
+        self.steps[..self.depth].iter().all(|step| step.1 == 0)
+    }
+
+    fn is_last(&self, arena: &Arena) -> bool {
+        self.next_separator(arena).is_none()
+    }
+
+    fn is_roomy_first(&self) -> bool {
+        self.depth >= ROOMY_DEPTH && self.is_first()
+    }
+
+    fn is_roomy_last(&self, arena: &Arena) -> bool {
+        self.depth >= ROOMY_DEPTH && self.is_last(arena)
+    }
+
     /// More or fewer elements below each step.
     fn count(&self, arena: &mut Arena, by: i32) {
         for &(inner, number) in &self.steps[..self.depth] {
@@ -145,25 +167,49 @@ pub(super) fn descend(arena: &Arena, root: Reference, mut choose: impl FnMut(Ref
     path
 }
 
-/// The last child, but for the first, for which `starts_before` holds; the first if it does for none. It holds for all up to
-/// some child.
+/// The last child, but for the first, that starts before a key; the first if none does. Of those that start at the key
+/// itself, `starts_before` says whether they do: it holds for all up to some child.
 #[inline]
-pub(super) fn last_child(arena: &Arena, inner: Reference, starts_before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, used(arena, inner) - 1);
-    while low < high {
-        let middle = (low + high).div_ceil(2);
-        match starts_before(middle) {
-            true => low = middle,
-            false => high = middle - 1,
-        }
-    }
-    low
+pub(super) fn last_child(
+    arena: &Arena,
+    inner: Reference,
+    key: u64,
+    mut starts_before: impl FnMut(Reference) -> bool,
+) -> usize {
+    let others = &children(arena, inner)[1..];
+    let below = others.partition_point(|child| separator_of(child) < key);
+    let equal = others[below..].partition_point(|child| separator_of(child) == key && starts_before(u32_at(child, 0)));
+    below + equal
 }
 
-/// The leaf for a place in the order of hashes.
+/// The leaf for a place in the order of hashes. These are spread evenly, so of an inner node a child is guessed and few
+/// others are looked at: a binary search of large nodes would wait for the memory of each step.
 #[inline]
 pub(super) fn leaf_for_key(arena: &Arena, root: Reference, key: u64) -> Path {
-    descend(arena, root, |inner| last_child(arena, inner, |n| separator(arena, inner, n) <= key))
+    let mut path = Path::new(root);
+    // What is below the node that it is at: low <= key < high, but for cursors that clients made up.
+    let (mut low, mut high) = (0, 1_u64 << MEMBER_HASH_BITS);
+    while !path.is_at_leaf(arena) {
+        let children = children(arena, path.leaf);
+        let starts = |number: usize| separator_of(&children[number]);
+        let part = (key.min(high) - low) * children.len() as u64 / (high - low);
+        let mut number = (part as usize).min(children.len() - 1);
+        while number + 1 < children.len() && starts(number + 1) <= key {
+            number += 1;
+        }
+        while number > 0 && starts(number) > key {
+            number -= 1;
+        }
+        if number > 0 {
+            low = starts(number);
+        }
+        if number + 1 < children.len() {
+            high = starts(number + 1);
+        }
+        path.descend(arena, number);
+    }
+    arena.prefetch_all(path.leaf, LEAF_BYTES_MAX);
+    path
 }
 
 /// The leaf that has the element of a rank, which there is, and how many come before it in there.
@@ -214,6 +260,11 @@ pub(super) enum Order<'a> {
 }
 
 impl Order<'_> {
+    /// True if elements come at its ends more often than elsewhere.
+    fn has_ends(self) -> bool {
+        matches!(self, Self::Position)
+    }
+
     /// Where an entry belongs.
     fn key(self, arena: &Arena, shape: Shape, entry: &[u8]) -> u64 {
         match self {
@@ -255,7 +306,11 @@ impl Tree {
         if before + bytes.len() > LEAF_BYTES_MAX && self.split(arena, path, offset, entry, order) {
             return;
         }
-        let leaf = self.fit(arena, path.leaf, before + bytes.len());
+        // An end of a list has room for all that will come: it would be moved for every other element.
+        let is_end =
+            order.has_ends() && (offset == 0 && path.is_roomy_first() || offset == before && path.is_roomy_last(arena));
+        let room = before + bytes.len();
+        let leaf = self.fit(arena, path.leaf, if is_end { room.max(LEAF_BYTES_MAX) } else { room });
         let at = body(leaf);
         let memory = arena.memory_mut();
         memory.copy_within(at + offset..at + before, at + offset + bytes.len());
@@ -282,11 +337,11 @@ impl Tree {
         all[offset + entry.bytes().len()..length].copy_from_slice(&old[offset..]);
         let (cut, separator) = match order {
             Order::Position | Order::Score => {
-                let is_last = path.next_separator(arena).is_none();
+                let is_last = path.is_last(arena);
                 let cut = match offset {
                     // What is appended, or put in front, leaves full leaves behind.
                     _ if is_last && offset == old.len() => offset,
-                    0 if path.steps[..path.depth].iter().all(|step| step.1 == 0) => entry.bytes().len(),
+                    0 if path.is_first() => entry.bytes().len(),
                     _ => middle(self.shape, &all[..length]),
                 };
                 (cut, order.key(arena, self.shape, &all[cut..entry_end(self.shape, &all, cut)]))
@@ -300,12 +355,15 @@ impl Tree {
             }
         };
         let refers = entry.refers || node::refers(arena, path.leaf);
-        let right = new_leaf(arena, self.shape, if self.roomy { LEAF_BYTES_MAX } else { length - cut });
+        let is_roomy = path.depth >= ROOMY_DEPTH && order.has_ends();
+        let room = |bytes: usize, is_alone: bool| if is_roomy && is_alone { LEAF_BYTES_MAX } else { bytes };
+        let bytes = if self.roomy { LEAF_BYTES_MAX } else { room(length - cut, cut == offset) };
+        let right = new_leaf(arena, self.shape, bytes);
         self.grown += arena.chunk_bytes(right) as i64;
         write_leaf(arena, right, self.shape, &all[cut..length], refers);
         // While it is empty: what is in it is written anew.
         set_used(arena, path.leaf, 0);
-        let left = self.fit(arena, path.leaf, cut);
+        let left = self.fit(arena, path.leaf, room(cut, cut == entry.bytes().len()));
         write_leaf(arena, left, self.shape, &all[..cut], refers);
         let elements = entries(arena, right) as u32;
         self.add_child(arena, path, path.depth, left, Child { node: right, elements, separator });
@@ -435,7 +493,9 @@ impl Tree {
     fn thinned(&mut self, arena: &mut Arena, path: &Path) {
         let left = used(arena, path.leaf);
         if path.depth == 0 || left >= SPARSE_BYTES {
-            self.fit(arena, path.leaf, left);
+            if !path.is_roomy_first() && !path.is_roomy_last(arena) {
+                self.fit(arena, path.leaf, left);
+            }
             return;
         }
         if entries(arena, path.leaf) == 0 {

@@ -1,7 +1,7 @@
 //! Reading a collection, small or large: finding elements, walking over them, ranks.
 
 use super::entry::{self, Shape, Text, entry_end, name, order_of};
-use super::node::{self, entries, leaf_bytes, read_blobs};
+use super::node::{LEAF_BYTES_MAX, entries, leaf_bytes, read_blobs};
 use super::tree::{self, Path, leaf_for_key, leaf_for_rank};
 use super::{Large, MAIN, MEMBERS, SMALL_HEADER_BYTES, shape_of};
 use crate::engine::KeyHasher;
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// Bits of a hash that order the members of sets and hashes: a cursor that clients can keep in a double.
-const MEMBER_HASH_BITS: u32 = 48;
+pub(super) const MEMBER_HASH_BITS: u32 = 48;
 /// Members are hashed in pieces of so many bytes.
 const HASHED_AT_ONCE: usize = 4096;
 
@@ -169,24 +169,38 @@ impl<'a> View<'a> {
     /// The element with a name, in a set, a hash, or the members of a sorted set.
     #[inline]
     pub(super) fn find(&self, member: &[u8]) -> Option<Spot> {
+        let (spot, is_there) = self.seek(member);
+        is_there.then_some(spot)
+    }
+
+    /// Where it is, and that it is there; or where it is to be put in, the end of its leaf.
+    #[inline]
+    pub(super) fn seek(&self, member: &[u8]) -> (Spot, bool) {
         let Body::Large(large) = self.body else {
-            let offset = self.find_in(self.shape(), self.leaf(None), member)?;
-            return Some(Spot { path: None, offset });
+            let leaf = self.leaf(None);
+            let found = self.find_in(self.shape(), leaf, member);
+            return (Spot { path: None, offset: found.unwrap_or(leaf.len()) }, found.is_some());
         };
         let (tree, shape) = match self.kind {
             Kind::SortedSet => (MEMBERS, Shape::Pair),
             _ => (MAIN, self.shape()),
         };
         let path = leaf_for_key(self.arena, large.roots[tree], self.member_key(member));
-        let offset = self.find_in(shape, leaf_bytes(self.arena, path.leaf), member)?;
-        Some(Spot { path: Some(path), offset })
+        let leaf = leaf_bytes(self.arena, path.leaf);
+        let found = self.find_in(shape, leaf, member);
+        (Spot { path: Some(path), offset: found.unwrap_or(leaf.len()) }, found.is_some())
     }
 
     #[inline]
     fn find_in(&self, shape: Shape, leaf: &[u8], member: &[u8]) -> Option<usize> {
-        let mut offset = 0;
+        // Names that are as long differ, mostly, in their last bytes: those are compared without a call.
+        let (mut offset, tail) = (0, member.last_chunk::<8>());
         while offset < leaf.len() {
-            if self.is_equal(name(shape, leaf, offset), member) {
+            let is_equal = match name(shape, leaf, offset) {
+                Text::Inside(own) => own.len() == member.len() && own.last_chunk() == tail && own == member,
+                text => self.is_equal(text, member),
+            };
+            if is_equal {
                 return Some(offset);
             }
             offset = entry_end(shape, leaf, offset);
@@ -299,17 +313,13 @@ impl<'a> View<'a> {
         let path = match self.body {
             Body::Small { .. } => None,
             Body::Large(large) => Some(tree::descend(self.arena, large.roots[MAIN], |inner| {
-                tree::last_child(self.arena, inner, |n| match node::separator(self.arena, inner, n).cmp(&order) {
-                    Ordering::Less => true,
-                    Ordering::Greater => false,
-                    Ordering::Equal => {
-                        let first = tree::first_leaf_below(self.arena, node::child(self.arena, inner, n).node);
-                        let leaf = leaf_bytes(self.arena, first);
-                        is_before(entry::score(leaf, 0), name(Shape::Scored, leaf, 0))
-                    }
+                tree::last_child(self.arena, inner, order, |child| {
+                    let leaf = leaf_bytes(self.arena, tree::first_leaf_below(self.arena, child));
+                    is_before(entry::score(leaf, 0), name(Shape::Scored, leaf, 0))
                 })
             })),
         };
+        path.iter().for_each(|path| self.arena.prefetch_all(path.leaf, LEAF_BYTES_MAX));
         let leaf = self.leaf(path.as_ref());
         let mut offset = 0;
         while offset < leaf.len() && is_before(entry::score(leaf, offset), name(Shape::Scored, leaf, offset)) {

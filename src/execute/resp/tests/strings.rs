@@ -111,7 +111,8 @@ fn parts_of_long_strings() {
 fn a_long_set_that_is_refused_changes_nothing() {
     let mut session = Session::new();
     session.transcript("> SET k v\n < +OK|\n > RPUSH l a\n < :1|");
-    let refusals: [(&[u8], &[&[u8]], &str); 3] = [
+    type Refusal<'r> = (&'r [u8], &'r [&'r [u8]], &'r str);
+    let refusals: [Refusal; 3] = [
         (b"k", &[b"BAD"], "-ERR syntax error|"),
         (b"k", &[b"EX", b"0"], "-ERR invalid expire time in 'set' command|"),
         (b"l", &[b"GET"], "-WRONGTYPE Operation against a key holding the wrong kind of value|"),
