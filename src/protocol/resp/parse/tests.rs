@@ -87,7 +87,10 @@ impl Connection {
                     length
                 }
                 Parsed::Split { command, keys, length } => {
-                    assert!(keys > 1 && command.row().keys.last == -1, "{command:?} with {keys} keys");
+                    assert!(
+                        (keys > 1 || command == Command::MGet) && command.row().keys.last == -1,
+                        "{command:?} with {keys} keys"
+                    );
                     commands.push(vec![command.name().to_uppercase().into_bytes()]);
                     length
                 }
