@@ -99,8 +99,8 @@ impl Engine {
 
     fn edit_found(&mut self, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Edit<'_> {
         self.hit(hash, found.at);
-        let before = (value::footprint(&self.arena, found.item), self.user_bytes(found.item, found.header));
         let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
+        let before = sizes(&self.arena, found, &body);
         Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false, filling: false }
     }
 
@@ -186,6 +186,15 @@ fn order(kind: Kind, tree: usize, hasher: &KeyHasher) -> Order<'_> {
 /// What the entries of a tree are.
 fn tree_shape(kind: Kind, tree: usize) -> Shape {
     if tree == MEMBERS { Shape::Pair } else { shape_of(kind) }
+}
+
+/// Bytes that a collection takes in the arena, and those that are its users', as its body says.
+fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
+    let (nodes, user) = match body {
+        Body::Small { bytes, .. } => (0, (SMALL_HEADER_BYTES + bytes) as u64),
+        Body::Large(large) => (large.node_bytes, large.user_bytes),
+    };
+    (arena.chunk_bytes(found.item) as u64 + nodes, found.header.key_bytes() as u64 + user)
 }
 
 impl Edit<'_> {
@@ -553,7 +562,8 @@ impl Edit<'_> {
         if let Body::Large(large) = body {
             large.write(&mut engine.arena, item);
         }
-        let after = (value::footprint(&engine.arena, item), engine.user_bytes(item, header));
+        let after = sizes(&engine.arena, found, &body);
+        debug_assert_eq!(after, (value::footprint(&engine.arena, item), engine.user_bytes(item, header)));
         engine.resized(hash, at, before.0, after.0);
         engine.user_bytes_changed(hash, before.1, after.1);
         if elements == 0 {

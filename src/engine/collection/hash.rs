@@ -190,8 +190,12 @@ impl Engine {
             bytes += field.len() + value.len() + 2;
             longest = longest.max(field.len()).max(value.len());
         }
+        if let FieldExpiry::Set(Some(expires)) = expiry {
+            // First: it may fail half-way, and what was written then is to expire as well.
+            self.note_field_expiry(hash, expires, now);
+        }
         let mut edit = self.edit_or_create(hash, key, Kind::Hash, [bytes, longest], now)?;
-        let (mut added, mut earliest) = (0, None);
+        let mut added = 0;
         for (field, value) in fields {
             let longest = field.len().max(value.len());
             if edit.is_short_of_room([field.len(), value.len()]) {
@@ -201,11 +205,7 @@ impl Engine {
             added += u64::from(edit.set_field(field, value, expiry, now));
             edit.note(longest, false);
         }
-        if let FieldExpiry::Set(Some(expires)) = expiry {
-            earliest = Some(expires);
-        }
         edit.finish();
-        earliest.into_iter().for_each(|expires| self.note_field_expiry(hash, expires, now));
         Ok(added)
     }
 
@@ -250,6 +250,8 @@ impl Engine {
         mut visit: impl FnMut(FieldOutcome),
     ) -> Result<Option<()>, PutError> {
         let bytes: usize = fields.clone().map(|_| 8).sum();
+        // First: it may fail half-way, and what was changed then is to expire as well.
+        expires.into_iter().for_each(|expires| self.note_field_expiry(hash, expires, now));
         let Some(mut edit) = self.edit(hash, key, Kind::Hash, [bytes, 0], now)? else { return Ok(None) };
         for field in fields {
             let found = Hash { view: edit.view(), now }.field(field);
@@ -277,7 +279,6 @@ impl Engine {
             visit(FieldOutcome::Changed);
         }
         edit.finish();
-        expires.into_iter().for_each(|expires| self.note_field_expiry(hash, expires, now));
         Ok(Some(()))
     }
 

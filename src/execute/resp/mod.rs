@@ -267,11 +267,6 @@ pub fn finish_upload(
         Err(error) => Err(error.into()),
     };
     if let Err(error) = done {
-        let has_no_room = matches!(error, Error::Put(PutError::OutOfMemory | PutError::TooLarge));
-        if call.command == Command::Set && has_no_room {
-            // Better a miss than a value that the client thinks it replaced.
-            engine.remove(hash, key, now);
-        }
         error.write(&mut writer);
     }
 }

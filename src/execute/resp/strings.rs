@@ -179,17 +179,9 @@ pub(super) fn set(c: &mut Context, w: &mut Writer) -> Done {
     let value = required(&mut words)?;
     if words.len() == 0 {
         // The most frequent case first.
-        return match put(c, value, Attributes::default()) {
-            Ok(()) => {
-                w.simple("OK");
-                Ok(())
-            }
-            Err(error) => {
-                // Better a miss than a value that the client thinks it replaced.
-                c.engine.remove(c.hash, c.key, c.now);
-                Err(error)
-            }
-        };
+        put(c, value, Attributes::default())?;
+        w.simple("OK");
+        return Ok(());
     }
     let (options, expire) = set_options(c, words)?;
     if let Some(proceed) = set_condition(c, options, w)? {
