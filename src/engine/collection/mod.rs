@@ -49,10 +49,11 @@ pub(super) use tree::CLASSES_PER_CHANGE;
 pub use view::Bytes;
 
 use super::arena::{Arena, NONE, Reference, place};
-use super::item::{Header, Kind, u32_at};
+use super::item::{Header, Kind};
 use crate::command::UnixMs;
 use entry::Shape;
 use node::set_parent;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A list, a set, a sorted set's scores, a hash.
 const MAIN: usize = 0;
@@ -60,7 +61,7 @@ const MAIN: usize = 0;
 const MEMBERS: usize = 1;
 
 /// Bytes of the record of a large collection.
-const LARGE_BYTES: usize = 40;
+const LARGE_BYTES: usize = size_of::<Large>();
 /// Bytes before the entries of a small one.
 const SMALL_HEADER_BYTES: usize = 2;
 
@@ -80,8 +81,9 @@ fn shape_of(kind: Kind) -> Shape {
     }
 }
 
-/// The record of a large collection, unpacked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The record of a large collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub(super) struct Large {
     roots: [Reference; 2],
     elements: u32,
@@ -97,33 +99,13 @@ pub(super) struct Large {
 impl Large {
     /// The record of an item.
     pub(super) fn of(arena: &Arena, item: Reference) -> Self {
-        let (memory, at) = (arena.memory(), record_at(arena, item));
-        let long = |at: usize| u64::from(u32_at(memory, at)) | u64::from(u32_at(memory, at + 4)) << 32;
-        Self {
-            roots: [u32_at(memory, at), u32_at(memory, at + 4)],
-            elements: u32_at(memory, at + 8),
-            flags: u32_at(memory, at + 12),
-            node_bytes: long(at + 16),
-            user_bytes: long(at + 24),
-            expires: long(at + 32),
-        }
-    }
-
-    fn bytes(&self) -> [u8; LARGE_BYTES] {
-        let mut bytes = [0; LARGE_BYTES];
-        let words = [self.roots[MAIN], self.roots[MEMBERS], self.elements, self.flags];
-        for (to, word) in bytes.chunks_mut(4).zip(words) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        for (to, long) in bytes[16..].chunks_mut(8).zip([self.node_bytes, self.user_bytes, self.expires]) {
-            to.copy_from_slice(&long.to_le_bytes());
-        }
-        bytes
+        let at = record_at(arena, item);
+        Self::read_from_bytes(&arena.memory()[at..at + LARGE_BYTES]).expect("of that size")
     }
 
     fn write(&self, arena: &mut Arena, item: Reference) {
         let at = record_at(arena, item);
-        arena.memory_mut()[at..at + LARGE_BYTES].copy_from_slice(&self.bytes());
+        arena.memory_mut()[at..at + LARGE_BYTES].copy_from_slice(self.as_bytes());
     }
 
     fn roots(&self) -> impl Iterator<Item = Reference> {
