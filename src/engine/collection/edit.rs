@@ -294,11 +294,11 @@ impl Edit<'_> {
     pub(super) fn insert(&mut self, spot: &Spot, entry: &Entry) {
         if let Body::Large(large) = &mut self.body {
             large.elements += 1;
-            large.user_bytes += user_bytes(shape_of(self.kind), entry.bytes(), 0) as u64;
+            large.user_bytes += entry.user_bytes() as u64;
             self.insert_in(MAIN, spot, entry);
             return;
         }
-        self.splice(spot.offset, 0, entry.bytes());
+        self.splice(spot.offset, 0, Some(entry));
         self.set_small(|count, _| *count += 1);
     }
 
@@ -313,11 +313,11 @@ impl Edit<'_> {
         let leaf = self.view().leaf(spot.path.as_ref());
         let (old, length) = (user_bytes(shape, leaf, spot.offset), entry_end(shape, leaf, spot.offset) - spot.offset);
         if let Body::Large(large) = &mut self.body {
-            large.user_bytes = large.user_bytes - old as u64 + user_bytes(shape, entry.bytes(), 0) as u64;
+            large.user_bytes = large.user_bytes - old as u64 + entry.user_bytes() as u64;
             self.replace_in(MAIN, spot, entry);
             return;
         }
-        self.splice(spot.offset, length, entry.bytes());
+        self.splice(spot.offset, length, Some(entry));
     }
 
     /// Writes an entry over the one at a spot of a tree.
@@ -338,7 +338,7 @@ impl Edit<'_> {
             self.remove_in(MAIN, spot);
             return;
         }
-        self.splice(spot.offset, length, &[]);
+        self.splice(spot.offset, length, None);
         self.set_small(|count, _| *count -= 1);
     }
 
@@ -446,11 +446,12 @@ impl Edit<'_> {
     }
 
     /// Replaces bytes of a small collection's entries.
-    fn splice(&mut self, offset: usize, removed: usize, inserted: &[u8]) {
+    fn splice(&mut self, offset: usize, removed: usize, entry: Option<&Entry>) {
+        let inserted = entry.map_or(0, Entry::bytes);
         let Body::Small { at, bytes, count, flags } = self.body else { unreachable!("it is small") };
         let arena = &mut self.engine.arena;
         let (item, head) = (self.found.item, at - place(self.found.item));
-        let (has, wanted) = (arena.chunk_bytes(item), head + bytes - removed + inserted.len());
+        let (has, wanted) = (arena.chunk_bytes(item), head + bytes - removed + inserted);
         let is_loose = wanted + wanted / 4 + 32 < has;
         let mut to = item;
         if wanted > has || is_loose {
@@ -462,11 +463,13 @@ impl Edit<'_> {
             }
             assert!(to != item || wanted <= has, "room was made");
         }
-        let (from_tail, to_tail) = (place(item) + head + offset + removed, place(to) + head + offset + inserted.len());
+        let (from_tail, to_tail) = (place(item) + head + offset + removed, place(to) + head + offset + inserted);
         let memory = arena.memory_mut();
         memory.copy_within(from_tail..place(item) + head + bytes, to_tail);
-        memory[to_tail - inserted.len()..to_tail].copy_from_slice(inserted);
-        let bytes = bytes - removed + inserted.len();
+        if let Some(entry) = entry {
+            entry.write(&mut memory[to_tail - inserted..to_tail]);
+        }
+        let bytes = bytes - removed + inserted;
         item::set_inline_bytes(memory, place(to), SMALL_HEADER_BYTES + bytes);
         if to != item {
             arena.release(item);
@@ -532,11 +535,11 @@ impl Edit<'_> {
                 }
                 Kind::Set | Kind::Hash => {
                     let spot = self.member_spot(MAIN, name);
-                    self.insert(&spot, &Entry::packed(packed));
+                    self.insert(&spot, &Entry::packed(shape, packed));
                 }
                 Kind::List | Kind::String => {
                     let spot = self.view().last();
-                    self.insert(&spot, &Entry::packed(packed));
+                    self.insert(&spot, &Entry::packed(shape, packed));
                 }
             }
             at = end;

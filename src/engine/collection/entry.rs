@@ -59,6 +59,33 @@ impl Text<'_> {
             Self::Outside(length, _) => length as usize,
         }
     }
+
+    /// Bytes that it takes in an entry.
+    #[inline]
+    fn bytes(self) -> usize {
+        match self {
+            Self::Inside(bytes) => 1 + bytes.len(),
+            Self::Outside(..) => OUTSIDE_BYTES,
+        }
+    }
+
+    /// Writes it to a place; returns where it ends.
+    #[inline]
+    fn write(self, to: &mut [u8], at: usize) -> usize {
+        match self {
+            Self::Inside(bytes) => {
+                debug_assert!(bytes.len() <= INLINE_BYTES_MAX);
+                to[at] = bytes.len() as u8;
+                to[at + 1..at + 1 + bytes.len()].copy_from_slice(bytes);
+            }
+            Self::Outside(length, first) => {
+                to[at] = OUTSIDE;
+                to[at + 1..at + 5].copy_from_slice(&length.to_le_bytes());
+                to[at + 5..at + OUTSIDE_BYTES].copy_from_slice(&first.to_le_bytes());
+            }
+        }
+        at + self.bytes()
+    }
 }
 
 /// The string at an offset, and where it ends.
@@ -150,66 +177,86 @@ pub(super) fn outside_places(shape: Shape, bytes: &[u8], at: usize, mut visit: i
     }
 }
 
-/// An entry that is being put together.
-pub(in crate::engine) struct Entry {
-    bytes: [u8; ENTRY_BYTES_MAX],
-    length: usize,
-    /// It refers to blobs.
-    pub(super) refers: bool,
+/// An entry that is to be written: what it consists of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'t> {
+    score: Option<f64>,
+    name: Text<'t>,
+    expires: Option<UnixMs>,
+    value: Option<Text<'t>>,
 }
 
-impl Entry {
-    pub(super) fn new() -> Self {
-        Self { bytes: [0; ENTRY_BYTES_MAX], length: 0, refers: false }
-    }
-
-    /// An entry of packed bytes that refer to nothing.
-    pub(super) fn packed(bytes: &[u8]) -> Self {
-        let mut entry = Self::new();
-        entry.put(bytes);
-        entry
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
-    }
-
+impl<'t> Entry<'t> {
+    /// Of a list or a set.
     #[inline]
-    pub(super) fn text(mut self, text: Text) -> Self {
-        match text {
-            Text::Inside(bytes) => {
-                debug_assert!(bytes.len() <= INLINE_BYTES_MAX);
-                self.put(&[bytes.len() as u8]);
-                self.put(bytes);
-            }
-            Text::Outside(length, first) => {
-                self.put(&[OUTSIDE]);
-                self.put(&length.to_le_bytes());
-                self.put(&first.to_le_bytes());
-                self.refers = true;
+    pub(super) fn one(name: Text<'t>) -> Self {
+        Self { score: None, name, expires: None, value: None }
+    }
+
+    /// Of a hash, or a sorted set's members.
+    #[inline]
+    pub(super) fn pair(name: Text<'t>, expires: Option<UnixMs>, value: Text<'t>) -> Self {
+        Self { score: None, name, expires, value: Some(value) }
+    }
+
+    /// Of a sorted set's scores.
+    #[inline]
+    pub(super) fn scored(score: f64, name: Text<'t>) -> Self {
+        Self { score: Some(score), name, expires: None, value: None }
+    }
+
+    /// What is packed somewhere else.
+    pub(super) fn packed(shape: Shape, bytes: &'t [u8]) -> Self {
+        match shape {
+            Shape::One => Self::one(text(bytes, 0).0),
+            Shape::Scored => Self::scored(score(bytes, 0), name(shape, bytes, 0)),
+            Shape::Pair => {
+                let (field, expires, value) = pair(bytes, 0);
+                Self::pair(field, expires, value)
             }
         }
-        self
     }
 
-    pub(super) fn expires(mut self, expires: Option<UnixMs>) -> Self {
-        if let Some(expires) = expires {
-            assert!(expires <= FIELD_EXPIRES_MAX, "a time of expiry of {expires}");
-            self.put(&[TIMED]);
-            self.put(&expires.to_le_bytes()[..6]);
-        }
-        self
-    }
-
+    /// Bytes that it takes.
     #[inline]
-    pub(super) fn score(mut self, score: f64) -> Self {
-        self.put(&score.to_le_bytes());
-        self
+    pub(super) fn bytes(&self) -> usize {
+        let score = if self.score.is_some() { SCORE_BYTES } else { 0 };
+        let expires = if self.expires.is_some() { EXPIRES_BYTES } else { 0 };
+        score + self.name.bytes() + expires + self.value.map_or(0, Text::bytes)
+    }
+
+    /// Bytes of its strings and its score.
+    #[inline]
+    pub(super) fn user_bytes(&self) -> usize {
+        let score = if self.score.is_some() { SCORE_BYTES } else { 0 };
+        score + self.name.length() + self.value.map_or(0, Text::length)
+    }
+
+    /// True if it refers to blobs.
+    #[inline]
+    pub(super) fn refers(&self) -> bool {
+        let is_outside = |text: Text| matches!(text, Text::Outside(..));
+        is_outside(self.name) || self.value.is_some_and(is_outside)
+    }
+
+    /// Writes it to where there are as many bytes.
+    #[inline]
+    pub(super) fn write(&self, to: &mut [u8]) {
+        let mut at = 0;
+        if let Some(score) = self.score {
+            to[..SCORE_BYTES].copy_from_slice(&score.to_le_bytes());
+            at = SCORE_BYTES;
+        }
+        at = self.name.write(to, at);
+        if let Some(expires) = self.expires {
+            to[at] = TIMED;
+            to[at + 1..at + EXPIRES_BYTES].copy_from_slice(&expires.to_le_bytes()[..EXPIRES_BYTES - 1]);
+            at += EXPIRES_BYTES;
+        }
+        if let Some(value) = self.value {
+            at = value.write(to, at);
+        }
+        debug_assert_eq!(at, to.len());
     }
 }
 
@@ -225,6 +272,12 @@ pub(super) fn order_of(score: f64) -> u64 {
 mod tests {
     use super::*;
 
+    fn written(entry: &Entry) -> Vec<u8> {
+        let mut bytes = vec![0; entry.bytes()];
+        entry.write(&mut bytes);
+        bytes
+    }
+
     #[test]
     fn entries_read_back_as_written() {
         let short = Text::Inside(b"field");
@@ -234,20 +287,20 @@ mod tests {
         for field in [short, long, far] {
             for value in [Text::Inside(b""), long, far] {
                 for expires in [None, Some(1_700_000_000_123)] {
-                    let entry = Entry::new().text(field).expires(expires).text(value);
-                    assert_eq!(pair(entry.bytes(), 0), (field, expires, value));
-                    assert_eq!(entry_end(Shape::Pair, entry.bytes(), 0), entry.bytes().len());
+                    let entry = written(&Entry::pair(field, expires, value));
+                    assert_eq!(pair(&entry, 0), (field, expires, value));
+                    assert_eq!(entry_end(Shape::Pair, &entry, 0), entry.len());
                     let mut places = 0;
-                    outside_places(Shape::Pair, entry.bytes(), 0, |at| {
+                    outside_places(Shape::Pair, &entry, 0, |at| {
                         places += 1;
-                        assert_eq!(u32_at(entry.bytes(), at), 42);
+                        assert_eq!(u32_at(&entry, at), 42);
                     });
                     assert_eq!(places, usize::from(field == far) + usize::from(value == far));
                 }
             }
-            let entry = Entry::new().score(-1.5).text(field);
-            assert_eq!((score(entry.bytes(), 0), name(Shape::Scored, entry.bytes(), 0)), (-1.5, field));
-            assert_eq!(entry_end(Shape::Scored, entry.bytes(), 0), entry.bytes().len());
+            let entry = written(&Entry::scored(-1.5, field));
+            assert_eq!((score(&entry, 0), name(Shape::Scored, &entry, 0)), (-1.5, field));
+            assert_eq!(entry_end(Shape::Scored, &entry, 0), entry.len());
         }
     }
 

@@ -387,7 +387,7 @@ impl Edit<'_> {
         if self.prepare(bytes, field.len().max(value.len())) {
             spot = self.view().seek(field).0;
         }
-        let entry = Entry::new().text(self.text(field)).expires(expires).text(self.text(value));
+        let entry = Entry::pair(self.text(field), expires, self.text(value));
         match is_there {
             true => self.replace(&spot, &entry),
             false => self.insert(&spot, &entry),

@@ -152,7 +152,7 @@ impl Engine {
         let index = if index < 0 { length.checked_add_signed(index) } else { Some(index as u64) };
         let Some(index) = index.filter(|&index| index < length) else { return Ok(Some(false)) };
         edit.prepare(value.len() + 1, value.len());
-        let entry = Entry::new().text(edit.text(value));
+        let entry = Entry::one(edit.text(value));
         let spot = edit.view().at_rank(index);
         edit.replace(&spot, &entry);
         edit.note(value.len(), false);
@@ -180,7 +180,7 @@ impl Engine {
         };
         let Some(index) = List(edit.view()).find_from(0, pivot) else { return Ok(Some(0)) };
         edit.prepare(value.len() + 1, value.len());
-        let entry = Entry::new().text(edit.text(value));
+        let entry = Entry::one(edit.text(value));
         let spot = edit.view().at_rank(index + u64::from(after));
         edit.insert(&spot, &entry);
         edit.note(value.len(), false);
@@ -249,7 +249,7 @@ impl Engine {
 impl Edit<'_> {
     fn push(&mut self, end: End, value: &[u8]) {
         self.prepare(value.len() + 1, value.len());
-        let entry = Entry::new().text(self.text(value));
+        let entry = Entry::one(self.text(value));
         let spot = if end == End::Front { self.view().first() } else { self.view().last() };
         self.insert(&spot, &entry);
         self.note(value.len(), false);

@@ -84,7 +84,7 @@ impl Engine {
             if edit.prepare(member.len() + 1, member.len()) || is_short {
                 spot = edit.member_spot(MAIN, member);
             }
-            let entry = Entry::new().text(edit.text(member));
+            let entry = Entry::one(edit.text(member));
             edit.insert(&spot, &entry);
             edit.note(member.len(), is_integer(member));
             added += 1;

@@ -295,7 +295,8 @@ impl Edit<'_> {
     pub(super) fn insert_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
         self.insert_ordered(score, member);
         if self.view().is_large() {
-            let entry = Entry::new().text(self.text(member)).text(Text::Inside(&score.to_le_bytes()));
+            let score = score.to_le_bytes();
+            let entry = Entry::pair(self.text(member), None, Text::Inside(&score));
             self.insert_in(MEMBERS, members, &entry);
         }
     }
@@ -310,7 +311,7 @@ impl Edit<'_> {
 
     /// Puts a member in among the scores.
     fn insert_ordered(&mut self, score: f64, member: &[u8]) {
-        let entry = Entry::new().score(score).text(self.text(member));
+        let entry = Entry::scored(score, self.text(member));
         let spot = self.view().score_spot(score, member);
         self.insert(&spot, &entry);
     }

@@ -303,22 +303,22 @@ impl Tree {
     pub(super) fn insert(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) {
         path.count(arena, 1);
         let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
-        if before + bytes.len() > LEAF_BYTES_MAX && self.split(arena, path, offset, entry, order) {
+        if before + bytes > LEAF_BYTES_MAX && self.split(arena, path, offset, entry, order) {
             return;
         }
         // An end of a list has room for all that will come: it would be moved for every other element.
         let is_end =
             order.has_ends() && (offset == 0 && path.is_roomy_first() || offset == before && path.is_roomy_last(arena));
-        let room = before + bytes.len();
+        let room = before + bytes;
         let leaf = self.fit(arena, path.leaf, if is_end { room.max(LEAF_BYTES_MAX) } else { room });
         let at = body(leaf);
         let memory = arena.memory_mut();
-        memory.copy_within(at + offset..at + before, at + offset + bytes.len());
-        memory[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
-        set_used(arena, leaf, before + bytes.len());
+        memory.copy_within(at + offset..at + before, at + offset + bytes);
+        entry.write(&mut memory[at + offset..at + offset + bytes]);
+        set_used(arena, leaf, before + bytes);
         let count = entries(arena, leaf) + 1;
         set_entries(arena, leaf, count);
-        if entry.refers {
+        if entry.refers() {
             set_refers(arena, leaf);
             tell_children(arena, leaf);
         }
@@ -328,20 +328,20 @@ impl Tree {
     fn split(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) -> bool {
         let mut all = [0; 2 * LEAF_BYTES_MAX + ENTRY_BYTES_MAX];
         let old = leaf_bytes(arena, path.leaf);
-        let length = old.len() + entry.bytes().len();
+        let length = old.len() + entry.bytes();
         if length > all.len() {
             return false;
         }
         all[..offset].copy_from_slice(&old[..offset]);
-        all[offset..offset + entry.bytes().len()].copy_from_slice(entry.bytes());
-        all[offset + entry.bytes().len()..length].copy_from_slice(&old[offset..]);
+        entry.write(&mut all[offset..offset + entry.bytes()]);
+        all[offset + entry.bytes()..length].copy_from_slice(&old[offset..]);
         let (cut, separator) = match order {
             Order::Position | Order::Score => {
                 let is_last = path.is_last(arena);
                 let cut = match offset {
                     // What is appended, or put in front, leaves full leaves behind.
                     _ if is_last && offset == old.len() => offset,
-                    0 if path.is_first() => entry.bytes().len(),
+                    0 if path.is_first() => entry.bytes(),
                     _ => middle(self.shape, &all[..length]),
                 };
                 (cut, order.key(arena, self.shape, &all[cut..entry_end(self.shape, &all, cut)]))
@@ -354,7 +354,7 @@ impl Tree {
                 }
             }
         };
-        let refers = entry.refers || node::refers(arena, path.leaf);
+        let refers = entry.refers() || node::refers(arena, path.leaf);
         let is_roomy = path.depth >= ROOMY_DEPTH && order.has_ends();
         let room = |bytes: usize, is_alone: bool| if is_roomy && is_alone { LEAF_BYTES_MAX } else { bytes };
         let bytes = if self.roomy { LEAF_BYTES_MAX } else { room(length - cut, cut == offset) };
@@ -363,7 +363,7 @@ impl Tree {
         write_leaf(arena, right, self.shape, &all[cut..length], refers);
         // While it is empty: what is in it is written anew.
         set_used(arena, path.leaf, 0);
-        let left = self.fit(arena, path.leaf, room(cut, cut == entry.bytes().len()));
+        let left = self.fit(arena, path.leaf, room(cut, cut == entry.bytes()));
         write_leaf(arena, left, self.shape, &all[..cut], refers);
         let elements = entries(arena, right) as u32;
         self.add_child(arena, path, path.depth, left, Child { node: right, elements, separator });
@@ -439,7 +439,7 @@ impl Tree {
     pub(super) fn replace(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) {
         let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
         let end = entry_end(self.shape, leaf_bytes(arena, path.leaf), offset);
-        let after = before - (end - offset) + bytes.len();
+        let after = before - (end - offset) + bytes;
         if after > LEAF_BYTES_MAX {
             // The rest of the leaf is split, so it has an entry left.
             self.cut_out(arena, path.leaf, offset, end);
@@ -454,10 +454,10 @@ impl Tree {
         let leaf = if after > before { self.fit(arena, path.leaf, after) } else { path.leaf };
         let at = body(leaf);
         let memory = arena.memory_mut();
-        memory.copy_within(at + offset..at + rest, at + offset + bytes.len());
-        memory[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
+        memory.copy_within(at + offset..at + rest, at + offset + bytes);
+        entry.write(&mut memory[at + offset..at + offset + bytes]);
         set_used(arena, leaf, after);
-        if entry.refers {
+        if entry.refers() {
             set_refers(arena, leaf);
             tell_children(arena, leaf);
         }
