@@ -119,7 +119,8 @@ fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
             Ok(length)
         }
         Parsed::Split { command, keys, length } => {
-            assert!(keys > 1 && run.state == State::Keys { command, left: keys });
+            assert!(keys > 1 || keys == 1 && command == Command::MGet);
+            assert_eq!(run.state, State::Keys { command, left: keys });
             run.commands.push(vec![command.name().into()]);
             Ok(length)
         }
