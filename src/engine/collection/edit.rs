@@ -7,7 +7,8 @@ use super::entry::{
     ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
 };
 use super::node::{blob_pages, blobs_footprint, body, entries, leaf_bytes, refers, write_blobs};
-use super::tree::{CLASSES_PER_CHANGE, Order, Path, Tree};
+use super::path::{Path, leaf_for_key};
+use super::tree::{CLASSES_PER_CHANGE, Order, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
 use crate::command::{Compact, UnixMs};
@@ -550,7 +551,7 @@ impl Edit<'_> {
     pub(super) fn member_spot(&self, tree: usize, member: &[u8]) -> Spot {
         let view = self.view();
         let Body::Large(large) = self.body else { return view.last() };
-        let path = super::tree::leaf_for_key(view.arena, large.roots[tree], view.member_key(member));
+        let path = leaf_for_key(view.arena, large.roots[tree], view.member_key(member));
         Spot { path: Some(path), offset: view.leaf(Some(&path)).len() }
     }
 

@@ -5,7 +5,7 @@
 
 use super::edit::Edit;
 use super::entry::{Entry, Shape, entry_end, pair};
-use super::tree::leaf_for_key;
+use super::path::leaf_for_key;
 use super::view::{Body, Bytes, Spot, View};
 use super::{MAIN, TIMED};
 use crate::command::UnixMs;

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `entry.rs` | one element in memory |
 //! | `node.rs` | chunks of trees: leaves, inner nodes, blobs; moving and freeing them |
-//! | `tree.rs` | the tree |
+//! | `tree.rs`, `path.rs` | the tree; the way to a leaf |
 //! | `view.rs` | reading: finding, walking, ranks |
 //! | `edit.rs` | changing: room, conversion from small to large, accounting |
 //! | `list.rs`, `set.rs`, `hash.rs`, `sorted.rs` | what commands need of each type |
@@ -29,6 +29,7 @@ mod entry;
 mod hash;
 mod list;
 mod node;
+mod path;
 mod set;
 mod sorted;
 #[cfg(test)]

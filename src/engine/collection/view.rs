@@ -2,7 +2,7 @@
 
 use super::entry::{self, Shape, Text, entry_end, name, order_of};
 use super::node::{LEAF_BYTES_MAX, entries, leaf_bytes, read_blobs};
-use super::tree::{self, Path, leaf_for_key, leaf_for_rank};
+use super::path::{self, Path, leaf_for_key, leaf_for_rank};
 use super::{Large, MAIN, MEMBERS, SMALL_HEADER_BYTES, shape_of};
 use crate::engine::KeyHasher;
 use crate::engine::arena::{Arena, Reference, place};
@@ -120,7 +120,7 @@ impl<'a> View<'a> {
     pub(super) fn first(&self) -> Spot {
         let path = match self.body {
             Body::Small { .. } => None,
-            Body::Large(large) => Some(tree::descend(self.arena, large.roots[MAIN], |_| 0)),
+            Body::Large(large) => Some(path::descend(self.arena, large.roots[MAIN], |_| 0)),
         };
         Spot { path, offset: 0 }
     }
@@ -129,7 +129,7 @@ impl<'a> View<'a> {
     pub(super) fn last(&self) -> Spot {
         let path = match self.body {
             Body::Small { .. } => None,
-            Body::Large(large) => Some(tree::last_leaf(self.arena, large.roots[MAIN])),
+            Body::Large(large) => Some(path::last_leaf(self.arena, large.roots[MAIN])),
         };
         Spot { path, offset: self.leaf(path.as_ref()).len() }
     }
@@ -312,9 +312,9 @@ impl<'a> View<'a> {
     pub(super) fn lower_bound(&self, order: u64, is_before: impl Fn(f64, Text) -> bool) -> Spot {
         let path = match self.body {
             Body::Small { .. } => None,
-            Body::Large(large) => Some(tree::descend(self.arena, large.roots[MAIN], |inner| {
-                tree::last_child(self.arena, inner, order, |child| {
-                    let leaf = leaf_bytes(self.arena, tree::first_leaf_below(self.arena, child));
+            Body::Large(large) => Some(path::descend(self.arena, large.roots[MAIN], |inner| {
+                path::last_child(self.arena, inner, order, |child| {
+                    let leaf = leaf_bytes(self.arena, path::first_leaf_below(self.arena, child));
                     is_before(entry::score(leaf, 0), name(Shape::Scored, leaf, 0))
                 })
             })),

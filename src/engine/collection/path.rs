@@ -1,0 +1,199 @@
+//! The way from the root of a tree to a leaf: by hash, by rank, by whatever chooses a child; and to the leaf's neighbours.
+
+use super::node::{
+    self, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, child, children, separator, separator_of, set_child, used,
+};
+use super::view::MEMBER_HASH_BITS;
+use crate::engine::arena::{Arena, NONE, Reference};
+use crate::engine::item::u32_at;
+
+/// Levels of inner nodes, at most: with eight children each, more elements than there can be.
+const DEPTH_MAX: usize = 12;
+
+/// From this depth on, the first and the last leaf of a list have room for all that may come: less than a thirtieth of it.
+pub(super) const ROOMY_DEPTH: usize = 2;
+
+const _: () = assert!(MEMBER_HASH_BITS + (CHILDREN_MAX as u32).ilog2() < u64::BITS);
+
+/// The way from the root to a leaf; valid until the tree changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    pub(super) steps: [(Reference, u16); DEPTH_MAX],
+    pub(super) depth: usize,
+    pub(super) leaf: Reference,
+}
+
+impl Path {
+    pub(super) fn new(root: Reference) -> Self {
+        Self { steps: [(NONE, 0); DEPTH_MAX], depth: 0, leaf: root }
+    }
+
+    /// Goes down to a child of the node that it is at.
+    #[inline]
+    fn descend(&mut self, arena: &Arena, number: usize) {
+        self.steps[self.depth] = (self.leaf, number as u16);
+        self.depth += 1;
+        self.leaf = child(arena, self.leaf, number).node;
+    }
+
+    fn is_at_leaf(&self, arena: &Arena) -> bool {
+        node::kind(arena, self.leaf) == Kind::Leaf
+    }
+
+    /// Elements before the leaf.
+    pub(super) fn rank(&self, arena: &Arena) -> u64 {
+        let before = |&(inner, number): &(Reference, u16)| {
+            (0..usize::from(number)).map(|n| u64::from(child(arena, inner, n).elements)).sum::<u64>()
+        };
+        self.steps[..self.depth].iter().map(before).sum()
+    }
+
+    /// Goes to the next leaf. False at the end.
+    pub(super) fn forward(&mut self, arena: &Arena) -> bool {
+        for level in (0..self.depth).rev() {
+            let (inner, number) = self.steps[level];
+            if usize::from(number) + 1 < used(arena, inner) {
+                self.turn(arena, level, usize::from(number) + 1, |_| 0);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Goes to the leaf before. False at the start.
+    pub(super) fn back(&mut self, arena: &Arena) -> bool {
+        for level in (0..self.depth).rev() {
+            let (_, number) = self.steps[level];
+            if number > 0 {
+                self.turn(arena, level, usize::from(number) - 1, |children| children - 1);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn turn(&mut self, arena: &Arena, level: usize, number: usize, choose: impl Fn(usize) -> usize) {
+        self.leaf = self.steps[level].0;
+        self.depth = level;
+        self.descend(arena, number);
+        while !self.is_at_leaf(arena) {
+            self.descend(arena, choose(used(arena, self.leaf)));
+        }
+    }
+
+    /// The separator of the next leaf. None if there is none.
+    pub(super) fn next_separator(&self, arena: &Arena) -> Option<u64> {
+        let ahead = |&(inner, number): &(Reference, u16)| {
+            let next = usize::from(number) + 1;
+            (next < used(arena, inner)).then(|| separator(arena, inner, next))
+        };
+        self.steps[..self.depth].iter().rev().find_map(ahead)
+    }
+
+    pub(super) fn is_first(&self) -> bool {
+        self.steps[..self.depth].iter().all(|step| step.1 == 0)
+    }
+
+    pub(super) fn is_last(&self, arena: &Arena) -> bool {
+        self.next_separator(arena).is_none()
+    }
+
+    pub(super) fn is_roomy_first(&self) -> bool {
+        self.depth >= ROOMY_DEPTH && self.is_first()
+    }
+
+    pub(super) fn is_roomy_last(&self, arena: &Arena) -> bool {
+        self.depth >= ROOMY_DEPTH && self.is_last(arena)
+    }
+
+    /// More or fewer elements below each step.
+    pub(super) fn count(&self, arena: &mut Arena, by: i32) {
+        for &(inner, number) in &self.steps[..self.depth] {
+            let record = child(arena, inner, usize::from(number));
+            let elements = record.elements.wrapping_add_signed(by);
+            set_child(arena, inner, usize::from(number), Child { elements, ..record });
+        }
+    }
+}
+
+/// The way to the leaf that `choose` leads to: of an inner node, the number of a child.
+#[inline]
+pub(super) fn descend(arena: &Arena, root: Reference, mut choose: impl FnMut(Reference) -> usize) -> Path {
+    let mut path = Path::new(root);
+    while !path.is_at_leaf(arena) {
+        let number = choose(path.leaf);
+        path.descend(arena, number);
+    }
+    path
+}
+
+/// The last child, but for the first, that starts before a key; the first if none does. Of those that start at the key
+/// itself, `starts_before` says whether they do: it holds for all up to some child.
+#[inline]
+pub(super) fn last_child(
+    arena: &Arena,
+    inner: Reference,
+    key: u64,
+    mut starts_before: impl FnMut(Reference) -> bool,
+) -> usize {
+    let others = &children(arena, inner)[1..];
+    let below = others.partition_point(|child| separator_of(child) < key);
+    let equal = others[below..].partition_point(|child| separator_of(child) == key && starts_before(u32_at(child, 0)));
+    below + equal
+}
+
+/// The leaf for a place in the order of hashes. These are spread evenly, so of an inner node a child is guessed and few
+/// others are looked at: a binary search of large nodes would wait for the memory of each step.
+#[inline]
+pub(super) fn leaf_for_key(arena: &Arena, root: Reference, key: u64) -> Path {
+    let mut path = Path::new(root);
+    // What is below the node that it is at: low <= key < high, but for cursors that clients made up.
+    let (mut low, mut high) = (0, 1_u64 << MEMBER_HASH_BITS);
+    while !path.is_at_leaf(arena) {
+        let children = children(arena, path.leaf);
+        let starts = |number: usize| separator_of(&children[number]);
+        let part = (key.min(high) - low) * children.len() as u64 / (high - low);
+        let mut number = (part as usize).min(children.len() - 1);
+        while number + 1 < children.len() && starts(number + 1) <= key {
+            number += 1;
+        }
+        while number > 0 && starts(number) > key {
+            number -= 1;
+        }
+        if number > 0 {
+            low = starts(number);
+        }
+        if number + 1 < children.len() {
+            high = starts(number + 1);
+        }
+        path.descend(arena, number);
+    }
+    arena.prefetch_all(path.leaf, LEAF_BYTES_MAX);
+    path
+}
+
+/// The leaf that has the element of a rank, which there is, and how many come before it in there.
+pub(super) fn leaf_for_rank(arena: &Arena, root: Reference, rank: u64) -> (Path, usize) {
+    let mut left = rank;
+    let path = descend(arena, root, |inner| {
+        let mut number = 0;
+        loop {
+            let elements = u64::from(child(arena, inner, number).elements);
+            if left < elements || number + 1 == used(arena, inner) {
+                return number;
+            }
+            left -= elements;
+            number += 1;
+        }
+    });
+    (path, left as usize)
+}
+
+pub(super) fn last_leaf(arena: &Arena, root: Reference) -> Path {
+    descend(arena, root, |inner| used(arena, inner) - 1)
+}
+
+/// The leftmost leaf below a node.
+pub(super) fn first_leaf_below(arena: &Arena, node: Reference) -> Reference {
+    descend(arena, node, |_| 0).leaf
+}
