@@ -5,7 +5,7 @@ use super::eviction::{Entrant, Outlook, View};
 use super::expiry::HORIZON_MS;
 use super::index::{HashMark, Position, QuadFull, STEP_PAGES_MAX};
 use super::item::{self, Fields, Header};
-use super::{Attributes, Engine, Fetched, Found, KEY_BYTES_MAX, KeyHash, PutError, eviction, value};
+use super::{Attributes, Engine, Fetched, Found, Item, KEY_BYTES_MAX, KeyHash, PutError, eviction, value};
 use crate::command::UnixMs;
 use crate::slots::Group;
 
@@ -57,6 +57,35 @@ impl Engine {
         memory[body..body + value.len()].copy_from_slice(value);
         self.enter(hash, item, now)?;
         Ok(fields.version)
+    }
+
+    /// Changes a key's value to a short one that `change` makes of it; flags and expiry stay. It is looked up once, which is
+    /// what most of the time of a counter goes to. False, with nothing changed, if there is no such key.
+    ///
+    /// # Errors
+    /// What `change` says, and see [`PutError`]; the value stays as it was.
+    pub fn change<E: From<PutError>, V: AsRef<[u8]>>(
+        &mut self,
+        hash: KeyHash,
+        group: Group,
+        key: &[u8],
+        now: UnixMs,
+        change: impl FnOnce(Item) -> Result<V, E>,
+    ) -> Result<bool, E> {
+        let Some(found) = self.find_live(hash, key, now) else { return Ok(false) };
+        let value = change(self.item(found.item, found.header))?;
+        let value = value.as_ref();
+        let mut fields = Fields { raw: false, ..found.header.fields(self.arena.memory(), place(found.item)) };
+        let bytes = fields.item_bytes(key.len(), value.len());
+        let fits = !found.header.has_parts() && bytes <= CHUNK_BYTES_MAX;
+        if fits && self.user_bytes_max.is_none() && self.arena.class_of(found.item) == self.arena.class_for(bytes) {
+            fields.version = self.versions.next(group);
+            self.write_over(hash, found, &fields, key, value, now);
+        } else {
+            let attributes = Attributes { flags: fields.flags, expires: fields.expires };
+            self.put(hash, group, key, value, attributes, now)?;
+        }
+        Ok(true)
     }
 
     /// Writes a new value over an old one, in a chunk of the class that it needs.

@@ -310,22 +310,48 @@ pub(super) fn incrby(c: &mut Context, w: &mut Writer, negate: bool) -> Done {
 /// Adds to the number that is stored, 0 if there is none.
 #[inline]
 pub(super) fn add(c: &mut Context, w: &mut Writer, by: i64) -> Done {
-    let mut attributes = Attributes::default();
-    let old = match c.engine.get(c.hash, c.key, c.now) {
-        None => 0,
-        Some(item) => {
-            attributes = Attributes { flags: item.flags, expires: item.expires };
-            match item.value {
-                Value::Whole(value) => numbers::integer(value).ok_or(NOT_AN_INTEGER)?,
-                Value::Long(_) => return Err(NOT_AN_INTEGER),
-                Value::Collection(..) => return Err(PutError::WrongType.into()),
-            }
-        }
-    };
-    let sum = old.checked_add(by).ok_or(text("ERR increment or decrement would overflow"))?;
-    put(c, itoa::Buffer::new().format(sum).as_bytes(), attributes)?;
+    let mut sum = by;
+    let done = c.engine.change(c.hash, c.group(), c.key, c.now, |item| {
+        let old = match item.value {
+            Value::Whole(value) => numbers::integer(value).ok_or(NOT_AN_INTEGER)?,
+            Value::Long(_) => return Err(NOT_AN_INTEGER),
+            Value::Collection(..) => return Err(PutError::WrongType.into()),
+        };
+        sum = old.checked_add(by).ok_or(text("ERR increment or decrement would overflow"))?;
+        Ok::<_, Error>(Digits::of(sum))
+    })?;
+    if done {
+        c.counters.add(Counter::CmdSet);
+    } else {
+        put(c, itoa::Buffer::new().format(sum).as_bytes(), Attributes::default())?;
+    }
     w.integer(sum);
     Ok(())
+}
+
+/// A number as it is stored.
+struct Digits {
+    bytes: [u8; Self::BYTES_MAX],
+    length: usize,
+}
+
+impl Digits {
+    /// Of the least i64.
+    const BYTES_MAX: usize = 20;
+
+    fn of(number: i64) -> Self {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(number).as_bytes();
+        let mut bytes = [0; Self::BYTES_MAX];
+        bytes[..digits.len()].copy_from_slice(digits);
+        Self { bytes, length: digits.len() }
+    }
+}
+
+impl AsRef<[u8]> for Digits {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 pub(super) fn incrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
