@@ -6,6 +6,10 @@
 
 #![no_main]
 
+#[path = "../cut.rs"]
+mod cut;
+
+use cut::cut;
 use libfuzzer_sys::fuzz_target;
 use pinion::command::words::encode;
 use pinion::command::{Command, Words};
@@ -179,20 +183,4 @@ fn sent_again(run: &Run, limits: &Limits) {
         let same = |a: &[Vec<u8>], b: &[Vec<u8>]| a[0].eq_ignore_ascii_case(&b[0]) && a[1..] == b[1..];
         assert!(again.commands.iter().zip(whole).all(|(a, b)| same(a, b)));
     }
-}
-
-/// Up to eight pieces at places that depend on all of the input.
-fn cut(input: &[u8]) -> impl Iterator<Item = &[u8]> {
-    // FNV-1a of the input, then a xorshift generator.
-    let seed = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    let mut random = seed | 1;
-    let mut at = [0, 0, 0, 0, 0, 0, 0, 0, input.len()];
-    for place in &mut at[1..8] {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        *place = (random % (input.len() as u64 + 1)) as usize;
-    }
-    at.sort_unstable();
-    (0..8).map(move |piece| &input[at[piece]..at[piece + 1]])
 }

@@ -74,8 +74,7 @@ fn count_look(counters: &mut Counters, found: bool) {
 }
 
 /// Executes a command that concerns a key, or a shard's part of one that concerns all, and appends its reply to `out`: all
-/// of it, unless a long value is returned, which
-/// is to follow what was appended.
+/// of it, unless a long value is returned, which is to follow what was appended.
 #[allow(clippy::too_many_arguments)]
 #[inline]
 pub fn call(
