@@ -13,7 +13,7 @@ mod logs;
 mod settings;
 
 use super::Shard;
-use super::connection::{Ending, Gather, Wait};
+use super::connection::{Ending, Gather};
 use super::perform::{Pending, answer, begun, describe};
 use crate::command::{Call, Command, Operation, Request, Words};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
@@ -241,25 +241,22 @@ impl Shard {
 
     /// Sends an operation to every shard, this one included; the reply is made of all of theirs.
     fn scatter(&mut self, pending: &Pending, hash: KeyHash, operation: Operation<&[u8]>, gather: Gather) {
-        let token = self.connections.token(pending.slot);
-        let Some(connection) = self.connections.at(pending.slot) else { return };
-        let siblings = (0..self.routes.len()).filter(|&to| to != self.id);
-        if siblings.clone().any(|to| self.routes[to].filling.is_full()) {
-            connection.block(Wait::Mesh, pending.rest, pending.state);
-            self.mesh_waiters.push(token);
+        let shards = self.routes.len();
+        if !self.has_room(0..shards, pending) {
             return;
         }
+        let token = self.connections.token(pending.slot);
+        let Some(connection) = self.connections.at(pending.slot) else { return };
         let quiet = connection.client.as_mut().is_some_and(|client| client.take_quiet());
         let sequence = connection.order.await_parts(gather.quiet(quiet));
         let request = Request { key: &[][..], operation, quiet: false };
-        for to in siblings {
+        for to in (0..shards).filter(|&to| to != self.id) {
             self.routes[to].filling.push(token, sequence, hash, &request);
         }
         let mut part = Vec::new();
         if let Operation::Clients { words, count } = operation {
             self.answer_clients(Words::new(words, count as usize), &mut part);
         } else {
-            let shards = self.routes.len();
             let Self { connections, engine, now, counters, node, .. } = self;
             let begun = begun(&request, &node.tunables);
             let long = answer(&request, hash, engine, *now, counters, shards, &mut part);

@@ -15,6 +15,7 @@ use crate::metrics::{Counter, Counters};
 use crate::protocol::State;
 use crate::protocol::memcached::{LINE_END, encode, encode_head, encode_tail};
 use crate::protocol::resp::{self, Writer};
+use std::ops::Range;
 use std::time::Instant;
 
 /// Requests whose cache lines are loaded at the same time: more would push each other out of the first-level cache.
@@ -224,13 +225,11 @@ impl Shard {
     /// Sends a request to the shard that owns its key.
     pub(super) fn send_away(&mut self, pending: &Pending) {
         let owner = usize::from(pending.owner);
-        let token = self.connections.token(pending.slot);
-        let Some(connection) = self.connections.at(pending.slot) else { return };
-        if self.routes[owner].filling.is_full() {
-            connection.block(Wait::Mesh, pending.rest, pending.state);
-            self.mesh_waiters.push(token);
+        if !self.has_room(owner..owner + 1, pending) {
             return;
         }
+        let token = self.connections.token(pending.slot);
+        let Some(connection) = self.connections.at(pending.slot) else { return };
         let mut request = pending.request;
         let sequence = match connection.sum.filter(|_| pending.is_part_of_sum()) {
             Some(sequence) => {
@@ -243,6 +242,19 @@ impl Shard {
             }
         };
         self.routes[owner].filling.push(token, sequence, pending.hash, &request);
+    }
+
+    /// True if the batches to all of these shards, this one left out, have room for a request. If not, it waits for that.
+    pub(super) fn has_room(&mut self, mut shards: Range<usize>, pending: &Pending) -> bool {
+        if !shards.any(|to| to != self.id && self.routes[to].filling.is_full()) {
+            return true;
+        }
+        let token = self.connections.token(pending.slot);
+        if let Some(connection) = self.connections.at(pending.slot) {
+            connection.block(Wait::Mesh, pending.rest, pending.state);
+            self.mesh_waiters.push(token);
+        }
+        false
     }
 
     /// Executes a command of RESP whose key is here.
@@ -294,16 +306,14 @@ impl Shard {
     /// Sends a request to every other shard, quietly, and executes it here with the reply, which goes out when all of them
     /// are done.
     fn perform_everywhere(&mut self, pending: &Pending) {
-        let token = self.connections.token(pending.slot);
-        let Some(connection) = self.connections.at(pending.slot) else { return };
-        let siblings = (0..self.routes.len()).filter(|&to| to != self.id);
-        if siblings.clone().any(|to| self.routes[to].filling.is_full()) {
-            connection.block(Wait::Mesh, pending.rest, pending.state);
-            self.mesh_waiters.push(token);
+        let shards = self.routes.len();
+        if !self.has_room(0..shards, pending) {
             return;
         }
+        let token = self.connections.token(pending.slot);
+        let Some(connection) = self.connections.at(pending.slot) else { return };
         let quietly = Request { quiet: true, ..pending.request };
-        for to in siblings {
+        for to in (0..shards).filter(|&to| to != self.id) {
             let sequence = connection.order.await_reply();
             self.routes[to].filling.push(token, sequence, pending.hash, &quietly);
         }
@@ -312,7 +322,6 @@ impl Shard {
             _ => self.counters.add(Counter::CmdFlush),
         }
         self.outputs.provide(&mut connection.output);
-        let shards = self.routes.len();
         let Self { engine, now, counters, .. } = self;
         connection.write(|out| {
             let long = answer(&pending.request, pending.hash, engine, *now, counters, shards, out);

@@ -6,6 +6,7 @@ use super::settings::policy_name;
 use crate::command::{Command, DATABASES, Words};
 use crate::metrics::Counter;
 use crate::shard::Node;
+use crate::shard::connection::Wait;
 use crate::shard::perform::Pending;
 use crate::sys;
 use std::fmt::{Display, Write};
@@ -42,7 +43,7 @@ impl Shard {
         // What siblings have done for this client is to be in it.
         let Some(connection) = self.connections.at(pending.slot) else { return };
         if !connection.order.is_empty() {
-            connection.block(super::Wait::Output, pending.rest, pending.state);
+            connection.block(Wait::Output, pending.rest, pending.state);
             return;
         }
         self.counters.called(Command::Info);

@@ -5,9 +5,9 @@ use crate::command::{Command, Compact, Operation, Words};
 use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::eviction::Eviction;
 use crate::execute::introspect;
+use crate::shard::Node;
 use crate::shard::perform::Pending;
 use crate::shard::tunables::WITHOUT_EFFECT;
-use crate::shard::{Node, connection};
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;
 
@@ -206,12 +206,7 @@ impl Shard {
                 Err(error) => return Some(Err(error)),
             }
         }
-        let siblings = (0..self.routes.len()).filter(|&to| to != self.id);
-        if siblings.clone().any(|to| self.routes[to].filling.is_full()) {
-            let token = self.connections.token(pending.slot);
-            let connection = self.connections.at(pending.slot)?;
-            connection.block(connection::Wait::Mesh, pending.rest, pending.state);
-            self.mesh_waiters.push(token);
+        if !self.has_room(0..self.routes.len(), pending) {
             return None;
         }
         for change in changes {
