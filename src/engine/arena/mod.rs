@@ -221,6 +221,18 @@ impl Arena {
         Some(page)
     }
 
+    /// Takes a whole page of zeros. One that was never used is not written: the kernel would have to provide all of it now.
+    pub(super) fn take_zeroed_page(&mut self) -> Option<PageNumber> {
+        let fresh = self.fresh;
+        let page = self.take_page()?;
+        if page != fresh {
+            let from = self.page_start(page);
+            let to = from + self.page_bytes();
+            self.memory[from..to].fill(0);
+        }
+        Some(page)
+    }
+
     /// Gives a whole page back.
     pub(super) fn give_page(&mut self, page: PageNumber) {
         self.give_pages(page, page, 1);
@@ -445,4 +457,23 @@ pub(super) fn place(reference: Reference) -> usize {
 pub(super) fn reference(at: usize) -> Reference {
     debug_assert!(at.is_multiple_of(GRANULE_BYTES));
     (at / GRANULE_BYTES) as Reference
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The index took zeroed pages by writing zeros over the fresh ones, too: with 50 M items the kernel then provided
+    /// 64 KiB in one step, 230 microseconds of it.
+    #[test]
+    fn zeroed_pages_are_zero_whether_they_were_used_or_not() {
+        let mut arena = Arena::new(1 << 20, &[]).expect("memory");
+        let page = arena.take_zeroed_page().expect("a page");
+        let range = arena.page_start(page)..arena.page_start(page + 1);
+        assert!(arena.memory()[range.clone()].iter().all(|&byte| byte == 0));
+        arena.memory_mut()[range.clone()].fill(7);
+        arena.give_page(page);
+        assert_eq!(arena.take_zeroed_page(), Some(page), "what was used comes first");
+        assert!(arena.memory()[range].iter().all(|&byte| byte == 0));
+    }
 }

@@ -110,6 +110,14 @@ pub struct Field<'a> {
     pub expires: Option<UnixMs>,
 }
 
+/// True if fields of a hash may have expired that are still in it.
+fn may_have_expired(view: &View, now: UnixMs) -> bool {
+    match view.body {
+        Body::Small { flags, .. } => flags & TIMED != 0,
+        Body::Large(large) => large.flags & TIMED != 0 && large.expires <= now,
+    }
+}
+
 impl<'a> Hash<'a> {
     /// Fields, those that have expired and were not removed yet included.
     pub fn len(&self) -> u64 {
@@ -121,14 +129,14 @@ impl<'a> Hash<'a> {
         self.len() == 0
     }
 
-    /// True if fields of it may expire: then there may be fewer than [`Hash::len`].
-    pub fn is_timed(&self) -> bool {
-        self.view.flags() & TIMED != 0
+    /// True if fields of it may have expired that were not removed yet: then there may be fewer than [`Hash::len`].
+    pub fn may_have_expired(&self) -> bool {
+        may_have_expired(&self.view, self.now)
     }
 
-    /// The fields that are there: their number, exactly.
+    /// The fields that are there: their number, exactly. While some may have expired, all are looked at.
     pub fn live_len(&self) -> u64 {
-        if self.is_timed() { self.fields().count() as u64 } else { self.len() }
+        if self.may_have_expired() { self.fields().count() as u64 } else { self.len() }
     }
 
     /// A field.
@@ -296,11 +304,7 @@ impl Engine {
         if header.kind() != Kind::Hash {
             return false;
         }
-        let view = View::new(&self.arena, &self.hasher, item, header);
-        match view.body {
-            Body::Small { flags, .. } => flags & TIMED != 0,
-            Body::Large(large) => large.flags & TIMED != 0 && large.expires <= now,
-        }
+        may_have_expired(&View::new(&self.arena, &self.hasher, item, header), now)
     }
 
     /// Puts the hash that a mark of the timing wheel leads to in line, if fields of it may have expired.

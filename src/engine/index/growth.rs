@@ -8,7 +8,7 @@
 //!
 //! A step moves one quad of the old table. An entry keeps only 8 bits of the hash, so a step reads the keys of its items.
 
-use super::{Bucket, Index, QUAD, QuadLines, Table, clear_page, enter, entries, line_reference};
+use super::{Bucket, Index, QUAD, QuadLines, Table, enter, entries, line_reference};
 use crate::engine::KeyHash;
 use crate::engine::arena::{Arena, NONE, Reference};
 
@@ -95,8 +95,7 @@ impl Index {
             if self.table.pages[page] != NONE {
                 break;
             }
-            let taken = arena.take_page().expect("a step has its pages");
-            clear_page(arena, taken);
+            let taken = arena.take_zeroed_page().expect("a step has its pages");
             self.table.pages[page] = taken;
             self.page_count += 1;
         }

@@ -80,8 +80,7 @@ impl Index {
     /// An empty index of one page. Chained buckets are chunks of class `chain`.
     pub(super) fn new(arena: &mut Arena, chain: Class) -> Self {
         let quads_per_page = arena.page_bytes() / QUAD_BYTES;
-        let page = arena.take_page().expect("a new arena has pages");
-        clear_page(arena, page);
+        let page = arena.take_zeroed_page().expect("a new arena has pages");
         Self {
             table: Table { quads: quads_per_page as u32, pages: vec![page] },
             growth: None,
@@ -475,9 +474,4 @@ fn lengthen_chain(arena: &mut Arena, last: u32, chain: Class) -> Result<u32, Qua
 
 fn line_reference(line: u32) -> Reference {
     reference(line as usize * BUCKET_BYTES)
-}
-
-fn clear_page(arena: &mut Arena, page: PageNumber) {
-    let (from, bytes) = (arena.page_start(page), arena.page_bytes());
-    arena.memory_mut()[from..from + bytes].fill(0);
 }

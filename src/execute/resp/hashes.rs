@@ -180,7 +180,7 @@ pub(super) fn hincrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
 
 /// Visits the fields of these ranks, of those that have not expired.
 fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>)) {
-    if hash.is_timed() {
+    if hash.may_have_expired() {
         // Fields that have expired have ranks as well: only in passing over all of them it is known which to draw from.
         let live: Vec<Field> = hash.fields().collect();
         ranks.iter().map(|&rank| live[rank as usize].clone()).for_each(visit);
