@@ -127,6 +127,28 @@ impl Engine {
         self.edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)
     }
 
+    /// Removes members of a collection, of which each is found first. Returns how many there were.
+    pub(super) fn remove_members<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        members: impl Iterator<Item = &'v [u8]>,
+        now: UnixMs,
+        remove: impl Fn(&mut Edit, &'v [u8], &Spot),
+    ) -> Result<u64, PutError> {
+        let Some(mut edit) = self.edit(hash, key, kind, [0, 0], now)? else { return Ok(0) };
+        let mut removed = 0;
+        for member in members {
+            if let Some(spot) = edit.view().find(member) {
+                remove(&mut edit, member, &spot);
+                removed += 1;
+            }
+        }
+        edit.finish();
+        Ok(removed)
+    }
+
     /// Pages that strings may need that do not fit into entries.
     fn pages_for(&self, [bytes, longest]: [usize; 2]) -> u32 {
         if longest > INLINE_BYTES_MAX { blob_pages(&self.arena, bytes) } else { 0 }

@@ -104,16 +104,7 @@ impl Engine {
         members: impl Iterator<Item = &'v [u8]>,
         now: UnixMs,
     ) -> Result<u64, PutError> {
-        let Some(mut edit) = self.edit(hash, key, Kind::Set, [0, 0], now)? else { return Ok(0) };
-        let mut removed = 0;
-        for member in members {
-            if let Some(spot) = edit.view().find(member) {
-                edit.remove(&spot);
-                removed += 1;
-            }
-        }
-        edit.finish();
-        Ok(removed)
+        self.remove_members(hash, key, Kind::Set, members, now, |edit, _, spot| edit.remove(spot))
     }
 
     /// Removes a random member after `visit` has seen it. False if there is no such key.

@@ -213,16 +213,9 @@ impl Engine {
         members: impl Iterator<Item = &'v [u8]>,
         now: UnixMs,
     ) -> Result<u64, PutError> {
-        let Some(mut edit) = self.edit(hash, key, Kind::SortedSet, [0, 0], now)? else { return Ok(0) };
-        let mut removed = 0;
-        for member in members {
-            if let Some(spot) = edit.view().find(member) {
-                edit.remove_scored(score_at(&edit.view(), &spot), member, &spot);
-                removed += 1;
-            }
-        }
-        edit.finish();
-        Ok(removed)
+        self.remove_members(hash, key, Kind::SortedSet, members, now, |edit, member, spot| {
+            edit.remove_scored(score_at(&edit.view(), spot), member, spot);
+        })
     }
 
     /// Removes the elements of a range of ranks, the last first if `downwards`, after `visit` has seen each. Returns how many.
