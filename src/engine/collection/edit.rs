@@ -1,11 +1,9 @@
-//! Changing a collection: room, conversion from small to large, accounting.
+//! Changing a collection: conversion from small to large, accounting.
 //!
 //! An [`Edit`] is one key's collection between two calls that make room: nothing is moved or evicted while there is one, so
 //! spots stay valid until it changes something itself. What it did is accounted for in [`Edit::finish`].
 
-use super::entry::{
-    ENTRY_BYTES_MAX, Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes,
-};
+use super::entry::{Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes};
 use super::node::{blob_pages, blobs_footprint, body, entries, leaf_bytes, refers, write_blobs};
 use super::path::{Path, leaf_for_key};
 use super::tree::{CLASSES_PER_CHANGE, Order, Tree};
@@ -15,11 +13,11 @@ use crate::command::{Compact, UnixMs};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
 use crate::engine::write::EXPIRY_BYTES;
-use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
+use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, value};
 use crate::slots::Group;
 
 /// Bytes of the body of a small collection, at most.
-const SMALL_BYTES_MAX: usize = 1024;
+pub(super) const SMALL_BYTES_MAX: usize = 1024;
 /// Bytes of a list that is called compact for its few elements.
 const LIST_BYTES_MAX: u64 = 8192;
 /// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
@@ -62,141 +60,6 @@ pub(super) struct Edit<'e> {
     filling: bool,
 }
 
-impl Engine {
-    /// A key's collection, to change it. None if there is no such key. `bytes` are to be added at most, `longest` of them in
-    /// one string.
-    pub(super) fn edit(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        kind: Kind,
-        [bytes, longest]: [usize; 2],
-        now: UnixMs,
-    ) -> Result<Option<Edit<'_>>, PutError> {
-        let found = self.find_collection(hash, key, kind, [bytes, longest], now)?;
-        Ok(found.map(|found| self.edit_found(hash, key, kind, found)))
-    }
-
-    fn find_collection(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        kind: Kind,
-        [bytes, longest]: [usize; 2],
-        now: UnixMs,
-    ) -> Result<Option<Found>, PutError> {
-        if longest > self.value_bytes_max as usize {
-            return Err(PutError::TooLarge);
-        }
-        if bytes > 0 {
-            self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now)?;
-        }
-        let Some(found) = self.find_live(hash, key, now) else { return Ok(None) };
-        if found.header.kind() != kind {
-            return Err(PutError::WrongType);
-        }
-        Ok(Some(found))
-    }
-
-    fn edit_found(&mut self, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Edit<'_> {
-        self.hit(hash, found.at);
-        let body = View::new(&self.arena, &self.hasher, found.item, found.header).body;
-        let before = sizes(&self.arena, found, &body);
-        Edit { engine: self, hash, group: Group::of(key), found, kind, body, before, changed: false, filling: false }
-    }
-
-    /// A key's collection, made if there is none, with room for `bytes` of entries.
-    pub(super) fn edit_or_create(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        kind: Kind,
-        [bytes, longest]: [usize; 2],
-        now: UnixMs,
-    ) -> Result<Edit<'_>, PutError> {
-        if let Some(found) = self.find_collection(hash, key, kind, [bytes, longest], now)? {
-            return Ok(self.edit_found(hash, key, kind, found));
-        }
-        self.create(hash, key, kind, bytes, now)?;
-        let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
-        if let Err(error) = room {
-            self.remove(hash, key, now);
-            return Err(error);
-        }
-        // Making room for it may, at worst, have evicted it again.
-        self.edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)
-    }
-
-    /// Removes members of a collection, of which each is found first. Returns how many there were.
-    pub(super) fn remove_members<'v>(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        kind: Kind,
-        members: impl Iterator<Item = &'v [u8]>,
-        now: UnixMs,
-        remove: impl Fn(&mut Edit, &'v [u8], &Spot),
-    ) -> Result<u64, PutError> {
-        let Some(mut edit) = self.edit(hash, key, kind, [0, 0], now)? else { return Ok(0) };
-        let mut removed = 0;
-        for member in members {
-            if let Some(spot) = edit.view().find(member) {
-                remove(&mut edit, member, &spot);
-                removed += 1;
-            }
-        }
-        edit.finish();
-        Ok(removed)
-    }
-
-    /// Pages that strings may need that do not fit into entries.
-    fn pages_for(&self, [bytes, longest]: [usize; 2]) -> u32 {
-        if longest > INLINE_BYTES_MAX { blob_pages(&self.arena, bytes) } else { 0 }
-    }
-
-    /// Enters an empty collection, whose chunk has room for `bytes` of entries if it is a small one.
-    fn create(&mut self, hash: KeyHash, key: &[u8], kind: Kind, bytes: usize, now: UnixMs) -> Result<(), PutError> {
-        assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
-        // Without a version of its own, a flush whose pass has not come here yet would make it void at once.
-        let version = self.versions.next(Group::of(key));
-        let fields = Fields { kind, database: hash.database(), version, ..Fields::default() };
-        let bytes = if bytes > SMALL_BYTES_MAX { LARGE_BYTES } else { SMALL_HEADER_BYTES + bytes };
-        let class = self.arena.class_for(fields.item_bytes(key.len(), bytes).min(CHUNK_BYTES_MAX));
-        self.make_room(class, now)?;
-        let item = self.arena.allocate(class).expect("there is room");
-        let memory = self.arena.memory_mut();
-        let at = item::write_item(memory, place(item), &fields, key, SMALL_HEADER_BYTES);
-        memory[at..at + SMALL_HEADER_BYTES].copy_from_slice(&small_word(0, 0));
-        self.enter(hash, item, now)
-    }
-
-    /// A key's collection, to read it. None if there is no such key.
-    pub(super) fn view(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        kind: Kind,
-        now: UnixMs,
-    ) -> Result<Option<View<'_>>, PutError> {
-        let Some(found) = self.find_live(hash, key, now) else { return Ok(None) };
-        if found.header.kind() != kind {
-            return Err(PutError::WrongType);
-        }
-        self.hit(hash, found.at);
-        Ok(Some(View::new(&self.arena, &self.hasher, found.item, found.header)))
-    }
-
-    /// Up to which sizes collections are called compact.
-    pub fn compact(&self) -> Compact {
-        self.compact
-    }
-
-    /// Changes that, for what is written from now on.
-    pub fn set_compact(&mut self, compact: Compact) {
-        self.compact = compact;
-    }
-}
-
 /// How a tree of a collection is ordered.
 fn order(kind: Kind, tree: usize, hasher: &KeyHasher) -> Order<'_> {
     match kind {
@@ -220,7 +83,14 @@ fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
     (arena.chunk_bytes(found.item) as u64 + nodes, found.header.key_bytes() as u64 + user)
 }
 
-impl Edit<'_> {
+impl<'e> Edit<'e> {
+    /// A collection that was found.
+    pub(super) fn new(engine: &'e mut Engine, hash: KeyHash, group: Group, kind: Kind, found: Found) -> Self {
+        let body = View::new(&engine.arena, &engine.hasher, found.item, found.header).body;
+        let before = sizes(&engine.arena, found, &body);
+        Self { engine, hash, group, found, kind, body, before, changed: false, filling: false }
+    }
+
     pub(super) fn view(&self) -> View<'_> {
         View { arena: &self.engine.arena, hasher: &self.engine.hasher, kind: self.kind, body: self.body }
     }

@@ -16,7 +16,8 @@
 //! | `node.rs` | chunks of trees: leaves, inner nodes, blobs; moving and freeing them |
 //! | `tree.rs`, `path.rs` | the tree; the way to a leaf |
 //! | `view.rs` | reading: finding, walking, ranks |
-//! | `edit.rs` | changing: room, conversion from small to large, accounting |
+//! | `open.rs` | finding a collection, or making it: room, types |
+//! | `edit.rs` | changing: conversion from small to large, accounting |
 //! | `list.rs`, `set.rs`, `hash.rs`, `sorted.rs` | what commands need of each type |
 //!
 //! Anything that costs more than one element's worth is done in steps: a collection that is gone is freed node by node
@@ -29,6 +30,7 @@ mod entry;
 mod hash;
 mod list;
 mod node;
+mod open;
 mod path;
 mod set;
 mod sorted;
