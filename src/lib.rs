@@ -5,6 +5,7 @@
 //! ARCHITECTURE.md tells how the modules fit; `tests/tidy.rs` holds them to it.
 
 pub mod cli;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod engine;

@@ -31,6 +31,15 @@ impl Group {
         Self(slot_of(key) / GROUP_SLOTS)
     }
 
+    /// The group of a number.
+    ///
+    /// # Panics
+    /// There are not as many.
+    pub fn numbered(number: usize) -> Self {
+        assert!(number < GROUPS, "group {number}");
+        Self(number as u16)
+    }
+
     /// Its number.
     #[inline]
     pub fn index(self) -> usize {

@@ -11,14 +11,14 @@ const LAYERS: &[&[&str]] = &[
     &["execute"],
     &["protocol"],
     &["reactor"],
-    &["engine"],
+    &["engine", "cluster"],
     &["mesh", "metrics", "config"],
     &["command"],
     &["eviction", "slots", "sys", "values"],
 ];
 
 /// Modules that look at no clock, socket, thread or random source.
-const PURE: &[&str] = &["engine", "protocol", "execute", "command", "replay", "values"];
+const PURE: &[&str] = &["engine", "cluster", "protocol", "execute", "command", "replay", "values"];
 
 /// Files and folders with `unsafe` in them; every other module forbids it.
 const UNSAFE: &[&str] = &["sys", "reactor"];

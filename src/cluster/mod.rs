@@ -1,0 +1,39 @@
+//! The cluster's mind, without a socket, a clock or a thread: who holds what, and how that is decided.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
+//! | `share.rs` | how much of the data each node is to hold, by its memory and its zone |
+//! | `plan.rs` | the sticky planner: who holds which group, with bounded loads and few movements |
+
+#![forbid(unsafe_code)]
+
+mod plan;
+mod ring;
+mod share;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Plan, plan};
+pub use ring::Ring;
+
+/// A node's identity: the same for as long as its cluster knows it, over restarts too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What placement has to know of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The node.
+    pub id: NodeId,
+    /// What fails together: a rack, a room, a site. The copies of a group are spread over zones first.
+    pub zone: String,
+    /// Memory for data, in bytes: nodes hold data in proportion to it.
+    pub memory_bytes: u64,
+}

@@ -1,0 +1,258 @@
+//! The sticky planner: from who holds what now, and the ring of those who are to, who will.
+//!
+//! It moves as little as it must. What is held stays, unless its node is gone, its zone has too many of the group's copies, or
+//! its node holds more than its share and a little ([`Shares`]). What is missing goes to the first node that the ring prefers
+//! and that is not full. What a node holds too much goes straight to one that has room, or, where the zones leave no
+//! straight way, by a chain of movements: the shortest, as augmenting paths in a flow network are.
+//!
+//! A plan is a function of its arguments: all nodes come to the same.
+
+use super::share::Shares;
+use super::{NodeId, Ring};
+use crate::slots::{GROUPS, Group};
+use std::collections::VecDeque;
+
+/// Who holds each group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The holders of each group, the primary first.
+    copies: Vec<Vec<NodeId>>,
+}
+
+impl Plan {
+    /// Nobody holds anything.
+    pub fn empty() -> Self {
+        Self { copies: vec![Vec::new(); GROUPS] }
+    }
+
+    /// Who holds a group, the primary first.
+    pub fn copies(&self, group: Group) -> &[NodeId] {
+        &self.copies[group.index()]
+    }
+
+    /// The holders of each group, in the order of groups.
+    pub fn groups(&self) -> impl Iterator<Item = &[NodeId]> {
+        self.copies.iter().map(|copies| &copies[..])
+    }
+
+    /// Copies that are here and not in another plan: what has to be sent to come from that one to this.
+    pub fn copies_since(&self, before: &Self) -> usize {
+        let new = |(now, before): (&Vec<NodeId>, &Vec<NodeId>)| now.iter().filter(|id| !before.contains(id)).count();
+        self.copies.iter().zip(&before.copies).map(new).sum()
+    }
+}
+
+/// Plans `replicas` copies of each group on the members of a ring, or as many as there are members, with as few
+/// movements from the current plan as the bounds allow.
+pub fn plan(ring: &Ring, current: &Plan, replicas: usize) -> Plan {
+    let mut planner = Planner::new(ring, current, replicas);
+    planner.fill();
+    planner.unload();
+    planner.spread_primaries();
+    let id = |number: u16| ring.members()[usize::from(number)].id;
+    Plan { copies: planner.copies.into_iter().map(|copies| copies.into_iter().map(id).collect()).collect() }
+}
+
+/// A plan in the making. Nodes are numbers of members.
+struct Planner<'r> {
+    zones: &'r [u16],
+    orders: Vec<Vec<u16>>,
+    shares: Shares,
+    /// Of each group: the primary comes first.
+    copies: Vec<Vec<u16>>,
+    /// Groups that each node holds, and those that it is the primary of.
+    held: Vec<usize>,
+    led: Vec<usize>,
+}
+
+/// A group that goes from one node to another.
+#[derive(Clone, Copy)]
+struct Step {
+    group: usize,
+    from: u16,
+    to: u16,
+}
+
+impl<'r> Planner<'r> {
+    /// What can stay as it is.
+    fn new(ring: &'r Ring, current: &Plan, replicas: usize) -> Self {
+        let shares = Shares::new(ring, replicas);
+        let nodes = ring.members().len();
+        let mut planner = Self {
+            zones: ring.zones(),
+            orders: ring.orders(),
+            shares,
+            copies: vec![Vec::new(); GROUPS],
+            held: vec![0; nodes],
+            led: vec![0; nodes],
+        };
+        for (group, holders) in current.copies.iter().enumerate() {
+            for number in holders.iter().filter_map(|&id| ring.number(id)) {
+                if planner.copies[group].len() < planner.shares.replicas && planner.may_hold(group, number, None) {
+                    planner.copies[group].push(number);
+                    planner.held[usize::from(number)] += 1;
+                }
+            }
+        }
+        planner
+    }
+
+    fn zone(&self, node: u16) -> usize {
+        usize::from(self.zones[usize::from(node)])
+    }
+
+    /// True if a node may be one more holder of a group, perhaps in the place of another.
+    fn may_hold(&self, group: usize, node: u16, instead_of: Option<u16>) -> bool {
+        let zone = self.zone(node);
+        let copies = &self.copies[group];
+        let in_zone = copies.iter().filter(|&&holder| Some(holder) != instead_of && self.zone(holder) == zone).count();
+        !copies.contains(&node) && in_zone < self.shares.zone_max[zone]
+    }
+
+    fn has_room(&self, node: u16) -> bool {
+        self.held[usize::from(node)] < self.shares.copies_max[usize::from(node)]
+    }
+
+    /// Gives each group the copies that it lacks.
+    fn fill(&mut self) {
+        for group in 0..GROUPS {
+            while self.copies[group].len() < self.shares.replicas {
+                let order = &self.orders[group];
+                let allowed = || order.iter().copied().filter(|&node| self.may_hold(group, node, None));
+                let excess =
+                    |node: u16| self.held[usize::from(node)] as i64 - self.shares.copies_max[usize::from(node)] as i64;
+                let node = allowed().find(|&node| self.has_room(node));
+                let node = node.or_else(|| allowed().min_by_key(|&node| excess(node)));
+                let node = node.expect("zones have room for as many copies as there are to be");
+                self.copies[group].push(node);
+                self.held[usize::from(node)] += 1;
+            }
+        }
+    }
+
+    /// Takes from each node what it holds too much.
+    fn unload(&mut self) {
+        for node in 0..self.held.len() as u16 {
+            // Each step ends at a node that has room; the bound is for chains that come apart halfway.
+            for _ in 0..GROUPS {
+                if self.held[usize::from(node)] <= self.shares.copies_max[usize::from(node)] || !self.unload_one(node) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes one group from a node. False if nobody can take one.
+    fn unload_one(&mut self, node: u16) -> bool {
+        if let Some(step) = self.best_step(node) {
+            self.take(step);
+            return true;
+        }
+        let chain = self.chain(node, |planner, node| planner.has_room(node), Self::steps_from);
+        let found = !chain.is_empty();
+        for step in chain.into_iter().rev() {
+            if !self.may_hold(step.group, step.to, Some(step.from)) {
+                break;
+            }
+            self.take(step);
+        }
+        found
+    }
+
+    /// The group that is best taken from a node, by one that has room: one that it is not the primary of, for the node that
+    /// the group prefers most.
+    fn best_step(&self, from: u16) -> Option<Step> {
+        let groups = (0..GROUPS).filter(|&group| self.copies[group].contains(&from));
+        let steps = groups.flat_map(|group| {
+            let is_primary = self.copies[group][0] == from;
+            let ranked = self.orders[group].iter().enumerate();
+            let able = ranked.filter(move |&(_, &to)| self.has_room(to) && self.may_hold(group, to, Some(from)));
+            able.map(move |(rank, &to)| ((is_primary, rank, group), Step { group, from, to })).next()
+        });
+        steps.min_by_key(|&(cost, _)| cost).map(|(_, step)| step)
+    }
+
+    /// What may go from a node to others: a group for each of them.
+    fn steps_from(&self, from: u16) -> Vec<Step> {
+        let mut steps: Vec<Option<Step>> = vec![None; self.held.len()];
+        for group in (0..GROUPS).filter(|&group| self.copies[group].contains(&from)) {
+            for to in 0..self.held.len() as u16 {
+                if steps[usize::from(to)].is_none() && self.may_hold(group, to, Some(from)) {
+                    steps[usize::from(to)] = Some(Step { group, from, to });
+                }
+            }
+        }
+        steps.into_iter().flatten().collect()
+    }
+
+    fn take(&mut self, Step { group, from, to }: Step) {
+        let copies = &mut self.copies[group];
+        copies.retain(|&holder| holder != from);
+        copies.push(to);
+        self.held[usize::from(from)] -= 1;
+        self.held[usize::from(to)] += 1;
+    }
+
+    /// Makes other holders the primaries of groups, until no node is the primary of too many.
+    fn spread_primaries(&mut self) {
+        for primary in self.copies.iter().filter_map(|copies| copies.first()) {
+            self.led[usize::from(*primary)] += 1;
+        }
+        let has_room = |planner: &Self, node: u16| {
+            planner.led[usize::from(node)] < planner.shares.primaries_max[usize::from(node)]
+        };
+        for node in 0..self.led.len() as u16 {
+            while self.led[usize::from(node)] > self.shares.primaries_max[usize::from(node)] {
+                let chain = self.chain(node, has_room, Self::handovers_from);
+                if chain.is_empty() {
+                    break;
+                }
+                for Step { group, from, to } in chain {
+                    let copies = &mut self.copies[group];
+                    let at = copies.iter().position(|&holder| holder == to).expect("it holds the group");
+                    copies.swap(0, at);
+                    self.led[usize::from(from)] -= 1;
+                    self.led[usize::from(to)] += 1;
+                }
+            }
+        }
+    }
+
+    /// Groups that a node is the primary of, for each other holder one.
+    fn handovers_from(&self, from: u16) -> Vec<Step> {
+        let mut steps: Vec<Option<Step>> = vec![None; self.led.len()];
+        for (group, copies) in self.copies.iter().enumerate().filter(|(_, copies)| copies.first() == Some(&from)) {
+            for &to in &copies[1..] {
+                steps[usize::from(to)].get_or_insert(Step { group, from, to });
+            }
+        }
+        steps.into_iter().flatten().collect()
+    }
+
+    /// The shortest chain of steps from a node to one that has room (breadth first). Empty if there is none.
+    fn chain(
+        &self,
+        start: u16,
+        has_room: impl Fn(&Self, u16) -> bool,
+        steps_from: impl Fn(&Self, u16) -> Vec<Step>,
+    ) -> Vec<Step> {
+        let mut came_by: Vec<Option<Step>> = vec![None; self.held.len()];
+        let mut queue = VecDeque::from([start]);
+        while let Some(node) = queue.pop_front() {
+            for step in steps_from(self, node) {
+                if step.to == start || came_by[usize::from(step.to)].is_some() {
+                    continue;
+                }
+                came_by[usize::from(step.to)] = Some(step);
+                if has_room(self, step.to) {
+                    let mut chain: Vec<Step> =
+                        std::iter::successors(Some(step), |step| came_by[usize::from(step.from)]).collect();
+                    chain.reverse();
+                    return chain;
+                }
+                queue.push_back(step.to);
+            }
+        }
+        Vec::new()
+    }
+}

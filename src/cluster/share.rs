@@ -1,0 +1,91 @@
+//! How much each node is to hold: in proportion to its memory, as far as zones allow.
+//!
+//! The copies of a group go to as many zones as there are copies, where there are as many zones. So a small zone may have
+//! to hold as much as a large one, and its nodes more than others; what its nodes cannot hold, the other zones share.
+
+use super::Ring;
+use crate::slots::GROUPS;
+
+/// By how much of its share a node may hold more: in exchange for that, few groups have to move.
+const SLACK: f64 = 0.01;
+
+/// The bounds of a plan.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    /// Copies of each group.
+    pub(super) replicas: usize,
+    /// Copies of a group that may be in a zone.
+    pub(super) zone_max: Vec<usize>,
+    /// Groups that each node may have a copy of, and be the primary of.
+    pub(super) copies_max: Vec<usize>,
+    pub(super) primaries_max: Vec<usize>,
+}
+
+impl Shares {
+    /// The bounds for so many copies of each group, or as many as there are nodes.
+    pub(super) fn new(ring: &Ring, replicas: usize) -> Self {
+        let members = ring.members();
+        let replicas = replicas.min(members.len());
+        let of_zone = |zone: usize| {
+            let numbers = ring.zones().iter().enumerate().filter(move |&(_, &z)| usize::from(z) == zone);
+            numbers.map(|(number, _)| number)
+        };
+        let weight = |number: usize| members[number].memory_bytes.max(1) as f64;
+
+        // The least bound for all zones with which the copies of a group find room.
+        let nodes: Vec<usize> = (0..ring.zone_count()).map(|zone| of_zone(zone).count()).collect();
+        let bounded = |bound: usize| nodes.iter().map(move |&count| count.min(bound));
+        let bound = (0..=replicas).find(|&bound| bounded(bound).sum::<usize>() >= replicas).unwrap_or(replicas);
+        let zone_max: Vec<usize> = bounded(bound).collect();
+
+        let wants = |zone: usize| (of_zone(zone).map(weight).sum::<f64>(), (GROUPS * zone_max[zone]) as f64);
+        let wants: Vec<_> = (0..ring.zone_count()).map(wants).collect();
+        let mut copies = vec![0.0; members.len()];
+        for (zone, share) in divide((GROUPS * replicas) as f64, &wants).into_iter().enumerate() {
+            let wants: Vec<_> = of_zone(zone).map(|number| (weight(number), GROUPS as f64)).collect();
+            of_zone(zone).zip(divide(share, &wants)).for_each(|(number, share)| copies[number] = share);
+        }
+        let bound = |share: f64| ((share * (1.0 + SLACK)).ceil() as usize).min(GROUPS);
+        Self {
+            replicas,
+            zone_max,
+            copies_max: copies.iter().map(|&share| bound(share)).collect(),
+            primaries_max: copies.iter().map(|&share| bound(share / replicas as f64)).collect(),
+        }
+    }
+}
+
+/// Divides a number into parts in proportion to weights, none greater than its maximum: what exceeds one goes to the others.
+/// `wants` are weights and maxima, which together must be enough.
+fn divide(number: f64, wants: &[(f64, f64)]) -> Vec<f64> {
+    let mut parts = vec![None; wants.len()];
+    let mut left = number;
+    loop {
+        let open = || wants.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(&(weight, _), _)| weight);
+        let (rate, mut full) = (left / open().sum::<f64>(), false);
+        for (part, &(weight, most)) in parts.iter_mut().zip(wants) {
+            if part.is_none() && rate * weight > most {
+                *part = Some(most);
+                left -= most;
+                full = true;
+            }
+        }
+        if !full {
+            return parts.iter().zip(wants).map(|(part, (weight, _))| part.unwrap_or(rate * weight)).collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_exceeds_a_maximum_goes_to_the_others() {
+        assert_eq!(divide(12.0, &[(1.0, 100.0), (2.0, 100.0)]), [4.0, 8.0]);
+        assert_eq!(divide(12.0, &[(1.0, 100.0), (2.0, 6.0), (1.0, 100.0)]), [3.0, 6.0, 3.0]);
+        // With less for the second, the third is too much for its maximum as well.
+        assert_eq!(divide(12.0, &[(1.0, 100.0), (8.0, 3.0), (2.0, 4.0)]), [5.0, 3.0, 4.0]);
+        assert_eq!(divide(10.0, &[(1.0, 5.0), (1.0, 5.0)]), [5.0, 5.0]);
+    }
+}
