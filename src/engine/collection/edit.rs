@@ -205,12 +205,22 @@ impl<'e> Edit<'e> {
         let shape = shape_of(self.kind);
         let leaf = self.view().leaf(spot.path.as_ref());
         let (old, length) = (user_bytes(shape, leaf, spot.offset), entry_end(shape, leaf, spot.offset) - spot.offset);
-        if let Body::Large(large) = &mut self.body {
-            large.user_bytes = large.user_bytes - old as u64 + entry.user_bytes() as u64;
-            self.replace_in(MAIN, spot, entry);
-            return;
-        }
-        self.splice(spot.offset, length, Some(entry));
+        let leaf = match (&mut self.body, &spot.path) {
+            (Body::Large(large), Some(path)) => {
+                large.user_bytes = large.user_bytes - old as u64 + entry.user_bytes() as u64;
+                if length != entry.bytes() || entry.refers() || refers(&self.engine.arena, path.leaf) {
+                    self.replace_in(MAIN, spot, entry);
+                    return;
+                }
+                body(path.leaf)
+            }
+            (Body::Small { at, .. }, _) if length == entry.bytes() => *at,
+            _ => return self.splice(spot.offset, length, Some(entry)),
+        };
+        // It is as long as before: nothing else is moved.
+        let at = leaf + spot.offset;
+        entry.write(&mut self.engine.arena.memory_mut()[at..at + length]);
+        self.changed = true;
     }
 
     /// Writes an entry over the one at a spot of a tree.
@@ -460,8 +470,10 @@ impl<'e> Edit<'e> {
         }
         let after = sizes(&engine.arena, found, &body);
         debug_assert_eq!(after, (value::footprint(&engine.arena, item), engine.user_bytes(item, header)));
-        engine.resized(hash, at, before.0, after.0);
-        engine.user_bytes_changed(hash, before.1, after.1);
+        if after != before {
+            engine.resized(hash, at, before.0, after.0);
+            engine.user_bytes_changed(hash, before.1, after.1);
+        }
         if elements == 0 {
             engine.remove_entry(hash, at, item, header);
             return 0;
