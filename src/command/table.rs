@@ -90,14 +90,16 @@ impl Command {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return None;
         }
-        let mut place = hash(name);
+        let ends = Ends::of(name);
+        let mut place = ends.place();
         loop {
             let found = PLACES[place];
             if found == NONE {
                 return None;
             }
             let command = Self::ALL[usize::from(found)];
-            if command.name().as_bytes().eq_ignore_ascii_case(name) {
+            let (own, is_all) = NAMES[usize::from(found)];
+            if own == ends && (is_all || command.name().as_bytes().eq_ignore_ascii_case(name)) {
                 return Some(command);
             }
             place = (place + 1) % PLACES.len();
@@ -132,7 +134,7 @@ static PLACES: [u8; 1 << PLACES_BITS] = {
     let mut places = [NONE; 1 << PLACES_BITS];
     let mut n = 0;
     while n < COUNT {
-        let mut place = hash(ROWS[n].name.as_bytes());
+        let mut place = Ends::of(ROWS[n].name.as_bytes()).place();
         while places[place] != NONE {
             place = (place + 1) % places.len();
         }
@@ -142,25 +144,57 @@ static PLACES: [u8; 1 << PLACES_BITS] = {
     places
 };
 
-/// The place of a name: of its first and last bytes and its length, which tell nearly all commands apart. Clearing one
-/// bit makes letters capitals; what it does to other bytes, the comparison of names finds out.
-#[inline]
-const fn hash(name: &[u8]) -> usize {
-    const CAPITALS: u64 = 0xdfdf_dfdf_dfdf_dfdf;
-    let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
-        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-            (Some(head), Some(tail)) => (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64),
-            _ => match name {
-                [a] => (*a as u64, 0),
-                [a, b] => (*a as u64, *b as u64),
-                [a, b, c] => (*a as u64 | (*b as u64) << 8, *c as u64),
-                _ => (0, 0),
+/// The ends of each name, and whether they are all of it, and letters alone: then nothing else is to be compared.
+static NAMES: [(Ends, bool); COUNT] = {
+    let mut names = [(Ends { head: 0, tail: 0, length: 0 }, false); COUNT];
+    let mut n = 0;
+    while n < COUNT {
+        let name = ROWS[n].name.as_bytes();
+        let (mut at, mut letters) = (0, true);
+        while at < name.len() {
+            letters &= name[at].is_ascii_alphabetic();
+            at += 1;
+        }
+        names[n] = (Ends::of(name), letters && name.len() <= 16);
+        n += 1;
+    }
+    names
+};
+
+/// First and last bytes of a name, in capitals, and its length. They tell nearly all commands apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ends {
+    head: u64,
+    tail: u64,
+    length: usize,
+}
+
+impl Ends {
+    /// Clearing one bit makes letters capitals, and makes nothing else a letter.
+    #[inline]
+    const fn of(name: &[u8]) -> Self {
+        const CAPITALS: u64 = 0xdfdf_dfdf_dfdf_dfdf;
+        let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+            _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+                (Some(head), Some(tail)) => (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64),
+                _ => match name {
+                    [a] => (*a as u64, 0),
+                    [a, b] => (*a as u64, *b as u64),
+                    [a, b, c] => (*a as u64 | (*b as u64) << 8, *c as u64),
+                    _ => (0, 0),
+                },
             },
-        },
-    };
-    let mixed = (head & CAPITALS) ^ (tail & CAPITALS).rotate_left(29) ^ name.len() as u64;
-    (mixed.wrapping_mul(MULTIPLIER) >> (u64::BITS - PLACES_BITS)) as usize
+        };
+        Self { head: head & CAPITALS, tail: tail & CAPITALS, length: name.len() }
+    }
+
+    /// The place of a name with such ends.
+    #[inline]
+    const fn place(self) -> usize {
+        let mixed = self.head ^ self.tail.rotate_left(29) ^ self.length as u64;
+        (mixed.wrapping_mul(MULTIPLIER) >> (u64::BITS - PLACES_BITS)) as usize
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,10 @@ const DATABASE_SHIFT: u32 = 9;
 /// Four bits hold the number of a database.
 const _: () = assert!(DATABASES == 16);
 
-/// Of the 24 bits that have the length and the milliseconds.
+/// What the 24 bits behind the key's length have.
+const INLINE: u32 = INLINE_BYTES_MAX as u32;
+const MILLISECONDS: u32 = 0x3ff;
+const MILLISECONDS_SHIFT: u32 = 13;
 const RAW: u32 = 1 << 23;
 
 /// The highest version.
@@ -147,15 +150,13 @@ impl Fields {
     }
 }
 
-/// The fixed part of an item, unpacked.
+/// The fixed part of an item: two words, so that it is passed in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    bits: u16,
-    key_bytes: u16,
-    inline_bytes: u16,
-    milliseconds: u16,
-    raw: bool,
-    pub(super) version: u64,
+    /// The first eight bytes of the item.
+    low: u64,
+    /// The other 32 bits of the version, and the length of the key.
+    high: u64,
 }
 
 impl Header {
@@ -163,126 +164,136 @@ impl Header {
     pub(super) fn read(memory: &[u8], at: usize) -> Self {
         let bytes: &[u8; 16] = memory[at..at + 16].try_into().expect("of that length");
         let word = u128::from_le_bytes(*bytes);
-        let short = (word >> 16) as u8;
-        let packed = (word >> 24) as u32 & 0xff_ffff;
-        let key_bytes = if usize::from(short) == LONG_KEY { (word >> 96) as u16 } else { u16::from(short) };
-        Self {
-            bits: word as u16,
-            key_bytes,
-            inline_bytes: (packed & 0x1fff) as u16,
-            milliseconds: (packed >> 13 & 0x3ff) as u16,
-            raw: packed & RAW != 0,
-            version: (word >> 48) as u64 & VERSION_MAX,
-        }
+        let low = word as u64;
+        let short = low >> 16 & 0xff;
+        let key_bytes = if short == LONG_KEY as u64 { (word >> 96) as u64 & 0xffff } else { short };
+        Self { low, high: u64::from((word >> 64) as u32) | key_bytes << 32 }
+    }
+
+    #[inline]
+    fn bits(self) -> u16 {
+        self.low as u16
+    }
+
+    /// The 24 bits that have the length of the value and the milliseconds.
+    #[inline]
+    fn packed(self) -> u32 {
+        (self.low >> 24) as u32 & 0xff_ffff
+    }
+
+    #[inline]
+    pub(super) fn version(self) -> u64 {
+        self.low >> 48 | u64::from(self.high as u32) << 16
     }
 
     #[inline]
     fn long_key(self) -> usize {
-        2 * usize::from(usize::from(self.key_bytes) >= LONG_KEY)
+        2 * usize::from(self.key_bytes() >= LONG_KEY)
     }
 
     #[inline]
     fn flags_offset(self) -> usize {
-        HEADER_BYTES + self.long_key() + if self.bits & EXPIRES != 0 { 4 } else { 0 }
+        HEADER_BYTES + self.long_key() + if self.bits() & EXPIRES != 0 { 4 } else { 0 }
     }
 
     #[inline]
     fn key_offset(self) -> usize {
-        self.flags_offset() + if self.bits & FLAGS != 0 { 4 } else { 0 }
+        self.flags_offset() + if self.bits() & FLAGS != 0 { 4 } else { 0 }
     }
 
     /// Where what follows the key starts, from the start of the item.
     #[inline]
     pub(super) fn body_offset(self) -> usize {
-        self.key_offset() + usize::from(self.key_bytes)
+        self.key_offset() + self.key_bytes()
     }
 
+    #[inline]
     pub(super) fn key_bytes(self) -> usize {
-        usize::from(self.key_bytes)
+        (self.high >> 32) as usize
     }
 
     /// Bytes of the value, where it is inside.
     #[inline]
     pub(super) fn inline_bytes(self) -> usize {
-        usize::from(self.inline_bytes)
+        (self.packed() & INLINE) as usize
     }
 
     /// True if the value is elsewhere.
     #[inline]
     pub(super) fn has_long_value(self) -> bool {
-        self.bits & LONG_VALUE != 0
+        self.bits() & LONG_VALUE != 0
     }
 
     /// What it is, to clients.
     #[inline]
     pub(super) fn kind(self) -> Kind {
-        Kind::ALL[usize::from(self.bits & TYPE)]
+        Kind::ALL[usize::from(self.bits() & TYPE)]
     }
 
     /// True if it is a collection in trees.
     #[inline]
     pub(super) fn is_large(self) -> bool {
-        self.bits & LARGE != 0
+        self.bits() & LARGE != 0
     }
 
     /// True if chunks or pages besides its own belong to it.
     #[inline]
     pub(super) fn has_parts(self) -> bool {
-        self.bits & (LONG_VALUE | LARGE) != 0
+        self.bits() & (LONG_VALUE | LARGE) != 0
     }
 
     /// True for a string that was changed in parts.
     pub(super) fn is_raw(self) -> bool {
-        self.raw
+        self.packed() & RAW != 0
     }
 
     /// Number of its database.
     #[inline]
     pub(super) fn database(self) -> u8 {
-        (self.bits >> DATABASE_SHIFT) as u8 & (DATABASES as u8 - 1)
+        (self.bits() >> DATABASE_SHIFT) as u8 & (DATABASES as u8 - 1)
     }
 
     #[inline]
     pub(super) fn key(self, memory: &[u8], at: usize) -> &[u8] {
         let from = at + self.key_offset();
-        &memory[from..from + usize::from(self.key_bytes)]
+        &memory[from..from + self.key_bytes()]
     }
 
     /// The value, where it is inside.
     #[inline]
     pub(super) fn inline_value(self, memory: &[u8], at: usize) -> &[u8] {
         let from = at + self.body_offset();
-        &memory[from..from + usize::from(self.inline_bytes)]
+        &memory[from..from + self.inline_bytes()]
     }
 
     #[inline]
     pub(super) fn client_flags(self, memory: &[u8], at: usize) -> u32 {
-        if self.bits & FLAGS == 0 { 0 } else { u32_at(memory, at + self.flags_offset()) }
+        if self.bits() & FLAGS == 0 { 0 } else { u32_at(memory, at + self.flags_offset()) }
     }
 
     #[inline]
     pub(super) fn expires(self, memory: &[u8], at: usize) -> Option<UnixMs> {
-        if self.bits & EXPIRES == 0 {
+        if self.bits() & EXPIRES == 0 {
             return None;
         }
         let seconds = u32_at(memory, at + HEADER_BYTES + self.long_key());
-        Some(UnixMs::from(seconds) * 1000 + UnixMs::from(self.milliseconds))
+        Some(UnixMs::from(seconds) * 1000 + UnixMs::from(self.packed() >> MILLISECONDS_SHIFT & MILLISECONDS))
     }
 
     /// True if the item has a time of expiry.
     #[inline]
     pub(super) fn may_expire(self) -> bool {
-        self.bits & EXPIRES != 0
+        self.bits() & EXPIRES != 0
     }
 
     /// True if the timing wheel has an entry for the item.
     pub(super) fn is_in_wheel(self) -> bool {
-        self.bits & IN_WHEEL != 0
+        self.bits() & IN_WHEEL != 0
     }
 
     /// True if no index entry leads to the item.
     pub(super) fn is_detached(self) -> bool {
-        self.bits & DETACHED != 0
+        self.bits() & DETACHED != 0
     }
 
     /// The fields, to write them elsewhere or with a change.
@@ -290,11 +301,11 @@ impl Header {
         Fields {
             flags: self.client_flags(memory, at),
             expires: self.expires(memory, at),
-            version: self.version,
+            version: self.version(),
             long_value: self.has_long_value(),
             kind: self.kind(),
             large: self.is_large(),
-            raw: self.raw,
+            raw: self.is_raw(),
             database: self.database(),
         }
     }
@@ -310,7 +321,9 @@ pub(super) fn write_item(memory: &mut [u8], at: usize, fields: &Fields, key: &[u
     bits |= if fields.flags != 0 { FLAGS } else { 0 };
     let (seconds, milliseconds) = split(fields.expires.unwrap_or(0));
     let inline_bytes = if fields.long_value { 0 } else { body_bytes };
-    let packed = inline_bytes as u64 | u64::from(milliseconds) << 13 | if fields.raw { u64::from(RAW) } else { 0 };
+    let packed = inline_bytes as u64
+        | u64::from(milliseconds) << MILLISECONDS_SHIFT
+        | if fields.raw { u64::from(RAW) } else { 0 };
     let word = u64::from(bits) | (key.len().min(LONG_KEY) as u64) << 16 | packed << 24;
     memory[at..at + 8].copy_from_slice(&(word | fields.version << 48).to_le_bytes());
     memory[at + 8..at + HEADER_BYTES].copy_from_slice(&((fields.version >> 16) as u32).to_le_bytes());
@@ -337,7 +350,8 @@ pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
     let header = Header::read(memory, at);
     debug_assert!(header.may_expire());
     let (seconds, milliseconds) = split(expires);
-    let packed = u32::from(header.inline_bytes) | u32::from(milliseconds) << 13 | if header.raw { RAW } else { 0 };
+    let packed =
+        header.packed() & !(MILLISECONDS << MILLISECONDS_SHIFT) | u32::from(milliseconds) << MILLISECONDS_SHIFT;
     memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
     let from = at + HEADER_BYTES + header.long_key();
     memory[from..from + 4].copy_from_slice(&seconds.to_le_bytes());
@@ -347,7 +361,7 @@ pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
 pub(super) fn set_inline_bytes(memory: &mut [u8], at: usize, bytes: usize) {
     let header = Header::read(memory, at);
     debug_assert!(!header.has_long_value() && bytes <= INLINE_BYTES_MAX);
-    let packed = bytes as u32 | u32::from(header.milliseconds) << 13 | if header.raw { RAW } else { 0 };
+    let packed = header.packed() & !INLINE | bytes as u32;
     memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
 }
 
@@ -417,7 +431,7 @@ mod tests {
                     assert_eq!(body + 10, 16 + fields.item_bytes(key.len(), 10));
                     let header = Header::read(&memory, 16);
                     assert_eq!(chunk_use(&memory, 16), ChunkUse::Item);
-                    assert_eq!((header.version, header.key_bytes()), (0xffff_dead_beef, key.len()));
+                    assert_eq!((header.version(), header.key_bytes()), (0xffff_dead_beef, key.len()));
                     assert_eq!(header.key(&memory, 16), key);
                     assert_eq!(header.inline_value(&memory, 16), b"some value");
                     assert_eq!(header.client_flags(&memory, 16), flags);
@@ -442,7 +456,7 @@ mod tests {
         set_in_wheel(&mut memory, 0, false);
         let header = Header::read(&memory, 0);
         assert_eq!(header.expires(&memory, 0), Some(1_700_000_000_123));
-        assert_eq!(header.version, VERSION_MAX);
+        assert_eq!(header.version(), VERSION_MAX);
         assert!(!header.is_in_wheel() && header.is_detached() && header.has_long_value());
         assert_eq!((header.key(&memory, 0), header.client_flags(&memory, 0)), (&b"key"[..], 7));
         assert_eq!(&memory[header.body_offset()..header.body_offset() + 4], b"part");

@@ -404,7 +404,7 @@ impl Engine {
         };
         Item {
             flags: header.client_flags(memory, at),
-            version: header.version,
+            version: header.version(),
             expires: header.expires(memory, at),
             value,
         }
@@ -423,7 +423,7 @@ impl Engine {
     }
 
     /// The entry of a key, whatever state its item is in.
-    #[inline]
+    #[inline(always)]
     fn find(&self, hash: KeyHash, key: &[u8]) -> Option<Found> {
         let memory = self.arena.memory();
         let mut found = None;
@@ -439,7 +439,7 @@ impl Engine {
     }
 
     /// The entry of a key whose item is neither expired nor flushed; one that is, is removed.
-    #[inline]
+    #[inline(always)]
     fn find_live(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Found> {
         let found = self.find(hash, key)?;
         if self.is_current(hash, found.item, found.header, now) {
@@ -466,7 +466,7 @@ impl Engine {
             return false;
         }
         let group = Group::of(header.key(self.arena.memory(), place(item)));
-        self.sweep.has_flushed(hash, group, header.version)
+        self.sweep.has_flushed(hash, group, header.version())
     }
 
     /// Counts an item that is about to be removed because it is not current.

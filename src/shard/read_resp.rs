@@ -40,7 +40,8 @@ impl Shard {
             // After QUIT nothing counts any more.
             let goes_on = |c: &&mut Connection| c.is_served() && c.ending != Ending::Quitting;
             let Some(connection) = self.connections.at(slot).filter(goes_on) else { return input.len() };
-            let State::Resp(before) = connection.state else { unreachable!("it speaks RESP") };
+            let before = connection.state;
+            let State::Resp(mut state) = before else { unreachable!("it speaks RESP") };
             let Some(client) = &connection.client else {
                 self.meet_client(slot);
                 continue;
@@ -51,9 +52,12 @@ impl Shard {
                 true => Limits::authenticated(bulk_bytes_max),
                 false => Limits::UNAUTHENTICATED,
             };
-            let (rest, mut state) = (&input[at..], before);
+            let rest = &input[at..];
             let parsed = resp::parse(&mut state, rest, &limits);
-            connection.state = State::Resp(state);
+            // Mostly it is the same: written each time, it would be read back before it has arrived.
+            if before != State::Resp(state) {
+                connection.state = State::Resp(state);
+            }
             match parsed {
                 Parsed::Command { words, length } => {
                     at += length;
@@ -84,7 +88,7 @@ impl Shard {
                 Parsed::Upload { words, value_bytes, after, length } => {
                     // What came before it is executed first.
                     self.perform(pending);
-                    if !self.may_begin_incoming(slot, rest, State::Resp(before)) {
+                    if !self.may_begin_incoming(slot, rest, before) {
                         return input.len();
                     }
                     at += length;
@@ -138,7 +142,7 @@ impl Shard {
         slot: u32,
         words: Words<'a>,
         rest: &'a [u8],
-        before: resp::State,
+        before: State,
         reading: Reading,
         pending: &mut Vec<Pending<'a>>,
     ) {
@@ -160,14 +164,14 @@ impl Shard {
     }
 
     #[allow(clippy::too_many_arguments)]
-    #[inline]
+    #[inline(always)]
     fn queue_key<'a>(
         &mut self,
         slot: u32,
         key: &'a [u8],
         call: Call<&'a [u8]>,
         rest: &'a [u8],
-        before: resp::State,
+        before: State,
         reading: Reading,
         pending: &mut Vec<Pending<'a>>,
     ) {
@@ -183,7 +187,7 @@ impl Shard {
         if let Some(connection) = self.connections.at(slot) {
             connection.pending += 1;
         }
-        pending.push(Pending { slot, owner, hash, request, rest, state: State::Resp(before) });
+        pending.push(Pending { slot, owner, hash, request, rest, state: before });
     }
 
     fn queue_keyless<'a>(
@@ -191,7 +195,7 @@ impl Shard {
         slot: u32,
         operation: Operation<&'a [u8]>,
         rest: &'a [u8],
-        before: resp::State,
+        before: State,
         pending: &mut Vec<Pending<'a>>,
     ) {
         let request = Request { key: &[][..], operation, quiet: false };
@@ -199,7 +203,7 @@ impl Shard {
             connection.pending += 1;
         }
         let owner = self.id as u16;
-        pending.push(Pending { slot, owner, hash: KeyHash(0), request, rest, state: State::Resp(before) });
+        pending.push(Pending { slot, owner, hash: KeyHash(0), request, rest, state: before });
     }
 }
 

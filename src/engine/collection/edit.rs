@@ -85,6 +85,7 @@ fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
 
 impl<'e> Edit<'e> {
     /// A collection that was found.
+    #[inline(always)]
     pub(super) fn new(engine: &'e mut Engine, hash: KeyHash, group: Group, kind: Kind, found: Found) -> Self {
         let body = View::new(&engine.arena, &engine.hasher, found.item, found.header).body;
         let before = sizes(&engine.arena, found, &body);

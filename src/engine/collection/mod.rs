@@ -101,6 +101,7 @@ pub(super) struct Large {
 
 impl Large {
     /// The record of an item.
+    #[inline]
     pub(super) fn of(arena: &Arena, item: Reference) -> Self {
         let at = record_at(arena, item);
         Self::read_from_bytes(&arena.memory()[at..at + LARGE_BYTES]).expect("of that size")

@@ -191,6 +191,14 @@ pub(super) fn set_child(arena: &mut Arena, inner: Reference, number: usize, chil
     put(arena, at + 8, &child.separator.to_le_bytes());
 }
 
+/// Counts more or fewer elements below a child.
+#[inline]
+pub(super) fn add_elements(arena: &mut Arena, inner: Reference, number: usize, by: i32) {
+    let at = body(inner) + number * CHILD_BYTES + 4;
+    let elements = u32_at(arena.memory(), at).wrapping_add_signed(by);
+    put(arena, at, &elements.to_le_bytes());
+}
+
 /// A new node with room for `bytes`; the caller has made room for its chunk.
 fn allocate(arena: &mut Arena, bits: u16, bytes: usize) -> Reference {
     let class = arena.class_for(chunk_bytes_for(bytes));

@@ -14,6 +14,7 @@ use crate::slots::Group;
 impl Engine {
     /// A key's collection, to change it. None if there is no such key. `bytes` are to be added at most, `longest` of them in
     /// one string.
+    #[inline(always)]
     pub(super) fn edit(
         &mut self,
         hash: KeyHash,
@@ -26,6 +27,7 @@ impl Engine {
         Ok(found.map(|found| self.edit_found(hash, key, kind, found)))
     }
 
+    #[inline(always)]
     fn find_collection(
         &mut self,
         hash: KeyHash,
@@ -47,12 +49,14 @@ impl Engine {
         Ok(Some(found))
     }
 
+    #[inline(always)]
     fn edit_found(&mut self, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Edit<'_> {
         self.hit(hash, found.at);
         Edit::new(self, hash, Group::of(key), kind, found)
     }
 
     /// A key's collection, made if there is none, with room for `bytes` of entries.
+    #[inline(always)]
     pub(super) fn edit_or_create(
         &mut self,
         hash: KeyHash,
@@ -64,6 +68,18 @@ impl Engine {
         if let Some(found) = self.find_collection(hash, key, kind, [bytes, longest], now)? {
             return Ok(self.edit_found(hash, key, kind, found));
         }
+        self.edit_new(hash, key, kind, [bytes, longest], now)
+    }
+
+    #[cold]
+    fn edit_new(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        kind: Kind,
+        [bytes, longest]: [usize; 2],
+        now: UnixMs,
+    ) -> Result<Edit<'_>, PutError> {
         self.create(hash, key, kind, bytes, now)?;
         let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
         if let Err(error) = room {
@@ -118,6 +134,7 @@ impl Engine {
     }
 
     /// A key's collection, to read it. None if there is no such key.
+    #[inline(always)]
     pub(super) fn view(
         &mut self,
         hash: KeyHash,

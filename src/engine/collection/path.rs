@@ -1,7 +1,7 @@
 //! The way from the root of a tree to a leaf: by hash, by rank, by whatever chooses a child; and to the leaf's neighbours.
 
 use super::node::{
-    self, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, child, children, separator, separator_of, set_child, used,
+    self, CHILDREN_MAX, Kind, LEAF_BYTES_MAX, add_elements, child, children, separator, separator_of, used,
 };
 use super::view::MEMBER_HASH_BITS;
 use crate::engine::arena::{Arena, NONE, Reference};
@@ -109,9 +109,7 @@ impl Path {
     /// More or fewer elements below each step.
     pub(super) fn count(&self, arena: &mut Arena, by: i32) {
         for &(inner, number) in &self.steps[..self.depth] {
-            let record = child(arena, inner, usize::from(number));
-            let elements = record.elements.wrapping_add_signed(by);
-            set_child(arena, inner, usize::from(number), Child { elements, ..record });
+            add_elements(arena, inner, usize::from(number), by);
         }
     }
 }

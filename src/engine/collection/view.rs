@@ -61,6 +61,7 @@ pub(super) fn small_flags(arena: &Arena, item: Reference, header: Header) -> u32
 }
 
 impl<'a> View<'a> {
+    #[inline(always)]
     pub(super) fn new(arena: &'a Arena, hasher: &'a KeyHasher, item: Reference, header: Header) -> Self {
         let body = match header.is_large() {
             true => Body::Large(Large::of(arena, item)),
@@ -117,6 +118,7 @@ impl<'a> View<'a> {
     }
 
     /// The start.
+    #[inline]
     pub(super) fn first(&self) -> Spot {
         let path = match self.body {
             Body::Small { .. } => None,
@@ -126,6 +128,7 @@ impl<'a> View<'a> {
     }
 
     /// The end.
+    #[inline]
     pub(super) fn last(&self) -> Spot {
         let path = match self.body {
             Body::Small { .. } => None,

@@ -310,15 +310,16 @@ pub(super) fn incrby(c: &mut Context, w: &mut Writer, negate: bool) -> Done {
 /// Adds to the number that is stored, 0 if there is none.
 #[inline]
 pub(super) fn add(c: &mut Context, w: &mut Writer, by: i64) -> Done {
-    let mut sum = by;
-    let done = c.engine.change(c.hash, c.group(), c.key, c.now, |item| {
+    let (mut sum, mut digits) = (by, itoa::Buffer::new());
+    let (sum_of, digits_of) = (&mut sum, &mut digits);
+    let done = c.engine.change(c.hash, c.group(), c.key, c.now, move |item| {
         let old = match item.value {
             Value::Whole(value) => numbers::integer(value).ok_or(NOT_AN_INTEGER)?,
             Value::Long(_) => return Err(NOT_AN_INTEGER),
             Value::Collection(..) => return Err(PutError::WrongType.into()),
         };
-        sum = old.checked_add(by).ok_or(text("ERR increment or decrement would overflow"))?;
-        Ok::<_, Error>(Digits::of(sum))
+        *sum_of = old.checked_add(by).ok_or(text("ERR increment or decrement would overflow"))?;
+        Ok::<_, Error>(digits_of.format(*sum_of).as_bytes())
     })?;
     if done {
         c.counters.add(Counter::CmdSet);
@@ -327,31 +328,6 @@ pub(super) fn add(c: &mut Context, w: &mut Writer, by: i64) -> Done {
     }
     w.integer(sum);
     Ok(())
-}
-
-/// A number as it is stored.
-struct Digits {
-    bytes: [u8; Self::BYTES_MAX],
-    length: usize,
-}
-
-impl Digits {
-    /// Of the least i64.
-    const BYTES_MAX: usize = 20;
-
-    fn of(number: i64) -> Self {
-        let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(number).as_bytes();
-        let mut bytes = [0; Self::BYTES_MAX];
-        bytes[..digits.len()].copy_from_slice(digits);
-        Self { bytes, length: digits.len() }
-    }
-}
-
-impl AsRef<[u8]> for Digits {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
 }
 
 pub(super) fn incrbyfloat(c: &mut Context, w: &mut Writer) -> Done {

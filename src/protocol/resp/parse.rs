@@ -316,12 +316,12 @@ fn key<'a>(state: &mut State, input: &'a [u8], command: Command, left: u32, limi
 /// The command of this name, if it is executed key by key.
 #[inline]
 fn taken_apart(name: &[u8]) -> Option<Command> {
-    let candidate = match name.len() {
-        3 => Command::Del,
-        4 => Command::MGet,
-        5 => Command::Touch,
-        6 if name[0] | 0x20 == b'e' => Command::Exists,
-        6 => Command::Unlink,
+    let candidate = match (name.len(), name.first()? | 0x20) {
+        (3, b'd') => Command::Del,
+        (4, b'm') => Command::MGet,
+        (5, b't') => Command::Touch,
+        (6, b'e') => Command::Exists,
+        (6, b'u') => Command::Unlink,
         _ => return None,
     };
     candidate.name().as_bytes().eq_ignore_ascii_case(name).then_some(candidate)
