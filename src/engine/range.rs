@@ -74,6 +74,7 @@ impl Engine {
         }
         let version = self.versions.next(group);
         item::set_version(self.arena.memory_mut(), place(found.item), version);
+        self.stats.items_written += 1;
         self.hit(hash, found.at);
         Ok(true)
     }

@@ -575,7 +575,7 @@ def test_info_that_tools_read(r):
     assert {name: info[name] for name in wanted} == wanted
     for name in ["run_id", "tcp_port", "uptime_in_seconds", "used_memory", "used_memory_human", "used_memory_rss",
                  "maxmemory_policy", "mem_fragmentation_ratio", "total_commands_processed", "expired_keys", "blocked_clients",
-                 "total_connections_received", "rdb_bgsave_in_progress", "used_cpu_sys", "used_cpu_user"]:
+                 "total_connections_received", "rdb_bgsave_in_progress", "rdb_last_bgsave_status", "used_cpu_sys", "used_cpu_user"]:
         assert name in info, name
     # Every shard tells these once a second.
     until(lambda: r.info("commandstats").get("cmdstat_get") == {"calls": 2})
@@ -583,6 +583,16 @@ def test_info_that_tools_read(r):
     assert r.info("keyspace")["db0"]["keys"] == 1
     assert set(r.info("replication")) >= {"role", "master_repl_offset"} and "redis_version" not in r.info("replication")
     assert r.execute_command("ROLE")[0] in ("master", b"master")
+
+
+def test_changes_are_counted(r):
+    changes = lambda: r.info("persistence")["rdb_changes_since_last_save"]
+    before = changes()
+    r.set("k", "v"), r.setbit("bits", 0, 1), r.bitfield("bits").set("u8", 0, 7).execute()
+    assert changes() == before + 3
+    # What changes nothing is none.
+    r.setbit("bits", 0, 0), r.bitfield("bits").set("u8", 0, 7).execute(), r.setnx("k", "w"), r.get("k")
+    assert changes() == before + 3
 
 
 def test_commands_are_described(r):

@@ -113,7 +113,7 @@ impl Operation {
         let bytes: [u8; TOUCHED_MAX] = read_at(c, self.first_byte(), touched);
         let mut window = [0; 16];
         window[..TOUCHED_MAX].copy_from_slice(&bytes);
-        let (mut window, shift) = (u128::from_be_bytes(window), self.shift());
+        let (window, shift) = (u128::from_be_bytes(window), self.shift());
         let old = self.extended((window >> shift) as i128);
         let (new, reply) = match self.action {
             Action::Get => (None, Some(old)),
@@ -129,8 +129,10 @@ impl Operation {
             }
         };
         if let Some(new) = new {
-            window = window & !(self.mask() << shift) | (new as u128 & self.mask()) << shift;
-            write_at(c, self.first_byte(), &window.to_be_bytes()[..touched])?;
+            let changed = window & !(self.mask() << shift) | (new as u128 & self.mask()) << shift;
+            if changed != window {
+                write_at(c, self.first_byte(), &changed.to_be_bytes()[..touched])?;
+            }
         }
         match reply {
             Some(number) => w.integer(number as i64),
