@@ -39,7 +39,8 @@ fn of_any_length_on_any_shard_and_without_a_copy() {
             }
         }
         let grown = node.resident_bytes().saturating_sub(before);
-        assert!(grown < 180 << 20, "{grown} bytes for four values of 40 MiB");
+        // A copy of one would be 40 MiB more. Buffers are less: batches between three shards come to 20 MiB or so.
+        assert!(grown < 190 << 20, "{grown} bytes for four values of 40 MiB");
         node.stop();
     }
 }
