@@ -590,9 +590,11 @@ def test_changes_are_counted(r):
     before = changes()
     r.set("k", "v"), r.setbit("bits", 0, 1), r.bitfield("bits").set("u8", 0, 7).execute()
     assert changes() == before + 3
+    r.bitfield("counter").incrby("u8", 8, 1).execute()
+    assert changes() == before + 4
     # What changes nothing is none.
     r.setbit("bits", 0, 0), r.bitfield("bits").set("u8", 0, 7).execute(), r.setnx("k", "w"), r.get("k")
-    assert changes() == before + 3
+    assert changes() == before + 4
 
 
 def test_commands_are_described(r):

@@ -40,8 +40,8 @@ struct Operation {
 
 pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done {
     let operations = operations(c)?;
-    let writes = operations.iter().filter(|operation| operation.action != Action::Get);
-    let end = writes.map(|operation| operation.last_byte() + 1).max();
+    let writes = || operations.iter().filter(|operation| operation.action != Action::Get);
+    let end = writes().map(|operation| operation.last_byte() + 1).max();
     if readonly && end.is_some() {
         return Err(text("ERR BITFIELD_RO only supports the GET subcommand"));
     }
@@ -49,11 +49,14 @@ pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done 
     if end.is_none() {
         c.looked(found.is_some());
     }
-    if let Some(end) = end.filter(|&end| end > found.unwrap_or(0)) {
+    // Where only one writes, it makes the string longer by that: one change, not two.
+    let longer = end.filter(|&end| end > found.unwrap_or(0));
+    let (alone, grows) = (writes().count() == 1, longer.is_some());
+    if let Some(end) = longer.filter(|_| !alone) {
         write_at(c, end - 1, &[0])?;
     }
     w.array(operations.len());
-    operations.iter().try_for_each(|operation| operation.execute(c, w))
+    operations.iter().try_for_each(|operation| operation.execute(c, w, grows && alone))
 }
 
 fn operations(c: &Context) -> Result<Vec<Operation>, Error> {
@@ -108,7 +111,8 @@ impl Operation {
         ((self.offset + u64::from(self.width) - 1) / 8) as usize
     }
 
-    fn execute(&self, c: &mut Context, w: &mut Writer) -> Done {
+    /// `grows`: if it writes, the string is too short for that yet.
+    fn execute(&self, c: &mut Context, w: &mut Writer, grows: bool) -> Done {
         let touched = self.last_byte() + 1 - self.first_byte();
         let bytes: [u8; TOUCHED_MAX] = read_at(c, self.first_byte(), touched);
         let mut window = [0; 16];
@@ -128,9 +132,11 @@ impl Operation {
                 (new, new)
             }
         };
-        if let Some(new) = new {
-            let changed = window & !(self.mask() << shift) | (new as u128 & self.mask()) << shift;
-            if changed != window {
+        if self.action != Action::Get {
+            // One that fails makes the string longer all the same.
+            let field = |new: i128| window & !(self.mask() << shift) | (new as u128 & self.mask()) << shift;
+            let changed = new.map_or(window, field);
+            if changed != window || grows {
                 write_at(c, self.first_byte(), &changed.to_be_bytes()[..touched])?;
             }
         }
