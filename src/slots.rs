@@ -21,7 +21,7 @@ const GROUP_SLOTS: u16 = 4;
 static CRC: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 
 /// A group of adjacent slots, below [`GROUPS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(u16);
 
 impl Group {

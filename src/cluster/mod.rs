@@ -17,8 +17,10 @@ mod tests;
 pub use plan::{Plan, plan};
 pub use ring::Ring;
 
-/// A node's identity: the same for as long as its cluster knows it, over restarts too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// A node's name: the same for as long as its cluster knows it, over restarts too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
 impl std::fmt::Display for NodeId {
@@ -27,8 +29,29 @@ impl std::fmt::Display for NodeId {
     }
 }
 
+/// One life of a node, from its start to its end: whose data it is. A node that starts again has empty memory, and is a
+/// stranger to the data that its last life held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Larger with each start of the node.
+    pub incarnation: u64,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}.{}", self.node, self.incarnation)
+    }
+}
+
+/// How often who holds a group, and as what, was decided anew: each frame of a group carries it, and an older one than the
+/// receiver's is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u32);
+
 /// What placement has to know of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The node.
     pub id: NodeId,
