@@ -10,7 +10,7 @@
 
 use super::arena::{Reference, place};
 use super::eviction::{self, Entrant, Policy};
-use super::expiry::HORIZON_MS;
+use super::expiry::{HORIZON_MS, Wheel};
 use super::index::{Bucket, HashMark, HashPosition, Position, STEP_PAGES_MAX, entries};
 use super::item::{self, Header};
 use super::versions::Versions;
@@ -33,8 +33,6 @@ const EVICTED_BYTES_PER_QUAD: usize = 2048;
 pub(super) const EXPIRY_PASS_MS: u64 = 25_000;
 /// How often the expiry pass goes on at most, where there is nothing else to do.
 const EXPIRY_INTERVAL_MS: u64 = 20;
-/// How often due marks are looked for.
-const WHEEL_INTERVAL_MS: u64 = 250;
 
 /// When [`Engine::work`] wants to be called again, if no request comes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -250,17 +248,15 @@ impl Engine {
     fn expire_due(&mut self, now: UnixMs, left: &mut u32) -> Next {
         while *left >= QUADS_PER_DUE_BLOCK {
             let Some(due) = self.wheel.due(&mut self.arena, now) else {
-                return if self.wheel.marks() > 0 { Next::In(WHEEL_INTERVAL_MS) } else { Next::Idle };
+                return if self.wheel.marks() > 0 { Next::In(Wheel::next_in_ms(now)) } else { Next::Idle };
             };
             *left -= QUADS_PER_DUE_BLOCK;
-            due.marks().iter().for_each(|mark| self.index.prefetch_quad(&self.arena, mark.positions().0));
+            due.marks().iter().for_each(|&mark| self.index.prefetch_mark(&self.arena, mark));
             for &mark in due.marks() {
                 self.find_expired_fields(mark, now);
-                let arena = &self.arena;
-                self.index.find_mark(arena.memory(), mark, |at| {
-                    arena.prefetch(self.index.reference(arena.memory(), at));
-                    false
-                });
+                if let Some(item) = self.index.likely_marked(&self.arena, mark) {
+                    self.arena.prefetch(item);
+                }
             }
             due.marks().iter().for_each(|&mark| self.expire_marked(mark, now));
         }

@@ -84,7 +84,7 @@ fn pop_marked(
     while *budget > 0 {
         *budget -= 1;
         if let Some(ahead) = queue.peek(view.arena, MARKS_AHEAD) {
-            view.index.prefetch_quad(view.arena, ahead.positions().0);
+            view.index.prefetch_mark(view.arena, ahead);
         }
         let (mark, serial) = queue.pop(view.arena)?;
         if let Some(at) = view.marked(mark, |byte| wanted(byte, serial)) {

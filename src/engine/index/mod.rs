@@ -36,13 +36,15 @@ const QUAD_BYTES: usize = QUAD as usize * BUCKET_BYTES;
 /// Hashes in order, as a fraction of 2^32.
 pub(super) type HashPosition = u32;
 
-/// What remains of a hash in a queue or a timing wheel: the upper bits of its position, and its tag. It leads back to the
-/// quad (at worst to two of them) and to few entries in there, usually one.
+/// What remains of a hash in a queue or a timing wheel: the upper bits of its position, its home, and its tag. It leads back
+/// to a bucket and to few entries in there, usually one; where a shard has more than 2^22 quads (150 million items), to
+/// that bucket of a few quads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HashMark(pub(super) u32);
 
-/// Low bits of a position that a mark does not keep: the tag takes their place.
+/// Low bits of a mark: the tag. Above it is the home, in the place of low bits of the position that a mark does not keep.
 const MARK_TAG_BITS: u32 = 8;
+const MARK_LOW_BITS: u32 = MARK_TAG_BITS + QUAD.ilog2();
 
 /// Place of an entry in the index; valid until the index changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,22 +189,33 @@ impl Index {
         mut wanted: impl FnMut(Position) -> bool,
     ) -> Option<Position> {
         let (first, last) = mark.positions();
-        let (first, last) = (self.quad_line(first), self.quad_line(last));
-        let mut search = |quad| {
-            let mut lines = QuadLines::of(quad);
-            while let Some(line) = lines.next(memory) {
-                let mut matches = Bucket::at(memory, line).matches(mark.tag());
-                while matches != 0 {
-                    let position = Position { line, entry: matches.trailing_zeros() as u8 };
-                    if wanted(position) {
-                        return Some(position);
-                    }
-                    matches &= matches - 1;
-                }
+        let mut search = |quad| find_marked_in(memory, quad, mark, &mut wanted);
+        if self.quad_line(first) == self.quad_line(last) {
+            return search(self.quad_line(first));
+        }
+        let mut at = first;
+        loop {
+            let (lines, next) = self.quad(at);
+            let found = search(lines.quad);
+            if found.is_some() || next == 0 || next > last {
+                return found;
             }
-            None
-        };
-        search(first).or_else(|| if last != first { search(last) } else { None })
+            at = next;
+        }
+    }
+
+    /// Starts to load the bucket that a mark leads to.
+    #[inline]
+    pub(super) fn prefetch_mark(&self, arena: &Arena, mark: HashMark) {
+        self.prefetch_line(arena, self.quad_line(mark.positions().0) + mark.home());
+    }
+
+    /// The reference of the first entry in there that it may stand for: what to prefetch next.
+    #[inline]
+    pub(super) fn likely_marked(&self, arena: &Arena, mark: HashMark) -> Option<Reference> {
+        let bucket = Bucket::at(arena.memory(), self.quad_line(mark.positions().0) + mark.home());
+        let matches = bucket.matches(mark.tag());
+        (matches != 0).then(|| bucket.reference(matches.trailing_zeros() as usize))
     }
 
     /// Adds an entry. The caller knows that the key has none.
@@ -343,14 +356,21 @@ impl HashMark {
     /// The mark of a hash.
     #[inline]
     pub(super) fn of(hash: KeyHash) -> Self {
-        Self(hash.position() & !((1 << MARK_TAG_BITS) - 1) | u32::from(hash.tag()))
+        let low = hash.home() << MARK_TAG_BITS | u32::from(hash.tag());
+        Self(hash.position() & !((1 << MARK_LOW_BITS) - 1) | low)
     }
 
     /// The positions that the hash may have: first and last.
     #[inline]
     pub(super) fn positions(self) -> (HashPosition, HashPosition) {
-        let tag_bits = (1 << MARK_TAG_BITS) - 1;
-        (self.0 & !tag_bits, self.0 | tag_bits)
+        let low = (1 << MARK_LOW_BITS) - 1;
+        (self.0 & !low, self.0 | low)
+    }
+
+    /// Which bucket of its quad is the home of the hash.
+    #[inline]
+    fn home(self) -> u32 {
+        self.0 >> MARK_TAG_BITS & (QUAD - 1)
     }
 
     #[inline]
@@ -425,6 +445,36 @@ fn find_in(memory: &[u8], line: u32, tag: u8, is_key: &mut impl FnMut(Reference)
             return Some(Position { line, entry: entry as u8 });
         }
         matches &= matches - 1;
+    }
+    None
+}
+
+/// The entry of the quad that starts in a line, its chain included, that a mark stands for and `wanted` accepts.
+#[inline]
+fn find_marked_in(
+    memory: &[u8],
+    quad: u32,
+    mark: HashMark,
+    wanted: &mut impl FnMut(Position) -> bool,
+) -> Option<Position> {
+    let mut search = |line| {
+        let matches = Bucket::at(memory, line).matches(mark.tag());
+        entries(matches).map(|entry| Position { line, entry: entry as u8 }).find(|&at| wanted(at))
+    };
+    let home = quad + mark.home();
+    if let Some(found) = search(home) {
+        return Some(found);
+    }
+    if !Bucket::at(memory, home).has_displaced() {
+        return None;
+    }
+    let mut lines = QuadLines::of(quad);
+    while let Some(line) = lines.next(memory) {
+        if line != home
+            && let Some(found) = search(line)
+        {
+            return Some(found);
+        }
     }
     None
 }
