@@ -2,12 +2,14 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `frame.rs` | what messages between nodes travel in: kind, length, checksum |
 //! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
 //! | `share.rs` | how much of the data each node is to hold, by its memory and its zone |
 //! | `plan.rs` | the sticky planner: who holds which group, with bounded loads and few movements |
 
 #![forbid(unsafe_code)]
 
+pub mod frame;
 mod plan;
 mod ring;
 mod share;
