@@ -2,12 +2,16 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `frame.rs` | what messages between nodes travel in: kind, length, checksum |
+//! | `map/` | the map: members, who holds which group, and the changes to that |
 //! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
 //! | `share.rs` | how much of the data each node is to hold, by its memory and its zone |
 //! | `plan.rs` | the sticky planner: who holds which group, with bounded loads and few movements |
 
 #![forbid(unsafe_code)]
 
+pub mod frame;
+pub mod map;
 mod plan;
 mod ring;
 mod share;

@@ -25,6 +25,15 @@ impl Plan {
         Self { copies: vec![Vec::new(); GROUPS] }
     }
 
+    /// What the holders of each group are, in the order of groups, the primary first.
+    ///
+    /// # Panics
+    /// There are not as many groups.
+    pub fn of(copies: Vec<Vec<NodeId>>) -> Self {
+        assert_eq!(copies.len(), GROUPS, "groups");
+        Self { copies }
+    }
+
     /// Who holds a group, the primary first.
     pub fn copies(&self, group: Group) -> &[NodeId] {
         &self.copies[group.index()]
