@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod reactor;
 pub mod replay;
+pub mod replication;
 pub mod server;
 pub mod shard;
 pub mod slots;

@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["execute"],
     &["protocol"],
     &["reactor"],
+    &["replication"],
     &["engine", "cluster"],
     &["mesh", "metrics", "config"],
     &["command"],
@@ -18,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Modules that look at no clock, socket, thread or random source.
-const PURE: &[&str] = &["engine", "cluster", "protocol", "execute", "command", "replay", "values"];
+const PURE: &[&str] = &["engine", "cluster", "replication", "protocol", "execute", "command", "replay", "values"];
 
 /// Files and folders with `unsafe` in them; every other module forbids it.
 const UNSAFE: &[&str] = &["sys", "reactor"];

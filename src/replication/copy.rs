@@ -1,0 +1,331 @@
+//! What a node holds of a group: its log, and how much of it is in the store.
+//!
+//! ```text
+//!                applied <= committed <= last
+//!   1 ──────────────┬──────────┬──────────┬──► seq
+//!     in the store  │ safe     │ received │
+//! ```
+//!
+//! A replica applies what is committed: what all in-sync holders have, and so every later primary. What it has only received it
+//! may have to cut off again, when a new primary does not have it; the store never has to take anything back. Only a primary
+//! applies at once what it writes, which is why one that was not in sync with its successor has nothing to offer any more.
+//!
+//! | it holds | and |
+//! |---|---|
+//! | nothing | has to be filled by a snapshot |
+//! | a part | a snapshot is under way, beside the log: the newer of two versions of a key stays |
+//! | all | what was applied |
+//!
+//! A key is *incomplete* when a change inside its value came and the value that it was made for is not here: then the store
+//! has nothing of the key, and an image of it is asked for.
+
+use super::entry::{Effect, Entry, Image, Key, Position, Seq};
+use super::log::{History, Log};
+use super::rules::{Rule, Rules};
+use super::store::Store;
+use crate::cluster::{Epoch, Identity};
+use crate::slots::Group;
+use std::collections::BTreeMap;
+
+/// One node's copy of one group.
+#[derive(Debug)]
+pub(super) struct Copy {
+    group: Group,
+    rules: Rules,
+    log: Log,
+    applied: Seq,
+    committed: Seq,
+    holding: Holding,
+    /// The last attempt to fill it: one that was sent earlier, and comes late, is not begun again.
+    filled_by: Option<(Identity, u64)>,
+    /// Keys whose value is not here, each with the version that it would have.
+    incomplete: BTreeMap<Key, Position>,
+}
+
+#[derive(Debug)]
+enum Holding {
+    Nothing,
+    Part(Filling),
+    All,
+}
+
+/// A snapshot that is coming in.
+#[derive(Debug)]
+struct Filling {
+    /// Whose it is: another primary's store may have what this one's has not.
+    from: Identity,
+    next_chunk: u64,
+    /// Keys that the log has removed meanwhile, with the versions of their removals: an older image is not to bring them back.
+    removed: BTreeMap<Key, Position>,
+}
+
+/// What a primary sent does not follow what is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mismatch {
+    /// The log here ends, or goes another way. This is where it ends.
+    EndsAt(Position),
+    /// There is nothing here to follow: a snapshot is needed.
+    Nothing,
+}
+
+impl Copy {
+    /// The copy of a node that holds nothing.
+    pub(super) fn nothing(group: Group, rules: Rules) -> Self {
+        let (log, incomplete) = (Log::new(Epoch(0)), BTreeMap::new());
+        Self { group, rules, log, applied: 0, committed: 0, holding: Holding::Nothing, filled_by: None, incomplete }
+    }
+
+    /// Forgets everything: the node does not hold the group any more, or cannot know what of it is right.
+    pub(super) fn clear(&mut self, store: &mut impl Store) {
+        *self = Self { filled_by: self.filled_by, ..Self::nothing(self.group, self.rules) };
+        store.clear(self.group);
+    }
+
+    /// Begins as all that there is of a group that was just opened.
+    pub(super) fn open(&mut self, opened: Epoch, store: &mut impl Store) {
+        self.clear(store);
+        self.log = Log::new(opened);
+        self.holding = Holding::All;
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(super) fn last(&self) -> Position {
+        self.log.last()
+    }
+
+    pub(super) fn committed(&self) -> Seq {
+        self.committed
+    }
+
+    /// The last entry that the store has.
+    pub(super) fn applied(&self) -> Position {
+        let epoch = self.log.epoch_at(self.applied).expect("what is applied is of a known epoch");
+        Position { epoch, seq: self.applied }
+    }
+
+    /// True if all that was committed is here, or will be with the log.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.holding, Holding::All)
+    }
+
+    /// True if what the store says of a key is what the log has made of it.
+    pub(super) fn can_read(&self, key: &[u8]) -> bool {
+        self.is_whole() && !self.incomplete.contains_key(key)
+    }
+
+    /// True if the store has that entry's effect, and the log is the one that it was written to.
+    pub(super) fn has_applied(&self, position: Position) -> bool {
+        position.seq <= self.applied && self.log.holds(position)
+    }
+
+    /// True if the log can never have that entry: it has others there, or is past the epoch.
+    pub(super) fn cannot_have(&self, position: Position) -> bool {
+        let last = self.last();
+        !self.log.holds(position) && (position.seq <= last.seq || position.epoch < last.epoch)
+    }
+
+    /// Keys whose images are missing, the first few.
+    pub(super) fn incomplete(&self) -> impl Iterator<Item = &Key> {
+        self.incomplete.keys()
+    }
+
+    // As a primary.
+
+    /// Applies all that was received: it will serve as primary. Returns the keys of which it does not know the values.
+    pub(super) fn take_over(&mut self, store: &mut impl Store) -> Vec<Key> {
+        let last = self.last().seq;
+        if self.rules.hold(Rule::AppliedBeforeServing) {
+            self.apply_through(last, usize::MAX, store);
+        }
+        self.applied = last;
+        self.holding = Holding::All;
+        std::mem::take(&mut self.incomplete).into_keys().collect()
+    }
+
+    /// Writes an entry, whose effect the store has already.
+    pub(super) fn append(&mut self, epoch: Epoch, effect: Effect) -> Position {
+        let at = self.log.append(epoch, effect);
+        self.applied = at.seq;
+        at
+    }
+
+    /// Notes that all in-sync holders have everything up to an entry.
+    pub(super) fn set_committed(&mut self, seq: Seq) {
+        self.committed = self.committed.max(seq.min(self.last().seq));
+    }
+
+    // As a replica.
+
+    /// Takes entries that follow a position, as a primary has them. Returns up to which number the two logs agree now.
+    ///
+    /// # Errors
+    /// They do not follow; nothing was taken.
+    pub(super) fn accept(
+        &mut self,
+        from: Identity,
+        previous: Position,
+        entries: Vec<Entry>,
+        store: &mut impl Store,
+    ) -> Result<Seq, Mismatch> {
+        match &self.holding {
+            Holding::Nothing => return Err(Mismatch::Nothing),
+            Holding::Part(filling) if filling.from != from => return Err(Mismatch::Nothing),
+            Holding::Part(_) | Holding::All => {}
+        }
+        if !self.log.holds(previous) {
+            return Err(self.mismatch(previous.seq, store));
+        }
+        let mut agreed = previous.seq;
+        for entry in entries {
+            let known = self.log.holds(entry.at) || !self.may_truncate(&entry);
+            if !known && entry.at.seq <= self.last().seq {
+                if entry.at.seq <= self.applied {
+                    return Err(self.mismatch(entry.at.seq, store));
+                }
+                self.log.truncate_after(entry.at.seq - 1);
+            }
+            agreed = entry.at.seq;
+            if !known {
+                self.log.push(entry);
+            }
+        }
+        Ok(agreed)
+    }
+
+    fn may_truncate(&self, entry: &Entry) -> bool {
+        entry.at.seq > self.last().seq || self.rules.hold(Rule::Truncation)
+    }
+
+    /// The logs part at an entry, or before it. If that one is applied, the store has what nobody else has.
+    fn mismatch(&mut self, seq: Seq, store: &mut impl Store) -> Mismatch {
+        let parted = seq <= self.applied && self.log.epoch_at(seq).is_some();
+        if parted {
+            self.clear(store);
+            return Mismatch::Nothing;
+        }
+        Mismatch::EndsAt(self.last())
+    }
+
+    /// Applies what is committed, as far as `agreed` says that it is here: at most so many entries. True if that was all.
+    pub(super) fn commit(&mut self, committed: Seq, agreed: Seq, entries_max: usize, store: &mut impl Store) -> bool {
+        self.set_committed(committed.min(agreed));
+        self.apply_some(entries_max, store)
+    }
+
+    /// Applies at most so many entries of what is committed. True if that was all.
+    pub(super) fn apply_some(&mut self, entries_max: usize, store: &mut impl Store) -> bool {
+        let through = if self.rules.hold(Rule::CommittedApplied) { self.committed } else { self.last().seq };
+        self.apply_through(through, entries_max, store);
+        self.applied == through
+    }
+
+    fn apply_through(&mut self, through: Seq, entries_max: usize, store: &mut impl Store) {
+        let count = (through.saturating_sub(self.applied) as usize).min(entries_max);
+        for _ in 0..count {
+            let entry = self.log.entries_from(self.applied + 1).and_then(|mut entries| entries.next());
+            let entry = entry.expect("what is not applied is kept").clone();
+            self.apply(&entry, store);
+            self.applied += 1;
+        }
+    }
+
+    fn apply(&mut self, Entry { at, effect }: &Entry, store: &mut impl Store) {
+        let key = effect.key();
+        let is_newer = store.version(self.group, key).is_none_or(|version| version < *at);
+        if !is_newer {
+            return;
+        }
+        let removed = match &mut self.holding {
+            Holding::Part(filling) => Some(&mut filling.removed),
+            Holding::Nothing | Holding::All => None,
+        };
+        match effect {
+            Effect::Put { .. } => {
+                self.incomplete.remove(key);
+                removed.map(|removed| removed.remove(key));
+            }
+            Effect::Remove { .. } => {
+                self.incomplete.remove(key);
+                if self.rules.hold(Rule::Tombstones) {
+                    removed.map(|removed| removed.insert(key.into(), *at));
+                }
+            }
+            Effect::Change { before, .. } => {
+                let fits = store.version(self.group, key) == Some(*before);
+                if !fits && self.rules.hold(Rule::ChangedVersion) {
+                    store.remove(self.group, key);
+                    self.incomplete.insert(key.into(), *at);
+                    return;
+                }
+            }
+        }
+        store.apply(self.group, effect, *at);
+    }
+
+    /// Keeps no more of the log than so many bytes, of what `through` says that nobody needs.
+    pub(super) fn trim(&mut self, bytes_max: usize, through: Seq) {
+        self.log.trim(bytes_max, through.min(self.applied));
+    }
+
+    // A snapshot.
+
+    /// Begins to be filled: what was here is void. The log goes on after `base`. Does nothing if it has begun to be before.
+    pub(super) fn begin_filling(
+        &mut self,
+        from: Identity,
+        id: u64,
+        history: History,
+        base: Seq,
+        store: &mut impl Store,
+    ) {
+        if self.filled_by.is_some_and(|(last_from, last)| last_from == from && last >= id) {
+            return;
+        }
+        self.clear(store);
+        self.filled_by = Some((from, id));
+        self.log = Log::from_snapshot(history, base);
+        (self.applied, self.committed) = (base, base);
+        self.holding = Holding::Part(Filling { from, next_chunk: 1, removed: BTreeMap::new() });
+    }
+
+    /// The chunk that is expected next of an attempt to fill it: one past the last if it has come to its end. None if it is
+    /// not the attempt that was begun last.
+    pub(super) fn next_chunk(&self, from: Identity, id: u64) -> Option<u64> {
+        let is_last_attempt = self.filled_by == Some((from, id));
+        match &self.holding {
+            Holding::Part(filling) if is_last_attempt => Some(filling.next_chunk),
+            Holding::All if is_last_attempt => Some(u64::MAX),
+            _ => None,
+        }
+    }
+
+    /// Takes the chunk that is expected.
+    pub(super) fn fill(&mut self, images: Vec<Image>, is_last: bool, store: &mut impl Store) {
+        images.into_iter().for_each(|image| self.take_image(image, store));
+        if let Holding::Part(filling) = &mut self.holding {
+            filling.next_chunk += 1;
+            if is_last {
+                self.holding = Holding::All;
+            }
+        }
+    }
+
+    /// Stores an image, unless something newer is known of its key.
+    pub(super) fn take_image(&mut self, image: Image, store: &mut impl Store) {
+        let removed = match &self.holding {
+            Holding::Part(filling) => filling.removed.get(&image.key).copied(),
+            Holding::Nothing | Holding::All => None,
+        };
+        let stored = store.version(self.group, &image.key);
+        let newest = stored.max(removed).max(self.incomplete.get(&image.key).copied());
+        let is_older = newest.is_some_and(|newest| image.at < newest);
+        if is_older && self.rules.hold(Rule::NewerWins) {
+            return;
+        }
+        self.incomplete.remove(&image.key);
+        store.put(self.group, image);
+    }
+}

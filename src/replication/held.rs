@@ -1,0 +1,420 @@
+//! One group on one node: what the node holds of it, and as what.
+//!
+//! ```text
+//!             the map names me            the map names another, or a frame of a later epoch comes
+//!   Replica ───────────────────► Primary ───────────────────► Replica (with nothing, if it was ahead of the others)
+//! ```
+//!
+//! Epochs come from the map, or ahead of it with the frames of who has it already. An older frame is refused; an older map
+//! changes nothing.
+
+use super::copy::{Copy, Mismatch};
+use super::entry::{Effect, Position, Seq};
+use super::lease::GRACE_MS;
+use super::message::Body;
+use super::peer::RETRY_MS;
+use super::primary::Primary;
+use super::rules::Rule;
+use super::store::Store;
+use super::{Action, FETCHED_KEYS_MAX, Level, Ms, Refusal, Ticket, View};
+use crate::cluster::map::Assignment;
+use crate::cluster::{Epoch, Identity};
+use crate::slots::Group;
+
+/// Entries that a replica applies at once; the others wait for the next frame, or tick.
+const APPLIED_PER_STEP: usize = 1_024;
+
+/// A group that a node holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    group: Group,
+    /// What the map says.
+    assignment: Assignment,
+    /// The latest epoch that is known, and its primary: the map's, or that of a frame.
+    epoch: Epoch,
+    primary: Option<Identity>,
+    copy: Copy,
+    role: Role,
+    /// How far the log agrees with the primary's.
+    agreed: Seq,
+    /// Until then a lease of an earlier primary may be left.
+    leased_until: Ms,
+    /// The primary of that epoch serves no more.
+    yielded: Option<Epoch>,
+    fetched_at: Option<Ms>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Replica,
+    Primary(Box<Primary>),
+}
+
+impl Held {
+    pub(super) fn new(group: Group, view: &View) -> Self {
+        Self {
+            group,
+            assignment: Assignment::default(),
+            epoch: Epoch(0),
+            primary: None,
+            copy: Copy::nothing(group, view.rules),
+            role: Role::Replica,
+            agreed: 0,
+            leased_until: 0,
+            yielded: None,
+            fetched_at: None,
+        }
+    }
+
+    pub(super) fn copy(&self) -> &Copy {
+        &self.copy
+    }
+
+    pub(super) fn primary(&self) -> Option<Identity> {
+        self.primary
+    }
+
+    pub(super) fn fills(&self) -> usize {
+        if let Role::Primary(primary) = &self.role { primary.fills() } else { 0 }
+    }
+
+    /// True if it is the primary, as far as it knows.
+    pub(super) fn is_primary(&self) -> bool {
+        matches!(self.role, Role::Primary(_))
+    }
+
+    /// The epoch that it knows.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    // The map.
+
+    /// The map says something new of the group. If `skipped`, there may have been something between, which is not known.
+    pub(super) fn assign(
+        &mut self,
+        assignment: &Assignment,
+        skipped: bool,
+        view: &View,
+        store: &mut impl Store,
+        out: &mut Vec<Action>,
+    ) {
+        if assignment.epoch <= self.assignment.epoch {
+            return;
+        }
+        let before = std::mem::replace(&mut self.assignment, assignment.clone());
+        self.note_leases(&before, skipped, view);
+        if assignment.opened > before.opened && view.rules.hold(Rule::Opened) {
+            self.open(view, store, out);
+        }
+        if assignment.epoch < self.epoch {
+            return;
+        }
+        let is_same = self.primary == assignment.primary;
+        (self.epoch, self.primary) = (assignment.epoch, assignment.primary);
+        if !is_same {
+            self.agreed = 0;
+        }
+        if assignment.primary != Some(view.me) {
+            return self.step_down(store, out);
+        }
+        if let Role::Primary(primary) = &mut self.role {
+            return primary.assign(assignment, view.me, view.now);
+        }
+        self.take_over(view, store);
+    }
+
+    /// Remembers until when an earlier primary can believe to be one.
+    fn note_leases(&mut self, before: &Assignment, skipped: bool, view: &View) {
+        let assignment = &self.assignment;
+        let was_opened = assignment.opened == assignment.epoch && assignment.epoch > Epoch(1);
+        if skipped || was_opened {
+            self.leased_until = view.now + GRACE_MS;
+        }
+        if let Some(primary) = before.primary
+            && primary != view.me
+            && assignment.primary != Some(primary)
+            && self.yielded != Some(before.epoch)
+        {
+            self.leased_until = self.leased_until.max(view.leases.ended_for(primary));
+        }
+    }
+
+    /// The group was opened empty: what is here is void.
+    fn open(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
+        self.step_down(store, out);
+        if self.assignment.in_sync.contains(&view.me) {
+            self.copy.open(self.assignment.opened, store);
+        } else {
+            self.copy.clear(store);
+        }
+    }
+
+    fn take_over(&mut self, view: &View, store: &mut impl Store) {
+        debug_assert!(self.copy.is_whole(), "{} became primary of {:?} without its data", view.me, self.group);
+        let unknown = self.copy.take_over(store);
+        self.role = Role::Primary(Box::new(Primary::new(&self.assignment, view.me, self.leased_until, view.now)));
+        // Whatever their values are, nobody here knows them.
+        for key in unknown {
+            store.remove(self.group, &key);
+            self.copy.append(self.epoch, Effect::Remove { key });
+        }
+    }
+
+    /// Another is primary. A copy that has more than what is committed may have what the other has not.
+    fn step_down(&mut self, store: &mut impl Store, out: &mut Vec<Action>) {
+        if let Role::Primary(primary) = std::mem::replace(&mut self.role, Role::Replica) {
+            primary.step_down(out);
+            if self.copy.committed() < self.copy.last().seq {
+                self.copy.clear(store);
+            }
+        }
+    }
+
+    /// The node does not hold it any more.
+    pub(super) fn leave(mut self, store: &mut impl Store, out: &mut Vec<Action>) {
+        self.step_down(store, out);
+        self.copy.clear(store);
+    }
+
+    // Requests.
+
+    /// Whether a request may be carried out here, now.
+    ///
+    /// # Errors
+    /// It may not.
+    pub(super) fn admit(
+        &self,
+        key: &[u8],
+        level: Level,
+        writes: bool,
+        token: Option<Position>,
+        view: &View,
+    ) -> Result<(), Refusal> {
+        if let Some(token) = token
+            && level == Level::Session
+            && view.rules.hold(Rule::SessionToken)
+        {
+            let is_lost = match self.role {
+                // What the primary's log does not have, nobody's has, unless there is a later primary.
+                Role::Primary(_) => token.epoch <= self.epoch && !self.copy.log().holds(token),
+                Role::Replica => self.copy.is_whole() && self.copy.cannot_have(token),
+            };
+            if is_lost {
+                return Err(Refusal::SessionLost);
+            }
+            if !self.copy.has_applied(token) {
+                return Err(self.elsewhere(view));
+            }
+        }
+        match &self.role {
+            Role::Primary(primary) => primary.admit(level, writes, view),
+            Role::Replica if !writes && level != Level::Strong && self.copy.can_read(key) => Ok(()),
+            Role::Replica => Err(self.elsewhere(view)),
+        }
+    }
+
+    fn elsewhere(&self, view: &View) -> Refusal {
+        let other = self.primary.filter(|&primary| primary != view.me);
+        Refusal::Elsewhere(other.map(|primary| primary.node))
+    }
+
+    /// The position of the next entry.
+    pub(super) fn next_position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.copy.last().seq + 1 }
+    }
+
+    /// Writes down what was done to the store.
+    pub(super) fn record(&mut self, effect: Effect) -> Position {
+        debug_assert!(self.is_primary());
+        self.copy.append(self.epoch, effect)
+    }
+
+    /// Keeps a request's answer until what it has seen is committed. False if that is so already.
+    pub(super) fn park(&mut self, ticket: Ticket, view: &View) -> bool {
+        let Role::Primary(primary) = &mut self.role else { return false };
+        let needs = self.copy.applied().seq;
+        if needs <= self.copy.committed() || !view.rules.hold(Rule::CommittedReads) {
+            return false;
+        }
+        primary.park(ticket, needs, view.now);
+        true
+    }
+
+    // Other holders.
+
+    /// Another holder says something.
+    pub(super) fn receive(
+        &mut self,
+        from: Identity,
+        epoch: Epoch,
+        body: Body,
+        view: &View,
+        store: &mut impl Store,
+        out: &mut Vec<Action>,
+    ) {
+        match body {
+            Body::Append { .. } | Body::Fill { .. } | Body::Chunk { .. } | Body::Images { .. } => {
+                if epoch < self.epoch && view.rules.hold(Rule::Epoch) {
+                    return;
+                }
+                if epoch > self.epoch {
+                    self.follow(from, epoch, store, out);
+                }
+                let is_primarys = self.primary == Some(from) || !view.rules.hold(Rule::Epoch);
+                if is_primarys && !self.is_primary() {
+                    self.obey(from, body, store, out);
+                }
+            }
+            Body::HandOver { to } => {
+                if let Role::Primary(primary) = &mut self.role
+                    && epoch == self.epoch
+                {
+                    primary.hand_over(to, view.me, view.now);
+                }
+            }
+            Body::Acknowledge { .. } | Body::Mismatch { .. } | Body::Filled { .. } | Body::Fetch { .. } => {
+                self.hear(from, epoch, body, view, store, out);
+            }
+        }
+    }
+
+    /// A frame of an epoch that the map has not told of yet.
+    fn follow(&mut self, from: Identity, epoch: Epoch, store: &mut impl Store, out: &mut Vec<Action>) {
+        self.step_down(store, out);
+        (self.epoch, self.primary, self.agreed) = (epoch, Some(from), 0);
+    }
+
+    /// What the primary says.
+    fn obey(&mut self, from: Identity, body: Body, store: &mut impl Store, out: &mut Vec<Action>) {
+        let answer = match body {
+            Body::Append { previous, entries, committed, has_yielded } => {
+                if !follow_one_another(previous, &entries, self.epoch) {
+                    return;
+                }
+                if has_yielded {
+                    self.yielded = Some(self.epoch);
+                }
+                match self.copy.accept(from, previous, entries, store) {
+                    Ok(agreed) => {
+                        self.agreed = agreed.max(self.agreed);
+                        self.copy.commit(committed, self.agreed, APPLIED_PER_STEP, store);
+                        Body::Acknowledge { agreed: self.agreed }
+                    }
+                    Err(Mismatch::EndsAt(last)) => Body::Mismatch { last: Some(last) },
+                    Err(Mismatch::Nothing) => Body::Mismatch { last: None },
+                }
+            }
+            Body::Fill { id, history, base } => {
+                if !is_history(&history, base) {
+                    return;
+                }
+                self.copy.begin_filling(from, id, history, base, store);
+                let Some(next_chunk) = self.copy.next_chunk(from, id) else { return };
+                if next_chunk == 1 {
+                    self.agreed = base;
+                }
+                Body::Filled { id, next_chunk }
+            }
+            Body::Chunk { id, number, images, is_last } => {
+                if self.copy.next_chunk(from, id) == Some(number) {
+                    self.copy.fill(images, is_last, store);
+                }
+                let Some(next_chunk) = self.copy.next_chunk(from, id) else { return };
+                Body::Filled { id, next_chunk }
+            }
+            Body::Images { images } => {
+                return images.into_iter().for_each(|image| self.copy.take_image(image, store));
+            }
+            _ => unreachable!("a primary says nothing else"),
+        };
+        out.push(Action::about(self.group, self.epoch, from, answer));
+    }
+
+    /// What a replica answers.
+    fn hear(
+        &mut self,
+        from: Identity,
+        epoch: Epoch,
+        body: Body,
+        view: &View,
+        store: &mut impl Store,
+        out: &mut Vec<Action>,
+    ) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        if epoch != primary.epoch() && view.rules.hold(Rule::Epoch) {
+            return;
+        }
+        let Some(peer) = primary.peer(from) else { return };
+        match body {
+            Body::Acknowledge { agreed } => peer.acknowledged(agreed, &self.copy, view.now),
+            Body::Mismatch { last } => peer.mismatched(last, &self.copy),
+            Body::Filled { id, next_chunk } => peer.filled(id, next_chunk, view.now),
+            Body::Fetch { keys } => {
+                // What it is shown must be committed; it asks again.
+                if self.copy.committed() == self.copy.last().seq {
+                    let keys = keys.iter().take(FETCHED_KEYS_MAX);
+                    let images = keys.filter_map(|key| store.image(self.group, key)).collect();
+                    out.push(Action::about(self.group, self.epoch, from, Body::Images { images }));
+                }
+            }
+            _ => unreachable!("a replica says nothing else"),
+        }
+    }
+
+    // Time.
+
+    /// Sends what there is to send, and answers what is committed.
+    pub(super) fn flush(&mut self, view: &View, store: &impl Store, out: &mut Vec<Action>) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        primary.commit(&mut self.copy, view, out);
+        primary.send(self.group, &self.copy, store, view.rules, view.now, out);
+    }
+
+    /// What is due.
+    pub(super) fn tick(
+        &mut self,
+        view: &View,
+        next_fill: &mut u64,
+        fills: usize,
+        store: &mut impl Store,
+        out: &mut Vec<Action>,
+    ) {
+        let committed = self.copy.committed();
+        self.copy.trim(view.backlog_bytes, committed);
+        if let Role::Primary(primary) = &mut self.role {
+            primary.begin_fills(&self.copy, next_fill, fills, view.now);
+            primary.tick(self.group, &self.copy, view, out);
+            return self.flush(view, store, out);
+        }
+        self.copy.apply_some(APPLIED_PER_STEP, store);
+        self.fetch(view, out);
+    }
+
+    /// Asks for the values that are missing.
+    fn fetch(&mut self, view: &View, out: &mut Vec<Action>) {
+        let keys: Vec<_> = self.copy.incomplete().take(FETCHED_KEYS_MAX).cloned().collect();
+        let is_early = self.fetched_at.is_some_and(|at| view.now < at + RETRY_MS);
+        let Some(primary) = self.primary.filter(|_| !keys.is_empty() && !is_early) else { return };
+        self.fetched_at = Some(view.now);
+        out.push(Action::about(self.group, self.epoch, primary, Body::Fetch { keys }));
+    }
+}
+
+/// True for entries that can follow a position in an epoch.
+fn follow_one_another(previous: Position, entries: &[super::Entry], epoch: Epoch) -> bool {
+    let mut last = previous;
+    let follow = entries.iter().all(|entry| {
+        let follows = last.seq.checked_add(1) == Some(entry.at.seq) && entry.at.epoch >= last.epoch;
+        last = entry.at;
+        follows
+    });
+    follow && last.epoch <= epoch
+}
+
+/// True for a history that can lead to an entry.
+fn is_history(history: &[(Epoch, Seq)], base: Seq) -> bool {
+    let rises = history.is_sorted_by(|(epoch, first), (later, later_first)| epoch < later && first <= later_first);
+    let reaches = history.last().is_some_and(|&(_, first)| first <= base);
+    (1..=super::log::HISTORY_MAX).contains(&history.len()) && rises && reaches && base < Seq::MAX / 2
+}

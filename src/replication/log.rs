@@ -1,0 +1,185 @@
+//! The log of a group, as one node has it: the newest entries, and in which epochs all of them were written.
+//!
+//! ```text
+//!            history: epoch 3 from 1, epoch 4 from 120, epoch 7 from 125
+//!   1 ─────────────────┬────────────────┬───────────┬──────────────► seq
+//!     not here any more│ entries        │           last
+//!                      first            applied, committed: the copy's (copy.rs)
+//! ```
+//!
+//! The entries that are kept are the backlog, and the backlog is the send queue: a peer is a cursor in it (`peer.rs`).
+//!
+//! The history is what tells whether two logs agree: the primary of an epoch writes its entries, so where two logs have an entry
+//! with the same number and the same epoch they have the same entry, and the same before it (as in Raft; Kafka's leader epochs).
+
+use super::entry::{Effect, Entry, Position, Seq};
+use crate::cluster::Epoch;
+use std::collections::VecDeque;
+
+/// Epochs that are remembered: who comes with an older one gets a snapshot.
+pub(super) const HISTORY_MAX: usize = 64;
+
+/// In which epochs the entries of a log were written: each epoch with the number of its first entry, in order. The first says in
+/// which epoch the log begins to be known.
+pub(super) type History = Vec<(Epoch, Seq)>;
+
+/// The newest entries of a group.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    history: History,
+    entries: VecDeque<Entry>,
+    /// The number of the entry before the first that is kept.
+    base: Seq,
+    bytes: usize,
+}
+
+impl Log {
+    /// The log of a group that was opened empty in an epoch.
+    pub(super) fn new(opened: Epoch) -> Self {
+        Self { history: vec![(opened, 0)], entries: VecDeque::new(), base: 0, bytes: 0 }
+    }
+
+    /// A log of which nothing is kept, and that is known to end where a snapshot begins.
+    pub(super) fn from_snapshot(history: History, base: Seq) -> Self {
+        Self { history, entries: VecDeque::new(), base, bytes: 0 }
+    }
+
+    /// Its last entry's position.
+    pub(super) fn last(&self) -> Position {
+        let seq = self.base + self.entries.len() as u64;
+        Position { epoch: self.epoch_at(seq).expect("the end is known"), seq }
+    }
+
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The epoch in which an entry was written, if that is known.
+    pub(super) fn epoch_at(&self, seq: Seq) -> Option<Epoch> {
+        self.history.iter().rev().find(|&&(_, first)| first <= seq).map(|&(epoch, _)| epoch)
+    }
+
+    /// True if it has this very entry, kept or not.
+    pub(super) fn holds(&self, position: Position) -> bool {
+        position.seq <= self.last().seq && self.epoch_at(position.seq) == Some(position.epoch)
+    }
+
+    /// The number up to which a log that ends with an entry of an epoch can agree with this one.
+    pub(super) fn common_end(&self, other: Position) -> Option<Seq> {
+        let later = self.history.iter().position(|&(epoch, _)| epoch > other.epoch).unwrap_or(self.history.len());
+        let own_end = match self.history.get(later) {
+            Some(&(_, first)) => first - 1,
+            None => self.last().seq,
+        };
+        (later > 0).then(|| own_end.min(other.seq))
+    }
+
+    /// Number and epoch of an entry relative to the first of its epoch: what the version of an item has room for.
+    pub(super) fn seq_in_epoch(&self, position: Position) -> u64 {
+        let first = self.history.iter().rev().find(|&&(epoch, _)| epoch == position.epoch).map_or(0, |&(_, first)| first);
+        position.seq.saturating_sub(first)
+    }
+
+    /// Writes an entry of an epoch that is not older than the last one's.
+    pub(super) fn append(&mut self, epoch: Epoch, effect: Effect) -> Position {
+        let at = Position { epoch, seq: self.last().seq + 1 };
+        self.push(Entry { at, effect });
+        at
+    }
+
+    /// Adds the next entry.
+    pub(super) fn push(&mut self, entry: Entry) {
+        let last = self.last();
+        assert!(entry.at.seq == last.seq + 1 && entry.at.epoch >= last.epoch, "{:?} after {last:?}", entry.at);
+        if entry.at.epoch > last.epoch {
+            self.history.push((entry.at.epoch, entry.at.seq));
+            if self.history.len() > HISTORY_MAX {
+                self.history.remove(0);
+            }
+        }
+        self.bytes += entry.effect.bytes();
+        self.entries.push_back(entry);
+    }
+
+    /// The entries from a number on. None if they are not kept any more.
+    pub(super) fn entries_from(&self, seq: Seq) -> Option<impl Iterator<Item = &Entry>> {
+        let skipped = seq.checked_sub(self.base + 1)?;
+        Some(self.entries.iter().skip(skipped as usize))
+    }
+
+    /// Forgets all entries after a number.
+    pub(super) fn truncate_after(&mut self, seq: Seq) {
+        while self.base + self.entries.len() as u64 > seq
+            && let Some(entry) = self.entries.pop_back()
+        {
+            self.bytes -= entry.effect.bytes();
+        }
+        while self.history.len() > 1 && self.history[self.history.len() - 1].1 > seq {
+            self.history.pop();
+        }
+    }
+
+    /// Stops keeping the oldest entries until it has no more than so many bytes, and none after a number.
+    pub(super) fn trim(&mut self, bytes_max: usize, through: Seq) {
+        while self.bytes > bytes_max && self.base < through {
+            let Some(entry) = self.entries.pop_front() else { return };
+            self.bytes -= entry.effect.bytes();
+            self.base += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &[u8]) -> Effect {
+        Effect::Put { key: key.into(), value: key.into(), expires: None }
+    }
+
+    /// A log with so many entries in each epoch.
+    fn log(epochs: &[(u32, usize)]) -> Log {
+        let mut log = Log::new(Epoch(1));
+        for &(epoch, count) in epochs {
+            (0..count).for_each(|_| _ = log.append(Epoch(epoch), put(b"k")));
+        }
+        log
+    }
+
+    fn at(epoch: u32, seq: Seq) -> Position {
+        Position { epoch: Epoch(epoch), seq }
+    }
+
+    #[test]
+    fn it_knows_which_epoch_an_entry_is_of() {
+        let mut log = log(&[(1, 3), (4, 2)]);
+        assert_eq!(log.last(), at(4, 5));
+        assert!(log.holds(at(1, 0)) && log.holds(at(1, 3)) && log.holds(at(4, 4)));
+        assert!(!log.holds(at(1, 4)) && !log.holds(at(4, 3)) && !log.holds(at(4, 6)));
+        log.truncate_after(3);
+        assert_eq!(log.last(), at(1, 3));
+        log.append(Epoch(5), put(b"k"));
+        assert_eq!(log.last(), at(5, 4));
+    }
+
+    #[test]
+    fn what_is_trimmed_is_known_and_not_kept() {
+        let mut log = log(&[(1, 3), (4, 2)]);
+        log.trim(0, 4);
+        assert_eq!(log.last(), at(4, 5));
+        assert!(log.holds(at(1, 2)));
+        assert!(log.entries_from(4).is_none());
+        assert_eq!(log.entries_from(5).map(Iterator::count), Some(1));
+        assert_eq!(log.entries_from(6).map(Iterator::count), Some(0));
+    }
+
+    #[test]
+    fn two_logs_agree_up_to_where_one_of_them_left_the_other() {
+        let ours = log(&[(1, 3), (4, 2)]);
+        assert_eq!(ours.common_end(at(1, 2)), Some(2));
+        assert_eq!(ours.common_end(at(1, 9)), Some(3), "what epoch 1 wrote after 3 is not here");
+        assert_eq!(ours.common_end(at(3, 9)), Some(3), "epoch 3 is unknown here");
+        assert_eq!(ours.common_end(at(4, 9)), Some(5));
+        assert_eq!(ours.common_end(at(0, 9)), None);
+    }
+}
