@@ -2,6 +2,7 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `agreement/` | by whom and how the map is changed: a member of Raft |
 //! | `frame.rs` | what messages between nodes travel in: kind, length, checksum |
 //! | `map/` | the map: members, who holds which group, and the changes to that |
 //! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
@@ -10,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agreement;
 pub mod frame;
 pub mod map;
 mod plan;

@@ -1,0 +1,313 @@
+//! What a member of the agreement must not forget, and how it is kept.
+//!
+//! ```text
+//!        dropped        │ kept for followers a little behind │ since the snapshot
+//!  1 ……………… before ─────┼──────────────── snapshot ──────────┼──── commit ──────── last
+//!                       └──────────────── entries ───────────────────────────────────┘
+//! ```
+//!
+//! The agreement writes by [`Disk::save`], one call for all of one turn, and reads only when it starts. [`Saved`] is the sum of
+//! all changes: a disk that appends each of them to a file, and sums them up when it is loaded, is a whole one.
+//!
+//! What was saved was promised to others: a vote, an entry that counts as one of a majority. So where a save fails, or what was
+//! saved is gone, the node must not go on as a member of Raft: it comes back under a new identity in Raft, as one that knows
+//! nothing.
+
+use super::wire;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Entries before a snapshot that are kept, so that a follower a little behind need not be sent the whole map.
+const ENTRIES_KEPT: u64 = 64;
+
+/// Why the disk did not keep or return what it was to.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DiskError {
+    /// It could not be read or written.
+    #[error("the disk of the agreement failed: {0}")]
+    Failed(String),
+    /// What is on it makes no sense.
+    #[error("the disk of the agreement is corrupt: {0}")]
+    Corrupt(&'static str),
+}
+
+/// Where a member of the agreement keeps its state. Calls are synchronous: what `save` returned from survives a crash.
+pub trait Disk {
+    /// The sum of all that was saved, in order; none if nothing ever was.
+    fn load(&mut self) -> Result<Option<Saved>, DiskError>;
+
+    /// Keeps changes, all of them or none. After an error, either may be the case, and the disk is not used any more.
+    fn save(&mut self, changes: &Changes) -> Result<(), DiskError>;
+}
+
+/// What is new since the last save.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// The node's identity in Raft, with the first save.
+    pub raft: Option<u64>,
+    /// What was promised.
+    pub hard: Option<Hard>,
+    /// The map as of an entry. Where the log has that entry, the ones before it are no longer needed; where it has not, the
+    /// whole log is void.
+    pub snapshot: Option<SnapshotRecord>,
+    /// Entries; those in the log from the first one's index on are void.
+    pub entries: Vec<LogEntry>,
+}
+
+/// Raft's hard state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hard {
+    /// The latest term that was heard of.
+    pub term: u64,
+    /// Whom the node voted for in it; 0 for nobody.
+    pub vote: u64,
+    /// Up to which entry the log is known to be agreed.
+    pub commit: u64,
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// True for a change of who votes, false for one of the map.
+    pub is_configuration: bool,
+    /// The term of the leader that made it.
+    pub term: u64,
+    /// Its place in the log.
+    pub index: u64,
+    /// The change: a proposal of the map's, or Raft's own form of a configuration's.
+    pub data: Vec<u8>,
+    /// The change of the configuration in our form.
+    pub context: Vec<u8>,
+}
+
+/// Who votes and who learns, by identities in Raft.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Whose majority decides.
+    pub voters: Vec<u64>,
+    /// Who follows without a vote.
+    pub learners: Vec<u64>,
+    /// In a joint configuration: whose majority has to agree besides.
+    pub voters_outgoing: Vec<u64>,
+    /// Outgoing voters that become learners.
+    pub learners_next: Vec<u64>,
+    /// The joint configuration is left as soon as it can be.
+    pub auto_leave: bool,
+}
+
+/// The map as of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry's term.
+    pub term: u64,
+    /// Who voted then.
+    pub configuration: Configuration,
+    /// The map, encoded.
+    pub map: Vec<u8>,
+}
+
+/// The sum of all changes that were saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    raft: u64,
+    hard: Hard,
+    snapshot: Option<SnapshotRecord>,
+    /// Index and term of the entry before the first that is kept.
+    before: (u64, u64),
+    entries: Vec<LogEntry>,
+}
+
+impl Saved {
+    /// Adds changes. An error if they do not go on where the log ends.
+    pub fn absorb(&mut self, changes: &Changes) -> Result<(), DiskError> {
+        self.raft = changes.raft.unwrap_or(self.raft);
+        self.hard = changes.hard.unwrap_or(self.hard);
+        if let Some(snapshot) = &changes.snapshot {
+            if self.term_at(snapshot.index) == Some(snapshot.term) {
+                self.compact(snapshot.index.saturating_sub(ENTRIES_KEPT));
+            } else {
+                self.entries.clear();
+                self.before = (snapshot.index, snapshot.term);
+            }
+            self.snapshot = Some(snapshot.clone());
+        }
+        if let Some(first) = changes.entries.first() {
+            if first.index <= self.before.0 || first.index > self.last_index() + 1 {
+                return Err(DiskError::Corrupt("entries that do not go on where the log ends"));
+            }
+            self.entries.truncate((first.index - self.before.0 - 1) as usize);
+            self.entries.extend_from_slice(&changes.entries);
+        }
+        Ok(())
+    }
+
+    /// Drops the entries up to an index.
+    fn compact(&mut self, index: u64) {
+        if let Some(term) = self.term_at(index) {
+            self.entries.drain(..(index - self.before.0) as usize);
+            self.before = (index, term);
+        }
+    }
+
+    /// An error if it is not what a member of the agreement saves: a file can say anything.
+    pub(super) fn check(&self) -> Result<(), DiskError> {
+        let ensure = |holds: bool, fault| if holds { Ok(()) } else { Err(DiskError::Corrupt(fault)) };
+        let (mut index, mut term) = self.before;
+        for entry in &self.entries {
+            ensure(Some(entry.index) == index.checked_add(1) && entry.term >= term, "the order of entries")?;
+            (index, term) = (entry.index, entry.term);
+        }
+        ensure(self.raft != 0, "no identity in Raft")?;
+        ensure(index <= wire::COUNT_MAX && self.hard.term <= wire::COUNT_MAX, "a number out of bounds")?;
+        ensure(term <= self.hard.term && self.hard.commit <= index, "a promise of what there is not")?;
+        ensure(self.snapshot.is_some() || index == 0, "entries without a snapshot")?;
+        let Some(snapshot) = &self.snapshot else { return Ok(()) };
+        ensure(snapshot.index > 0 && snapshot.configuration.is_sound(), "a snapshot")?;
+        ensure(self.term_at(snapshot.index) == Some(snapshot.term), "a snapshot of another log")
+    }
+
+    pub(super) fn raft(&self) -> u64 {
+        self.raft
+    }
+
+    pub(super) fn snapshot(&self) -> Option<&SnapshotRecord> {
+        self.snapshot.as_ref()
+    }
+
+    /// Of the entries since the snapshot: how many, and how many bytes.
+    pub(super) fn since_snapshot(&self) -> (usize, usize) {
+        let since = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+        let at = since.saturating_sub(self.before.0).min(self.entries.len() as u64) as usize;
+        let bytes = self.entries[at..].iter().map(|entry| entry.data.len() + entry.context.len());
+        (self.entries.len() - at, bytes.sum())
+    }
+
+    fn last_index(&self) -> u64 {
+        self.before.0 + self.entries.len() as u64
+    }
+
+    fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.before.0 {
+            return Some(self.before.1);
+        }
+        let at = index.checked_sub(self.before.0 + 1)?;
+        self.entries.get(usize::try_from(at).ok()?).map(|entry| entry.term)
+    }
+}
+
+/// What Raft reads. It is in memory as a whole: snapshots keep it small.
+impl Storage for Saved {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let snapshot = self.snapshot.as_ref();
+        // How far it is agreed need not be saved; the snapshot's entry is, in any case.
+        let commit = self.hard.commit.max(snapshot.map_or(0, |snapshot| snapshot.index));
+        let mut hard_state = HardState::default();
+        (hard_state.term, hard_state.vote, hard_state.commit) = (self.hard.term, self.hard.vote, commit);
+        let conf_state = snapshot.map_or_else(ConfState::default, |snapshot| (&snapshot.configuration).into());
+        Ok(RaftState { hard_state, conf_state })
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        bytes_max: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        if high > self.last_index() + 1 || low > high {
+            return Err(StorageError::Unavailable.into());
+        }
+        let at = |index: u64| (index - self.before.0 - 1) as usize;
+        let mut entries = self.entries[at(low)..at(high)].iter().map(Entry::from).collect();
+        raft::util::limit_size(&mut entries, bytes_max.into());
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        let fault = if index < self.before.0 { StorageError::Compacted } else { StorageError::Unavailable };
+        self.term_at(index).ok_or(fault.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(Saved::last_index(self))
+    }
+
+    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
+        match &self.snapshot {
+            Some(snapshot) if snapshot.index >= request_index => Ok(snapshot.into()),
+            _ => Err(StorageError::SnapshotTemporarilyUnavailable.into()),
+        }
+    }
+}
+
+/// A disk in memory, for tests: it can fail, and lose or tear what was saved last.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    /// Each save, encoded: what a file would have.
+    saves: Vec<Vec<u8>>,
+    /// The next save fails: with what it was to keep kept, or not.
+    fails: Option<bool>,
+}
+
+#[cfg(test)]
+impl MemoryDisk {
+    /// Forgets the last saves, as a disk does that said too early that it had them.
+    pub fn lose(&mut self, saves: usize) {
+        self.saves.truncate(self.saves.len().saturating_sub(saves));
+    }
+
+    /// Keeps a part of the last save, as a crash in the middle of it does.
+    pub fn tear(&mut self) {
+        if let Some(last) = self.saves.last_mut() {
+            last.truncate(last.len() / 2);
+        }
+    }
+
+    /// Has the next save fail, whether what it was to keep is kept or not.
+    pub fn fail(&mut self, is_kept: bool) {
+        self.fails = Some(is_kept);
+    }
+
+    /// How often was saved.
+    pub fn saves(&self) -> usize {
+        self.saves.len()
+    }
+}
+
+#[cfg(test)]
+impl Disk for MemoryDisk {
+    fn load(&mut self) -> Result<Option<Saved>, DiskError> {
+        let mut saved = Saved::default();
+        let whole = self.saves.iter().map_while(|bytes| postcard::from_bytes::<Changes>(bytes).ok());
+        let mut count = 0;
+        for changes in whole {
+            saved.absorb(&changes)?;
+            count += 1;
+        }
+        self.saves.truncate(count);
+        Ok((count > 0).then_some(saved))
+    }
+
+    fn save(&mut self, changes: &Changes) -> Result<(), DiskError> {
+        let fails = self.fails.take();
+        if fails != Some(false) {
+            self.saves.push(postcard::to_allocvec(changes).expect("postcard encodes them"));
+        }
+        match fails {
+            Some(_) => Err(DiskError::Failed("it was told to".into())),
+            None => Ok(()),
+        }
+    }
+}

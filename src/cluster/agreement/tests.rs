@@ -1,0 +1,315 @@
+//! Stories of members: who leads, what is agreed, what survives, what a read promises.
+
+mod network;
+
+use super::*;
+use crate::cluster::Epoch;
+use crate::cluster::map::Applied;
+use network::{Network, Told};
+use std::collections::BTreeSet;
+
+fn applied(told: &Told) -> bool {
+    matches!(told, Ok(Answer::Applied(Applied::Groups(results))) if results[0].is_ok())
+}
+
+#[test]
+fn a_cluster_begins_with_one_node_that_leads_at_once() {
+    let mut network = Network::new(1);
+    network.start(0);
+    let ticket = network.propose(0, Change::Leave { node: NodeId(0) });
+    assert_eq!(network.answers[&(0, ticket)], Err(AgreementError::NotTaken));
+    let MemberState { member, address, .. } = network.state(0);
+    let settings = Settings { replicas: 1, min_in_sync: 1 };
+    let mut bootstrap = |settings| network.member_mut(0).bootstrap(7, settings, member.clone(), address.clone());
+    let unsound = Settings { replicas: 0, min_in_sync: 1 };
+    assert_eq!(bootstrap(unsound), Err(BootstrapError::Refused(crate::cluster::map::Refused::Bounds)));
+    assert_eq!(bootstrap(settings), Ok(()));
+    assert_eq!(bootstrap(settings), Err(BootstrapError::Bootstrapped));
+    network.run(20);
+    assert!(network.member(0).is_leader());
+    assert_eq!((network.member(0).leader(), network.member(0).map().version()), (Some(NodeId(0)), 1));
+}
+
+#[test]
+fn three_vote_and_five_of_nine() {
+    let mut network = Network::cluster(2, 2);
+    assert_eq!(network.voters(), BTreeSet::from([0]), "two voters would tolerate no more than one does");
+    for node in 2..11 {
+        network.start(node);
+        network.join(node);
+        network.run(1_500);
+        assert_eq!(network.voters().len(), if node < 8 { 3 } else { 5 }, "{} nodes", node + 1);
+        assert_eq!(network.voters().iter().map(|node| node % 3).collect::<BTreeSet<_>>().len(), 3, "in each zone one");
+    }
+    let leader = network.member(network.leader().expect("a leader"));
+    assert_eq!(leader.configuration().learners.len(), 6);
+    assert!(network.running().into_iter().all(|node| network.member(node).map() == leader.map()));
+}
+
+/// The budget of the design: a new leader 0.6 to 0.9 s after the old one is gone, typically.
+#[test]
+fn a_dead_leader_has_a_successor_soon() {
+    for nodes in [3, 9] {
+        let mut times_ms: Vec<u64> = (0..20)
+            .map(|seed| {
+                let mut network = Network::cluster(100 * nodes + seed, nodes);
+                let wait_ms = network.random(100);
+                network.run(wait_ms);
+                let old = network.leader().expect("a leader");
+                network.kill(old);
+                network.run_until(3_000, |network| network.leader().is_some())
+            })
+            .collect();
+        times_ms.sort_unstable();
+        println!("{nodes} nodes: {times_ms:?}");
+        assert!((400..900).contains(&times_ms[10]) && times_ms[19] < 2_000, "{times_ms:?}");
+    }
+}
+
+#[test]
+fn a_voter_that_is_down_is_replaced() {
+    let mut network = Network::cluster(3, 5);
+    let voters = network.voters();
+    let old = network.leader().expect("a leader");
+    network.kill(old);
+    network.run_until(3_000, |network| network.leader().is_some());
+    assert_eq!(network.voters(), voters, "nobody has said yet that it is down");
+    network.change(Change::Down { identity: network.identity(old) });
+    network.run(1_000);
+    assert_eq!(network.voters().len(), 3);
+    assert!(!network.voters().contains(&old));
+    // Now two of the first three can be away, and there still is a leader.
+    let second = network.leader().expect("a leader");
+    network.kill(second);
+    network.run_until(3_000, |network| network.leader().is_some_and(|leader| leader != second));
+}
+
+#[test]
+fn a_leader_that_leaves_hands_over_before_it_goes() {
+    let mut network = Network::cluster(4, 4);
+    let old = network.leader().expect("a leader");
+    network.change(Change::Leave { node: NodeId(old) });
+    network.run(2_000);
+    let new = network.leader().expect("a leader");
+    assert_ne!(new, old);
+    assert!(!network.voters().contains(&old) && network.voters().len() == 3);
+    let refused = network.propose(new, Change::Remove { node: NodeId(old) });
+    let told = network.wait_for(new, refused);
+    assert_eq!(told, Err(AgreementError::Refused(crate::cluster::map::Refused::InUse)), "it holds groups");
+    network.change(Change::Down { identity: network.identity(old) });
+    network.change(Change::Remove { node: NodeId(old) });
+    network.run(1_000);
+    assert!(network.member(new).configuration().learners.is_empty());
+}
+
+#[test]
+fn what_was_agreed_survives_that_all_start_again() {
+    let mut network = Network::cluster(5, 3);
+    for group in 0..20 {
+        network.change(network.touch(0, group));
+    }
+    network.run(500);
+    let map = network.member(0).map().clone();
+    for node in 0..3 {
+        network.kill(node);
+    }
+    network.run(1_000);
+    for node in 0..3 {
+        network.start(node);
+    }
+    network.run_until(3_000, |network| network.leader().is_some());
+    network.run(500);
+    assert!((0..3).all(|node| *network.member(node).map() == map));
+    // One crashed in the middle of a save that nobody had relied on.
+    network.kill(2);
+    network.disk_mut(2).tear();
+    network.change(network.touch(0, 7));
+    network.start(2);
+    network.run(500);
+    assert_eq!(network.epoch(2, 7), Epoch(3));
+}
+
+#[test]
+fn a_node_without_its_disk_comes_back_as_another_voter() {
+    let mut network = Network::cluster(6, 3);
+    let lost = (0..3).find(|&node| Some(node) != network.leader()).expect("a follower");
+    let raft = network.member(lost).raft();
+    network.kill(lost);
+    *network.disk_mut(lost) = MemoryDisk::default();
+    network.start(lost);
+    assert_ne!(network.member(lost).raft(), raft);
+    network.run(500);
+    assert_eq!(network.member(lost).map().version(), 0, "nobody knows it yet");
+    network.join(lost);
+    network.run(1_500);
+    let leader = network.leader().expect("a leader");
+    assert!(network.member(lost).map() == network.member(leader).map());
+    let configuration = network.member(leader).configuration();
+    assert!(configuration.voters.contains(&network.member(lost).raft()));
+    assert!(!configuration.voters.contains(&raft) && configuration.learners.is_empty());
+}
+
+#[test]
+fn of_concurrent_changes_of_a_group_one_wins() {
+    let mut network = Network::cluster(7, 5);
+    for round in 2..12 {
+        let tickets: Vec<_> = (0..5).map(|node| (node, network.propose(node, network.touch(node, 3)))).collect();
+        let told: Vec<Told> = tickets.into_iter().map(|(node, ticket)| network.wait_for(node, ticket)).collect();
+        assert_eq!(told.iter().filter(|told| applied(told)).count(), 1, "{told:?}");
+        network.run(300);
+        assert!((0..5).all(|node| network.epoch(node, 3) == Epoch(round)));
+    }
+}
+
+#[test]
+fn one_that_was_cut_off_promises_nothing() {
+    let mut network = Network::cluster(8, 3);
+    let old = network.leader().expect("a leader");
+    network.isolate(&[old]);
+    let read = network.read(old);
+    let change = network.propose(old, network.touch(old, 0));
+    network.run(300);
+    assert!(
+        network.member(old).is_leader() && network.answers.get(&(old, read)).is_none(),
+        "it believes in itself yet"
+    );
+    network.run(2_000);
+    assert!(!network.member(old).is_leader());
+    assert_eq!(network.answers[&(old, read)], Err(AgreementError::NotRead));
+    assert_eq!(network.answers[&(old, change)], Err(AgreementError::Unknown));
+    assert_eq!(network.propose(old, network.touch(old, 1)), change + 1);
+    assert_eq!(network.answers[&(old, change + 1)], Err(AgreementError::NotTaken));
+    // Others went on; when it is back, it has their map.
+    let new = network.leader().expect("a leader");
+    network.change(network.touch(new, 5));
+    network.cuts.clear();
+    network.run(1_000);
+    assert!(network.member(old).map() == network.member(new).map());
+    assert_eq!(network.epoch(old, 0), Epoch(1), "its own change was never agreed");
+}
+
+#[test]
+fn one_far_behind_gets_the_map_as_a_whole() {
+    let mut network = Network::cluster(9, 4);
+    let behind = (0..4).find(|&node| Some(node) != network.leader()).expect("a follower");
+    network.kill(behind);
+    for round in 0..200 {
+        let leader = network.leader().expect("a leader");
+        network.change(network.touch(leader, round % 10));
+    }
+    network.start(behind);
+    network.run(1_000);
+    let leader = network.leader().expect("a leader");
+    assert!(network.member(behind).map() == network.member(leader).map());
+    // And it starts from that again.
+    network.kill(behind);
+    network.start(behind);
+    assert_eq!(network.member(behind).map().assignment(crate::slots::Group::numbered(0)).epoch, Epoch(21));
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_member() {
+    for is_kept in [false, true] {
+        let mut network = Network::cluster(10, 3);
+        let leader = network.leader().expect("a leader");
+        network.disk_mut(leader).fail(is_kept);
+        let ticket = network.propose(leader, network.touch(leader, 0));
+        assert_eq!(network.answers[&(leader, ticket)], Err(AgreementError::Unknown));
+        assert!(matches!(network.member(leader).fault(), Some(Fault::Disk(DiskError::Failed(_)))));
+        assert!(!network.member(leader).is_leader());
+        let late = network.read(leader);
+        assert_eq!(network.answers[&(leader, late)], Err(AgreementError::Stopped));
+        network.run_until(3_000, |network| network.leader().is_some());
+        network.change(network.touch(network.leader().expect("a leader"), 1));
+    }
+}
+
+/// A disk said that it had what it had not: the leader counts on entries that the member no longer has. It must not vote on.
+#[test]
+fn a_log_that_has_lost_its_end_ends_the_member() {
+    let mut network = Network::cluster(11, 3);
+    let liar = (0..3).find(|&node| Some(node) != network.leader()).expect("a follower");
+    let saves = network.disk_mut(liar).saves();
+    for group in 0..5 {
+        network.change(network.touch(0, group));
+    }
+    network.kill(liar);
+    let new = network.disk_mut(liar).saves() - saves;
+    network.disk_mut(liar).lose(new);
+    network.start(liar);
+    network.run(500);
+    assert_eq!(network.member(liar).fault(), Some(&Fault::LogLost));
+}
+
+/// Members that crash and come back, and a network that loses, delays and cuts: what was answered stays so, reads are never older
+/// than what was answered before them, all maps are the same (the network looks), and the same seed does the same.
+fn turmoil(seed: u64) -> u64 {
+    let mut network = Network::cluster(seed, 5);
+    (network.loss_permille, network.delay_ms_max) = (50, 40);
+    let mut done: BTreeMap<usize, Epoch> = BTreeMap::new();
+    let mut open: Vec<(u64, u64, usize, Epoch)> = Vec::new();
+    let mut reads: Vec<(u64, u64, u64)> = Vec::new();
+    let mut version_answered = 0;
+    for _ in 0..150 {
+        let node = network.random(5);
+        let runs = network.running().contains(&node);
+        match network.random(12) {
+            0 if runs && network.running().len() > 3 => network.kill(node),
+            1 | 2 if !runs => network.start(node),
+            3 => network.isolate(&[node]),
+            4 | 5 => network.cuts.clear(),
+            6 | 7 if runs => reads.push((node, network.read(node), version_answered)),
+            8.. if runs => {
+                let group = network.random(4) as usize;
+                let expected = network.epoch(node, group);
+                let ticket = network.propose(node, network.touch(node, group));
+                open.push((node, ticket, group, expected));
+            }
+            _ => {}
+        }
+        let wait_ms = 20 + network.random(200);
+        network.run(wait_ms);
+        open.retain(|&(node, ticket, group, expected)| {
+            let Some(told) = network.answers.get(&(node, ticket)) else { return true };
+            if applied(told) {
+                let epoch = Epoch(expected.0 + 1);
+                let before = done.insert(group, epoch).unwrap_or_default();
+                assert!(before != epoch, "two have won");
+                done.insert(group, before.max(epoch));
+                version_answered = version_answered.max(network.member(node).map().version());
+            }
+            false
+        });
+        reads.retain(|&(node, ticket, at_least)| {
+            let Some(told) = network.answers.get(&(node, ticket)) else { return true };
+            if let Ok(Answer::Read { version }) = told {
+                assert!(*version >= at_least, "a read is older than what was answered before it");
+            }
+            false
+        });
+    }
+    network.cuts.clear();
+    network.loss_permille = 0;
+    (0..5).for_each(|node| {
+        if !network.running().contains(&node) {
+            network.start(node);
+        }
+    });
+    network.run(5_000);
+    let leader = network.leader().expect("a leader");
+    network.change(network.touch(leader, 9));
+    network.run(500);
+    for node in 0..5 {
+        assert_eq!(network.member(node).fault(), None);
+        assert!(network.member(node).map() == network.member(leader).map());
+        assert!(done.iter().all(|(&group, &epoch)| network.epoch(node, group) >= epoch), "what was answered is gone");
+    }
+    network.trace
+}
+
+#[test]
+fn turmoil_harms_nothing_and_repeats() {
+    let traces: BTreeSet<u64> = (0..12).map(turmoil).collect();
+    assert_eq!(traces.len(), 12);
+    assert!(traces.contains(&turmoil(3)));
+}

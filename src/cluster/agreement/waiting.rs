@@ -1,0 +1,157 @@
+//! Proposals and reads that wait for their answers. Each gets one, at the latest when its time is over.
+
+use super::Agreement;
+use super::events::{Action, AgreementError, Answer};
+use super::storage::Disk;
+use super::wire::{PROPOSAL_BYTES_MAX, Proposal, READS_MAX};
+use crate::cluster::Identity;
+use crate::cluster::map::{Applied, Change, Refused};
+
+/// Proposals and reads of this node that wait for their answers, at most.
+const WAITING_MAX: usize = READS_MAX;
+/// Ticks after which a read that has no index yet is asked for again.
+const READ_RETRY_TICKS: u64 = 4;
+
+/// A proposal or a read that waits.
+pub(super) struct Waiting {
+    deadline_ms: u64,
+    kind: Asked,
+}
+
+enum Asked {
+    Change,
+    /// The number is in the context that comes back, so that nothing is answered by what an earlier read was told.
+    Read {
+        number: u64,
+        asked_ms: u64,
+        index: Option<u64>,
+    },
+}
+
+impl<D: Disk> Agreement<D> {
+    pub(super) fn propose(&mut self, ticket: u64, change: Change, actions: &mut Vec<Action>) {
+        let proposal = Proposal { origin: self.identity(), ticket, change };
+        let data = postcard::to_allocvec(&proposal).expect("postcard encodes whatever is derived");
+        let result = match self.has_room(ticket) && data.len() <= PROPOSAL_BYTES_MAX {
+            true => self.raw.propose(Vec::new(), data).map_err(|_| AgreementError::NotTaken),
+            false => Err(AgreementError::NoRoom),
+        };
+        match result {
+            Ok(()) => self.wait(ticket, Asked::Change),
+            Err(error) => actions.push(Action::Answer { ticket, result: Err(error) }),
+        }
+    }
+
+    pub(super) fn read(&mut self, ticket: u64, actions: &mut Vec<Action>) {
+        if !self.has_room(ticket) {
+            return actions.push(Action::Answer { ticket, result: Err(AgreementError::NoRoom) });
+        }
+        self.reads += 1;
+        let (number, asked_ms) = (self.reads, self.now_ms);
+        self.wait(ticket, Asked::Read { number, asked_ms, index: None });
+        self.raw.read_index(self.read_context(ticket, number));
+    }
+
+    /// Answers a proposal that was applied, if it is this life of this node that waits for it.
+    pub(super) fn answer_change(
+        &mut self,
+        origin: Identity,
+        ticket: u64,
+        result: Result<Applied, Refused>,
+        actions: &mut Vec<Action>,
+    ) {
+        let is_asked = |waiting: &Waiting| matches!(waiting.kind, Asked::Change);
+        if origin == self.identity() && self.waiting.get(&ticket).is_some_and(is_asked) {
+            self.waiting.remove(&ticket);
+            let result = result.map(Answer::Applied).map_err(AgreementError::Refused);
+            actions.push(Action::Answer { ticket, result });
+        }
+    }
+
+    /// Answers all that wait, because the member stops.
+    pub(super) fn give_up_all(&mut self, actions: &mut Vec<Action>) {
+        let waiting = std::mem::take(&mut self.waiting);
+        actions.extend(waiting.into_iter().map(|(ticket, waiting)| {
+            let error = match waiting.kind {
+                Asked::Change => AgreementError::Unknown,
+                Asked::Read { .. } => AgreementError::Stopped,
+            };
+            Action::Answer { ticket, result: Err(error) }
+        }));
+    }
+
+    fn has_room(&self, ticket: u64) -> bool {
+        self.waiting.len() < WAITING_MAX && !self.waiting.contains_key(&ticket)
+    }
+
+    fn wait(&mut self, ticket: u64, kind: Asked) {
+        let deadline_ms = self.now_ms.saturating_add(self.config.answer_ms);
+        self.waiting.insert(ticket, Waiting { deadline_ms, kind });
+    }
+
+    fn read_context(&self, ticket: u64, number: u64) -> Vec<u8> {
+        let context = (self.raft(), self.config.incarnation, ticket, number);
+        postcard::to_allocvec(&context).expect("postcard encodes numbers")
+    }
+
+    /// Answers what nobody answered in time.
+    pub(super) fn give_up_late(&mut self, actions: &mut Vec<Action>) {
+        let now_ms = self.now_ms;
+        let late = self.waiting.extract_if(.., |_, waiting| waiting.deadline_ms <= now_ms);
+        actions.extend(late.map(|(ticket, waiting)| {
+            let error = match waiting.kind {
+                Asked::Change => AgreementError::Unknown,
+                Asked::Read { .. } => AgreementError::NotRead,
+            };
+            Action::Answer { ticket, result: Err(error) }
+        }));
+    }
+
+    /// Asks again for the indexes of reads: a leader that has just been elected drops them, and messages get lost.
+    pub(super) fn ask_again(&mut self) {
+        let (now_ms, retry_ms) = (self.now_ms, READ_RETRY_TICKS * self.config.tick_ms);
+        let mut due = Vec::new();
+        for (&ticket, waiting) in &mut self.waiting {
+            if let Asked::Read { number, asked_ms, index: None } = &mut waiting.kind
+                && now_ms - *asked_ms >= retry_ms
+            {
+                *asked_ms = now_ms;
+                due.push((ticket, *number));
+            }
+        }
+        for (ticket, number) in due {
+            self.raw.read_index(self.read_context(ticket, number));
+        }
+    }
+
+    /// Notes up to where the map must have come for reads to be answered.
+    pub(super) fn note_reads(&mut self, states: Vec<raft::ReadState>) {
+        for state in states {
+            let Ok((raft, incarnation, ticket, number)) =
+                postcard::from_bytes::<(u64, u64, u64, u64)>(&state.request_ctx)
+            else {
+                continue;
+            };
+            let is_own = (raft, incarnation) == (self.raft(), self.config.incarnation);
+            if let Some(Waiting { kind: Asked::Read { number: asked, index, .. }, .. }) = self.waiting.get_mut(&ticket)
+                && is_own
+                && *asked == number
+            {
+                *index = Some(state.index);
+            }
+        }
+    }
+
+    pub(super) fn answer_reads(&mut self, actions: &mut Vec<Action>) {
+        let (applied, version) = (self.applied.0, self.map.version());
+        let is_reached = |_: &u64, waiting: &mut Waiting| match waiting.kind {
+            Asked::Read { index, .. } => index.is_some_and(|index| index <= applied),
+            Asked::Change => false,
+        };
+        let answered = self.waiting.extract_if(.., is_reached);
+        actions.extend(answered.map(|(ticket, _)| {
+            let result = Ok(Answer::Read { version });
+            Action::Answer { ticket, result }
+        }));
+    }
+}
