@@ -12,7 +12,7 @@
 //! |---|---|
 //! | a lost beacon, or five in a row | six are due within the silence |
 //! | a peer that pauses for 400 ms | it is back before the silence is over |
-//! | we paused: our clock jumped between two steps | we know nothing of the others, and listen to them anew |
+//! | we paused: our clock jumped between two steps | we know nothing of the others, and listen to them anew; that they did not hear us is no cut either |
 //! | a peer that has just come into the map | it counts as heard at that moment |
 //!
 //! Beacons of strangers (another cluster, a life that is over, nobody that the map knows) are refused and counted.
@@ -78,6 +78,8 @@ pub(super) struct Beacons {
     sequence: u64,
     next_beacon_ms: u64,
     last_step_ms: u64,
+    /// Until then, that others do not hear us is the trace of a pause of ours.
+    paused_lately_until_ms: u64,
     refusals: Refusals,
 }
 
@@ -105,6 +107,7 @@ impl Beacons {
             sequence: 0,
             next_beacon_ms: now_ms,
             last_step_ms: now_ms,
+            paused_lately_until_ms: 0,
             refusals: Refusals::default(),
         }
     }
@@ -113,6 +116,7 @@ impl Beacons {
     pub(super) fn begin_step(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.last_step_ms) > self.timing.own_pause_ms {
             self.peers.values_mut().for_each(|peer| peer.heard_at_ms = now_ms);
+            self.paused_lately_until_ms = now_ms + self.timing.silence_ms;
         }
         self.last_step_ms = now_ms;
     }
@@ -129,8 +133,14 @@ impl Beacons {
 
     /// Looks who has been silent for too long. The beacon that is due, if one is, goes to all [`peers`](Self::peers).
     pub(super) fn wake(&mut self, now_ms: u64, changes: &mut Vec<Change>) -> Option<Beacon> {
+        let trusts_deafness = now_ms >= self.paused_lately_until_ms;
         for (&node, peer) in &mut self.peers {
-            peer.judge(self.own, node, self.timing.silence_ms, now_ms, changes);
+            let is_deaf = trusts_deafness && peer.unheard.contains(&self.own);
+            let is_unreachable = is_deaf || peer.is_silent(self.timing.silence_ms, now_ms);
+            if is_unreachable != std::mem::replace(&mut peer.is_unreachable, is_unreachable) {
+                let identity = Identity { node, incarnation: peer.incarnation };
+                changes.push(if is_unreachable { Change::Unreachable(identity) } else { Change::Reachable(identity) });
+            }
         }
         if now_ms < self.next_beacon_ms {
             return None;
@@ -238,13 +248,5 @@ impl Peer {
 
     fn is_silent(&self, silence_ms: u64, now_ms: u64) -> bool {
         self.has_restarted || now_ms.saturating_sub(self.heard_at_ms) >= silence_ms
-    }
-
-    fn judge(&mut self, own: Identity, node: NodeId, silence_ms: u64, now_ms: u64, changes: &mut Vec<Change>) {
-        let is_unreachable = self.is_silent(silence_ms, now_ms) || self.unheard.contains(&own);
-        let identity = Identity { node, incarnation: self.incarnation };
-        if is_unreachable != std::mem::replace(&mut self.is_unreachable, is_unreachable) {
-            changes.push(if is_unreachable { Change::Unreachable(identity) } else { Change::Reachable(identity) });
-        }
     }
 }

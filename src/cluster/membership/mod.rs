@@ -81,7 +81,8 @@ pub enum Event {
     Received(Message),
     /// There is another version of the map.
     Map(MapView),
-    /// Raft knows another leader or another term, or knows none any more.
+    /// Raft knows another leader or another term, or knows none any more. A node is told that it leads itself only when its
+    /// map has an entry of its own term, so that nothing that former leaders decided is still to come.
     Leader(Option<Leader>),
     /// The operator wants the node to leave its cluster.
     Leave,

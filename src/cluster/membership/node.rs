@@ -93,15 +93,15 @@ impl Membership {
         }
     }
 
-    /// When to step next, if nothing happens before.
-    pub fn wake_at_ms(&self) -> u64 {
+    /// When to step next, if nothing happens before. None if nothing will by itself.
+    pub fn wake_at_ms(&self) -> Option<u64> {
         let parts = [
+            Some(self.beacons.wake_at_ms()),
             self.promises.wake_at_ms(),
-            self.verdicts.wake_at_ms(),
-            self.join.wake_at_ms(),
             self.gossip.as_ref().and_then(Gossip::wake_at_ms),
         ];
-        parts.into_iter().flatten().fold(self.beacons.wake_at_ms(), u64::min)
+        let parts = parts.into_iter().flatten().filter(|_| self.takes_part());
+        parts.chain(self.join.wake_at_ms()).min()
     }
 
     /// True while we may acknowledge nothing of this life of a peer: asked before every acknowledgement.
@@ -140,6 +140,11 @@ impl Membership {
             unknown: sum(|refusals| refusals.unknown),
             malformed: sum(|refusals| refusals.malformed),
         }
+    }
+
+    /// True if the map that we know has this life of us.
+    fn takes_part(&self) -> bool {
+        self.map.as_ref().is_some_and(|map| map.is_alive(self.own))
     }
 
     fn is_to_own(&self, action: &Action) -> bool {
@@ -253,7 +258,9 @@ impl Membership {
     fn wake(&mut self, actions: &mut Vec<Action>) {
         let now_ms = self.now_ms;
         self.join.wake(self.leader, now_ms, actions);
-        let Some(map) = self.map.as_ref().filter(|map| map.is_alive(self.own)) else { return };
+        if !self.takes_part() {
+            return;
+        }
         let mut changes = Vec::new();
         if let Some(beacon) = self.beacons.wake(now_ms, &mut changes) {
             let send = |node| Action::Send { to: To::Node(node), message: Message::Beacon(beacon.clone()) };
@@ -261,7 +268,9 @@ impl Membership {
         }
         actions.extend(changes.into_iter().map(Action::from));
         self.promises.wake(&self.beacons.unreachable().collect(), now_ms, actions);
-        self.verdicts.decide(&Scene { map, beacons: &self.beacons, now_ms }, actions);
+        if let Some(map) = &self.map {
+            self.verdicts.decide(&Scene { map, beacons: &self.beacons, now_ms }, actions);
+        }
         if let Some(gossip) = &mut self.gossip {
             gossip.wake(now_ms, actions);
         }

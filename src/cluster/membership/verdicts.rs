@@ -117,7 +117,7 @@ impl Verdicts {
         (received.report, received.last_ms) = (report, scene.now_ms);
     }
 
-    /// Decides what can be decided now.
+    /// Decides what can be decided now. Asked at least as often as beacons are sent, so it names no time of its own.
     pub(super) fn decide(&mut self, scene: &Scene, actions: &mut Vec<Action>) {
         if self.term.is_none() {
             return;
@@ -139,16 +139,6 @@ impl Verdicts {
                 }
             }
         }
-    }
-
-    /// When something may be decided that could not before.
-    pub(super) fn wake_at_ms(&self) -> Option<u64> {
-        let cases = self.cases.values();
-        let at_ms = cases.flat_map(|case| {
-            let answers = case.reports.values().map(|received| received.first_ms + STAYS_AFTER_MS);
-            case.propose_at_ms.into_iter().chain(answers.filter(|_| case.propose_at_ms.is_none()))
-        });
-        at_ms.min()
     }
 
     /// Drops what the map has answered, and reports that are not repeated.
