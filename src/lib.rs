@@ -13,6 +13,7 @@ pub mod eviction;
 pub mod execute;
 pub mod mesh;
 pub mod metrics;
+pub mod node;
 pub mod protocol;
 pub mod reactor;
 pub mod replay;

@@ -42,21 +42,15 @@ const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
 pub enum Kind {
     /// A message of Raft.
     Agreement = 1,
-    /// A message of the membership's gossip.
+    /// A message of membership.
     Membership = 2,
     /// A message of the replication of groups.
     Replication = 3,
-    /// A sign of life.
-    Beacon = 4,
-    /// A request to the leader of the map's agreement, or its answer.
-    Request = 5,
 }
 
 impl Kind {
     fn numbered(number: u8) -> Option<Self> {
-        [Self::Agreement, Self::Membership, Self::Replication, Self::Beacon, Self::Request]
-            .into_iter()
-            .find(|&kind| kind as u8 == number)
+        [Self::Agreement, Self::Membership, Self::Replication].into_iter().find(|&kind| kind as u8 == number)
     }
 }
 

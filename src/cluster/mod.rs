@@ -8,12 +8,14 @@
 //! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
 //! | `share.rs` | how much of the data each node is to hold, by its memory and its zone |
 //! | `plan.rs` | the sticky planner: who holds which group, with bounded loads and few movements |
+//! | `membership/` | who is there, who hears whom, who comes in, leaves, or is taken for down |
 
 #![forbid(unsafe_code)]
 
 pub mod agreement;
 pub mod frame;
 pub mod map;
+pub mod membership;
 mod plan;
 mod ring;
 mod share;

@@ -37,14 +37,16 @@ use std::collections::BTreeSet;
 /// How often a node has to be ticked.
 pub const TICK_MS: u64 = 10;
 
-/// Frames that a node has its own parts send to itself, within a step.
-const OWN_ROUNDS_MAX: usize = 8;
-
 /// What happens to a node.
 #[derive(Debug)]
 pub enum Event<'b> {
-    /// A frame has come from a member, or from whoever wants to be one.
-    Frame(&'b [u8]),
+    /// A frame has come.
+    Frame {
+        /// From this node: the connection has made sure.
+        from: NodeId,
+        /// The whole frame.
+        bytes: &'b [u8],
+    },
     /// Time has passed: about [`TICK_MS`].
     Tick,
     /// The operator wants the node to leave its cluster.
@@ -185,11 +187,11 @@ impl<D: Disk> Node<D> {
         out: &mut Vec<Action>,
     ) -> Result<(), FrameError> {
         match event {
-            Event::Frame(bytes) => self.receive(bytes, now, store, out)?,
-            Event::Leave => self.membership(membership::Event::Leave, now, store, out),
+            Event::Frame { from, bytes } => self.receive(from, bytes, now, store, out)?,
+            Event::Leave => self.take_part(membership::Event::Leave, now, store, out),
             Event::Tick => {
-                self.agreement(agreement::Event::Tick, now, store, out);
-                self.membership(membership::Event::Wake, now, store, out);
+                self.agree(agreement::Event::Tick, now, store, out);
+                self.take_part(membership::Event::Wake, now, store, out);
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);
                 self.carry_out(actions, now, store, out);
@@ -209,6 +211,7 @@ impl<D: Disk> Node<D> {
 
     fn receive(
         &mut self,
+        sender: NodeId,
         bytes: &[u8],
         now: Ms,
         store: &mut impl Store,
@@ -217,16 +220,16 @@ impl<D: Disk> Node<D> {
         let frame = frame::decode(bytes)?;
         match frame.kind {
             Kind::Agreement => {
-                let event = agreement::Event::Message { bytes: bytes.to_vec() };
-                self.agreement(event, now, store, out);
+                let event = agreement::Event::Message { from: sender, bytes: bytes.to_vec() };
+                self.agree(event, now, store, out);
             }
             Kind::Membership => {
                 let Envelope { message, .. } = frame.read::<Envelope<membership::Message>>()?;
-                self.membership(membership::Event::Received(message), now, store, out);
+                self.take_part(membership::Event::Received(message), now, store, out);
             }
             Kind::Replication => {
                 let Envelope { from, to, message } = frame.read::<Envelope<Message>>()?;
-                if to == Some(self.me) {
+                if to == Some(self.me) && from.node == sender {
                     let mut actions = Vec::new();
                     self.replication.receive(from, message, now, store, &mut actions);
                     self.carry_out(actions, now, store, out);
@@ -238,7 +241,7 @@ impl<D: Disk> Node<D> {
 
     // The parts, and what each of them wants.
 
-    fn agreement(&mut self, event: agreement::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn agree(&mut self, event: agreement::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
         self.agreement.step(event, now, &mut actions);
         let mut has_changed = false;
@@ -257,7 +260,7 @@ impl<D: Disk> Node<D> {
         self.follow_leader(now, store, out);
     }
 
-    fn membership(&mut self, event: membership::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn take_part(&mut self, event: membership::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
         self.membership.step(event, now, &mut actions);
         let promised = self.map().members().map(MemberState::identity);
@@ -291,7 +294,7 @@ impl<D: Disk> Node<D> {
     fn propose(&mut self, change: Change, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         self.next_ticket += 1;
         let event = agreement::Event::Propose { ticket: self.next_ticket, change };
-        self.agreement(event, now, store, out);
+        self.agree(event, now, store, out);
     }
 
     fn carry_out(
@@ -341,7 +344,7 @@ impl<D: Disk> Node<D> {
         self.replication.map_changed(map, changed, now, store, &mut actions);
         self.mover.members_may_have_changed(map);
         self.carry_out(actions, now, store, out);
-        self.membership(membership::Event::Map(view), now, store, out);
+        self.take_part(membership::Event::Map(view), now, store, out);
     }
 
     fn follow_leader(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
@@ -349,7 +352,7 @@ impl<D: Disk> Node<D> {
         let leader = node.map(|node| membership::Leader { node, term: self.agreement.term() });
         if leader != self.leader {
             self.leader = leader;
-            self.membership(membership::Event::Leader(leader), now, store, out);
+            self.take_part(membership::Event::Leader(leader), now, store, out);
         }
     }
 
@@ -400,7 +403,7 @@ fn change_of(proposal: Proposal) -> Change {
         Proposal::Admit { profile, .. } => Change::Join {
             member: profile.member,
             incarnation: profile.incarnation,
-            raft: profile.raft,
+            raft: profile.raft_id,
             address: profile.address,
         },
         Proposal::Leave(identity) => Change::Leave { node: identity.node },

@@ -46,9 +46,9 @@ impl Mover {
 
     /// The map has changed: perhaps who is in it.
     pub(super) fn members_may_have_changed(&mut self, map: &Map) {
-        let members = map.members().map(|member| (member.identity(), member.state));
-        if !members.clone().eq(self.members.iter().copied()) {
-            self.members = members.collect();
+        let members: Vec<_> = map.members().map(|member| (member.identity(), member.state)).collect();
+        if members != self.members {
+            self.members = members;
             self.wanted = None;
         }
     }

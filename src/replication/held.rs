@@ -90,11 +90,10 @@ impl Held {
 
     // The map.
 
-    /// The map says something new of the group. If `skipped`, there may have been something between, which is not known.
+    /// The map says something new of the group.
     pub(super) fn assign(
         &mut self,
         assignment: &Assignment,
-        skipped: bool,
         view: &View,
         store: &mut impl Store,
         out: &mut Vec<Action>,
@@ -103,7 +102,7 @@ impl Held {
             return;
         }
         let before = std::mem::replace(&mut self.assignment, assignment.clone());
-        self.note_leases(&before, skipped, view);
+        self.note_leases(&before, view);
         if assignment.opened > before.opened && view.rules.hold(Rule::Opened) {
             self.open(view, store, out);
         }
@@ -125,10 +124,12 @@ impl Held {
     }
 
     /// Remembers until when an earlier primary can believe to be one.
-    fn note_leases(&mut self, before: &Assignment, skipped: bool, view: &View) {
+    fn note_leases(&mut self, before: &Assignment, view: &View) {
         let assignment = &self.assignment;
-        let was_opened = assignment.opened == assignment.epoch && assignment.epoch > Epoch(1);
-        if skipped || was_opened {
+        let was_opened = assignment.opened == assignment.epoch;
+        // Who was primary in an epoch that was never seen here is not known.
+        let was_skipped = assignment.epoch.0 > before.epoch.0 + 1;
+        if was_opened && assignment.epoch > Epoch(1) || was_skipped {
             self.leased_until = view.now + GRACE_MS;
         }
         if let Some(primary) = before.primary

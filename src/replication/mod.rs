@@ -195,13 +195,11 @@ impl Replication {
         }
     }
 
-    /// The map has changed, in these groups. To be called for every version in turn; where some were `skipped`, because the
-    /// map came as a whole, it waits for leases that it cannot know of.
+    /// The map has changed, in these groups.
     pub fn map_changed(
         &mut self,
         map: &Map,
         changed: impl IntoIterator<Item = Group>,
-        skipped: bool,
         now: Ms,
         store: &mut impl Store,
         out: &mut Vec<Action>,
@@ -213,7 +211,7 @@ impl Replication {
         let members = &self.members;
         self.leases.retain(|identity| members.contains(&identity), now);
         for group in changed {
-            self.assign(group, map.assignment(group), skipped, now, store, out);
+            self.assign(group, map.assignment(group), now, store, out);
         }
     }
 
@@ -221,7 +219,6 @@ impl Replication {
         &mut self,
         group: Group,
         assignment: &Assignment,
-        skipped: bool,
         now: Ms,
         store: &mut impl Store,
         out: &mut Vec<Action>,
@@ -237,7 +234,7 @@ impl Replication {
         let mut groups = std::mem::take(&mut self.groups);
         let view = self.view(now);
         let held = groups.entry(group).or_insert_with(|| Held::new(group, &view));
-        held.assign(assignment, skipped, &view, store, out);
+        held.assign(assignment, &view, store, out);
         self.groups = groups;
     }
 

@@ -42,7 +42,7 @@ mod waiting;
 mod wire;
 
 pub use events::{Action, AgreementError, Answer, BootstrapError, Config, Event, Fault};
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub use storage::MemoryDisk;
 pub use storage::{Changes, Configuration, Disk, DiskError, Hard, LogEntry, Saved, SnapshotRecord};
 
@@ -202,6 +202,11 @@ impl<D: Disk> Agreement<D> {
     /// a read tells.
     pub fn is_leader(&self) -> bool {
         self.raw.raft.state == StateRole::Leader && self.fault.is_none()
+    }
+
+    /// True if it is the leader, and its map has all that the leaders before it have decided.
+    pub fn leads(&self) -> bool {
+        self.is_leader() && self.raw.raft.commit_to_current_term()
     }
 
     /// Raft's term.

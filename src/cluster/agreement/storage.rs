@@ -252,7 +252,7 @@ impl Storage for Saved {
 }
 
 /// A disk in memory, for tests: it can fail, and lose or tear what was saved last.
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     /// Each save, encoded: what a file would have.
@@ -261,7 +261,7 @@ pub struct MemoryDisk {
     fails: Option<bool>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 impl MemoryDisk {
     /// Forgets the last saves, as a disk does that said too early that it had them.
     pub fn lose(&mut self, saves: usize) {
@@ -286,7 +286,7 @@ impl MemoryDisk {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 impl Disk for MemoryDisk {
     fn load(&mut self) -> Result<Option<Saved>, DiskError> {
         let mut saved = Saved::default();

@@ -1,0 +1,118 @@
+//! How a node comes into a cluster, and leaves it: what a member answers. (`join.rs` is the applicant's side.)
+//!
+//! | who asks the leader to be let in | answer |
+//! |---|---|
+//! | a node of another cluster | refused, both named |
+//! | a life that the map has, from the address that the map has | accepted |
+//! | a life that the map has, from another address | refused: two processes with one node id |
+//! | a life before the one that the map has | refused: that one is newer |
+//! | the next life of a node that is down | let in |
+//! | the next life of a node that takes part, from the same address | let in: the last life's process cannot be there too |
+//! | the same from another address, and the last life is heard | refused: two processes with one node id |
+//! | the same, and the last life is silent | wait until the map has it down |
+//! | a node that the map does not know | let in, if there is room |
+//!
+//! "Let in" is a proposal to Raft; the applicant asks again, and finds itself accepted. To apply such a proposal twice does
+//! nothing, as the map only ever goes to a larger incarnation. Who does not lead says where the leader is.
+
+use super::beacons::{Beacons, MEMBERS_MAX};
+use super::join::Answer;
+use super::{Action, Leader, MapView, MemberState, Profile, Proposal};
+use crate::cluster::Identity;
+
+/// A process that was heard so recently is alive: no supervisor starts it somewhere else as quickly.
+const HEARD_LATELY_MS: u64 = 250;
+
+/// What a member knows when it is asked.
+pub(super) struct Desk<'a> {
+    pub(super) own: Identity,
+    pub(super) map: &'a MapView,
+    pub(super) leader: Option<Leader>,
+    pub(super) beacons: &'a Beacons,
+    pub(super) now_ms: u64,
+}
+
+impl Desk<'_> {
+    /// Answers one that wants to be let in.
+    pub(super) fn request(&self, cluster: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
+        if cluster != self.map.cluster {
+            let own = self.map.cluster;
+            return refused(format!("node {} is of cluster {cluster:016x}, this is {own:016x}", profile.node()));
+        }
+        if let Err(error) = profile.check() {
+            return refused(format!("node {}: {error}", profile.node()));
+        }
+        self.elsewhere().unwrap_or_else(|| self.judge(profile, actions))
+    }
+
+    /// Answers one that wants to leave.
+    pub(super) fn leave(&self, from: Identity, actions: &mut Vec<Action>) -> Answer {
+        if let Some(elsewhere) = self.elsewhere() {
+            return elsewhere;
+        }
+        if !self.map.is_alive(from) {
+            return Answer::Gone;
+        }
+        let seen = &self.map.members[&from.node];
+        let stays = |node: &Identity| node.node != from.node && self.map.members[&node.node].state == MemberState::Up;
+        match seen.state {
+            MemberState::Leaving if seen.groups == 0 => actions.push(Action::Propose(Proposal::Remove(from))),
+            MemberState::Leaving => {}
+            _ if !self.map.alive().any(|node| stays(&node)) => {
+                return refused("nobody else stays in the cluster to hold its data".into());
+            }
+            _ => actions.push(Action::Propose(Proposal::Leave(from))),
+        }
+        Answer::Wait { reason: format!("{} groups are still to be moved", seen.groups) }
+    }
+
+    /// Where the leader is, if we are not it.
+    fn elsewhere(&self) -> Option<Answer> {
+        let address = |leader: Leader| self.map.members.get(&leader.node).map(|seen| seen.address.clone());
+        match self.leader {
+            Some(leader) if leader.node == self.own.node => None,
+            leader => Some(Answer::Elsewhere { leader_address: leader.and_then(address) }),
+        }
+    }
+
+    /// The table above.
+    fn judge(&self, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
+        let (node, MapView { cluster, version, members, .. }) = (profile.node(), self.map);
+        let Some(seen) = members.get(&node) else {
+            return match members.len() < MEMBERS_MAX {
+                true => self.let_in(profile, actions),
+                false => refused(format!("the cluster has {MEMBERS_MAX} nodes already")),
+            };
+        };
+        let last = Identity { node, incarnation: seen.incarnation };
+        let in_use = || refused(format!("node id {node} is in use by the process at {}", seen.address));
+        let is_same_place = seen.address == profile.address;
+        if profile.incarnation < last.incarnation {
+            return refused(format!("node {node}: a newer life of it is in the map, from {}", seen.address));
+        }
+        if profile.incarnation == last.incarnation {
+            return match (seen.state, is_same_place) {
+                (MemberState::Down, _) => refused(format!("node {node}: this life of it is over; start it anew")),
+                (_, true) => Answer::Accepted { cluster: *cluster, map_version: *version },
+                (_, false) => in_use(),
+            };
+        }
+        let heard_at_ms = self.beacons.heard_at_ms(last);
+        if seen.state == MemberState::Down || is_same_place {
+            self.let_in(profile, actions)
+        } else if last == self.own || heard_at_ms.is_some_and(|at_ms| self.now_ms - at_ms < HEARD_LATELY_MS) {
+            in_use()
+        } else {
+            Answer::Wait { reason: format!("node id {node} is still taken for the process at {}", seen.address) }
+        }
+    }
+
+    fn let_in(&self, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
+        actions.push(Action::Propose(Proposal::Admit { profile: profile.clone(), map_version: self.map.version }));
+        Answer::Wait { reason: "the map is about to know it".into() }
+    }
+}
+
+fn refused(reason: String) -> Answer {
+    Answer::Refused { reason }
+}

@@ -1,0 +1,288 @@
+//! Membership of one node, as one state machine: it routes events to the parts, and asks each part what is due.
+//!
+//! Each step: notice a pause of our own, take the event, then let every part do what is due now. What the node says to itself
+//! (a leader reports to itself, and answers itself) is taken at once, within the step.
+
+use super::admission::Desk;
+use super::beacons::{BeaconTiming, Beacons, Change};
+use super::gossip::Gossip;
+use super::join::{Found, Join};
+use super::promises::Promises;
+use super::verdicts::{Scene, Verdicts};
+use super::{Action, Contact, Event, JoinMessage, Leader, MapView, Message, Phase, Profile, Refusals, To};
+use crate::cluster::{Identity, NodeId};
+
+/// Rounds of talking to oneself within a step: a question, its answer, and what follows from it.
+const OWN_ROUNDS_MAX: usize = 8;
+
+/// What a node's membership starts with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node itself. Its incarnation is larger than that of each life before.
+    pub profile: Profile,
+    /// Addresses of nodes of its cluster, or of those that are to found one together; all of these are given the same list.
+    pub seeds: Vec<String>,
+    /// The cluster that its disk knows it as a member of.
+    pub cluster: Option<u64>,
+    /// The id of the cluster that it would found: random, from outside.
+    pub fresh_cluster: u64,
+    /// Of the generator that gossip draws from.
+    pub seed: u64,
+    /// Of beacons.
+    pub timing: BeaconTiming,
+}
+
+/// Membership of one node.
+pub struct Membership {
+    settings: Settings,
+    own: Identity,
+    map: Option<MapView>,
+    leader: Option<Leader>,
+    gossip: Option<Gossip>,
+    beacons: Beacons,
+    promises: Promises,
+    verdicts: Verdicts,
+    join: Join,
+    /// The time of the last step: time never goes back here.
+    now_ms: u64,
+    refusals: Refusals,
+}
+
+impl Membership {
+    /// Of a node that starts now. It does nothing before its first step.
+    pub fn new(settings: Settings, now_ms: u64) -> Self {
+        let own = settings.profile.identity();
+        let Settings { profile, seeds, cluster, fresh_cluster, .. } = settings.clone();
+        Self {
+            own,
+            map: None,
+            leader: None,
+            gossip: None,
+            beacons: Beacons::new(own, settings.timing, now_ms),
+            promises: Promises::new(own),
+            verdicts: Verdicts::new(own),
+            join: Join::new(profile, seeds, cluster, fresh_cluster, now_ms),
+            now_ms,
+            refusals: Refusals::default(),
+            settings,
+        }
+    }
+
+    /// Takes an event, and does what is due. `now_ms` is of any clock that does not go back.
+    pub fn step(&mut self, event: Event, now_ms: u64, actions: &mut Vec<Action>) {
+        self.now_ms = now_ms.max(self.now_ms);
+        self.beacons.begin_step(self.now_ms);
+        match event {
+            Event::Wake => {}
+            Event::Received(message) => self.receive(message, actions),
+            Event::Map(map) => self.follow_map(map, actions),
+            Event::Leader(leader) => self.follow_leader(leader),
+            Event::Leave => self.join.leave(self.now_ms),
+        }
+        for _ in 0..OWN_ROUNDS_MAX {
+            self.wake(actions);
+            let own: Vec<Action> = actions.extract_if(.., |action| self.is_to_own(action)).collect();
+            if own.is_empty() {
+                break;
+            }
+            for action in own {
+                if let Action::Send { message, .. } = action {
+                    self.receive(message, actions);
+                }
+            }
+        }
+    }
+
+    /// When to step next, if nothing happens before. None if nothing will by itself.
+    pub fn wake_at_ms(&self) -> Option<u64> {
+        let parts = [
+            Some(self.beacons.wake_at_ms()),
+            self.promises.wake_at_ms(),
+            self.gossip.as_ref().and_then(Gossip::wake_at_ms),
+        ];
+        let parts = parts.into_iter().flatten().filter(|_| self.takes_part());
+        parts.chain(self.join.wake_at_ms()).min()
+    }
+
+    /// True while we may acknowledge nothing of this life of a peer: asked before every acknowledgement.
+    pub fn is_promised_against(&self, identity: Identity) -> bool {
+        self.promises.is_promised_against(identity)
+    }
+
+    /// True if we and this life of a peer hear each other.
+    pub fn is_reachable(&self, identity: Identity) -> bool {
+        self.beacons.is_reachable(identity)
+    }
+
+    /// The newest version of the map that a peer speaks of, and the peer: ours may be behind.
+    pub fn newest_map(&self) -> Option<(u64, NodeId)> {
+        self.beacons.newest_map()
+    }
+
+    /// Where the node stands.
+    pub fn phase(&self) -> &Phase {
+        self.join.phase()
+    }
+
+    /// Nodes that gossip thinks are up, without us.
+    pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
+        self.gossip.iter().flat_map(Gossip::contacts)
+    }
+
+    /// Messages that were refused.
+    pub fn refusals(&self) -> Refusals {
+        let gossip = self.gossip.as_ref().map(Gossip::refusals).unwrap_or_default();
+        let beacons = self.beacons.refusals();
+        let sum = |of: fn(&Refusals) -> u64| of(&gossip) + of(&beacons) + of(&self.refusals);
+        Refusals {
+            other_cluster: sum(|refusals| refusals.other_cluster),
+            past_life: sum(|refusals| refusals.past_life),
+            unknown: sum(|refusals| refusals.unknown),
+            malformed: sum(|refusals| refusals.malformed),
+        }
+    }
+
+    /// True if the map that we know has this life of us.
+    fn takes_part(&self) -> bool {
+        self.map.as_ref().is_some_and(|map| map.is_alive(self.own))
+    }
+
+    fn is_to_own(&self, action: &Action) -> bool {
+        match action {
+            Action::Send { to: To::Node(node), .. } => *node == self.own.node,
+            Action::Send { to: To::Address(address), .. } => *address == self.settings.profile.address,
+            _ => false,
+        }
+    }
+
+    fn receive(&mut self, message: Message, actions: &mut Vec<Action>) {
+        let now_ms = self.now_ms;
+        match message {
+            Message::Gossip(packet) => {
+                if let Some(gossip) = &mut self.gossip {
+                    gossip.receive(&packet, now_ms, actions);
+                }
+            }
+            Message::Beacon(beacon) if self.map.is_some() => {
+                let mut changes = Vec::new();
+                self.beacons.receive(beacon, now_ms, &mut changes);
+                actions.extend(changes.into_iter().map(Action::from));
+            }
+            Message::Beacon(_) => self.refusals.unknown += 1,
+            Message::Report(report) => {
+                if let Some(map) = &self.map {
+                    let scene = Scene { map, beacons: &self.beacons, now_ms };
+                    self.verdicts.receive(report, &scene, actions);
+                }
+            }
+            Message::Stays(stays) => self.promises.receive(stays, now_ms),
+            Message::Join(message) => self.receive_join(message, actions),
+        }
+    }
+
+    fn receive_join(&mut self, message: JoinMessage, actions: &mut Vec<Action>) {
+        let now_ms = self.now_ms;
+        match message {
+            JoinMessage::Lookup { address, seed } => {
+                let found = JoinMessage::Found {
+                    seed,
+                    node: self.own.node,
+                    cluster: self.join.own_cluster(),
+                    leader_address: self.leader_address(),
+                };
+                actions.push(Action::Send { to: To::Address(address), message: Message::Join(found) });
+            }
+            JoinMessage::Found { seed, node, cluster, leader_address } => {
+                self.join.found(seed, Found { node, cluster, leader_address }, now_ms, actions);
+            }
+            JoinMessage::Request { cluster, profile } => {
+                if let Some(desk) = self.desk() {
+                    let answer = desk.request(cluster, &profile, actions);
+                    let answer = JoinMessage::Answer { to: profile.identity(), answer };
+                    let to = To::Address(profile.address);
+                    actions.push(Action::Send { to, message: Message::Join(answer) });
+                }
+            }
+            JoinMessage::Leave { from } => {
+                if let Some(desk) = self.desk() {
+                    let answer = JoinMessage::Answer { to: from, answer: desk.leave(from, actions) };
+                    actions.push(Action::Send { to: To::Node(from.node), message: Message::Join(answer) });
+                }
+            }
+            JoinMessage::Answer { to, answer } if to == self.own => self.join.answered(answer, now_ms, actions),
+            JoinMessage::Answer { .. } => self.refusals.past_life += 1,
+        }
+    }
+
+    fn desk(&self) -> Option<Desk<'_>> {
+        let &Self { own, leader, ref beacons, now_ms, .. } = self;
+        self.map.as_ref().map(|map| Desk { own, map, leader, beacons, now_ms })
+    }
+
+    fn leader_address(&self) -> Option<String> {
+        let (map, leader) = (self.map.as_ref()?, self.leader?);
+        map.members.get(&leader.node).map(|seen| seen.address.clone())
+    }
+
+    /// Versions come in order; one that comes late is from before what we know.
+    fn follow_map(&mut self, map: MapView, actions: &mut Vec<Action>) {
+        if self.map.as_ref().is_some_and(|known| known.version > map.version || known.cluster != map.cluster) {
+            return;
+        }
+        self.join.follow(&map, actions);
+        if map.is_alive(self.own) && self.gossip.is_none() {
+            let Settings { profile, seeds, seed, .. } = &self.settings;
+            let mut seeds = seeds.clone();
+            seeds.extend(map.members.values().map(|seen| seen.address.clone()));
+            seeds.sort_unstable();
+            seeds.dedup();
+            self.gossip = Some(Gossip::new(map.cluster, profile.clone(), seeds, *seed, self.now_ms));
+        }
+        self.beacons.follow(&map, self.now_ms);
+        self.promises.follow_map(&map, self.now_ms);
+        self.map = Some(map);
+    }
+
+    fn follow_leader(&mut self, leader: Option<Leader>) {
+        // A leader of a term that is over is no news.
+        let is_past = |leader: Leader| self.leader.is_some_and(|known| leader.term < known.term);
+        if self.leader == leader || leader.is_some_and(is_past) {
+            return;
+        }
+        self.leader = leader;
+        self.promises.follow_leader(leader, self.now_ms);
+        self.verdicts.lead(leader.filter(|leader| leader.node == self.own.node).map(|leader| leader.term));
+    }
+
+    /// Lets every part do what is due.
+    fn wake(&mut self, actions: &mut Vec<Action>) {
+        let now_ms = self.now_ms;
+        self.join.wake(self.leader, now_ms, actions);
+        if !self.takes_part() {
+            return;
+        }
+        let mut changes = Vec::new();
+        if let Some(beacon) = self.beacons.wake(now_ms, &mut changes) {
+            let send = |node| Action::Send { to: To::Node(node), message: Message::Beacon(beacon.clone()) };
+            actions.extend(self.beacons.peers().map(send));
+        }
+        actions.extend(changes.into_iter().map(Action::from));
+        self.promises.wake(&self.beacons.unreachable().collect(), now_ms, actions);
+        if let Some(map) = &self.map {
+            self.verdicts.decide(&Scene { map, beacons: &self.beacons, now_ms }, actions);
+        }
+        if let Some(gossip) = &mut self.gossip {
+            gossip.wake(now_ms, actions);
+        }
+    }
+}
+
+impl From<Change> for Action {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Unreachable(identity) => Self::Unreachable(identity),
+            Change::Reachable(identity) => Self::Reachable(identity),
+            Change::Restarted { before, incarnation } => Self::Restarted { before, incarnation },
+        }
+    }
+}

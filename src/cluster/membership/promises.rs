@@ -1,0 +1,172 @@
+//! Reporting a peer unreachable is a promise: from then on we acknowledge nothing of it, until the map has answered.
+//!
+//! Why: whoever counts our report takes us for a replica that the peer can no longer write through. If we acknowledged one
+//! more write of the peer after that, it could be acknowledged to a client, and be missing from the next primary.
+//!
+//! ```text
+//!                unreachable                      the map: that life is over
+//!   no promise ──────────────► promised, reported ─────────────────────────────► no promise, no peer
+//!       ▲                           │     ▲ every REPORT_PERIOD_MS, to whoever leads
+//!       │  our map is as new as     │ "it stays", of this promise and of the term that we know
+//!       └─────── the answer's ◄─────┘
+//! ```
+//!
+//! An answer counts only for the promise that it names, and only from the leader of the term that we know: the answer of one
+//! that has been replaced must not free us from what its successor counts on. A peer that is heard again during a promise
+//! changes the report, not the promise. After an answer, the next report about the same peer waits for
+//! [`REPORT_PAUSE_MS`]: a link that stays broken costs one promise a second.
+
+use super::{Action, Leader, MapView, Message, To};
+use crate::cluster::Identity;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// From one report of a promise to the next.
+pub const REPORT_PERIOD_MS: u64 = 100;
+/// From the answer "it stays" to the next promise about the same peer.
+pub const REPORT_PAUSE_MS: u64 = 1000;
+
+/// To the leader: a peer is unreachable to us, and we have stopped acknowledging its writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who promises.
+    pub from: Identity,
+    /// About which life of which peer.
+    pub about: Identity,
+    /// Larger with each promise of this life of the sender.
+    pub number: u64,
+    /// To the leader of which term.
+    pub term: u64,
+    /// False if the peer has been heard again since the promise.
+    pub is_unreachable: bool,
+    /// True if the next life of the peer has been heard.
+    pub has_restarted: bool,
+}
+
+/// From the leader: the peer stays in the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stays {
+    /// Whom the report was about.
+    pub about: Identity,
+    /// Which promise it ends.
+    pub number: u64,
+    /// The leader's term.
+    pub term: u64,
+    /// The promise ends with this version of the map, not before.
+    pub map_version: u64,
+}
+
+/// The promises of one node.
+#[derive(Debug)]
+pub(super) struct Promises {
+    own: Identity,
+    leader: Option<Leader>,
+    map_version: u64,
+    last_number: u64,
+    open: BTreeMap<Identity, Promise>,
+    /// Peers that stay, and until when no promise is made about them.
+    paused: BTreeMap<Identity, u64>,
+}
+
+#[derive(Debug)]
+struct Promise {
+    number: u64,
+    is_unreachable: bool,
+    has_restarted: bool,
+    next_report_ms: u64,
+    /// The leader has answered: the promise ends with this version of the map.
+    ends_with_version: Option<u64>,
+}
+
+impl Promises {
+    pub(super) fn new(own: Identity) -> Self {
+        let (open, paused) = (BTreeMap::new(), BTreeMap::new());
+        Self { own, leader: None, map_version: 0, last_number: 0, open, paused }
+    }
+
+    /// True while nothing of this life of a peer may be acknowledged.
+    pub(super) fn is_promised_against(&self, identity: Identity) -> bool {
+        self.open.contains_key(&identity)
+    }
+
+    /// Raft knows another leader, or none. What the last one answered, and the map has not caught up with, is void.
+    pub(super) fn follow_leader(&mut self, leader: Option<Leader>, now_ms: u64) {
+        self.leader = leader;
+        for promise in self.open.values_mut() {
+            promise.next_report_ms = now_ms;
+            promise.ends_with_version = None;
+        }
+    }
+
+    /// The map has answered about those that take part no more, and has caught up with some of the leader's answers.
+    pub(super) fn follow_map(&mut self, map: &MapView, now_ms: u64) {
+        self.map_version = map.version;
+        self.open.retain(|&about, _| map.is_alive(about));
+        self.paused.retain(|&about, _| map.is_alive(about));
+        self.end_answered(now_ms);
+    }
+
+    /// The leader says that a peer stays.
+    pub(super) fn receive(&mut self, stays: Stays, now_ms: u64) {
+        if self.leader.is_none_or(|leader| leader.term != stays.term) {
+            return;
+        }
+        if let Some(promise) = self.open.get_mut(&stays.about).filter(|promise| promise.number == stays.number) {
+            promise.ends_with_version = Some(stays.map_version);
+            self.end_answered(now_ms);
+        }
+    }
+
+    fn end_answered(&mut self, now_ms: u64) {
+        let version = self.map_version;
+        let is_answered = |promise: &Promise| promise.ends_with_version.is_some_and(|ends_with| ends_with <= version);
+        let answered = self.open.extract_if(.., |_, promise| is_answered(promise));
+        self.paused.extend(answered.map(|(about, _)| (about, now_ms + REPORT_PAUSE_MS)));
+    }
+
+    /// Promises about all that are unreachable now, each with whether its next life was heard; reports what is due.
+    pub(super) fn wake(
+        &mut self,
+        unreachable: &BTreeMap<Identity, bool>,
+        now_ms: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        self.paused.retain(|_, until_ms| now_ms < *until_ms);
+        for &about in unreachable.keys().filter(|about| !self.paused.contains_key(about)) {
+            self.open.entry(about).or_insert_with(|| {
+                self.last_number += 1;
+                Promise::new(self.last_number, now_ms)
+            });
+        }
+        for (&about, promise) in &mut self.open {
+            promise.is_unreachable = unreachable.contains_key(&about);
+            promise.has_restarted |= unreachable.get(&about).is_some_and(|&has_restarted| has_restarted);
+            if let Some(leader) = self.leader
+                && promise.ends_with_version.is_none()
+                && promise.next_report_ms <= now_ms
+            {
+                promise.next_report_ms = now_ms + REPORT_PERIOD_MS;
+                let message = Message::Report(promise.report(self.own, about, leader.term));
+                actions.push(Action::Send { to: To::Node(leader.node), message });
+            }
+        }
+    }
+
+    /// When a report is due, or a promise may be made anew.
+    pub(super) fn wake_at_ms(&self) -> Option<u64> {
+        let unanswered = self.open.values().filter(|promise| promise.ends_with_version.is_none());
+        let reports = unanswered.filter(|_| self.leader.is_some()).map(|promise| promise.next_report_ms);
+        reports.chain(self.paused.values().copied()).min()
+    }
+}
+
+impl Promise {
+    fn new(number: u64, now_ms: u64) -> Self {
+        Self { number, is_unreachable: true, has_restarted: false, next_report_ms: now_ms, ends_with_version: None }
+    }
+
+    fn report(&self, from: Identity, about: Identity, term: u64) -> Report {
+        let &Self { number, is_unreachable, has_restarted, .. } = self;
+        Report { from, about, number, term, is_unreachable, has_restarted }
+    }
+}

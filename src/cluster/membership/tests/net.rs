@@ -1,0 +1,383 @@
+//! The simulated network. Raft is an oracle: a proposal of the leader is committed after 50 ms, if it then still leads and
+//! reaches more than half of the voters; the new map goes to everybody the leader reaches, again and again.
+
+use crate::cluster::membership::*;
+use crate::cluster::{Identity, Member, NodeId};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub(super) const CLUSTER: u64 = 0xc1;
+const COMMIT_MS: u64 = 50;
+const MAP_RETRY_MS: u64 = 50;
+
+pub(super) struct Host {
+    pub(super) membership: Membership,
+    pub(super) profile: Profile,
+    pub(super) is_running: bool,
+    paused_until_ms: u64,
+    wake_ms: u64,
+    inbox: VecDeque<Event>,
+    map_version: u64,
+    leader: Option<Leader>,
+}
+
+pub(super) struct Net {
+    pub(super) now_ms: u64,
+    pub(super) rng: Xoshiro256PlusPlus,
+    pub(super) loss: f64,
+    pub(super) hosts: Vec<Host>,
+    /// Pairs of hosts, (from, to), whose messages are all lost.
+    pub(super) cuts: BTreeSet<(usize, usize)>,
+    pub(super) map: MapView,
+    pub(super) leader: Option<Leader>,
+    /// All actions that are not messages: when, which host, what.
+    pub(super) news: Vec<(u64, usize, Action)>,
+    /// Lives that the map has come to call down: when it was proposed, who.
+    pub(super) downs: Vec<(u64, Identity)>,
+    in_flight: BTreeMap<(u64, u64), (usize, usize, Message)>,
+    proposals: VecDeque<(u64, u64, usize, Proposal)>,
+    messages: u64,
+    next_sync_ms: u64,
+}
+
+pub(super) fn address(host: usize) -> String {
+    format!("10.0.0.{host}:7000")
+}
+
+pub(super) fn profile(node: u64, incarnation: u64, host: usize) -> Profile {
+    let member = Member { id: NodeId(node), zone: format!("zone-{}", node % 3), memory_bytes: 16 << 30 };
+    Profile { member, incarnation, raft_id: node ^ incarnation << 32, address: address(host) }
+}
+
+/// The first life of a node of [`Net::cluster`].
+pub(super) fn id(node: u64) -> Identity {
+    Identity { node: NodeId(node), incarnation: 1 }
+}
+
+impl Net {
+    /// Nobody, and an empty map of [`CLUSTER`].
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            now_ms: 10_000,
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            loss: 0.0,
+            hosts: Vec::new(),
+            cuts: BTreeSet::new(),
+            map: MapView { cluster: CLUSTER, version: 0, members: BTreeMap::new() },
+            leader: None,
+            news: Vec::new(),
+            downs: Vec::new(),
+            in_flight: BTreeMap::new(),
+            proposals: VecDeque::new(),
+            messages: 0,
+            next_sync_ms: 0,
+        }
+    }
+
+    /// So many members, node n on host n, each in its first life, with beacons at random times. Node 0 leads.
+    pub(super) fn cluster(nodes: u64, seed: u64) -> Self {
+        let mut net = Self::new(seed);
+        for node in 0..nodes {
+            let host = net.start(profile(node, 1, node as usize), &[], Some(CLUSTER));
+            let phase = net.rng.random_range(0..100);
+            net.hosts[host].paused_until_ms = net.now_ms + phase;
+            net.map.members.insert(NodeId(node), seen(&net.hosts[host].profile));
+        }
+        net.map.version = 1;
+        net.elect(0);
+        net.run_ms(300);
+        net
+    }
+
+    /// A process starts, on the host of its address or on the next one.
+    pub(super) fn start(&mut self, profile: Profile, seeds: &[usize], cluster: Option<u64>) -> usize {
+        let settings = Settings {
+            profile: profile.clone(),
+            seeds: seeds.iter().map(|&host| address(host)).collect(),
+            cluster,
+            fresh_cluster: CLUSTER,
+            seed: self.rng.random(),
+            timing: BeaconTiming::default(),
+        };
+        let host = Host {
+            membership: Membership::new(settings, self.now_ms),
+            profile: profile.clone(),
+            is_running: true,
+            paused_until_ms: 0,
+            wake_ms: self.now_ms,
+            inbox: VecDeque::new(),
+            map_version: 0,
+            leader: None,
+        };
+        match (0..self.hosts.len()).find(|&number| address(number) == profile.address) {
+            Some(number) => {
+                self.hosts[number] = host;
+                number
+            }
+            None => {
+                assert_eq!(address(self.hosts.len()), profile.address);
+                self.hosts.push(host);
+                self.hosts.len() - 1
+            }
+        }
+    }
+
+    /// Raft elects the node on a host. What the last leader proposed, and is not committed, is lost or not; before the next
+    /// one leads, that is settled.
+    pub(super) fn elect(&mut self, host: usize) {
+        for (_, proposed_ms, by, proposal) in std::mem::take(&mut self.proposals) {
+            if self.rng.random() {
+                self.commit(proposed_ms, by, proposal);
+            }
+        }
+        let term = self.leader.map_or(1, |leader| leader.term + 1);
+        self.leader = Some(Leader { node: self.hosts[host].profile.node(), term });
+        self.next_sync_ms = self.now_ms;
+    }
+
+    /// Brings up the map of the cluster that the node on a host has founded.
+    pub(super) fn found(&mut self, host: usize) {
+        let founder = seen(&self.hosts[host].profile);
+        self.map.members = BTreeMap::from([(self.hosts[host].profile.node(), founder)]);
+        self.map.version = 1;
+        self.elect(host);
+    }
+
+    /// The map says that a node holds so many groups.
+    pub(super) fn hold(&mut self, node: u64, groups: usize) {
+        self.map.members.get_mut(&NodeId(node)).expect("it is a member").groups = groups;
+        self.map.version += 1;
+    }
+
+    pub(super) fn kill(&mut self, host: usize) {
+        self.hosts[host].is_running = false;
+    }
+
+    pub(super) fn pause(&mut self, host: usize, pause_ms: u64) {
+        self.hosts[host].paused_until_ms = self.now_ms + pause_ms;
+    }
+
+    /// Cuts what goes from one host to another.
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        self.cuts.insert((from, to));
+    }
+
+    pub(super) fn cut_both(&mut self, one: usize, other: usize) {
+        self.cut(one, other);
+        self.cut(other, one);
+    }
+
+    pub(super) fn tell(&mut self, host: usize, event: Event) {
+        self.hosts[host].inbox.push_back(event);
+        self.hosts[host].wake_ms = self.now_ms;
+    }
+
+    pub(super) fn run_ms(&mut self, time_ms: u64) {
+        let end_ms = self.now_ms + time_ms;
+        while self.turn(end_ms) {}
+        self.now_ms = end_ms;
+    }
+
+    /// Runs until something holds; panics if it does not within a time.
+    pub(super) fn run_until(&mut self, most_ms: u64, holds: impl Fn(&Self) -> bool) {
+        let end_ms = self.now_ms + most_ms;
+        while !holds(self) {
+            assert!(self.turn(end_ms), "it does not come to be; {:?}", self.news);
+        }
+    }
+
+    pub(super) fn told(&self, holds: impl Fn(&Action) -> bool) -> usize {
+        self.news.iter().filter(|(_, _, action)| holds(action)).count()
+    }
+
+    pub(super) fn phase(&self, host: usize) -> &Phase {
+        self.hosts[host].membership.phase()
+    }
+
+    pub(super) fn is_promised(&self, host: usize, about: Identity) -> bool {
+        self.hosts[host].membership.is_promised_against(about)
+    }
+
+    /// The host that the leader is on, if it runs.
+    pub(super) fn leader_host(&self) -> Option<usize> {
+        let leader = self.leader?;
+        self.host_of(leader.node).filter(|&host| self.hosts[host].is_running)
+    }
+
+    /// Whether the node on a host runs, and the map has it taking part.
+    pub(super) fn takes_part(&self, host: usize) -> bool {
+        self.hosts[host].is_running && self.map.is_alive(self.hosts[host].profile.identity())
+    }
+
+    /// Whether Raft could elect the node on a host.
+    pub(super) fn may_lead(&self, host: usize) -> bool {
+        self.takes_part(host) && self.reaches_quorum(host)
+    }
+
+    fn host_of(&self, node: NodeId) -> Option<usize> {
+        let seen = self.map.members.get(&node)?;
+        self.hosts.iter().position(|host| host.profile.address == seen.address)
+    }
+
+    /// The next thing that happens. False if it is after the end.
+    fn turn(&mut self, end_ms: u64) -> bool {
+        let wake = |host: &Host| host.wake_ms.max(host.paused_until_ms);
+        let running = self.hosts.iter().enumerate().filter(|(_, host)| host.is_running);
+        let (wake_ms, host) = running.map(|(number, host)| (wake(host), number)).min().unwrap_or((u64::MAX, 0));
+        let arrives_ms = self.in_flight.first_key_value().map_or(u64::MAX, |(&(at_ms, _), _)| at_ms);
+        let commit_ms = self.proposals.front().map_or(u64::MAX, |proposal| proposal.0);
+        let next_ms = wake_ms.min(arrives_ms).min(commit_ms).min(self.next_sync_ms.max(self.now_ms));
+        if next_ms > end_ms {
+            return false;
+        }
+        self.now_ms = next_ms.max(self.now_ms);
+        if self.next_sync_ms <= self.now_ms {
+            self.sync();
+        } else if commit_ms == next_ms {
+            let (_, proposed_ms, by, proposal) = self.proposals.pop_front().expect("it is there");
+            self.commit(proposed_ms, by, proposal);
+        } else if arrives_ms == next_ms {
+            let (_, (_, to, message)) = self.in_flight.pop_first().expect("it is there");
+            let host = &mut self.hosts[to];
+            if host.is_running && host.paused_until_ms > self.now_ms {
+                host.inbox.push_back(Event::Received(message));
+            } else if host.is_running {
+                self.step(to, Event::Received(message));
+            }
+        } else {
+            match self.hosts[host].inbox.pop_front() {
+                Some(event) => self.step(host, event),
+                None => self.step(host, Event::Wake),
+            }
+        }
+        true
+    }
+
+    fn step(&mut self, host: usize, event: Event) {
+        let mut actions = Vec::new();
+        let membership = &mut self.hosts[host].membership;
+        membership.step(event, self.now_ms, &mut actions);
+        let wake_ms = membership.wake_at_ms();
+        let wake_ms = wake_ms.unwrap_or(u64::MAX);
+        assert!(wake_ms > self.now_ms, "it is never awake for nothing");
+        self.hosts[host].wake_ms = if self.hosts[host].inbox.is_empty() { wake_ms } else { self.now_ms };
+        for action in actions {
+            match action {
+                Action::Send { to, message } => self.send(host, to, message),
+                Action::Propose(proposal) => {
+                    self.news.push((self.now_ms, host, Action::Propose(proposal.clone())));
+                    self.proposals.push_back((self.now_ms + COMMIT_MS, self.now_ms, host, proposal));
+                }
+                news => self.news.push((self.now_ms, host, news)),
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: To, message: Message) {
+        let to = match to {
+            To::Node(node) => self.host_of(node),
+            To::Address(address) => self.hosts.iter().position(|host| host.profile.address == address),
+        };
+        let Some(to) = to else { return };
+        if self.cuts.contains(&(from, to)) || self.loss > 0.0 && self.rng.random_bool(self.loss) {
+            return;
+        }
+        self.messages += 1;
+        let arrives_ms = self.now_ms + self.rng.random_range(1..=2);
+        self.in_flight.insert((arrives_ms, self.messages), (from, to, message));
+    }
+
+    /// Whether a host reaches, both ways, more than half of all that take part.
+    fn reaches_quorum(&self, host: usize) -> bool {
+        let members: Vec<usize> = self.map.alive().filter_map(|identity| self.host_of(identity.node)).collect();
+        let reached = members.iter().filter(|&&other| self.hosts[other].is_running && self.reach_each_other(host, other));
+        self.hosts[host].is_running && reached.count() * 2 > members.len()
+    }
+
+    fn reach_each_other(&self, one: usize, other: usize) -> bool {
+        !self.cuts.contains(&(one, other)) && !self.cuts.contains(&(other, one))
+    }
+
+    fn commit(&mut self, proposed_ms: u64, by: usize, proposal: Proposal) {
+        let leads = self.leader.is_some_and(|leader| leader.node == self.hosts[by].profile.node());
+        if !leads || !self.reaches_quorum(by) {
+            return;
+        }
+        match proposal {
+            Proposal::Down { about, .. } if self.map.is_alive(about) => {
+                self.check_promises(about);
+                self.map.members.get_mut(&about.node).expect("it is alive").state = MemberState::Down;
+                self.downs.push((proposed_ms, about));
+            }
+            Proposal::Admit { profile, .. }
+                if self.map.members.get(&profile.node()).is_none_or(|seen| seen.incarnation < profile.incarnation) =>
+            {
+                self.map.members.insert(profile.node(), seen(&profile));
+            }
+            Proposal::Leave(who) if self.map.is_alive(who) => {
+                self.map.members.get_mut(&who.node).expect("it is alive").state = MemberState::Leaving;
+            }
+            Proposal::Remove(who) if self.map.is_alive(who) => {
+                self.map.members.remove(&who.node);
+            }
+            _ => return,
+        }
+        self.map.version += 1;
+        self.next_sync_ms = self.now_ms;
+    }
+
+    /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
+    /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
+    fn check_promises(&self, about: Identity) {
+        let decided: BTreeSet<Identity> = self.proposals.iter().filter_map(|(_, _, _, proposal)| match proposal {
+            Proposal::Down { about, .. } => Some(*about),
+            _ => None,
+        }).collect();
+        let others: Vec<Identity> =
+            self.map.alive().filter(|other| *other != about && !decided.contains(other)).collect();
+        let holds = |other: &&Identity| {
+            self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_promised(host, about))
+        };
+        let has_restarted = self.news.iter().any(|(_, _, action)| matches!(action, Action::Restarted { .. }));
+        let alone = self.news.iter().any(|(at_ms, _, action)| {
+            *action == Action::Unreachable(about) && at_ms + DOWN_ALONE_MS <= self.now_ms
+        });
+        let promised = others.iter().filter(holds).count();
+        assert!(promised * 2 > others.len() || has_restarted || alone, "{about}: {promised} of {}", others.len());
+    }
+
+    /// Tells map and leader to those that the leader reaches.
+    fn sync(&mut self) {
+        self.next_sync_ms = self.now_ms + MAP_RETRY_MS;
+        let Some(leading) = self.leader_host() else { return };
+        for number in 0..self.hosts.len() {
+            let host = &mut self.hosts[number];
+            let is_reached = number == leading || !self.cuts.contains(&(leading, number));
+            if !host.is_running || host.paused_until_ms > self.now_ms || !is_reached {
+                continue;
+            }
+            let knows = self.map.members.contains_key(&host.profile.node()) || host.map_version > 0;
+            if knows && host.map_version < self.map.version {
+                host.map_version = self.map.version;
+                let map = self.map.clone();
+                self.step(number, Event::Map(map));
+            }
+            let host = &mut self.hosts[number];
+            if knows && host.leader != self.leader {
+                host.leader = self.leader;
+                let leader = self.leader;
+                self.step(number, Event::Leader(leader));
+            }
+        }
+    }
+}
+
+fn seen(profile: &Profile) -> Seen {
+    Seen {
+        incarnation: profile.incarnation,
+        address: profile.address.clone(),
+        state: MemberState::Up,
+        groups: 0,
+    }
+}

@@ -1,0 +1,112 @@
+//! Random faults, and what has to hold whatever happens: the check of promises in `net.rs` runs at each decision, nobody that
+//! could always be heard is taken for down, and once all is whole again no promise is left.
+
+use super::net::*;
+use crate::cluster::membership::{Action, Leader};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+#[derive(Clone, Debug)]
+enum Fault {
+    Cut(usize, usize),
+    Isolate(usize),
+    Pause(usize, u64),
+    Kill(usize),
+    Elect(usize),
+    Heal,
+    Run(u64),
+}
+
+fn faults(nodes: usize) -> impl Strategy<Value = Vec<Fault>> {
+    let node = move || 0..nodes;
+    let fault = prop_oneof![
+        2 => (node(), node()).prop_map(|(from, to)| Fault::Cut(from, to)),
+        1 => node().prop_map(Fault::Isolate),
+        2 => (node(), 100..2000_u64).prop_map(|(host, pause_ms)| Fault::Pause(host, pause_ms)),
+        1 => node().prop_map(Fault::Kill),
+        1 => node().prop_map(Fault::Elect),
+        2 => Just(Fault::Heal),
+        6 => (10..1500_u64).prop_map(Fault::Run),
+    ];
+    prop::collection::vec(fault, 1..30)
+}
+
+/// Runs faults; returns the hosts that took part in one.
+fn suffer(net: &mut Net, faults: &[Fault]) -> BTreeSet<usize> {
+    let mut touched = BTreeSet::new();
+    for fault in faults {
+        match *fault {
+            Fault::Cut(from, to) if from != to => {
+                net.cut(from, to);
+                touched.extend([from, to]);
+            }
+            Fault::Isolate(host) => {
+                let others: Vec<usize> = (0..net.hosts.len()).filter(|&other| other != host).collect();
+                others.into_iter().for_each(|other| net.cut_both(host, other));
+                touched.insert(host);
+            }
+            Fault::Pause(host, pause_ms) => {
+                net.pause(host, pause_ms);
+                touched.insert(host);
+            }
+            Fault::Kill(host) if net.hosts.iter().filter(|host| host.is_running).count() > 3 => {
+                net.kill(host);
+                touched.insert(host);
+            }
+            Fault::Elect(host) if net.may_lead(host) => net.elect(host),
+            Fault::Heal => net.cuts.clear(),
+            Fault::Run(time_ms) => net.run_ms(time_ms),
+            _ => {}
+        }
+    }
+    touched
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens(nodes in 3..8_usize, seed: u64, faults in faults(8)) {
+        let mut net = Net::cluster(nodes as u64, seed);
+        net.loss = 0.02;
+        let valid = |fault: &Fault| match *fault {
+            Fault::Cut(one, other) => one < nodes && other < nodes,
+            Fault::Isolate(host) | Fault::Pause(host, _) | Fault::Kill(host) | Fault::Elect(host) => host < nodes,
+            Fault::Heal | Fault::Run(_) => true,
+        };
+        let faults: Vec<Fault> = faults.into_iter().filter(valid).collect();
+        let touched = suffer(&mut net, &faults);
+        // Those that no fault touched hear each other; if they are a majority, none of them can be outvoted.
+        let untouched: Vec<usize> = (0..nodes).filter(|host| !touched.contains(host)).collect();
+        if untouched.len() * 2 > nodes {
+            prop_assert!(net.downs.iter().all(|(_, about)| touched.contains(&(about.node.0 as usize))), "{:?}", net.downs);
+        }
+
+        net.cuts.clear();
+        if let Some(host) = (0..nodes).find(|&host| net.may_lead(host)) {
+            net.elect(host);
+            net.run_ms(9000);
+            for host in (0..nodes).filter(|&host| net.takes_part(host)) {
+                let left = (0..nodes).filter(|&other| other != host && net.is_promised(host, id(other as u64)));
+                prop_assert_eq!(left.collect::<Vec<_>>(), Vec::<usize>::new(), "promises of {}", host);
+            }
+            let dead = (0..nodes).filter(|&host| !net.hosts[host].is_running);
+            for host in dead {
+                prop_assert!(!net.map.is_alive(id(host as u64)), "{} is dead", host);
+            }
+        }
+    }
+}
+
+/// The same, twice, is the same.
+#[test]
+fn a_seed_is_a_run() {
+    let run = || -> (Vec<(u64, usize, Action)>, Option<Leader>) {
+        let mut net = Net::cluster(5, 77);
+        net.loss = 0.1;
+        let faults = [Fault::Run(500), Fault::Isolate(3), Fault::Run(900), Fault::Heal, Fault::Kill(4), Fault::Run(4000)];
+        suffer(&mut net, &faults);
+        (net.news, net.leader)
+    };
+    assert_eq!(run(), run());
+}

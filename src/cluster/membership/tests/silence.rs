@@ -1,0 +1,222 @@
+//! Cuts, kills, pauses: who is taken for down, and who stays.
+
+use super::net::*;
+use crate::cluster::membership::*;
+use crate::cluster::{Identity, NodeId};
+
+fn downs(net: &Net) -> Vec<Identity> {
+    net.downs.iter().map(|&(_, about)| about).collect()
+}
+
+#[test]
+fn a_killed_node_is_down_within_a_second() {
+    let mut net = Net::cluster(3, 1);
+    let killed_ms = net.now_ms;
+    net.kill(2);
+    net.run_until(1000, |net| !net.downs.is_empty());
+    assert_eq!(downs(&net), [id(2)]);
+    assert!(net.now_ms - killed_ms < 800);
+    // Those who promised are bound until the map has answered, and then have nobody to promise about.
+    net.run_ms(200);
+    assert!(!net.is_promised(0, id(2)) && !net.is_promised(1, id(2)));
+    net.run_ms(20_000);
+    assert_eq!(net.downs.len(), 1);
+}
+
+/// Only the link between 1 and 2 is broken: both stay, whatever it carried. Both promise, and are freed within a second.
+#[test]
+fn a_broken_link_costs_nobody_its_place() {
+    for nodes in [3, 4, 8] {
+        let mut net = Net::cluster(nodes, 2);
+        net.cut_both(1, 2);
+        net.run_until(1000, |net| net.is_promised(1, id(2)));
+        let promised_ms = net.now_ms;
+        net.run_until(1000, |net| !net.is_promised(1, id(2)));
+        assert!(net.now_ms - promised_ms <= STAYS_AFTER_MS + 50, "{}", net.now_ms - promised_ms);
+        net.run_ms(30_000);
+        assert_eq!(downs(&net), []);
+        // It is healed: nothing is left of it.
+        net.cuts.clear();
+        net.run_ms(3000);
+        assert!(!net.is_promised(1, id(2)) && !net.is_promised(2, id(1)));
+        let links = [(1, id(2)), (2, id(1))];
+        assert!(links.iter().all(|&(host, peer)| net.hosts[host].membership.is_reachable(peer)));
+    }
+}
+
+/// What 2 says does not reach 1: 1 does not hear it, and 2 learns from 1's beacons that it is not heard.
+#[test]
+fn both_ends_see_a_one_way_cut() {
+    let mut net = Net::cluster(3, 3);
+    net.cut(2, 1);
+    net.run_ms(900);
+    assert!(net.told(|action| *action == Action::Unreachable(id(2))) == 1);
+    assert!(net.told(|action| *action == Action::Unreachable(id(1))) == 1);
+    net.run_ms(30_000);
+    assert_eq!(downs(&net), []);
+}
+
+/// What 3 says reaches nobody, but it hears all others: it is as good as gone.
+#[test]
+fn a_mute_node_is_down() {
+    let mut net = Net::cluster(5, 4);
+    (0..5).filter(|&host| host != 3).for_each(|host| net.cut(3, host));
+    net.run_until(1000, |net| !net.downs.is_empty());
+    net.run_ms(10_000);
+    assert_eq!(downs(&net), [id(3)]);
+}
+
+/// A deaf node hears nobody, and everybody learns that from its beacons; its own reports about all others count for nothing.
+#[test]
+fn a_deaf_node_is_down_and_takes_nobody_along() {
+    let mut net = Net::cluster(5, 5);
+    (0..5).filter(|&host| host != 3).for_each(|host| net.cut(host, 3));
+    net.run_until(1500, |net| !net.downs.is_empty());
+    net.run_ms(10_000);
+    assert_eq!(downs(&net), [id(3)]);
+}
+
+/// The leader and one more are cut off from three. Raft elects among the three; the old leader proposes nothing, as those it
+/// still hears are too few.
+#[test]
+fn a_leader_in_the_minority_decides_nothing() {
+    let mut net = Net::cluster(5, 6);
+    for (one, other) in [(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)] {
+        net.cut_both(one, other);
+    }
+    net.run_ms(700);
+    let old_news = net.news.len();
+    net.elect(2);
+    net.run_until(1000, |net| net.downs.len() == 2);
+    net.run_ms(DOWN_ALONE_MS - 1500);
+    assert_eq!(downs(&net), [id(0), id(1)]);
+    let proposals = |(_, host, action): &(u64, usize, Action)| *host < 2 && matches!(action, Action::Propose(_));
+    assert!(!net.news.iter().any(proposals));
+    assert!(old_news > 0);
+    // Whole again, the two learn that their lives are over.
+    net.cuts.clear();
+    net.run_ms(500);
+    assert_eq!([net.phase(0), net.phase(1)], [&Phase::Left, &Phase::Left]);
+    assert_eq!(net.told(|action| *action == Action::Expelled), 2);
+}
+
+/// The leader dies: reports wait for the next one, which Raft elects after 0.7 s.
+#[test]
+fn reports_go_to_the_next_leader() {
+    let mut net = Net::cluster(3, 7);
+    net.kill(0);
+    net.run_ms(700);
+    assert!(net.is_promised(1, id(0)) && net.is_promised(2, id(0)));
+    net.elect(1);
+    net.run_until(100, |net| !net.downs.is_empty());
+    assert_eq!(downs(&net), [id(0)]);
+}
+
+/// With two members, the leader is more than half of the others. (With Raft's two voters, it could not commit: the oracle
+/// here counts the members as voters, so only the proposal is looked at.)
+#[test]
+fn of_two_members_the_leader_decides_alone() {
+    let mut net = Net::cluster(2, 8);
+    net.kill(1);
+    net.run_ms(800);
+    assert!(net.told(|action| matches!(action, Action::Propose(Proposal::Down { about, .. }) if *about == id(1))) > 0);
+}
+
+/// More than half of eight die at once, but Raft's voters have a quorum: after five seconds the dead are cleared away.
+#[test]
+fn most_members_may_die_at_once() {
+    let mut net = Net::cluster(8, 9);
+    (3..8).for_each(|host| net.kill(host));
+    net.run_ms(3000);
+    let proposals = |net: &Net| net.told(|action| matches!(action, Action::Propose(Proposal::Down { .. })));
+    assert_eq!(proposals(&net), 0);
+    net.run_ms(3000);
+    assert!(proposals(&net) >= 5);
+}
+
+/// Paused for longer than the silence, again and again: it may be taken for down, but those who promised are always freed.
+#[test]
+fn a_flapping_peer_leaves_no_promise_behind() {
+    let mut net = Net::cluster(3, 10);
+    net.cut_both(1, 2);
+    for _ in 0..20 {
+        net.run_ms(700);
+        net.cuts.clear();
+        net.run_ms(150);
+        net.cut_both(1, 2);
+    }
+    assert_eq!(downs(&net), []);
+    net.cuts.clear();
+    net.run_ms(2000);
+    assert!(!net.is_promised(1, id(2)) && !net.is_promised(2, id(1)));
+}
+
+/// We were paused for two seconds: the silence was ours.
+#[test]
+fn one_that_was_paused_accuses_nobody() {
+    let mut net = Net::cluster(2, 11);
+    net.pause(0, 2000);
+    net.run_ms(2600);
+    let by_paused = |(_, host, action): &(u64, usize, Action)| *host == 0 && matches!(action, Action::Unreachable(_));
+    assert!(!net.news.iter().any(by_paused));
+}
+
+/// A beacon of the next life is the end of the last one, without waiting for its silence.
+#[test]
+fn a_restart_is_heard_at_once() {
+    let mut net = Net::cluster(3, 12);
+    let beacon = Beacon {
+        from: Identity { node: NodeId(2), incarnation: 2 },
+        cluster: CLUSTER,
+        sequence: 1,
+        map_version: 1,
+        unheard: Vec::new(),
+    };
+    net.tell(1, Event::Received(Message::Beacon(beacon)));
+    net.run_ms(100);
+    assert_eq!(net.told(|action| matches!(action, Action::Restarted { .. })), 1);
+    assert_eq!(downs(&net), [id(2)]);
+}
+
+#[test]
+fn beacons_of_strangers_are_refused() {
+    let mut net = Net::cluster(3, 13);
+    let before = net.hosts[1].membership.refusals();
+    let beacon = |node, incarnation, cluster| Beacon {
+        from: Identity { node: NodeId(node), incarnation },
+        cluster,
+        sequence: u64::MAX,
+        map_version: 1,
+        unheard: Vec::new(),
+    };
+    let mut endless = beacon(2, 1, CLUSTER);
+    endless.unheard = vec![id(0); MEMBERS_MAX + 1];
+    for beacon in [beacon(2, 1, 7), beacon(2, 0, CLUSTER), beacon(9, 1, CLUSTER), endless] {
+        net.tell(1, Event::Received(Message::Beacon(beacon)));
+    }
+    net.run_ms(10);
+    let refusals = Refusals { other_cluster: 1, past_life: 1, unknown: before.unknown + 1, malformed: 1 };
+    assert_eq!(net.hosts[1].membership.refusals(), refusals);
+}
+
+/// A late copy of a report whose promise was answered is no vote, and an answer of another term or promise frees nobody.
+#[test]
+fn late_copies_bind_and_free_nobody() {
+    let mut net = Net::cluster(3, 14);
+    net.cut_both(1, 2);
+    net.run_until(1000, |net| net.is_promised(1, id(2)));
+    let stays = |number, term| Stays { about: id(2), number, term, map_version: 1 };
+    for stays in [stays(2, 1), stays(1, 2), stays(1, 0)] {
+        net.tell(1, Event::Received(Message::Stays(stays)));
+        net.run_ms(5);
+        assert!(net.is_promised(1, id(2)));
+    }
+    // An answer that names a version which we do not have yet waits for it.
+    net.tell(1, Event::Received(Message::Stays(Stays { map_version: 2, ..stays(1, 1) })));
+    net.run_ms(5);
+    assert!(net.is_promised(1, id(2)));
+    let map = MapView { version: 2, ..net.map.clone() };
+    net.tell(1, Event::Map(map));
+    net.run_ms(5);
+    assert!(!net.is_promised(1, id(2)));
+}
