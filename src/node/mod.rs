@@ -124,11 +124,14 @@ impl<D: Disk> Node<D> {
     ///
     /// # Errors
     /// The disk cannot be used, or has lost what others rely on.
-    pub fn new(settings: Settings, disk: D, now: Ms) -> Result<Self, agreement::Fault> {
+    pub fn new(mut settings: Settings, disk: D, now: Ms) -> Result<Self, agreement::Fault> {
         let me = settings.membership.profile.identity();
+        let agreement = Agreement::new(settings.agreement.clone(), disk, now)?;
+        // The disk knows it, if there is one that was used before.
+        settings.membership.profile.raft_id = agreement.raft();
         Ok(Self {
             me,
-            agreement: Agreement::new(settings.agreement.clone(), disk, now)?,
+            agreement,
             membership: Membership::new(settings.membership.clone(), now),
             replication: Replication::new(me, settings.backlog_bytes, settings.rules),
             mover: Mover::new(settings.groups.clone(), settings.moves_max),
@@ -191,7 +194,9 @@ impl<D: Disk> Node<D> {
             Event::Leave => self.take_part(membership::Event::Leave, now, store, out),
             Event::Tick => {
                 self.agree(agreement::Event::Tick, now, store, out);
-                self.take_part(membership::Event::Wake, now, store, out);
+                if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
+                    self.take_part(membership::Event::Wake, now, store, out);
+                }
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);
                 self.carry_out(actions, now, store, out);

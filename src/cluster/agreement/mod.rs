@@ -229,6 +229,11 @@ impl<D: Disk> Agreement<D> {
         self.fault.as_ref()
     }
 
+    /// The disk that it keeps its state on.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// Ends the member and gives its disk back.
     pub fn into_disk(self) -> D {
         self.disk

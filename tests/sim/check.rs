@@ -1,0 +1,150 @@
+//! What clients were promised, checked against what they have seen.
+
+use crate::world::{Us, World};
+use pinion::replication::Key;
+use std::collections::{BTreeMap, BTreeSet};
+use todc_utils::linearizability::WGLChecker;
+use todc_utils::linearizability::history::{Action, History as Ordered};
+use todc_utils::specifications::Specification;
+
+/// What was done to a strong key, and what came of it.
+#[derive(Clone, Debug)]
+pub enum What {
+    Get(Vec<u32>),
+    Put(u32),
+    Delete,
+    Append(u32, Option<bool>),
+    Add(u32, Option<bool>),
+    /// The value that was put with a time to live has expired.
+    Expire(u32),
+    /// A cache may forget.
+    Vanish,
+}
+
+#[derive(Clone, Debug)]
+struct Operation {
+    called: Us,
+    /// None if nobody knows whether it has happened.
+    ended: Option<Us>,
+    what: What,
+}
+
+/// What all clients have seen.
+#[derive(Default)]
+pub struct History {
+    strong: BTreeMap<Key, Vec<Operation>>,
+    vanished: BTreeMap<Key, Vec<Us>>,
+    /// Values that eventual writes may have left.
+    pub eventual: BTreeSet<u32>,
+}
+
+impl History {
+    pub fn add(&mut self, key: &Key, called: Us, ended: Option<Us>, what: What) {
+        self.strong.entry(key.clone()).or_default().push(Operation { called, ended, what });
+    }
+
+    pub fn vanish(&mut self, key: &Key, at: Us) {
+        self.vanished.entry(key.clone()).or_default().push(at);
+    }
+
+    pub fn may_have_vanished(&self, key: &Key) -> bool {
+        self.vanished.contains_key(key)
+    }
+
+    /// The strong keys whose histories are not linearizable.
+    pub fn not_linearizable(&self, losses: &[Us]) -> Vec<Key> {
+        let is_bad = |key: &&Key| !self.is_linearizable(key, losses);
+        self.strong.keys().filter(is_bad).cloned().collect()
+    }
+
+    fn is_linearizable(&self, key: &Key, losses: &[Us]) -> bool {
+        let mut operations = self.strong[key].clone();
+        let evictions = self.vanished.get(key).into_iter().flatten();
+        for &at in evictions.chain(losses) {
+            operations.push(Operation { called: at, ended: None, what: What::Vanish });
+        }
+        // Ends come after calls at the same time: what overlaps in a point overlaps.
+        let end = Us::MAX;
+        let mut moments: Vec<(Us, bool, usize)> = Vec::new();
+        for (number, operation) in operations.iter().enumerate() {
+            moments.push((operation.called, false, number));
+            moments.push((operation.ended.unwrap_or(end), true, number));
+        }
+        moments.sort_unstable();
+        let action = |&(_, is_end, number): &(Us, bool, usize)| {
+            let what = operations[number].what.clone();
+            (number, if is_end { Action::Response(what) } else { Action::Call(what) })
+        };
+        WGLChecker::<CachedKey>::is_linearizable(Ordered::from_actions(moments.iter().map(action).collect()))
+    }
+
+    pub fn print(&self, key: &Key) {
+        let mut operations = self.strong[key].clone();
+        operations.sort_by_key(|operation| operation.called);
+        for Operation { called, ended, what } in operations {
+            let ended = ended.map_or("?".to_string(), |ended| format!("{:.3}", ended as f64 / 1000.0));
+            println!("  {:>10.3} .. {ended:>10}  {what:?}", called as f64 / 1000.0);
+        }
+    }
+}
+
+/// A key of a cache: the values that were put and appended; empty if there is none.
+struct CachedKey;
+
+impl Specification for CachedKey {
+    type State = Vec<u32>;
+    type Operation = What;
+
+    fn init() -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn apply(what: &What, state: &Vec<u32>) -> (bool, Vec<u32>) {
+        let is_there = !state.is_empty();
+        match what {
+            What::Get(values) => (values == state, state.clone()),
+            What::Put(value) => (true, vec![*value]),
+            What::Delete | What::Vanish => (true, Vec::new()),
+            What::Append(value, done) => {
+                let appended = state.iter().copied().chain(is_there.then_some(*value)).collect();
+                (done.is_none_or(|done| done == is_there), appended)
+            }
+            What::Add(value, done) => {
+                let state = if is_there { state.clone() } else { vec![*value] };
+                (done.is_none_or(|done| done != is_there), state)
+            }
+            What::Expire(value) => {
+                let expires = state.first() == Some(value);
+                (true, if expires { Vec::new() } else { state.clone() })
+            }
+        }
+    }
+}
+
+/// Why the cluster has not come to rest, if it has not: all copies there that are to be, and all the same.
+pub fn unrest(world: &World) -> Option<String> {
+    let nodes: Vec<_> = world.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (node, &host.store))).collect();
+    let wanted = nodes.len().min(usize::from(world.options.replicas));
+    let (first, _) = nodes.first()?;
+    for &group in &world.options.groups {
+        let assignment = first.map().assignment(group);
+        if nodes.iter().any(|(node, _)| node.map().assignment(group) != assignment) {
+            return Some(format!("maps differ about group {}", group.index()));
+        }
+        if assignment.in_sync.len() != wanted || !assignment.learners.is_empty() {
+            return Some(format!("group {} has other copies than are wanted: {assignment:?}", group.index()));
+        }
+        let holds = |identity| nodes.iter().find(|(node, _)| node.identity() == identity);
+        let mut contents = Vec::new();
+        for &identity in &assignment.in_sync {
+            let Some((_, store)) = holds(identity) else {
+                return Some(format!("group {} is held by {identity}, which is not there", group.index()));
+            };
+            contents.push(store.contents(group, world.true_wall_ms()));
+        }
+        if contents.iter().any(|other| other != &contents[0]) {
+            return Some(format!("copies of group {} differ: {contents:?}", group.index()));
+        }
+    }
+    None
+}

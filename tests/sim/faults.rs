@@ -1,0 +1,162 @@
+//! What goes wrong, and how it is repaired.
+
+use crate::random::Random;
+use crate::world::{DiskFault, Event, MS, SECOND, Us, World};
+
+/// Ends a fault.
+#[derive(Clone, Debug)]
+pub enum Repair {
+    /// These links work again.
+    Links(Vec<(usize, usize)>),
+    /// A host is as fast as before.
+    Speed(usize),
+}
+
+/// From one fault to the next, on average.
+const INTERVAL_US: Us = 450 * MS;
+
+/// Lets the next fault come.
+pub fn plan_next(world: &mut World) {
+    let wait = INTERVAL_US / 4 + world.random.below(INTERVAL_US * 3 / 2);
+    world.after(wait, Event::Fault);
+}
+
+/// Something goes wrong.
+pub fn strike(world: &mut World) {
+    let victim = victim(world);
+    world.counts.faults += 1;
+    match world.random.below(100) {
+        0..25 => kill(world, victim),
+        25..40 => pause(world, victim),
+        40..55 => isolate(world, victim),
+        55..70 => cut_links(world, victim),
+        70..80 => split(world),
+        80..90 => slow_down(world, victim),
+        _ => evict(world, victim),
+    }
+}
+
+/// Who it happens to: more often than not the primary of one of the groups.
+fn victim(world: &mut World) -> usize {
+    let group = *world.random.pick(&world.options.groups.clone());
+    let leads = |host: &usize| {
+        let node = world.hosts[*host].node.as_ref();
+        node.is_some_and(|node| node.replication().leads_in(group).is_some())
+    };
+    let primary = (0..world.hosts.len()).find(leads);
+    match primary {
+        Some(primary) if world.random.permille(650) => primary,
+        _ => world.random.below(world.hosts.len() as u64) as usize,
+    }
+}
+
+fn kill(world: &mut World, host: usize) {
+    if !world.is_up(host) {
+        return;
+    }
+    // Two at once may lose a group, which is legal, and tells little: it is not to happen all the time.
+    let others_down = (0..world.hosts.len()).filter(|&other| !world.is_up(other)).count();
+    if others_down > 0 && !world.random.permille(150) {
+        return pause(world, host);
+    }
+    let disk_fault = match world.random.below(10) {
+        0 => Some(DiskFault::Loses),
+        1..3 => Some(DiskFault::Tears),
+        _ => None,
+    };
+    world.kill(host, disk_fault);
+    let down = if world.random.permille(300) { 20 * MS } else { 500 * MS + world.random.below(2 * SECOND) };
+    world.after(down, Event::Start { host, loses_disk: false });
+}
+
+fn pause(world: &mut World, host: usize) {
+    let length = match world.random.below(3) {
+        0 => 50 * MS + world.random.below(350 * MS),
+        1 => 400 * MS + world.random.below(600 * MS),
+        _ => SECOND + world.random.below(2 * SECOND),
+    };
+    world.trace(|| format!("host {host} is paused for {} ms", length / MS));
+    world.hosts[host].paused_until = world.now + length;
+}
+
+fn isolate(world: &mut World, host: usize) {
+    let others = (0..world.hosts.len()).filter(|&other| other != host);
+    let links = others.flat_map(|other| [(host, other), (other, host)]).collect();
+    cut(world, links, "is isolated", host);
+}
+
+/// Some links of a host, one way or both.
+fn cut_links(world: &mut World, host: usize) {
+    let mut links = Vec::new();
+    for other in (0..world.hosts.len()).filter(|&other| other != host) {
+        let both = [(host, other), (other, host)];
+        match world.random.below(4) {
+            0 => links.push(both[0]),
+            1 => links.push(both[1]),
+            2 => links.extend(both),
+            _ => {}
+        }
+    }
+    cut(world, links, "loses links", host);
+}
+
+/// Two parts that do not reach each other.
+fn split(world: &mut World) {
+    let count = world.hosts.len();
+    let side: Vec<bool> = (0..count).map(|_| world.random.permille(500)).collect();
+    let one_way = world.random.permille(300);
+    let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+    let links = pairs.filter(|&(from, to)| if one_way { side[from] && !side[to] } else { side[from] != side[to] });
+    cut(world, links.collect(), "and others are split off", 0);
+}
+
+fn cut(world: &mut World, links: Vec<(usize, usize)>, what: &str, host: usize) {
+    world.trace(|| format!("host {host} {what}: {links:?}"));
+    links.iter().for_each(|&(from, to)| world.cut[from][to] = true);
+    world.note_isolation();
+    let length = match world.random.below(3) {
+        0 => 100 * MS + world.random.below(500 * MS),
+        1 => 600 * MS + world.random.below(SECOND),
+        _ => 2 * SECOND + world.random.below(2 * SECOND),
+    };
+    world.after(length, Event::Repair(Repair::Links(links)));
+}
+
+fn slow_down(world: &mut World, host: usize) {
+    world.hosts[host].slow_us = 2 * MS + world.random.below(100 * MS);
+    world.trace(|| format!("host {host} is slow"));
+    let length = 200 * MS + world.random.below(2 * SECOND);
+    world.after(length, Event::Repair(Repair::Speed(host)));
+}
+
+/// A host's memory is full: it gives up a key of its own choice, as a replica may.
+fn evict(world: &mut World, host: usize) {
+    let mut random = Random::new(world.random.next());
+    crate::client::evict(world, host, &mut random);
+}
+
+/// A fault has ended.
+pub fn repair(world: &mut World, repair: Repair) {
+    world.trace(|| format!("repaired: {repair:?}"));
+    match repair {
+        Repair::Links(links) => {
+            links.iter().for_each(|&(from, to)| world.cut[from][to] = false);
+            world.note_isolation();
+        }
+        Repair::Speed(host) => world.hosts[host].slow_us = 0,
+    }
+}
+
+/// Everything works from now on.
+pub fn heal(world: &mut World) {
+    world.trace(|| "all is healed".to_string());
+    world.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+    world.note_isolation();
+    for host in 0..world.hosts.len() {
+        world.hosts[host].slow_us = 0;
+        world.hosts[host].paused_until = 0;
+        if !world.is_up(host) {
+            world.start(host, false);
+        }
+    }
+}

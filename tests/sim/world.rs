@@ -1,0 +1,495 @@
+//! The simulated world: hosts with clocks and disks, the network between them, and what happens in which order.
+//!
+//! Time is in microseconds of nobody's clock. Everything that happens is an event in one queue; what is random is drawn from the
+//! run's seed, so a seed is a run.
+
+use crate::random::Random;
+use crate::store::NaiveStore;
+use pinion::cluster::agreement::{Config, MemoryDisk};
+use pinion::cluster::map;
+use pinion::cluster::membership::{self, BeaconTiming, Profile, To};
+use pinion::cluster::{Identity, Member, NodeId};
+use pinion::node::{self, Action, Node};
+use pinion::replication::{Answer, Rule, Rules, Ticket};
+use pinion::slots::Group;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+pub type Us = u64;
+pub const MS: Us = 1_000;
+pub const SECOND: Us = 1_000_000;
+/// What a wall clock shows when the run begins, in milliseconds.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// What a run is like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub hosts: usize,
+    pub broken: Option<Rule>,
+    pub trace: bool,
+    /// Frames that are lost, of a thousand.
+    pub loss_permille: u64,
+    /// How far clocks run apart, of a thousand.
+    pub drift_permille: u64,
+    /// How far wall clocks are apart.
+    pub skew_ms: u64,
+    pub replicas: u8,
+    pub groups: Vec<Group>,
+    pub zones: usize,
+}
+
+/// One machine.
+pub struct Host {
+    pub id: NodeId,
+    incarnation: u64,
+    pub node: Option<Node<MemoryDisk>>,
+    pub store: NaiveStore,
+    /// Where it is while the node is down.
+    disk: Option<MemoryDisk>,
+    /// Of its clock: microseconds ahead, and faster by so many millionths.
+    ahead: Us,
+    faster_ppm: i64,
+    skew_ms: i64,
+    pub paused_until: Us,
+    /// Frames from it and to it take so much longer.
+    pub slow_us: Us,
+    /// Since when it cannot reach anybody.
+    pub isolated_since: Option<Us>,
+    raft_ids: u64,
+    /// It dies in the middle of its next step: what that saves is torn, and what it wants to send is not sent.
+    dies: bool,
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+pub enum Event {
+    Frame { from: usize, to: usize, bytes: Vec<u8> },
+    Tick { host: usize, incarnation: u64 },
+    Start { host: usize, loses_disk: bool },
+    Client { client: usize, what: crate::client::Wake },
+    Request { host: usize, request: crate::client::Request },
+    Fault,
+    Repair(crate::faults::Repair),
+}
+
+struct Due {
+    at: Us,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// What the run saw of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub events: u64,
+    pub operations: u64,
+    pub faults: u64,
+    pub primary_changes: u64,
+    pub lost_groups: u64,
+    pub restarts: u64,
+    pub session_losses: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.operations += other.operations;
+        self.faults += other.faults;
+        self.primary_changes += other.primary_changes;
+        self.lost_groups += other.lost_groups;
+        self.restarts += other.restarts;
+        self.session_losses += other.session_losses;
+    }
+
+    pub fn averages(&self, seeds: u64) -> String {
+        let average = |count: u64| count as f64 / seeds.max(1) as f64;
+        format!(
+            "{:.0} operations, {:.1} faults, {:.1} restarts, {:.1} primary changes, {:.3} lost groups, {:.3} lost sessions, \
+             {:.0} events",
+            average(self.operations),
+            average(self.faults),
+            average(self.restarts),
+            average(self.primary_changes),
+            average(self.lost_groups),
+            average(self.session_losses),
+            average(self.events),
+        )
+    }
+}
+
+pub struct World {
+    pub options: Options,
+    pub now: Us,
+    pub random: Random,
+    pub hosts: Vec<Host>,
+    queue: BinaryHeap<Reverse<Due>>,
+    number: u64,
+    /// Frames from the first to the second are lost.
+    pub cut: Vec<Vec<bool>>,
+    /// Requests that wait for their commit: by host and ticket.
+    pub parked: BTreeMap<(usize, u64, Ticket), crate::client::Reply>,
+    pub history: crate::check::History,
+    pub counts: Counts,
+    pub violations: Vec<String>,
+    /// No more faults come.
+    pub is_healing: bool,
+    /// By group: the last primary that anybody's map named.
+    primaries: BTreeMap<Group, (u64, Identity)>,
+    leaders: BTreeMap<(Group, u32), Identity>,
+}
+
+impl World {
+    pub fn new(options: Options) -> Self {
+        let mut random = Random::new(options.seed);
+        let count = options.hosts;
+        let host = |number: usize, random: &mut Random| Host {
+            id: NodeId(number as u64 + 1),
+            incarnation: 0,
+            node: None,
+            store: NaiveStore::default(),
+            disk: Some(MemoryDisk::default()),
+            ahead: random.below(1000) * SECOND,
+            faster_ppm: random.below(2000 * options.drift_permille + 1) as i64 - 1000 * options.drift_permille as i64,
+            skew_ms: random.below(2 * options.skew_ms + 1) as i64 - options.skew_ms as i64,
+            paused_until: 0,
+            slow_us: 0,
+            isolated_since: None,
+            raft_ids: 0,
+            dies: false,
+        };
+        let hosts = (0..count).map(|number| host(number, &mut random)).collect();
+        let mut world = Self {
+            options,
+            now: 0,
+            random,
+            hosts,
+            queue: BinaryHeap::new(),
+            number: 0,
+            cut: vec![vec![false; count]; count],
+            parked: BTreeMap::new(),
+            history: crate::check::History::default(),
+            counts: Counts::default(),
+            violations: Vec::new(),
+            is_healing: false,
+            primaries: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+        };
+        for host in 0..count {
+            let at = world.random.below(20) * MS;
+            world.at(at, Event::Start { host, loses_disk: false });
+        }
+        world
+    }
+
+    pub fn trace(&self, line: impl FnOnce() -> String) {
+        if self.options.trace {
+            println!("{:>10.3} ms  {}", self.now as f64 / 1000.0, line());
+        }
+    }
+
+    pub fn violation(&mut self, text: String) {
+        self.trace(|| format!("VIOLATION {text}"));
+        self.violations.push(text);
+    }
+
+    pub fn at(&mut self, at: Us, event: Event) {
+        self.number += 1;
+        self.queue.push(Reverse(Due { at: at.max(self.now), number: self.number, event }));
+    }
+
+    pub fn after(&mut self, delay: Us, event: Event) {
+        self.at(self.now + delay, event);
+    }
+
+    /// The next event, and time goes on to it. None if it is later than `until`.
+    pub fn next_event(&mut self, until: Us) -> Option<Event> {
+        if self.queue.peek().is_none_or(|Reverse(due)| due.at > until) {
+            self.now = until;
+            return None;
+        }
+        let Reverse(due) = self.queue.pop().expect("it was looked at");
+        self.now = due.at;
+        self.counts.events += 1;
+        Some(due.event)
+    }
+
+    // Hosts.
+
+    /// A host's own clock, which is never set.
+    pub fn clock_ms(&self, host: usize) -> u64 {
+        let Host { ahead, faster_ppm, .. } = self.hosts[host];
+        let run = self.now as i64 + (self.now as i64 / 1_000_000) * faster_ppm + (self.now as i64 % 1_000_000) * faster_ppm / 1_000_000;
+        (ahead as i64 + run) as u64 / MS
+    }
+
+    /// What a host takes for the time of day.
+    pub fn wall_ms(&self, host: usize) -> u64 {
+        (EPOCH_MS as i64 + (self.now / MS) as i64 + self.hosts[host].skew_ms) as u64
+    }
+
+    /// The time of day.
+    pub fn true_wall_ms(&self) -> u64 {
+        EPOCH_MS + self.now / MS
+    }
+
+    pub fn is_up(&self, host: usize) -> bool {
+        self.hosts[host].node.is_some()
+    }
+
+    pub fn host_of(&self, node: NodeId) -> usize {
+        node.0 as usize - 1
+    }
+
+    pub fn start(&mut self, host: usize, loses_disk: bool) {
+        let now_ms = self.clock_ms(host);
+        let options = self.options.clone();
+        let seeds = (0..options.hosts).map(address).collect();
+        let this = &mut self.hosts[host];
+        if this.node.is_some() {
+            return;
+        }
+        let mut disk = this.disk.take().unwrap_or_default();
+        if loses_disk {
+            disk = MemoryDisk::default();
+        }
+        let keeps_name = options.broken == Some(Rule::Identity) && this.incarnation > 0;
+        this.incarnation += u64::from(!keeps_name);
+        let incarnation = this.incarnation;
+        loop {
+            this.raft_ids += 1;
+            let raft_id = this.id.0 * 1000 + this.raft_ids;
+            let member = Member { id: this.id, zone: format!("z{}", host % options.zones), memory_bytes: 1 << 30 };
+            let profile = Profile { member, incarnation, raft_id, address: address(host) };
+            let identity = profile.identity();
+            let seed = options.seed ^ (host as u64) << 32 ^ incarnation;
+            let membership = membership::Settings {
+                profile,
+                seeds: Vec::clone(&seeds),
+                cluster: (incarnation > 1).then_some(CLUSTER),
+                fresh_cluster: CLUSTER,
+                seed,
+                timing: BeaconTiming::default(),
+            };
+            let settings = node::Settings {
+                membership,
+                agreement: Config::new(identity, raft_id, seed),
+                cluster: map::Settings { replicas: options.replicas, min_in_sync: options.replicas.min(2) },
+                backlog_bytes: 8 << 10,
+                moves_max: 64,
+                groups: options.groups.clone(),
+                rules: options.broken.map_or(Rules::default(), Rules::without),
+            };
+            match Node::new(settings, disk, now_ms) {
+                Ok(node) => {
+                    this.node = Some(node);
+                    break;
+                }
+                // A disk that is not whole: it comes back as another member of Raft.
+                Err(_) => disk = MemoryDisk::default(),
+            }
+        }
+        this.store = NaiveStore::default();
+        this.paused_until = 0;
+        self.counts.restarts += u64::from(incarnation > 1);
+        self.trace(|| format!("host {host} starts, incarnation {incarnation}"));
+        self.after(0, Event::Tick { host, incarnation });
+    }
+
+    /// Ends a host's node at once. Its memory is gone; its disk may have lost what it was to keep last.
+    pub fn kill(&mut self, host: usize, disk_fault: Option<DiskFault>) {
+        let this = &mut self.hosts[host];
+        if disk_fault == Some(DiskFault::Tears) {
+            this.dies = true;
+            return self.step(host, node::Event::Tick);
+        }
+        let Some(node) = this.node.take() else { return };
+        let disk = node.into_disk();
+        this.disk = if disk_fault == Some(DiskFault::Loses) { None } else { Some(disk) };
+        self.parked.retain(|&(of, ..), _| of != host);
+        self.trace(|| format!("host {host} is killed, its disk {disk_fault:?}"));
+    }
+
+    pub fn tick(&mut self, host: usize, incarnation: u64) {
+        let is_current = self.hosts[host].node.as_ref().is_some_and(|node| node.identity().incarnation == incarnation);
+        if !is_current {
+            return;
+        }
+        self.step(host, node::Event::Tick);
+        let wait = node::TICK_MS * MS + self.random.below(MS);
+        self.after(wait, Event::Tick { host, incarnation });
+    }
+
+    pub fn step(&mut self, host: usize, event: node::Event) {
+        let now_ms = self.clock_ms(host);
+        let mut actions = Vec::new();
+        let this = &mut self.hosts[host];
+        let Some(node) = &mut this.node else { return };
+        let (version, saves) = (node.map().version(), node.agreement().disk().saves());
+        let result = node.step(event, now_ms, &mut this.store, &mut actions);
+        let has_new_map = node.map().version() != version;
+        if this.dies {
+            this.dies = false;
+            let has_saved = node.agreement().disk().saves() > saves;
+            self.kill(host, None);
+            if has_saved && let Some(disk) = &mut self.hosts[host].disk {
+                disk.tear();
+            }
+            return;
+        }
+        if let Err(error) = result {
+            self.violation(format!("host {host} did not understand a frame: {error}"));
+        }
+        if has_new_map {
+            self.look_at_map(host);
+        }
+        self.look_at_leaders(host);
+        self.carry_out(host, actions);
+    }
+
+    pub fn carry_out(&mut self, host: usize, actions: Vec<Action>) {
+        let Some(incarnation) = self.hosts[host].node.as_ref().map(|node| node.identity().incarnation) else { return };
+        for action in actions {
+            match action {
+                Action::Send { to, frame } => {
+                    let to = match to {
+                        To::Node(node) => self.host_of(node),
+                        To::Address(text) => match (0..self.hosts.len()).find(|&other| address(other) == text) {
+                            Some(other) => other,
+                            None => continue,
+                        },
+                    };
+                    self.send(host, to, frame);
+                }
+                Action::Answer { ticket, answer } => {
+                    if let Some(mut reply) = self.parked.remove(&(host, incarnation, ticket)) {
+                        if answer == Answer::Unknown {
+                            reply.outcome = crate::client::Outcome::Unknown;
+                        }
+                        self.reply(host, reply);
+                    }
+                }
+                Action::News(news) => self.trace(|| format!("host {host}: {news:?}")),
+                Action::Stopped(fault) => {
+                    self.trace(|| format!("host {host} stops: {fault}"));
+                    self.kill(host, Some(DiskFault::Loses));
+                    self.after(SECOND, Event::Start { host, loses_disk: true });
+                    return;
+                }
+            }
+        }
+    }
+
+    // The network.
+
+    fn send(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        if from == to {
+            return self.after(0, Event::Frame { from, to, bytes });
+        }
+        let loss = self.options.loss_permille;
+        if self.cut[from][to] || self.random.permille(loss) {
+            return;
+        }
+        if self.random.permille(10) {
+            let again = self.delay(from, to) * 4;
+            self.after(again, Event::Frame { from, to, bytes: bytes.clone() });
+        }
+        let delay = self.delay(from, to);
+        self.after(delay, Event::Frame { from, to, bytes });
+    }
+
+    fn delay(&mut self, from: usize, to: usize) -> Us {
+        let slow = self.hosts[from].slow_us + self.hosts[to].slow_us;
+        let usual = 100 + self.random.below(900);
+        slow + if self.random.permille(20) { usual + self.random.below(40 * MS) } else { usual }
+    }
+
+    pub fn reply(&mut self, host: usize, reply: crate::client::Reply) {
+        let delay = 50 + self.random.below(400) + self.hosts[host].slow_us;
+        let client = reply.client;
+        self.after(delay, Event::Client { client, what: crate::client::Wake::Reply(reply) });
+    }
+
+    /// Notes who is cut off from everybody.
+    pub fn note_isolation(&mut self) {
+        for host in 0..self.hosts.len() {
+            let reaches = (0..self.hosts.len()).any(|other| other != host && !self.cut[host][other] && !self.cut[other][host]);
+            let since = &mut self.hosts[host].isolated_since;
+            *since = if reaches { None } else { since.or(Some(self.now)) };
+        }
+    }
+
+    // What must be so at all times.
+
+    fn look_at_map(&mut self, host: usize) {
+        let Some(node) = &self.hosts[host].node else { return };
+        let map = node.map();
+        self.counts.lost_groups = self.counts.lost_groups.max(map.lost());
+        let mut changed = Vec::new();
+        for &group in &self.options.groups {
+            let assignment = map.assignment(group);
+            let Some(primary) = assignment.primary else { continue };
+            let version = map.version();
+            let known = self.primaries.entry(group).or_insert((version, primary));
+            if version > known.0 {
+                if known.1 != primary {
+                    self.counts.primary_changes += 1;
+                    changed.push((group, assignment.clone()));
+                }
+                *known = (version, primary);
+            }
+        }
+        for (group, assignment) in changed {
+            self.trace(|| format!("group {}: {assignment:?}", group.index()));
+        }
+    }
+
+    fn look_at_leaders(&mut self, host: usize) {
+        let Some(node) = &self.hosts[host].node else { return };
+        let me = node.identity();
+        for &group in &self.options.groups {
+            let Some(epoch) = node.replication().leads_in(group) else { continue };
+            let known = *self.leaders.entry((group, epoch.0)).or_insert(me);
+            if known != me {
+                let text = format!("group {} has two primaries in epoch {}: {known} and {me}", group.index(), epoch.0);
+                return self.violation(text);
+            }
+        }
+    }
+}
+
+/// The cluster's id.
+const CLUSTER: u64 = 0xC0FFEE;
+
+/// What a disk does when its host is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// It is in the middle of a save, if there is something to save; nobody has been told of that yet.
+    Tears,
+    /// It is another disk, and empty.
+    Loses,
+}
+
+fn address(host: usize) -> String {
+    format!("host{host}:7000")
+}
