@@ -295,7 +295,9 @@ impl Join {
     /// When there is something to ask, or to conclude.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Looking => Some(self.settled_at_ms.map_or(self.next_question_ms, |at| at.min(self.next_question_ms))),
+            Phase::Looking => {
+                Some(self.settled_at_ms.map_or(self.next_question_ms, |at| at.min(self.next_question_ms)))
+            }
             Phase::Asking | Phase::Leaving => Some(self.next_question_ms),
             _ => None,
         }
@@ -346,7 +348,9 @@ impl Join {
         let silent: Vec<&str> = silent.map(|(_, address)| &address[..]).collect();
         bounded(match silent.is_empty() {
             true => "no seed is in a cluster, and the first of them has to found one".into(),
-            false => format!("no seed is in a cluster, and none is founded while some do not answer: {}", silent.join(", ")),
+            false => {
+                format!("no seed is in a cluster, and none is founded while some do not answer: {}", silent.join(", "))
+            }
         })
     }
 
@@ -422,4 +426,3 @@ fn bounded(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
     reason
 }
-

@@ -125,12 +125,7 @@ impl Promises {
     }
 
     /// Promises about all that are unreachable now, each with whether its next life was heard; reports what is due.
-    pub(super) fn wake(
-        &mut self,
-        unreachable: &BTreeMap<Identity, bool>,
-        now_ms: u64,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn wake(&mut self, unreachable: &BTreeMap<Identity, bool>, now_ms: u64, actions: &mut Vec<Action>) {
         self.paused.retain(|_, until_ms| now_ms < *until_ms);
         for &about in unreachable.keys().filter(|about| !self.paused.contains_key(about)) {
             self.open.entry(about).or_insert_with(|| {

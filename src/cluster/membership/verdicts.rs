@@ -108,7 +108,8 @@ impl Verdicts {
             actions.push(stays(&report, scene.map));
             return;
         }
-        let case = self.cases.entry(report.about).or_insert_with(|| Case { opened_at_ms: scene.now_ms, ..Case::default() });
+        let case =
+            self.cases.entry(report.about).or_insert_with(|| Case { opened_at_ms: scene.now_ms, ..Case::default() });
         let received = case.reports.entry(report.from).or_insert(Received {
             report,
             first_ms: scene.now_ms,
@@ -194,9 +195,8 @@ impl Verdicts {
     /// Frees those who reported a member long enough ago, and those who hear it again.
     fn answer(&mut self, about: Identity, stays_after_ms: u64, scene: &Scene, actions: &mut Vec<Action>) {
         let case = self.cases.get_mut(&about).expect("there is a case");
-        let is_due = |received: &Received| {
-            !received.report.is_unreachable || scene.now_ms - received.first_ms >= stays_after_ms
-        };
+        let is_due =
+            |received: &Received| !received.report.is_unreachable || scene.now_ms - received.first_ms >= stays_after_ms;
         for (from, received) in case.reports.extract_if(.., |_, received| is_due(received)) {
             self.answered.insert((from, about), received.report.number);
             actions.push(stays(&received.report, scene.map));

@@ -111,7 +111,8 @@ fn another_cluster_is_met_and_refused() {
     assert_eq!(party.contacts(0), [(1, 1), (2, 1)]);
     assert_eq!(party.contacts(3), [(4, 1), (5, 1)]);
     party.run_ms(60_000);
-    let met = |(own, action): &&(String, Action)| *own == address(0) && matches!(action, Action::MetOtherCluster { .. });
+    let met =
+        |(own, action): &&(String, Action)| *own == address(0) && matches!(action, Action::MetOtherCluster { .. });
     let told: Vec<_> = party.news.iter().filter(met).collect();
     let (own, other) = (CLUSTER, 7);
     assert_eq!(told.len(), 1);

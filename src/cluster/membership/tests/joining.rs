@@ -6,7 +6,8 @@ use crate::cluster::{Identity, NodeId};
 use proptest::prelude::*;
 
 fn founders(net: &Net) -> Vec<usize> {
-    let founded = |(_, host, action): &(u64, usize, Action)| matches!(action, Action::FoundCluster { .. }).then_some(*host);
+    let founded =
+        |(_, host, action): &(u64, usize, Action)| matches!(action, Action::FoundCluster { .. }).then_some(*host);
     net.news.iter().filter_map(founded).collect()
 }
 

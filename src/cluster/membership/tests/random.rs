@@ -104,7 +104,8 @@ fn a_seed_is_a_run() {
     let run = || -> (Vec<(u64, usize, Action)>, Option<Leader>) {
         let mut net = Net::cluster(5, 77);
         net.loss = 0.1;
-        let faults = [Fault::Run(500), Fault::Isolate(3), Fault::Run(900), Fault::Heal, Fault::Kill(4), Fault::Run(4000)];
+        let faults =
+            [Fault::Run(500), Fault::Isolate(3), Fault::Run(900), Fault::Heal, Fault::Kill(4), Fault::Run(4000)];
         suffer(&mut net, &faults);
         (net.news, net.leader)
     };
