@@ -1,7 +1,8 @@
 //! The leader's side of reports: is a member down, or does it stay?
 //!
-//! A *witness* is a member that takes part and that the leader and it hear each other, or the leader itself; so one that is cut
-//! off from the leader, even one way, has no say. *Others* are all members that take part, without the accused, whether
+//! A *witness* is a member that takes part, such that the leader and it hear each other, or the leader itself; so one that is
+//! cut off from the leader, even one way, has no say. Nor has one that is about to find itself cut off: a report says how long
+//! ago the leader was heard, and does not count after [`WITNESS_SILENCE_MS_MAX`]. *Others* are all members that take part, without the accused, whether
 //! witnesses or not, and without those that are decided to be down already.
 //!
 //! | who does not hear member X | decision |
@@ -37,6 +38,8 @@ use std::collections::BTreeMap;
 
 /// A report that is not repeated for so long has gone: four in a row were lost.
 const REPORT_EXPIRES_MS: u64 = 450;
+/// A reporter that has not heard the leader for so long may be cut off, and not know it yet.
+pub const WITNESS_SILENCE_MS_MAX: u64 = 300;
 /// How long a report may wait for others before the leader answers that the peer stays.
 pub const STAYS_AFTER_MS: u64 = 500;
 /// How long nobody may hear a member before witnesses decide that are fewer than half.
@@ -163,7 +166,7 @@ impl Verdicts {
             return Decision::Stays;
         }
         let reports = || case.reports.values().map(|received| received.report);
-        let votes = || reports().filter(|report| report.is_unreachable && self.is_witness(report.from, scene));
+        let votes = || reports().filter(|report| report.is_unreachable && self.counts(report, scene));
         let others = scene.map.alive().filter(|&other| other != about && !self.is_decided(other)).count();
         if votes().any(|report| report.has_restarted) || votes().count() * 2 > others {
             return Decision::Down;
@@ -182,6 +185,10 @@ impl Verdicts {
         let witnesses = scene.map.alive().filter(|&other| other != about && other != self.own);
         let mut witnesses = witnesses.filter(|&other| self.is_witness(other, scene));
         scene.beacons.is_reachable(about) || witnesses.any(|witness| scene.beacons.hears(witness, about))
+    }
+
+    fn counts(&self, report: &Report, scene: &Scene) -> bool {
+        report.leader_silence_ms < WITNESS_SILENCE_MS_MAX && self.is_witness(report.from, scene)
     }
 
     fn is_witness(&self, member: Identity, scene: &Scene) -> bool {

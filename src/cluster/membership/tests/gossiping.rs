@@ -20,9 +20,10 @@ impl Party {
     }
 
     fn start(&mut self, cluster: u64, profile: Profile, seeds: &[usize]) {
-        let (own, seeds) = (profile.address.clone(), seeds.iter().map(|&host| address(host)).collect());
-        let seed = self.members.len() as u64;
-        self.members.insert(own, Gossip::new(cluster, profile, seeds, seed, self.now_ms));
+        let own = profile.address.clone();
+        let mut gossip = Gossip::new(cluster, profile, self.members.len() as u64, self.now_ms);
+        gossip.greet(seeds.iter().map(|&host| address(host)).collect());
+        self.members.insert(own, gossip);
     }
 
     fn run_ms(&mut self, time_ms: u64) {

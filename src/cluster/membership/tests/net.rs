@@ -191,6 +191,19 @@ impl Net {
         }
     }
 
+    /// Lives that a leader proposed to take for over, in the order in which it first did.
+    pub(super) fn proposed_down(&self) -> Vec<Identity> {
+        let mut proposed = Vec::new();
+        for (_, _, action) in &self.news {
+            if let Action::Propose(Proposal::Down { about, .. }) = action
+                && !proposed.contains(about)
+            {
+                proposed.push(*about);
+            }
+        }
+        proposed
+    }
+
     pub(super) fn told(&self, holds: impl Fn(&Action) -> bool) -> usize {
         self.news.iter().filter(|(_, _, action)| holds(action)).count()
     }
