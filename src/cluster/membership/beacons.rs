@@ -13,7 +13,7 @@
 //! | a lost beacon, or five in a row | six are due within the silence |
 //! | a peer that pauses for 400 ms | it is back before the silence is over |
 //! | we paused: our clock jumped between two steps | we know nothing of the others, and listen to them anew; that they did not hear us is no cut either |
-//! | a peer that has just come into the map | it counts as heard at that moment |
+//! | a peer that has just come into the map, and was never heard | it has to get the map first, and holds nothing yet: it has more time |
 //!
 //! Beacons of strangers (another cluster, a life that is over, nobody that the map knows) are refused and counted.
 
@@ -48,6 +48,8 @@ pub struct BeaconTiming {
     pub period_ms: u64,
     /// A peer that is not heard for so long is unreachable.
     pub silence_ms: u64,
+    /// The same for a peer that was never heard.
+    pub newcomer_ms: u64,
     /// A longer time between two of our own steps is a pause of ours.
     pub own_pause_ms: u64,
 }
@@ -55,7 +57,7 @@ pub struct BeaconTiming {
 impl Default for BeaconTiming {
     /// Six beacons in a row may be lost, and a pause of 400 ms together with one of them.
     fn default() -> Self {
-        Self { period_ms: 100, silence_ms: 650, own_pause_ms: 250 }
+        Self { period_ms: 100, silence_ms: 650, newcomer_ms: 5000, own_pause_ms: 250 }
     }
 }
 
@@ -136,7 +138,7 @@ impl Beacons {
         let trusts_deafness = now_ms >= self.paused_lately_until_ms;
         for (&node, peer) in &mut self.peers {
             let is_deaf = trusts_deafness && peer.unheard.contains(&self.own);
-            let is_unreachable = is_deaf || peer.is_silent(self.timing.silence_ms, now_ms);
+            let is_unreachable = is_deaf || peer.is_silent(self.timing, now_ms);
             if is_unreachable != std::mem::replace(&mut peer.is_unreachable, is_unreachable) {
                 let identity = Identity { node, incarnation: peer.incarnation };
                 changes.push(if is_unreachable { Change::Unreachable(identity) } else { Change::Reachable(identity) });
@@ -148,7 +150,7 @@ impl Beacons {
         // After a pause one beacon is due, not all that were missed.
         self.next_beacon_ms = now_ms + self.timing.period_ms;
         self.sequence += 1;
-        let silent = self.peers.iter().filter(|(_, peer)| peer.is_silent(self.timing.silence_ms, now_ms));
+        let silent = self.peers.iter().filter(|(_, peer)| peer.is_silent(self.timing, now_ms));
         let unheard = silent.map(|(&node, peer)| Identity { node, incarnation: peer.incarnation });
         Some(Beacon {
             from: self.own,
@@ -191,7 +193,7 @@ impl Beacons {
     /// When the next beacon is due, or somebody may have been silent for too long.
     pub(super) fn wake_at_ms(&self) -> u64 {
         let heard = self.peers.values().filter(|peer| !peer.is_unreachable);
-        let silent = heard.map(|peer| peer.heard_at_ms + self.timing.silence_ms);
+        let silent = heard.map(|peer| peer.heard_at_ms + peer.patience_ms(self.timing));
         silent.min().map_or(self.next_beacon_ms, |at_ms| at_ms.min(self.next_beacon_ms))
     }
 
@@ -223,6 +225,11 @@ impl Beacons {
         peer.map(|peer| peer.heard_at_ms)
     }
 
+    /// For how long a peer has not been heard.
+    pub(super) fn silence_ms(&self, node: NodeId, now_ms: u64) -> Option<u64> {
+        self.peers.get(&node).map(|peer| now_ms.saturating_sub(peer.heard_at_ms))
+    }
+
     /// The newest version of the map that a peer speaks of, and who has it.
     pub(super) fn newest_map(&self) -> Option<(u64, NodeId)> {
         self.peers.iter().map(|(&node, peer)| (peer.map_version, node)).max()
@@ -246,7 +253,11 @@ impl Peer {
         }
     }
 
-    fn is_silent(&self, silence_ms: u64, now_ms: u64) -> bool {
-        self.has_restarted || now_ms.saturating_sub(self.heard_at_ms) >= silence_ms
+    fn is_silent(&self, timing: BeaconTiming, now_ms: u64) -> bool {
+        self.has_restarted || now_ms.saturating_sub(self.heard_at_ms) >= self.patience_ms(timing)
+    }
+
+    fn patience_ms(&self, timing: BeaconTiming) -> u64 {
+        if self.sequence == 0 { timing.newcomer_ms } else { timing.silence_ms }
     }
 }

@@ -75,6 +75,7 @@ pub(super) struct Gossip {
     foca: Foca<Contact, PostcardCodec, Xoshiro256PlusPlus, NoCustomBroadcast>,
     outbox: Outbox,
     cluster: u64,
+    /// Addresses that are greeted while nobody is known to be up.
     seeds: Vec<String>,
     is_connected: bool,
     greeting_ms: u64,
@@ -120,22 +121,27 @@ impl foca::Runtime<Contact> for &mut Outbox {
 }
 
 impl Gossip {
-    /// Of a node that has joined. `seeds` are greeted until somebody answers.
-    pub(super) fn new(cluster: u64, profile: Profile, seeds: Vec<String>, seed: u64, now_ms: u64) -> Self {
-        let own_address = profile.address.clone();
+    /// Of a node that has joined. It has nobody to greet yet.
+    pub(super) fn new(cluster: u64, profile: Profile, seed: u64, now_ms: u64) -> Self {
         let own = Contact { cluster, renewal: 0, profile };
         let generator = Xoshiro256PlusPlus::seed_from_u64(seed);
         Self {
             foca: Foca::new(own, config(), generator, PostcardCodec),
             outbox: Outbox { now_ms, timers: BTreeMap::new(), last_timer: 0, actions: Vec::new(), is_connected: None },
             cluster,
-            seeds: seeds.into_iter().filter(|seed| *seed != own_address).collect(),
+            seeds: Vec::new(),
             is_connected: false,
             greeting_ms: GREETING_MS_MIN,
             next_greeting_ms: now_ms,
             strangers: BTreeSet::new(),
             refusals: Refusals::default(),
         }
+    }
+
+    /// Who may be greeted from now on: seeds, and the members of the map.
+    pub(super) fn greet(&mut self, seeds: BTreeSet<String>) {
+        let own = &self.foca.identity().profile.address;
+        self.seeds = seeds.into_iter().filter(|seed| seed != own).collect();
     }
 
     /// A packet has arrived.

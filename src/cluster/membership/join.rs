@@ -19,6 +19,7 @@
 //! All questions are repeated, with growing pauses up to [`RETRY_MS_MAX`]; all answers are functions of what the answering node
 //! knows, so a lost, doubled or late message does no harm.
 
+use super::profile::is_address;
 use super::{Action, Leader, MapView, Message, Profile, To};
 use crate::cluster::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ pub enum JoinMessage {
     Leave {
         /// Who.
         from: Identity,
+        /// Where to answer, when the map does not have it any more.
+        address: String,
     },
 }
 
@@ -216,9 +219,11 @@ impl Join {
     /// Another version of the map: it has the last word on whether we are in it.
     pub(super) fn follow(&mut self, map: &MapView, actions: &mut Vec<Action>) {
         let own = self.profile.identity();
+        // It may have another process of our name.
+        let is_here = map.members.get(&own.node).is_some_and(|seen| seen.address == self.profile.address);
         let is_ours = self.cluster.is_none_or(|cluster| cluster == map.cluster);
         match self.phase {
-            Phase::Looking | Phase::Asking | Phase::Founding if is_ours && map.is_alive(own) => {
+            Phase::Looking | Phase::Asking | Phase::Founding if is_ours && map.is_alive(own) && is_here => {
                 self.enter(map.cluster, map.version, actions);
             }
             Phase::Member | Phase::Leaving if map.version >= self.member_since_version && !map.is_alive(own) => {
@@ -259,7 +264,9 @@ impl Join {
                 self.phase = Phase::Member;
                 actions.push(Action::StayedIn { reason: bounded(reason) });
             }
-            (Phase::Asking, Answer::Elsewhere { leader_address: Some(address) }) if address != self.target => {
+            (Phase::Asking, Answer::Elsewhere { leader_address: Some(address) })
+                if address != self.target && is_address(&address) && self.questions < QUESTIONS_MAX =>
+            {
                 self.target = address;
                 self.next_question_ms = now_ms;
             }
@@ -282,9 +289,9 @@ impl Join {
                 self.ask(To::Address(self.target.clone()), message, now_ms, actions);
             }
             Phase::Leaving if now_ms >= self.next_question_ms => {
-                let from = self.profile.identity();
+                let leave = JoinMessage::Leave { from: self.profile.identity(), address: self.profile.address.clone() };
                 match leader {
-                    Some(leader) => self.ask(To::Node(leader.node), JoinMessage::Leave { from }, now_ms, actions),
+                    Some(leader) => self.ask(To::Node(leader.node), leave, now_ms, actions),
                     None => self.next_question_ms = now_ms + RETRY_MS_MIN,
                 }
             }
@@ -295,7 +302,9 @@ impl Join {
     /// When there is something to ask, or to conclude.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Looking => Some(self.settled_at_ms.map_or(self.next_question_ms, |at| at.min(self.next_question_ms))),
+            Phase::Looking => {
+                Some(self.settled_at_ms.map_or(self.next_question_ms, |at| at.min(self.next_question_ms)))
+            }
             Phase::Asking | Phase::Leaving => Some(self.next_question_ms),
             _ => None,
         }
@@ -346,7 +355,9 @@ impl Join {
         let silent: Vec<&str> = silent.map(|(_, address)| &address[..]).collect();
         bounded(match silent.is_empty() {
             true => "no seed is in a cluster, and the first of them has to found one".into(),
-            false => format!("no seed is in a cluster, and none is founded while some do not answer: {}", silent.join(", ")),
+            false => {
+                format!("no seed is in a cluster, and none is founded while some do not answer: {}", silent.join(", "))
+            }
         })
     }
 
@@ -422,4 +433,3 @@ fn bounded(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
     reason
 }
-

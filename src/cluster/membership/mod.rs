@@ -42,7 +42,7 @@ pub use join::{Answer, JoinError, JoinMessage, Phase, RETRY_MS_MAX, RETRY_MS_MIN
 pub use node::{Membership, Settings};
 pub use profile::{ADDRESS_BYTES_MAX, Profile, ProfileError, ZONE_BYTES_MAX};
 pub use promises::{REPORT_PAUSE_MS, REPORT_PERIOD_MS, Report, Stays};
-pub use verdicts::{DOWN_ALONE_MS, STAYS_AFTER_MS};
+pub use verdicts::{DOWN_ALONE_MS, STAYS_AFTER_MS, WITNESS_SILENCE_MS_MAX};
 pub use view::{Leader, MapView, MemberState, Seen};
 
 use crate::cluster::{Identity, NodeId};

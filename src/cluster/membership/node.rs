@@ -7,9 +7,10 @@ use super::admission::Desk;
 use super::beacons::{BeaconTiming, Beacons, Change};
 use super::gossip::Gossip;
 use super::join::{Found, Join};
+use super::profile::is_address;
 use super::promises::Promises;
 use super::verdicts::{Scene, Verdicts};
-use super::{Action, Contact, Event, JoinMessage, Leader, MapView, Message, Phase, Profile, Refusals, To};
+use super::{Action, Answer, Contact, Event, JoinMessage, Leader, MapView, Message, Phase, Profile, Refusals, To};
 use crate::cluster::{Identity, NodeId};
 
 /// Rounds of talking to oneself within a step: a question, its answer, and what follows from it.
@@ -38,6 +39,7 @@ pub struct Membership {
     own: Identity,
     map: Option<MapView>,
     leader: Option<Leader>,
+    last_term: u64,
     gossip: Option<Gossip>,
     beacons: Beacons,
     promises: Promises,
@@ -57,6 +59,7 @@ impl Membership {
             own,
             map: None,
             leader: None,
+            last_term: 0,
             gossip: None,
             beacons: Beacons::new(own, settings.timing, now_ms),
             promises: Promises::new(own),
@@ -183,34 +186,41 @@ impl Membership {
     fn receive_join(&mut self, message: JoinMessage, actions: &mut Vec<Action>) {
         let now_ms = self.now_ms;
         match message {
+            JoinMessage::Lookup { address, .. } | JoinMessage::Leave { address, .. } if !is_address(&address) => {
+                self.refusals.malformed += 1;
+            }
+            JoinMessage::Request { profile, .. } if !is_address(&profile.address) => self.refusals.malformed += 1,
             JoinMessage::Lookup { address, seed } => {
-                let found = JoinMessage::Found {
-                    seed,
-                    node: self.own.node,
-                    cluster: self.join.own_cluster(),
-                    leader_address: self.leader_address(),
-                };
+                let (node, cluster) = (self.own.node, self.join.own_cluster());
+                let found = JoinMessage::Found { seed, node, cluster, leader_address: self.leader_address() };
                 actions.push(Action::Send { to: To::Address(address), message: Message::Join(found) });
             }
             JoinMessage::Found { seed, node, cluster, leader_address } => {
+                let leader_address = leader_address.filter(|address| is_address(address));
                 self.join.found(seed, Found { node, cluster, leader_address }, now_ms, actions);
             }
             JoinMessage::Request { cluster, profile } => {
                 if let Some(desk) = self.desk() {
                     let answer = desk.request(cluster, &profile, actions);
-                    let answer = JoinMessage::Answer { to: profile.identity(), answer };
-                    let to = To::Address(profile.address);
-                    actions.push(Action::Send { to, message: Message::Join(answer) });
+                    answer_to(profile.identity(), profile.address, answer, actions);
                 }
             }
-            JoinMessage::Leave { from } => {
+            JoinMessage::Leave { from, address } => {
                 if let Some(desk) = self.desk() {
-                    let answer = JoinMessage::Answer { to: from, answer: desk.leave(from, actions) };
-                    actions.push(Action::Send { to: To::Node(from.node), message: Message::Join(answer) });
+                    let answer = desk.leave(from, actions);
+                    answer_to(from, address, answer, actions);
                 }
             }
             JoinMessage::Answer { to, answer } if to == self.own => self.join.answered(answer, now_ms, actions),
             JoinMessage::Answer { .. } => self.refusals.past_life += 1,
+        }
+    }
+
+    /// Not at all if we lead; for ever if we do not know the leader's node.
+    fn leader_silence_ms(&self) -> u64 {
+        match self.leader {
+            Some(leader) if leader.node == self.own.node => 0,
+            leader => leader.and_then(|l| self.beacons.silence_ms(l.node, self.now_ms)).unwrap_or(u64::MAX),
         }
     }
 
@@ -230,13 +240,11 @@ impl Membership {
             return;
         }
         self.join.follow(&map, actions);
-        if map.is_alive(self.own) && self.gossip.is_none() {
+        if map.is_alive(self.own) {
             let Settings { profile, seeds, seed, .. } = &self.settings;
-            let mut seeds = seeds.clone();
-            seeds.extend(map.members.values().map(|seen| seen.address.clone()));
-            seeds.sort_unstable();
-            seeds.dedup();
-            self.gossip = Some(Gossip::new(map.cluster, profile.clone(), seeds, *seed, self.now_ms));
+            let (cluster, now_ms) = (map.cluster, self.now_ms);
+            let gossip = self.gossip.get_or_insert_with(|| Gossip::new(cluster, profile.clone(), *seed, now_ms));
+            gossip.greet(map.members.values().map(|seen| &seen.address).chain(seeds).cloned().collect());
         }
         self.beacons.follow(&map, self.now_ms);
         self.promises.follow_map(&map, self.now_ms);
@@ -245,10 +253,10 @@ impl Membership {
 
     fn follow_leader(&mut self, leader: Option<Leader>) {
         // A leader of a term that is over is no news.
-        let is_past = |leader: Leader| self.leader.is_some_and(|known| leader.term < known.term);
-        if self.leader == leader || leader.is_some_and(is_past) {
+        if self.leader == leader || leader.is_some_and(|leader| leader.term < self.last_term) {
             return;
         }
+        self.last_term = leader.map_or(self.last_term, |leader| leader.term);
         self.leader = leader;
         self.promises.follow_leader(leader, self.now_ms);
         self.verdicts.lead(leader.filter(|leader| leader.node == self.own.node).map(|leader| leader.term));
@@ -267,7 +275,8 @@ impl Membership {
             actions.extend(self.beacons.peers().map(send));
         }
         actions.extend(changes.into_iter().map(Action::from));
-        self.promises.wake(&self.beacons.unreachable().collect(), now_ms, actions);
+        let leader_silence_ms = self.leader_silence_ms();
+        self.promises.wake(&self.beacons.unreachable().collect(), leader_silence_ms, now_ms, actions);
         if let Some(map) = &self.map {
             self.verdicts.decide(&Scene { map, beacons: &self.beacons, now_ms }, actions);
         }
@@ -275,6 +284,11 @@ impl Membership {
             gossip.wake(now_ms, actions);
         }
     }
+}
+
+fn answer_to(to: Identity, address: String, answer: Answer, actions: &mut Vec<Action>) {
+    let message = Message::Join(JoinMessage::Answer { to, answer });
+    actions.push(Action::Send { to: To::Address(address), message });
 }
 
 impl From<Change> for Action {

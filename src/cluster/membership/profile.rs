@@ -24,6 +24,11 @@ pub struct Profile {
     pub address: String,
 }
 
+/// Whether somebody might be at an address: a decoded one may be anything.
+pub(super) fn is_address(address: &str) -> bool {
+    !address.is_empty() && address.len() <= ADDRESS_BYTES_MAX
+}
+
 /// Why a profile is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
@@ -48,7 +53,7 @@ impl Profile {
 
     /// Whether its texts are within their bounds: a decoded profile may have any.
     pub fn check(&self) -> Result<(), ProfileError> {
-        if self.address.is_empty() || self.address.len() > ADDRESS_BYTES_MAX {
+        if !is_address(&self.address) {
             return Err(ProfileError::Address);
         }
         if self.member.zone.len() > ZONE_BYTES_MAX {

@@ -41,6 +41,8 @@ pub struct Report {
     pub is_unreachable: bool,
     /// True if the next life of the peer has been heard.
     pub has_restarted: bool,
+    /// For how long the sender has not heard the leader: one that is being cut off from it has no say about others.
+    pub leader_silence_ms: u64,
 }
 
 /// From the leader: the peer stays in the map.
@@ -124,10 +126,12 @@ impl Promises {
         self.paused.extend(answered.map(|(about, _)| (about, now_ms + REPORT_PAUSE_MS)));
     }
 
-    /// Promises about all that are unreachable now, each with whether its next life was heard; reports what is due.
+    /// Promises about all that are unreachable now, each with whether its next life was heard; reports what is due to the
+    /// leader, which has been silent for so long.
     pub(super) fn wake(
         &mut self,
         unreachable: &BTreeMap<Identity, bool>,
+        leader_silence_ms: u64,
         now_ms: u64,
         actions: &mut Vec<Action>,
     ) {
@@ -146,7 +150,15 @@ impl Promises {
                 && promise.next_report_ms <= now_ms
             {
                 promise.next_report_ms = now_ms + REPORT_PERIOD_MS;
-                let message = Message::Report(promise.report(self.own, about, leader.term));
+                let message = Message::Report(Report {
+                    from: self.own,
+                    about,
+                    number: promise.number,
+                    term: leader.term,
+                    is_unreachable: promise.is_unreachable,
+                    has_restarted: promise.has_restarted,
+                    leader_silence_ms,
+                });
                 actions.push(Action::Send { to: To::Node(leader.node), message });
             }
         }
@@ -163,10 +175,5 @@ impl Promises {
 impl Promise {
     fn new(number: u64, now_ms: u64) -> Self {
         Self { number, is_unreachable: true, has_restarted: false, next_report_ms: now_ms, ends_with_version: None }
-    }
-
-    fn report(&self, from: Identity, about: Identity, term: u64) -> Report {
-        let &Self { number, is_unreachable, has_restarted, .. } = self;
-        Report { from, about, number, term, is_unreachable, has_restarted }
     }
 }

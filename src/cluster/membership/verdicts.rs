@@ -1,7 +1,8 @@
 //! The leader's side of reports: is a member down, or does it stay?
 //!
-//! A *witness* is a member that takes part and that the leader and it hear each other, or the leader itself; so one that is cut
-//! off from the leader, even one way, has no say. *Others* are all members that take part, without the accused, whether
+//! A *witness* is a member that takes part, such that the leader and it hear each other, or the leader itself; so one that is
+//! cut off from the leader, even one way, has no say. Nor has one that is about to find itself cut off: a report says how long
+//! ago the leader was heard, and does not count after [`WITNESS_SILENCE_MS_MAX`]. *Others* are all members that take part, without the accused, whether
 //! witnesses or not, and without those that are decided to be down already.
 //!
 //! | who does not hear member X | decision |
@@ -37,6 +38,8 @@ use std::collections::BTreeMap;
 
 /// A report that is not repeated for so long has gone: four in a row were lost.
 const REPORT_EXPIRES_MS: u64 = 450;
+/// A reporter that has not heard the leader for so long may be cut off, and not know it yet.
+pub const WITNESS_SILENCE_MS_MAX: u64 = 300;
 /// How long a report may wait for others before the leader answers that the peer stays.
 pub const STAYS_AFTER_MS: u64 = 500;
 /// How long nobody may hear a member before witnesses decide that are fewer than half.
@@ -108,7 +111,8 @@ impl Verdicts {
             actions.push(stays(&report, scene.map));
             return;
         }
-        let case = self.cases.entry(report.about).or_insert_with(|| Case { opened_at_ms: scene.now_ms, ..Case::default() });
+        let case =
+            self.cases.entry(report.about).or_insert_with(|| Case { opened_at_ms: scene.now_ms, ..Case::default() });
         let received = case.reports.entry(report.from).or_insert(Received {
             report,
             first_ms: scene.now_ms,
@@ -162,7 +166,7 @@ impl Verdicts {
             return Decision::Stays;
         }
         let reports = || case.reports.values().map(|received| received.report);
-        let votes = || reports().filter(|report| report.is_unreachable && self.is_witness(report.from, scene));
+        let votes = || reports().filter(|report| report.is_unreachable && self.counts(report, scene));
         let others = scene.map.alive().filter(|&other| other != about && !self.is_decided(other)).count();
         if votes().any(|report| report.has_restarted) || votes().count() * 2 > others {
             return Decision::Down;
@@ -183,6 +187,10 @@ impl Verdicts {
         scene.beacons.is_reachable(about) || witnesses.any(|witness| scene.beacons.hears(witness, about))
     }
 
+    fn counts(&self, report: &Report, scene: &Scene) -> bool {
+        report.leader_silence_ms < WITNESS_SILENCE_MS_MAX && self.is_witness(report.from, scene)
+    }
+
     fn is_witness(&self, member: Identity, scene: &Scene) -> bool {
         member == self.own || scene.beacons.is_reachable(member) && !self.is_decided(member)
     }
@@ -194,9 +202,8 @@ impl Verdicts {
     /// Frees those who reported a member long enough ago, and those who hear it again.
     fn answer(&mut self, about: Identity, stays_after_ms: u64, scene: &Scene, actions: &mut Vec<Action>) {
         let case = self.cases.get_mut(&about).expect("there is a case");
-        let is_due = |received: &Received| {
-            !received.report.is_unreachable || scene.now_ms - received.first_ms >= stays_after_ms
-        };
+        let is_due =
+            |received: &Received| !received.report.is_unreachable || scene.now_ms - received.first_ms >= stays_after_ms;
         for (from, received) in case.reports.extract_if(.., |_, received| is_due(received)) {
             self.answered.insert((from, about), received.report.number);
             actions.push(stays(&received.report, scene.map));

@@ -20,9 +20,10 @@ impl Party {
     }
 
     fn start(&mut self, cluster: u64, profile: Profile, seeds: &[usize]) {
-        let (own, seeds) = (profile.address.clone(), seeds.iter().map(|&host| address(host)).collect());
-        let seed = self.members.len() as u64;
-        self.members.insert(own, Gossip::new(cluster, profile, seeds, seed, self.now_ms));
+        let own = profile.address.clone();
+        let mut gossip = Gossip::new(cluster, profile, self.members.len() as u64, self.now_ms);
+        gossip.greet(seeds.iter().map(|&host| address(host)).collect());
+        self.members.insert(own, gossip);
     }
 
     fn run_ms(&mut self, time_ms: u64) {
@@ -111,7 +112,8 @@ fn another_cluster_is_met_and_refused() {
     assert_eq!(party.contacts(0), [(1, 1), (2, 1)]);
     assert_eq!(party.contacts(3), [(4, 1), (5, 1)]);
     party.run_ms(60_000);
-    let met = |(own, action): &&(String, Action)| *own == address(0) && matches!(action, Action::MetOtherCluster { .. });
+    let met =
+        |(own, action): &&(String, Action)| *own == address(0) && matches!(action, Action::MetOtherCluster { .. });
     let told: Vec<_> = party.news.iter().filter(met).collect();
     let (own, other) = (CLUSTER, 7);
     assert_eq!(told.len(), 1);

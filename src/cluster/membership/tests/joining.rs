@@ -6,7 +6,8 @@ use crate::cluster::{Identity, NodeId};
 use proptest::prelude::*;
 
 fn founders(net: &Net) -> Vec<usize> {
-    let founded = |(_, host, action): &(u64, usize, Action)| matches!(action, Action::FoundCluster { .. }).then_some(*host);
+    let founded =
+        |(_, host, action): &(u64, usize, Action)| matches!(action, Action::FoundCluster { .. }).then_some(*host);
     net.news.iter().filter_map(founded).collect()
 }
 
@@ -72,6 +73,18 @@ fn a_node_joins() {
     net.run_ms(30_000);
     assert_eq!(net.downs, []);
     assert_eq!(net.hosts[3].membership.contacts().count(), 3);
+}
+
+/// The map knows it for three seconds before it knows the map, as after a long way through Raft: nobody is impatient.
+#[test]
+fn a_newcomer_may_take_its_time() {
+    let mut net = Net::cluster(3, 14);
+    net.start(profile(7, 1, 3), &[0], None);
+    net.run_until(1000, |net| net.map.members.contains_key(&NodeId(7)));
+    net.pause(3, 3000);
+    net.run_ms(5000);
+    assert_eq!(net.phase(3), &Phase::Member);
+    assert_eq!(net.downs, []);
 }
 
 #[test]
@@ -221,7 +234,7 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (number(), some_profile).prop_map(|(cluster, profile)| JoinMessage::Request { cluster, profile }),
         (identity(), answer).prop_map(|(to, answer)| JoinMessage::Answer { to, answer }),
-        identity().prop_map(|from| JoinMessage::Leave { from }),
+        (identity(), text()).prop_map(|(from, address)| JoinMessage::Leave { from, address }),
     ];
     let report = (identity(), identity(), number(), number(), any::<[bool; 2]>());
     let beacon = (identity(), number(), number(), number(), prop::collection::vec(identity(), 0..3));
@@ -231,7 +244,8 @@ fn message() -> impl Strategy<Value = Message> {
             Message::Beacon(Beacon { from, cluster, sequence, map_version, unheard })
         }),
         report.prop_map(|(from, about, number, term, [is_unreachable, has_restarted])| {
-            Message::Report(Report { from, about, number, term, is_unreachable, has_restarted })
+            let leader_silence_ms = number;
+            Message::Report(Report { from, about, number, term, is_unreachable, has_restarted, leader_silence_ms })
         }),
         (identity(), number(), number(), number()).prop_map(|(about, number, term, map_version)| {
             Message::Stays(Stays { about, number, term, map_version })

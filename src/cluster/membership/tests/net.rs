@@ -158,6 +158,10 @@ impl Net {
         self.hosts[host].paused_until_ms = self.now_ms + pause_ms;
     }
 
+    pub(super) fn is_paused(&self, host: usize) -> bool {
+        self.hosts[host].paused_until_ms > self.now_ms
+    }
+
     /// Cuts what goes from one host to another.
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cuts.insert((from, to));
@@ -185,6 +189,19 @@ impl Net {
         while !holds(self) {
             assert!(self.turn(end_ms), "it does not come to be; {:?}", self.news);
         }
+    }
+
+    /// Lives that a leader proposed to take for over, in the order in which it first did.
+    pub(super) fn proposed_down(&self) -> Vec<Identity> {
+        let mut proposed = Vec::new();
+        for (_, _, action) in &self.news {
+            if let Action::Propose(Proposal::Down { about, .. }) = action
+                && !proposed.contains(about)
+            {
+                proposed.push(*about);
+            }
+        }
+        proposed
     }
 
     pub(super) fn told(&self, holds: impl Fn(&Action) -> bool) -> usize {
@@ -291,7 +308,8 @@ impl Net {
     /// Whether a host reaches, both ways, more than half of all that take part.
     fn reaches_quorum(&self, host: usize) -> bool {
         let members: Vec<usize> = self.map.alive().filter_map(|identity| self.host_of(identity.node)).collect();
-        let reached = members.iter().filter(|&&other| self.hosts[other].is_running && self.reach_each_other(host, other));
+        let reached =
+            members.iter().filter(|&&other| self.hosts[other].is_running && self.reach_each_other(host, other));
         self.hosts[host].is_running && reached.count() * 2 > members.len()
     }
 
@@ -330,19 +348,24 @@ impl Net {
     /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
     /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
     fn check_promises(&self, about: Identity) {
-        let decided: BTreeSet<Identity> = self.proposals.iter().filter_map(|(_, _, _, proposal)| match proposal {
-            Proposal::Down { about, .. } => Some(*about),
-            _ => None,
-        }).collect();
+        let decided: BTreeSet<Identity> = self
+            .proposals
+            .iter()
+            .filter_map(|(_, _, _, proposal)| match proposal {
+                Proposal::Down { about, .. } => Some(*about),
+                _ => None,
+            })
+            .collect();
         let others: Vec<Identity> =
             self.map.alive().filter(|other| *other != about && !decided.contains(other)).collect();
         let holds = |other: &&Identity| {
             self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_promised(host, about))
         };
         let has_restarted = self.news.iter().any(|(_, _, action)| matches!(action, Action::Restarted { .. }));
-        let alone = self.news.iter().any(|(at_ms, _, action)| {
-            *action == Action::Unreachable(about) && at_ms + DOWN_ALONE_MS <= self.now_ms
-        });
+        let alone = self
+            .news
+            .iter()
+            .any(|(at_ms, _, action)| *action == Action::Unreachable(about) && at_ms + DOWN_ALONE_MS <= self.now_ms);
         let promised = others.iter().filter(holds).count();
         assert!(promised * 2 > others.len() || has_restarted || alone, "{about}: {promised} of {}", others.len());
     }
@@ -374,10 +397,5 @@ impl Net {
 }
 
 fn seen(profile: &Profile) -> Seen {
-    Seen {
-        incarnation: profile.incarnation,
-        address: profile.address.clone(),
-        state: MemberState::Up,
-        groups: 0,
-    }
+    Seen { incarnation: profile.incarnation, address: profile.address.clone(), state: MemberState::Up, groups: 0 }
 }

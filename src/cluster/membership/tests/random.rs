@@ -98,13 +98,56 @@ proptest! {
     }
 }
 
+/// How many of a set of members have a say about one, and are cut off from it; and of how many others. Node 0 leads.
+fn naive_votes(
+    members: &BTreeSet<usize>,
+    about: usize,
+    hear_each_other: impl Fn(usize, usize) -> bool,
+) -> (usize, usize) {
+    let others = members.iter().copied().filter(|&other| other != about);
+    let witnesses = others.clone().filter(|&other| other == 0 || hear_each_other(0, other));
+    (witnesses.filter(|&witness| !hear_each_other(witness, about)).count(), others.count())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// Links are cut all at once, one way or both: who is proposed to be down, one after the other, is whom the table in
+    /// `verdicts.rs` says, counted from the cuts themselves.
+    #[test]
+    fn verdicts_are_those_of_the_table(
+        nodes in 2..9_usize,
+        seed: u64,
+        cuts in prop::collection::btree_set((0..9_usize, 0..9_usize), 0..40),
+    ) {
+        let mut net = Net::cluster(nodes as u64, seed);
+        cuts.iter().filter(|(from, to)| from != to).for_each(|&(from, to)| net.cut(from, to));
+        net.run_ms(3000);
+        let hear_each_other = |one, other| !net.cuts.contains(&(one, other)) && !net.cuts.contains(&(other, one));
+        let is_down = |members: &BTreeSet<usize>, about| {
+            let (votes, others) = naive_votes(members, about, hear_each_other);
+            votes * 2 > others
+        };
+        let mut members: BTreeSet<usize> = (0..nodes).collect();
+        for about in net.proposed_down() {
+            let about = about.node.0 as usize;
+            prop_assert!(about != 0 && is_down(&members, about), "{} is down, of {:?}", about, members);
+            members.remove(&about);
+        }
+        for &about in members.iter().filter(|&&about| about != 0) {
+            prop_assert!(!is_down(&members, about), "{} stays, of {:?}", about, members);
+        }
+    }
+}
+
 /// The same, twice, is the same.
 #[test]
 fn a_seed_is_a_run() {
     let run = || -> (Vec<(u64, usize, Action)>, Option<Leader>) {
         let mut net = Net::cluster(5, 77);
         net.loss = 0.1;
-        let faults = [Fault::Run(500), Fault::Isolate(3), Fault::Run(900), Fault::Heal, Fault::Kill(4), Fault::Run(4000)];
+        let faults =
+            [Fault::Run(500), Fault::Isolate(3), Fault::Run(900), Fault::Heal, Fault::Kill(4), Fault::Run(4000)];
         suffer(&mut net, &faults);
         (net.news, net.leader)
     };

@@ -76,6 +76,20 @@ fn a_deaf_node_is_down_and_takes_nobody_along() {
     assert_eq!(downs(&net), [id(3)]);
 }
 
+/// Half of the members do not hear the other half, which has the leader, and notice that before the leader learns of it: their
+/// reports about those others count for nothing all the same.
+#[test]
+fn a_deaf_half_takes_nobody_along() {
+    for seed in 0..20 {
+        let mut net = Net::cluster(8, seed);
+        (0..4).for_each(|from| (4..8).for_each(|to| net.cut(from, to)));
+        net.run_ms(2000);
+        let proposed = net.proposed_down();
+        assert!(proposed.iter().all(|about| about.node.0 >= 4), "{proposed:?}");
+        assert_eq!(proposed.len(), 4);
+    }
+}
+
 /// The leader and one more are cut off from three. Raft elects among the three; the old leader proposes nothing, as those it
 /// still hears are too few.
 #[test]
