@@ -113,7 +113,7 @@ pub struct Settings {
     pub backlog_bytes: usize,
     /// Groups that may be on the move at once.
     pub moves_max: usize,
-    /// The groups that the planner moves: all of them, but for a simulator that looks at some only.
+    /// The groups that it looks after: all of them, but for a simulator that looks at some only.
     pub groups: Vec<Group>,
     /// What replication keeps to.
     pub rules: replication::Rules,
@@ -337,10 +337,9 @@ impl<D: Disk> Node<D> {
         }
         self.map_version = map.version();
         let mut changed = Vec::new();
-        for (group, assignment) in map.assignments() {
-            let known = &mut self.epochs[group.index()];
-            if *known != assignment.epoch {
-                *known = assignment.epoch;
+        for &group in &self.settings.groups {
+            let (known, epoch) = (&mut self.epochs[group.index()], map.assignment(group).epoch);
+            if std::mem::replace(known, epoch) != epoch {
                 changed.push(group);
             }
         }

@@ -365,6 +365,15 @@ impl Held {
 
     // Time.
 
+    /// True if nothing is under way: all holders have all there is, and nobody waits.
+    pub(super) fn is_quiet(&self) -> bool {
+        let is_applied = self.copy.applied() == self.copy.last() && self.copy.committed() == self.copy.last().seq;
+        match &self.role {
+            Role::Primary(primary) => is_applied && primary.is_quiet(&self.copy),
+            Role::Replica => is_applied && self.copy.incomplete().next().is_none(),
+        }
+    }
+
     /// Sends what there is to send, and answers what is committed.
     pub(super) fn flush(&mut self, view: &View, store: &impl Store, out: &mut Vec<Action>) {
         let Role::Primary(primary) = &mut self.role else { return };

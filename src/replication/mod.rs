@@ -63,6 +63,8 @@ const WINDOW_ENTRIES: u64 = 65_536;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Snapshots that a node sends at once.
 const FILLS_MAX: usize = 8;
+/// A group where nothing happens is looked at every so many ticks: leases may have ended.
+const QUIET_TURNS: usize = 10;
 /// Keys whose values are asked for at once.
 const FETCHED_KEYS_MAX: usize = 64;
 
@@ -174,6 +176,7 @@ pub struct Replication {
     requested_at: Option<Ms>,
     next_fill: u64,
     backlog_bytes: usize,
+    turn: usize,
 }
 
 impl Replication {
@@ -192,6 +195,7 @@ impl Replication {
             requested_at: None,
             next_fill: 0,
             backlog_bytes,
+            turn: 0,
         }
     }
 
@@ -366,11 +370,14 @@ impl Replication {
         let mut groups = std::mem::take(&mut self.groups);
         let mut next_fill = self.next_fill;
         let mut fills = FILLS_MAX.saturating_sub(groups.values().map(Held::fills).sum());
+        self.turn = (self.turn + 1) % QUIET_TURNS;
         let view = self.view(now);
-        for held in groups.values_mut() {
-            let before = held.fills();
-            held.tick(&view, &mut next_fill, fills, store, out);
-            fills = fills.saturating_sub(held.fills().saturating_sub(before));
+        for (group, held) in &mut groups {
+            if !held.is_quiet() || group.index() % QUIET_TURNS == self.turn {
+                let before = held.fills();
+                held.tick(&view, &mut next_fill, fills, store, out);
+                fills = fills.saturating_sub(held.fills().saturating_sub(before));
+            }
         }
         (self.groups, self.next_fill) = (groups, next_fill);
     }

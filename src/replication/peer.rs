@@ -107,6 +107,12 @@ impl Peer {
         matches!(self.state, State::Following { .. })
     }
 
+    /// True if it has the whole log, and knows what of it is committed.
+    pub(super) fn has_all(&self, copy: &Copy) -> bool {
+        let last = copy.last().seq;
+        self.is_following() && self.agreed() == Some(last) && self.told == last
+    }
+
     /// True if it needs a snapshot.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost)

@@ -122,6 +122,12 @@ impl Primary {
         self.handing_over.is_some()
     }
 
+    /// True if all holders are in sync and have all, and nothing is asked of them or of the map.
+    pub(super) fn is_quiet(&self, copy: &Copy) -> bool {
+        let has_all = |peer: &Peer| self.in_sync.contains(&peer.identity) && peer.has_all(copy);
+        self.parked.is_empty() && self.proposed_at.is_none() && !self.is_frozen() && self.peers.iter().all(has_all)
+    }
+
     fn has_yielded(&self) -> bool {
         self.handing_over.as_ref().is_some_and(|handing_over| handing_over.has_yielded)
     }

@@ -119,6 +119,7 @@ pub fn wake(world: &mut World, clients: &mut [Client], number: usize, what: Wake
                 return;
             }
             let request = client.choose(number);
+            client.pending = Some(Pending { request, called: world.now, tries: 0 });
             world.counts.operations += 1;
             send(world, client, number);
         }

@@ -25,14 +25,22 @@ pub fn plan_next(world: &mut World) {
 pub fn strike(world: &mut World) {
     let victim = victim(world);
     world.counts.faults += 1;
+    let is_out = |host: &usize| {
+        let has_no_peer = world.hosts[*host].isolated_since.is_some();
+        !world.is_up(*host) || world.hosts[*host].paused_until > world.now || has_no_peer
+    };
+    let out = (0..world.hosts.len()).filter(is_out).count();
+    // Where most hosts are out nothing is served, which is right and tells little: it is not to be so all the time.
+    let spares = out >= (world.hosts.len() - 1) / 2 && !world.random.permille(100);
     match world.random.below(100) {
-        0..25 => kill(world, victim),
-        25..40 => pause(world, victim),
-        40..55 => isolate(world, victim),
-        55..70 => cut_links(world, victim),
-        70..80 => split(world),
-        80..90 => slow_down(world, victim),
-        _ => evict(world, victim),
+        0..12 => slow_down(world, victim),
+        12..22 => evict(world, victim),
+        22..38 => cut_links(world, victim),
+        _ if spares => nap(world, victim),
+        38..65 => kill(world, victim),
+        65..78 => pause(world, victim),
+        78..92 => isolate(world, victim),
+        _ => split(world),
     }
 }
 
@@ -54,11 +62,6 @@ fn kill(world: &mut World, host: usize) {
     if !world.is_up(host) {
         return;
     }
-    // Two at once may lose a group, which is legal, and tells little: it is not to happen all the time.
-    let others_down = (0..world.hosts.len()).filter(|&other| !world.is_up(other)).count();
-    if others_down > 0 && !world.random.permille(150) {
-        return pause(world, host);
-    }
     let disk_fault = match world.random.below(10) {
         0 => Some(DiskFault::Loses),
         1..3 => Some(DiskFault::Tears),
@@ -69,12 +72,21 @@ fn kill(world: &mut World, host: usize) {
     world.after(down, Event::Start { host, loses_disk: false });
 }
 
+/// A pause that nobody is to be taken for dead for.
+fn nap(world: &mut World, host: usize) {
+    let length = 20 * MS + world.random.below(380 * MS);
+    pause_for(world, host, length);
+}
+
 fn pause(world: &mut World, host: usize) {
-    let length = match world.random.below(3) {
-        0 => 50 * MS + world.random.below(350 * MS),
-        1 => 400 * MS + world.random.below(600 * MS),
+    let length = match world.random.below(2) {
+        0 => 400 * MS + world.random.below(600 * MS),
         _ => SECOND + world.random.below(2 * SECOND),
     };
+    pause_for(world, host, length);
+}
+
+fn pause_for(world: &mut World, host: usize, length: Us) {
     world.trace(|| format!("host {host} is paused for {} ms", length / MS));
     world.hosts[host].paused_until = world.now + length;
 }

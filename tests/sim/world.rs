@@ -389,6 +389,12 @@ impl World {
                         self.reply(host, reply);
                     }
                 }
+                Action::News(membership::Action::Expelled) => {
+                    self.trace(|| format!("host {host} is expelled"));
+                    self.kill(host, None);
+                    self.after(20 * MS, Event::Start { host, loses_disk: false });
+                    return;
+                }
                 Action::News(news) => self.trace(|| format!("host {host}: {news:?}")),
                 Action::Stopped(fault) => {
                     self.trace(|| format!("host {host} stops: {fault}"));
