@@ -282,8 +282,7 @@ impl From<&Snapshot> for SnapshotRecord {
 
 impl From<&SnapshotRecord> for Snapshot {
     fn from(record: &SnapshotRecord) -> Self {
-        let mut snapshot = Self::default();
-        snapshot.data = record.map.clone().into();
+        let mut snapshot = Self { data: record.map.clone().into(), ..Self::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (record.index, record.term);
         metadata.set_conf_state((&record.configuration).into());
