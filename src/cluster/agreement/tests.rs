@@ -47,7 +47,7 @@ fn three_vote_and_five_of_nine() {
     assert!(network.running().into_iter().all(|node| network.member(node).map() == leader.map()));
 }
 
-/// The budget of the design: a new leader 0.6 to 0.9 s after the old one is gone, typically.
+/// The budget of the design is 0.9 s; the median is about 0.55 s. Now and then votes are split, and it takes one round more.
 #[test]
 fn a_dead_leader_has_a_successor_soon() {
     for nodes in [3, 9] {
