@@ -29,7 +29,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The timing of a cluster in one place: a new leader 0.6 to 0.9 s after the old one is gone.
+    /// The timing of a cluster in one place: a new leader typically half a second (0.4 to 0.8) after the old one is gone.
     pub fn new(identity: Identity, raft: u64, seed: u64) -> Self {
         Self {
             node: identity.node,

@@ -193,9 +193,9 @@ impl<D: Disk> Agreement<D> {
         &self.map
     }
 
-    /// The leader, as far as this member knows.
+    /// The leader, as far as this member knows; none once it has stopped.
     pub fn leader(&self) -> Option<NodeId> {
-        self.node_of(self.raw.raft.leader_id)
+        self.node_of(self.raw.raft.leader_id).filter(|_| self.fault.is_none())
     }
 
     /// True if this member takes itself for the leader. Another may have taken its place half a second ago: only a proposal or

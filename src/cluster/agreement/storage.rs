@@ -68,7 +68,7 @@ pub struct Hard {
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     /// True for a change of who votes, false for one of the map.
     pub is_configuration: bool,

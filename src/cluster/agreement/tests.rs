@@ -6,6 +6,7 @@ use super::*;
 use crate::cluster::Epoch;
 use crate::cluster::map::Applied;
 use network::{Network, Told};
+use raft::eraftpb::{Entry, Message};
 use std::collections::BTreeSet;
 
 fn applied(told: &Told) -> bool {
@@ -46,7 +47,7 @@ fn three_vote_and_five_of_nine() {
     assert!(network.running().into_iter().all(|node| network.member(node).map() == leader.map()));
 }
 
-/// The budget of the design: a new leader 0.6 to 0.9 s after the old one is gone, typically.
+/// The budget of the design is 0.9 s; the median is about 0.55 s. Now and then votes are split, and it takes one round more.
 #[test]
 fn a_dead_leader_has_a_successor_soon() {
     for nodes in [3, 9] {
@@ -170,7 +171,7 @@ fn one_that_was_cut_off_promises_nothing() {
     let change = network.propose(old, network.touch(old, 0));
     network.run(300);
     assert!(
-        network.member(old).is_leader() && network.answers.get(&(old, read)).is_none(),
+        network.member(old).is_leader() && !network.answers.contains_key(&(old, read)),
         "it believes in itself yet"
     );
     network.run(2_000);
@@ -312,4 +313,68 @@ fn turmoil_harms_nothing_and_repeats() {
     let traces: BTreeSet<u64> = (0..12).map(turmoil).collect();
     assert_eq!(traces.len(), 12);
     assert!(traces.contains(&turmoil(3)));
+}
+
+/// A message of parts that are each almost right: what a peer might send that lost its mind.
+fn lunacy(network: &mut Network, receiver: u64) -> Vec<u8> {
+    let member = network.member(receiver);
+    let (to, term, last) = (member.raft(), member.term(), member.raw.raft.raft_log.last_index());
+    let snapshot = member.raw.store().snapshot().cloned();
+    let peers = [1_000, 1_001, 1_002, 77];
+    let mut near = |number: u64| match network.random(40) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => wire::COUNT_MAX,
+        other => (number + other % 5).saturating_sub(2),
+    };
+    let mut message = Message::default();
+    (message.to, message.term, message.log_term) = (to, near(term), near(term));
+    (message.index, message.commit, message.reject_hint) = (near(last), near(last), near(last));
+    message.commit_term = near(term);
+    let mut entries = Vec::new();
+    for place in 0..near(4).min(4) {
+        let mut record = LogEntry { is_configuration: near(4) == 3, ..LogEntry::default() };
+        (record.index, record.term) = (message.index.wrapping_add(place + 1), near(term).min(message.term));
+        record.context = near(2).to_le_bytes()[..2].to_vec();
+        record.data = near(300).to_le_bytes()[..4].to_vec();
+        entries.push(Entry::from(&record));
+    }
+    if near(4) < 4 {
+        message.set_entries(entries.into());
+    }
+    if let Some(mut snapshot) = snapshot.filter(|_| near(4) == 4) {
+        (snapshot.index, snapshot.term) = (near(last), near(term));
+        snapshot.configuration.voters.push(near(1_001));
+        snapshot.configuration.learners_next.extend((near(4) == 3).then_some(1_000));
+        message.set_snapshot((&snapshot).into());
+    }
+    message.reject = near(4) < 4;
+    message.from = peers[network.random(4) as usize];
+    message.set_msg_type(wire::TYPES[network.random(wire::TYPES.len() as u64) as usize]);
+    wire::encode(network.random(8) / 7, &message).expect("a message for others")
+}
+
+/// Peers are trusted to keep Raft's rules, and agreement ends where they do not. But whatever they say, nobody panics.
+#[test]
+fn whatever_a_peer_says_nobody_panics() {
+    let mut accepted = 0;
+    for seed in 0..200 {
+        let mut network = Network::cluster(seed, 3);
+        network.is_byzantine = true;
+        for _ in 0..100 {
+            let receiver = network.random(3);
+            let bytes = lunacy(&mut network, receiver);
+            let (_, message) = wire::decode(&bytes).expect("its form is right");
+            if network.member(receiver).fault().is_some() {
+                continue;
+            }
+            let verdict = Gate(&network.member(receiver).raw.raft).judge(&message);
+            accepted += u64::from(verdict == Verdict::Accept);
+            let from = NodeId(message.from - if message.from < 1_000 { 0 } else { 1_000 });
+            network.step(receiver, Event::Message { from, bytes });
+            let wait_ms = network.random(60);
+            network.run(wait_ms);
+        }
+    }
+    assert!(accepted > 500, "{accepted} are plausible enough to reach Raft");
 }

@@ -122,3 +122,85 @@ pub(super) fn configuration_change(changes: &[(ConfChangeType, u64)]) -> ConfCha
     change.set_changes(changes.iter().map(single).collect::<Vec<_>>().into());
     change
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::map::{Change, Settings};
+    use crate::cluster::{Identity, Member, NodeId};
+
+    /// A map of as many members as there are zones given; a member's identity in Raft is its number and one.
+    fn map(zones: &[&str]) -> Map {
+        let mut map = Map::empty();
+        for (number, zone) in (0..).zip(zones) {
+            let member = Member { id: NodeId(number), zone: zone.to_string(), memory_bytes: 1 };
+            let (raft, address, incarnation) = (number + 1, format!("node-{number}"), 1);
+            let change = match number {
+                0 => Change::Bootstrap {
+                    cluster: 7,
+                    settings: Settings { replicas: 1, min_in_sync: 1 },
+                    first: MemberState { member, incarnation, raft, address, state: State::Up },
+                },
+                _ => Change::Join { member, incarnation, raft, address },
+            };
+            map.apply(&change).expect("all are new");
+        }
+        map
+    }
+
+    fn down(map: &mut Map, number: u64) {
+        map.apply(&Change::Down { identity: Identity { node: NodeId(number), incarnation: 1 } }).expect("it is known");
+    }
+
+    fn configuration(voters: &[u64], learners: &[u64]) -> Configuration {
+        Configuration { voters: voters.to_vec(), learners: learners.to_vec(), ..Configuration::default() }
+    }
+
+    #[test]
+    fn zones_come_before_habit_and_habit_before_names() {
+        let map = map(&["a", "a", "a", "b", "c", "c"]);
+        let wanted = |voters: &[u64], leader| wanted(&map, &configuration(voters, &[]), leader);
+        assert_eq!(wanted(&[1], 1), BTreeSet::from([1, 4, 5]));
+        assert_eq!(wanted(&[1, 2, 3], 2), BTreeSet::from([2, 4, 5]), "the leader stays");
+        assert_eq!(wanted(&[2, 4, 6], 4), BTreeSet::from([2, 4, 6]), "so do voters whose zones are as good");
+    }
+
+    #[test]
+    fn the_number_of_voters_is_odd_and_moves_seldom() {
+        let mut map = map(&["a"; 9]);
+        let count = |map: &Map, voters: &[u64]| wanted(map, &configuration(voters, &[]), 1).len();
+        assert_eq!(count(&map, &[1, 2, 3]), 5);
+        down(&mut map, 8);
+        assert_eq!((count(&map, &[1, 2, 3]), count(&map, &[1, 2, 3, 4, 5])), (3, 5));
+        [7, 6].into_iter().for_each(|number| down(&mut map, number));
+        assert_eq!(count(&map, &[1, 2, 3, 4, 5]), 3);
+        [5, 4, 3, 2].into_iter().for_each(|number| down(&mut map, number));
+        assert_eq!(count(&map, &[1, 2, 3]), 3, "one that is down votes on where there is no other");
+        assert_eq!(count(&map, &[1]), 1);
+    }
+
+    #[test]
+    fn a_vote_is_given_to_who_follows_and_a_leader_hands_over_before_it_loses_its_own() {
+        let mut map = map(&["a", "b", "c", "d"]);
+        let changes = |map: &Map, voters: &[u64], learners: &[u64], followers: &[u64]| {
+            next_step(map, &configuration(voters, learners), 1, |id| followers.contains(&id))
+        };
+        use ConfChangeType::{AddLearnerNode as Learner, AddNode as Voter, RemoveNode as Gone};
+        let learners = [2, 3, 4].map(|id| (Learner, id)).to_vec();
+        assert_eq!(changes(&map, &[1], &[], &[]), Some(Step::Change(learners)));
+        assert_eq!(changes(&map, &[1], &[2, 3, 4], &[2, 4]), None, "3 is not there yet");
+        let voters = [2, 3].map(|id| (Voter, id)).to_vec();
+        assert_eq!(changes(&map, &[1], &[2, 3, 4], &[2, 3]), Some(Step::Change(voters)));
+        assert_eq!(changes(&map, &[1, 2, 3], &[4, 9], &[2, 3]), Some(Step::Change(vec![(Gone, 9)])));
+        down(&mut map, 0);
+        assert_eq!(changes(&map, &[1, 2, 3], &[4], &[3, 4]), Some(Step::Transfer(3)));
+    }
+
+    #[test]
+    fn changes_are_read_as_they_were_written() {
+        let changes = vec![(ConfChangeType::AddNode, 5), (ConfChangeType::RemoveNode, u64::MAX)];
+        assert_eq!(decode_changes(&encode_changes(&changes)), Ok(changes));
+        assert_eq!(decode_changes(&[]), Ok(Vec::new()));
+        assert!(decode_changes(&[1, 9, 1]).is_err() && decode_changes(&[7]).is_err());
+    }
+}

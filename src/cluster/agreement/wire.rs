@@ -23,7 +23,7 @@ pub(super) const READS_MAX: usize = 4_096;
 pub(super) const COUNT_MAX: u64 = u64::MAX / 4;
 
 /// The messages that members exchange; the place is the number that is sent.
-const TYPES: [MessageType; 14] = [
+pub(super) const TYPES: [MessageType; 14] = [
     MessageType::MsgPropose,
     MessageType::MsgAppend,
     MessageType::MsgAppendResponse,
@@ -171,14 +171,17 @@ fn is_proposal(data: &[u8]) -> bool {
     data.len() <= PROPOSAL_BYTES_MAX && postcard::from_bytes::<Proposal>(data).is_ok()
 }
 
-/// True if the entries of a message follow each other, and the one that it says they follow.
+/// True if the entries of a message follow each other, and the one that it says they follow. That one has a term: for Raft,
+/// the term of an entry that it has not is 0.
 fn are_consecutive(message: &Message) -> bool {
     let (mut index, mut term) = (message.index, message.log_term);
-    message.get_entries().iter().all(|entry| {
-        let follows = index.checked_add(1) == Some(entry.index) && (term..=message.term).contains(&entry.term);
-        (index, term) = (entry.index, entry.term);
-        follows && entry.term > 0
-    })
+    let follow_one = (index > 0) == (term > 0);
+    follow_one
+        && message.get_entries().iter().all(|entry| {
+            let follows = index.checked_add(1) == Some(entry.index) && (term..=message.term).contains(&entry.term);
+            (index, term) = (entry.index, entry.term);
+            follows && entry.term > 0
+        })
 }
 
 fn is_sound_snapshot(snapshot: &Snapshot) -> bool {
@@ -279,8 +282,7 @@ impl From<&Snapshot> for SnapshotRecord {
 
 impl From<&SnapshotRecord> for Snapshot {
     fn from(record: &SnapshotRecord) -> Self {
-        let mut snapshot = Self::default();
-        snapshot.data = record.map.clone().into();
+        let mut snapshot = Self { data: record.map.clone().into(), ..Self::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (record.index, record.term);
         metadata.set_conf_state((&record.configuration).into());

@@ -42,11 +42,14 @@ fn planned(nodes: u64) -> Map {
     map
 }
 
+/// From what a group has and who is to hold it: its primary, in-sync holders and learners.
+type Chooser = dyn Fn(&Assignment, Vec<Identity>) -> (Identity, Vec<Identity>, Vec<Identity>);
+
 /// Moves all groups to where the planner wants them: new holders learn, become in-sync, and the old ones are let go.
 fn follow_plan(map: &mut Map) {
     let wanted = map.wanted();
     let current = |map: &Map, node: &NodeId| map.member(*node).expect("a member").identity();
-    let mut set = |choose: &dyn Fn(&Assignment, Vec<Identity>) -> (Identity, Vec<Identity>, Vec<Identity>)| {
+    let mut set = |choose: &Chooser| {
         let change = |(group, old): (Group, &Assignment)| {
             let wanted = wanted.copies(group).iter().map(|node| current(map, node)).collect();
             let (primary, in_sync, learners) = choose(old, wanted);
