@@ -2,6 +2,7 @@
 
 use crate::world::{Us, World};
 use pinion::replication::Key;
+use pinion::slots::Group;
 use std::collections::{BTreeMap, BTreeSet};
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History as Ordered};
@@ -34,6 +35,7 @@ struct Operation {
 pub struct History {
     strong: BTreeMap<Key, Vec<Operation>>,
     vanished: BTreeMap<Key, Vec<Us>>,
+    lost: Vec<(Group, Us)>,
     /// Values that eventual writes may have left.
     pub eventual: BTreeSet<u32>,
 }
@@ -47,19 +49,25 @@ impl History {
         self.vanished.entry(key.clone()).or_default().push(at);
     }
 
+    /// All copies of a group were gone at once, and the map says so.
+    pub fn lose(&mut self, group: Group, at: Us) {
+        self.lost.push((group, at));
+    }
+
     pub fn may_have_vanished(&self, key: &Key) -> bool {
         self.vanished.contains_key(key)
     }
 
     /// The strong keys whose histories are not linearizable.
-    pub fn not_linearizable(&self, losses: &[Us]) -> Vec<Key> {
-        let is_bad = |key: &&Key| !self.is_linearizable(key, losses);
+    pub fn not_linearizable(&self) -> Vec<Key> {
+        let is_bad = |key: &&Key| !self.is_linearizable(key);
         self.strong.keys().filter(is_bad).cloned().collect()
     }
 
-    fn is_linearizable(&self, key: &Key, losses: &[Us]) -> bool {
+    fn is_linearizable(&self, key: &Key) -> bool {
         let mut operations = self.strong[key].clone();
         let evictions = self.vanished.get(key).into_iter().flatten();
+        let losses = self.lost.iter().filter(|(group, _)| *group == Group::of(key)).map(|(_, at)| at);
         for &at in evictions.chain(losses) {
             operations.push(Operation { called: at, ended: None, what: What::Vanish });
         }

@@ -82,10 +82,9 @@ fn run(seed: u64, arguments: &Arguments) -> Verdict {
     };
     let mut world = World::new(options);
     let mut clients = client::all(seed);
-    let mut losses = Vec::new();
     while check::unrest(&world).is_some() || world.hosts.iter().any(|host| host.node.is_none()) {
         let until = world.now + 100 * MS;
-        go_on(&mut world, &mut clients, until, &mut losses);
+        go_on(&mut world, &mut clients, until);
         if world.now > START_MAX {
             let unrest = check::unrest(&world);
             world.violation(format!("the cluster does not come together: {unrest:?}"));
@@ -99,9 +98,9 @@ fn run(seed: u64, arguments: &Arguments) -> Verdict {
     }
     faults::plan_next(&mut world);
     let until = world.now + arguments.length_ms * MS;
-    go_on(&mut world, &mut clients, until, &mut losses);
-    heal(&mut world, &mut clients, &mut losses);
-    for key in world.history.not_linearizable(&losses) {
+    go_on(&mut world, &mut clients, until);
+    heal(&mut world, &mut clients);
+    for key in world.history.not_linearizable() {
         if arguments.trace {
             world.history.print(&key);
         }
@@ -111,33 +110,29 @@ fn run(seed: u64, arguments: &Arguments) -> Verdict {
 }
 
 /// Everything works again, and in the end all copies are there, and the same.
-fn heal(world: &mut World, clients: &mut [client::Client], losses: &mut Vec<Us>) {
+fn heal(world: &mut World, clients: &mut [client::Client]) {
     world.options.loss_permille = 0;
     world.is_healing = true;
     faults::heal(world);
     let half = world.now + 1500 * MS;
-    go_on(world, clients, half, losses);
+    go_on(world, clients, half);
     clients.iter_mut().for_each(|client| client.stops = true);
     // Requests that nobody answers are given up.
     let settled = world.now + 6 * SECOND;
-    go_on(world, clients, settled, losses);
+    go_on(world, clients, settled);
     let deadline = world.now + REST_MAX;
     while let Some(unrest) = check::unrest(world) {
         if world.now > deadline || !world.violations.is_empty() {
             return world.violation(format!("the cluster does not come to rest: {unrest}"));
         }
         let until = world.now + 200 * MS;
-        go_on(world, clients, until, losses);
+        go_on(world, clients, until);
     }
 }
 
-fn go_on(world: &mut World, clients: &mut [client::Client], until: Us, losses: &mut Vec<Us>) {
+fn go_on(world: &mut World, clients: &mut [client::Client], until: Us) {
     while let Some(event) = world.next_event(until) {
-        let lost = world.counts.lost_groups;
         happen(world, clients, event);
-        if world.counts.lost_groups > lost {
-            losses.push(world.now);
-        }
         if !world.violations.is_empty() {
             return;
         }

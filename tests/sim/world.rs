@@ -157,6 +157,8 @@ pub struct World {
     /// By group: the last primary that anybody's map named.
     primaries: BTreeMap<Group, (u64, Identity)>,
     leaders: BTreeMap<(Group, u32), Identity>,
+    /// In which epoch it was last opened empty.
+    opened: BTreeMap<Group, u32>,
 }
 
 impl World {
@@ -194,6 +196,7 @@ impl World {
             is_healing: false,
             primaries: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            opened: BTreeMap::new(),
         };
         for host in 0..count {
             let at = world.random.below(20) * MS;
@@ -450,10 +453,15 @@ impl World {
     fn look_at_map(&mut self, host: usize) {
         let Some(node) = &self.hosts[host].node else { return };
         let map = node.map();
-        self.counts.lost_groups = self.counts.lost_groups.max(map.lost());
         let mut changed = Vec::new();
         for &group in &self.options.groups {
             let assignment = map.assignment(group);
+            let opened = self.opened.entry(group).or_insert(assignment.opened.0);
+            if assignment.opened.0 > *opened {
+                *opened = assignment.opened.0;
+                self.counts.lost_groups += 1;
+                self.history.lose(group, self.now);
+            }
             let Some(primary) = assignment.primary else { continue };
             let version = map.version();
             let known = self.primaries.entry(group).or_insert((version, primary));
