@@ -302,9 +302,7 @@ impl Join {
     /// When there is something to ask, or to conclude.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Looking => {
-                Some(self.settled_at_ms.map_or(self.next_question_ms, |at| at.min(self.next_question_ms)))
-            }
+            Phase::Looking => Some(self.settled_at_ms.unwrap_or(self.next_question_ms)),
             Phase::Asking | Phase::Leaving => Some(self.next_question_ms),
             _ => None,
         }
@@ -329,7 +327,7 @@ impl Join {
                 return self.begin_founding(actions);
             }
         }
-        if now_ms >= self.next_question_ms {
+        if now_ms >= self.next_question_ms && self.settled_at_ms.is_none() {
             self.look_up(now_ms, actions);
         }
     }
@@ -345,7 +343,6 @@ impl Join {
         }
         // What a seed said is not for ever: it may be in a cluster by now.
         self.found.clear();
-        self.settled_at_ms = None;
         self.back_off(now_ms);
     }
 

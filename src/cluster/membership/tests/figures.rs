@@ -101,14 +101,27 @@ fn loss_and_pauses_take_nobody_down() {
     }
 }
 
-/// The whole sweep.
+/// The whole sweep. Milliseconds from a kill to the proposal (p50 / p99 / max), of 400 members, and of 200 leaders, where Raft
+/// takes 600 to 900 of them:
+///
+/// | nodes | loss | member | leader |
+/// |--:|--:|---|---|
+/// | 3 | 0 % | 603 / 652 / 654 | 751 / 892 / 900 |
+/// | 3 | 5 % | 605 / 746 / 850 | 756 / 931 / 1001 |
+/// | 8 | 0 % | 601 / 651 / 653 | 734 / 893 / 901 |
+/// | 8 | 5 % | 601 / 652 / 653 | 734 / 894 / 900 |
+/// | 24 | 0 % | 607 / 652 / 653 | 761 / 899 / 900 |
+/// | 24 | 5 % | 606 / 652 / 653 | 761 / 899 / 900 |
+///
+/// In twice ten minutes of 5 % loss, of pauses, and of both together, nobody was taken for down. Only with both together did
+/// single links fall silent: none of 3 nodes, 14 of 8, 75 of 24, at most.
 #[test]
 #[ignore = "takes minutes"]
 fn sweep() {
     for nodes in [3, 8, 24] {
-        measure(nodes, 1000);
+        measure(nodes, 400);
     }
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         for (loss, pauses) in [(0.05, false), (0.0, true), (0.05, true)] {
             for nodes in [3, 8, 24] {
                 quiet(nodes, 600, loss, pauses, seed);

@@ -1,4 +1,4 @@
-//! The simulated network. Raft is an oracle: a proposal of the leader is committed after 50 ms, if it then still leads and
+//! The simulated network. Raft is an oracle: a proposal of the leader is committed some time later, usually 50 ms, if it then still leads and
 //! reaches more than half of the voters; the new map goes to everybody the leader reaches, again and again.
 
 use crate::cluster::membership::*;
@@ -8,7 +8,6 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const CLUSTER: u64 = 0xc1;
-const COMMIT_MS: u64 = 50;
 const MAP_RETRY_MS: u64 = 50;
 
 pub(super) struct Host {
@@ -27,6 +26,8 @@ pub(super) struct Net {
     pub(super) rng: Xoshiro256PlusPlus,
     pub(super) loss: f64,
     pub(super) hosts: Vec<Host>,
+    /// From a proposal to its commit.
+    pub(super) commit_ms: u64,
     /// Pairs of hosts, (from, to), whose messages are all lost.
     pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) map: MapView,
@@ -63,6 +64,7 @@ impl Net {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             loss: 0.0,
             hosts: Vec::new(),
+            commit_ms: 50,
             cuts: BTreeSet::new(),
             map: MapView { cluster: CLUSTER, version: 0, members: BTreeMap::new() },
             leader: None,
@@ -284,7 +286,7 @@ impl Net {
                 Action::Send { to, message } => self.send(host, to, message),
                 Action::Propose(proposal) => {
                     self.news.push((self.now_ms, host, Action::Propose(proposal.clone())));
-                    self.proposals.push_back((self.now_ms + COMMIT_MS, self.now_ms, host, proposal));
+                    self.proposals.push_back((self.now_ms + self.commit_ms, self.now_ms, host, proposal));
                 }
                 news => self.news.push((self.now_ms, host, news)),
             }

@@ -63,12 +63,15 @@ fn suffer(net: &mut Net, faults: &[Fault]) -> BTreeSet<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens(nodes in 3..8_usize, seed: u64, faults in faults(8)) {
+    fn whatever_happens(nodes in 3..8_usize, seed: u64, is_raft_slow: bool, faults in faults(8)) {
         let mut net = Net::cluster(nodes as u64, seed);
         net.loss = 0.02;
+        if is_raft_slow {
+            net.commit_ms = 1200;
+        }
         let valid = |fault: &Fault| match *fault {
             Fault::Cut(one, other) => one < nodes && other < nodes,
             Fault::Isolate(host) | Fault::Pause(host, _) | Fault::Kill(host) | Fault::Elect(host) => host < nodes,
@@ -85,7 +88,7 @@ proptest! {
         net.cuts.clear();
         if let Some(host) = (0..nodes).find(|&host| net.may_lead(host)) {
             net.elect(host);
-            net.run_ms(9000);
+            net.run_ms(12_000);
             for host in (0..nodes).filter(|&host| net.takes_part(host)) {
                 let left = (0..nodes).filter(|&other| other != host && net.is_promised(host, id(other as u64)));
                 prop_assert_eq!(left.collect::<Vec<_>>(), Vec::<usize>::new(), "promises of {}", host);
