@@ -22,7 +22,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, plan_some};
 pub use ring::Ring;
 
 use serde::{Deserialize, Serialize};

@@ -54,15 +54,25 @@ impl Plan {
 /// Plans `replicas` copies of each group on the members of a ring, or as many as there are members, with as few
 /// movements from the current plan as the bounds allow.
 pub fn plan(ring: &Ring, current: &Plan, replicas: usize) -> Plan {
-    let mut planner = Planner::new(ring, current, replicas);
+    let all: Vec<Group> = (0..GROUPS).map(Group::numbered).collect();
+    plan_some(ring, current, replicas, &all)
+}
+
+/// The same for some groups, as if there were no others: those have no copies in the plan.
+pub fn plan_some(ring: &Ring, current: &Plan, replicas: usize, groups: &[Group]) -> Plan {
+    let mut planner = Planner::new(ring, current, replicas, groups);
     planner.fill();
     planner.unload();
     planner.spread_primaries();
     let id = |number: u16| ring.members()[usize::from(number)].id;
-    Plan { copies: planner.copies.into_iter().map(|copies| copies.into_iter().map(id).collect()).collect() }
+    let mut plan = Plan::empty();
+    for (group, copies) in groups.iter().zip(planner.copies) {
+        plan.copies[group.index()] = copies.into_iter().map(id).collect();
+    }
+    plan
 }
 
-/// A plan in the making. Nodes are numbers of members.
+/// A plan in the making. Nodes are numbers of members, groups are numbers of those that are planned.
 struct Planner<'r> {
     zones: &'r [u16],
     orders: Vec<Vec<u16>>,
@@ -84,18 +94,18 @@ struct Step {
 
 impl<'r> Planner<'r> {
     /// What can stay as it is.
-    fn new(ring: &'r Ring, current: &Plan, replicas: usize) -> Self {
-        let shares = Shares::new(ring, replicas);
+    fn new(ring: &'r Ring, current: &Plan, replicas: usize, groups: &[Group]) -> Self {
+        let shares = Shares::new(ring, replicas, groups.len());
         let nodes = ring.members().len();
         let mut planner = Self {
             zones: ring.zones(),
-            orders: ring.orders(),
+            orders: groups.iter().map(|&group| ring.order(group)).collect(),
             shares,
-            copies: vec![Vec::new(); GROUPS],
+            copies: vec![Vec::new(); groups.len()],
             held: vec![0; nodes],
             led: vec![0; nodes],
         };
-        for (group, holders) in current.copies.iter().enumerate() {
+        for (group, holders) in groups.iter().map(|group| &current.copies[group.index()]).enumerate() {
             for number in holders.iter().filter_map(|&id| ring.number(id)) {
                 if planner.copies[group].len() < planner.shares.replicas && planner.may_hold(group, number, None) {
                     planner.copies[group].push(number);
@@ -124,7 +134,7 @@ impl<'r> Planner<'r> {
 
     /// Gives each group the copies that it lacks.
     fn fill(&mut self) {
-        for group in 0..GROUPS {
+        for group in 0..self.copies.len() {
             while self.copies[group].len() < self.shares.replicas {
                 let order = &self.orders[group];
                 let allowed = || order.iter().copied().filter(|&node| self.may_hold(group, node, None));
@@ -143,7 +153,7 @@ impl<'r> Planner<'r> {
     fn unload(&mut self) {
         for node in 0..self.held.len() as u16 {
             // Each step ends at a node that has room; the bound is for chains that come apart halfway.
-            for _ in 0..GROUPS {
+            for _ in 0..self.copies.len() {
                 if self.held[usize::from(node)] <= self.shares.copies_max[usize::from(node)] || !self.unload_one(node) {
                     break;
                 }
@@ -171,7 +181,7 @@ impl<'r> Planner<'r> {
     /// The group that is best taken from a node, by one that has room: one that it is not the primary of, for the node that
     /// the group prefers most.
     fn best_step(&self, from: u16) -> Option<Step> {
-        let groups = (0..GROUPS).filter(|&group| self.copies[group].contains(&from));
+        let groups = (0..self.copies.len()).filter(|&group| self.copies[group].contains(&from));
         let steps = groups.flat_map(|group| {
             let is_primary = self.copies[group][0] == from;
             let ranked = self.orders[group].iter().enumerate();
@@ -184,7 +194,7 @@ impl<'r> Planner<'r> {
     /// What may go from a node to others: a group for each of them.
     fn steps_from(&self, from: u16) -> Vec<Step> {
         let mut steps: Vec<Option<Step>> = vec![None; self.held.len()];
-        for group in (0..GROUPS).filter(|&group| self.copies[group].contains(&from)) {
+        for group in (0..self.copies.len()).filter(|&group| self.copies[group].contains(&from)) {
             for to in 0..self.held.len() as u16 {
                 if steps[usize::from(to)].is_none() && self.may_hold(group, to, Some(from)) {
                     steps[usize::from(to)] = Some(Step { group, from, to });

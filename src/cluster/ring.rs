@@ -9,7 +9,7 @@
 //! computes the same ring from the same members. A node that comes or goes changes only the orders that it is in.
 
 use super::{Member, NodeId};
-use crate::slots::{GROUPS, Group};
+use crate::slots::Group;
 use twox_hash::XxHash3_64;
 
 /// The seed of all hashes of the ring: changed, it would place everything anew.
@@ -97,11 +97,6 @@ impl Ring {
         }
         order.sort_by_key(|&(nth, _)| nth);
         order.into_iter().map(|(_, number)| number).collect()
-    }
-
-    /// The orders of all groups.
-    pub(super) fn orders(&self) -> Vec<Vec<u16>> {
-        (0..GROUPS).map(|group| self.order(Group::numbered(group))).collect()
     }
 
     pub(super) fn number(&self, id: NodeId) -> Option<u16> {

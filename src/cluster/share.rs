@@ -4,7 +4,6 @@
 //! to hold as much as a large one, and its nodes more than others; what its nodes cannot hold, the other zones share.
 
 use super::Ring;
-use crate::slots::GROUPS;
 
 /// By how much of its share a node may hold more: in exchange for that, few groups have to move.
 const SLACK: f64 = 0.01;
@@ -22,8 +21,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// The bounds for so many copies of each group, or as many as there are nodes.
-    pub(super) fn new(ring: &Ring, replicas: usize) -> Self {
+    /// The bounds for so many copies of each of so many groups, or as many as there are nodes.
+    pub(super) fn new(ring: &Ring, replicas: usize, groups: usize) -> Self {
         let members = ring.members();
         let replicas = replicas.min(members.len());
         let of_zone = |zone: usize| {
@@ -38,14 +37,14 @@ impl Shares {
         let bound = (0..=replicas).find(|&bound| bounded(bound).sum::<usize>() >= replicas).unwrap_or(replicas);
         let zone_max: Vec<usize> = bounded(bound).collect();
 
-        let wants = |zone: usize| (of_zone(zone).map(weight).sum::<f64>(), (GROUPS * zone_max[zone]) as f64);
+        let wants = |zone: usize| (of_zone(zone).map(weight).sum::<f64>(), (groups * zone_max[zone]) as f64);
         let wants: Vec<_> = (0..ring.zone_count()).map(wants).collect();
         let mut copies = vec![0.0; members.len()];
-        for (zone, share) in divide((GROUPS * replicas) as f64, &wants).into_iter().enumerate() {
-            let wants: Vec<_> = of_zone(zone).map(|number| (weight(number), GROUPS as f64)).collect();
+        for (zone, share) in divide((groups * replicas) as f64, &wants).into_iter().enumerate() {
+            let wants: Vec<_> = of_zone(zone).map(|number| (weight(number), groups as f64)).collect();
             of_zone(zone).zip(divide(share, &wants)).for_each(|(number, share)| copies[number] = share);
         }
-        let bound = |share: f64| ((share * (1.0 + SLACK)).ceil() as usize).min(GROUPS);
+        let bound = |share: f64| ((share * (1.0 + SLACK)).ceil() as usize).min(groups);
         Self {
             replicas,
             zone_max,

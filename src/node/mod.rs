@@ -193,6 +193,8 @@ impl<D: Disk> Node<D> {
             Event::Frame { from, bytes } => self.receive(from, bytes, now, store, out)?,
             Event::Leave => self.take_part(membership::Event::Leave, now, store, out),
             Event::Tick => {
+                // With the first one, that of the disk.
+                self.follow_map(now, store, out);
                 self.agree(agreement::Event::Tick, now, store, out);
                 if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
                     self.take_part(membership::Event::Wake, now, store, out);

@@ -60,7 +60,7 @@ impl Mover {
             return moves;
         }
         self.looked_at = Some(now);
-        let wanted = self.wanted.get_or_insert_with(|| map.wanted());
+        let wanted = self.wanted.get_or_insert_with(|| map.wanted(&self.groups));
         let identity = |node: &NodeId| map.member(*node).map(MemberState::identity);
         let mut moving = self.groups.iter().filter(|&&group| !map.assignment(group).learners.is_empty()).count();
         for &group in &self.groups {

@@ -1,5 +1,6 @@
 //! What clients were promised, checked against what they have seen.
 
+use crate::store::Item;
 use crate::world::{Us, World};
 use pinion::replication::Key;
 use pinion::slots::Group;
@@ -143,15 +144,25 @@ pub fn unrest(world: &World) -> Option<String> {
             return Some(format!("group {} has other copies than are wanted: {assignment:?}", group.index()));
         }
         let holds = |identity| nodes.iter().find(|(node, _)| node.identity() == identity);
-        let mut contents = Vec::new();
+        let mut contents: Vec<BTreeMap<Key, Item>> = Vec::new();
         for &identity in &assignment.in_sync {
             let Some((_, store)) = holds(identity) else {
                 return Some(format!("group {} is held by {identity}, which is not there", group.index()));
             };
             contents.push(store.contents(group, world.true_wall_ms()));
         }
-        if contents.iter().any(|other| other != &contents[0]) {
-            return Some(format!("copies of group {} differ: {contents:?}", group.index()));
+        let keys: BTreeSet<&Key> = contents.iter().flat_map(BTreeMap::keys).collect();
+        for key in keys {
+            let items = || contents.iter().map(|content| content.get(key));
+            let mut held = items().flatten();
+            let first = held.next();
+            let differ = held.any(|item| Some(item) != first);
+            // A replica may have evicted it on its own.
+            let is_missing = items().any(|item| item.is_none()) && !world.history.may_have_vanished(key);
+            if differ || is_missing {
+                let name = String::from_utf8_lossy(key);
+                return Some(format!("copies of {name} differ: {:?}", items().collect::<Vec<_>>()));
+            }
         }
     }
     None

@@ -123,6 +123,7 @@ fn heal(world: &mut World, clients: &mut [client::Client]) {
     let deadline = world.now + REST_MAX;
     while let Some(unrest) = check::unrest(world) {
         if world.now > deadline || !world.violations.is_empty() {
+            world.stand();
             return world.violation(format!("the cluster does not come to rest: {unrest}"));
         }
         let until = world.now + 200 * MS;

@@ -448,6 +448,23 @@ impl World {
         }
     }
 
+    /// Where each host stands, for the trace.
+    pub fn stand(&self) {
+        for (number, host) in self.hosts.iter().enumerate() {
+            let Some(node) = &host.node else {
+                self.trace(|| format!("host {number} is down"));
+                continue;
+            };
+            let agreement = node.agreement();
+            let (leader, term, version) = (agreement.leader(), agreement.term(), node.map().version());
+            let (raft, voters) = (agreement.raft(), agreement.configuration());
+            let phase = node.phase();
+            self.trace(|| {
+                format!("host {number}: {phase:?}, map {version}, leader {leader:?} in term {term}, Raft {raft} of {voters:?}")
+            });
+        }
+    }
+
     // What must be so at all times.
 
     fn look_at_map(&mut self, host: usize) {

@@ -181,7 +181,7 @@ impl Map {
             Applied::Groups(results) => results.iter().any(Result::is_ok),
         };
         self.version += u64::from(changed);
-        debug_assert_eq!(self.check(), Ok(()));
+        debug_assert!(!cfg!(test) || self.check().is_ok());
         Ok(applied)
     }
 

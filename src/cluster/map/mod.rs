@@ -35,7 +35,7 @@ mod wire;
 pub use change::{Applied, Change, GroupChange, GroupRefused, Refused};
 pub use delta::{Delta, DeltaError};
 
-use super::{Epoch, Identity, Member, NodeId, Plan, Ring, plan};
+use super::{Epoch, Identity, Member, NodeId, Plan, Ring, plan_some};
 use crate::slots::{GROUPS, Group};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,9 +217,9 @@ impl Map {
         Plan::of(self.groups.iter().map(nodes).collect())
     }
 
-    /// Who is to hold each group: what the sticky planner makes of the members that are up.
-    pub fn wanted(&self) -> Plan {
-        plan(&self.ring(), &self.plan_now(), usize::from(self.settings.replicas))
+    /// Who is to hold these groups: what the sticky planner makes of the members that are up.
+    pub fn wanted(&self, groups: &[Group]) -> Plan {
+        plan_some(&self.ring(), &self.plan_now(), usize::from(self.settings.replicas), groups)
     }
 
     /// Checks the rules of the map.
