@@ -300,7 +300,7 @@ impl Held {
                     Ok(agreed) => {
                         self.agreed = agreed.max(self.agreed);
                         self.copy.commit(committed, self.agreed, APPLIED_PER_STEP, store);
-                        Body::Acknowledge { agreed: self.agreed }
+                        Body::Acknowledge { agreed: self.agreed, committed: self.copy.committed() }
                     }
                     Err(Mismatch::EndsAt(last)) => Body::Mismatch { last: Some(last) },
                     Err(Mismatch::Nothing) => Body::Mismatch { last: None },
@@ -348,7 +348,10 @@ impl Held {
         }
         let Some(peer) = primary.peer(from) else { return };
         match body {
-            Body::Acknowledge { agreed } => peer.acknowledged(agreed, &self.copy, view.now),
+            Body::Acknowledge { agreed, committed } => {
+                peer.acknowledged(agreed, &self.copy, view.now);
+                peer.knows_committed(committed);
+            }
             Body::Mismatch { last } => peer.mismatched(last, &self.copy),
             Body::Filled { id, next_chunk } => peer.filled(id, next_chunk, view.now),
             Body::Fetch { keys } => {

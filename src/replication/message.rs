@@ -48,6 +48,8 @@ pub enum Body {
     Acknowledge {
         /// The last entry of them.
         agreed: Seq,
+        /// What it knows to be committed.
+        committed: Seq,
     },
     /// Replica: what was sent does not follow.
     Mismatch {

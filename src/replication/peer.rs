@@ -31,8 +31,9 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     state: State,
     next: Seq,
-    /// What it was told of what is committed.
+    /// What it was told of what is committed, and what it has said that it knows.
     told: Seq,
+    knows: Seq,
     sent_at: Option<Ms>,
     /// When it got further last, or had nothing to get.
     advanced_at: Ms,
@@ -82,7 +83,7 @@ pub(super) struct Sending<'a, S> {
 
 impl Peer {
     pub(super) fn new(identity: Identity, now: Ms) -> Self {
-        Self { identity, state: State::Unknown, next: 1, told: 0, sent_at: None, advanced_at: now }
+        Self { identity, state: State::Unknown, next: 1, told: 0, knows: 0, sent_at: None, advanced_at: now }
     }
 
     /// Begins to find out anew where its log ends: the epoch is another one.
@@ -90,7 +91,8 @@ impl Peer {
         if !matches!(self.state, State::Filling { .. }) {
             self.state = State::Unknown;
         }
-        (self.sent_at, self.told, self.advanced_at) = (None, 0, now);
+        (self.told, self.knows) = (0, 0);
+        (self.sent_at, self.advanced_at) = (None, now);
     }
 
     /// Up to where it has the log.
@@ -110,7 +112,7 @@ impl Peer {
     /// True if it has the whole log, and knows what of it is committed.
     pub(super) fn has_all(&self, copy: &Copy) -> bool {
         let last = copy.last().seq;
-        self.is_following() && self.agreed() == Some(last) && self.told == last
+        self.is_following() && self.agreed() == Some(last) && self.knows == last
     }
 
     /// True if it needs a snapshot.
@@ -141,6 +143,11 @@ impl Peer {
         if self.agreed() > before || seq == copy.last().seq {
             self.advanced_at = now;
         }
+    }
+
+    /// It knows that all in-sync holders have the log up to here.
+    pub(super) fn knows_committed(&mut self, seq: Seq) {
+        self.knows = self.knows.max(seq);
     }
 
     /// Its log ends elsewhere than what was sent begins.
@@ -223,7 +230,8 @@ impl Peer {
             self.next = agreed + 1;
         }
         let has_news = self.told < copy.committed();
-        let is_unsure = is_late && self.agreed().is_none_or(|agreed| agreed < copy.last().seq);
+        let has_all = self.agreed().is_some_and(|agreed| agreed >= copy.last().seq) && self.knows >= copy.committed();
+        let is_unsure = is_late && !has_all;
         while self.next <= copy.last().seq && self.next <= agreed + WINDOW_ENTRIES {
             let Some(entries) = copy.log().entries_from(self.next) else {
                 self.state = State::Lost;

@@ -328,7 +328,7 @@ pub fn execute(world: &mut World, host: usize, request: Request) {
         }
         (Op::Append { .. }, None) | (Op::Add { .. }, Some(_)) => Outcome::Done(false),
     };
-    let writes = !effects.is_empty();
+    let writes = op != Op::Get && !effects.is_empty();
     for effect in effects {
         let at = node.replication().next_position(group).expect("it was admitted");
         pinion::replication::Store::apply(&mut this.store, group, &effect, at);

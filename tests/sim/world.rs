@@ -109,6 +109,7 @@ pub struct Counts {
     pub lost_groups: u64,
     pub restarts: u64,
     pub session_losses: u64,
+    pub lost_disks: u64,
 }
 
 impl Counts {
@@ -120,6 +121,7 @@ impl Counts {
         self.lost_groups += other.lost_groups;
         self.restarts += other.restarts;
         self.session_losses += other.session_losses;
+        self.lost_disks += other.lost_disks;
     }
 
     pub fn averages(&self, seeds: u64) -> String {
@@ -328,6 +330,7 @@ impl World {
         }
         let Some(node) = this.node.take() else { return };
         let disk = node.into_disk();
+        self.counts.lost_disks += u64::from(disk_fault == Some(DiskFault::Loses));
         this.disk = if disk_fault == Some(DiskFault::Loses) { None } else { Some(disk) };
         self.parked.retain(|&(of, ..), _| of != host);
         self.trace(|| format!("host {host} is killed, its disk {disk_fault:?}"));
