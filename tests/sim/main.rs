@@ -67,6 +67,7 @@ struct Verdict {
 
 /// Runs one seed.
 fn run(seed: u64, arguments: &Arguments) -> Verdict {
+    pinion::cluster::map::COMPARES.set(arguments.without != Some(Rule::CompareAndSet));
     let mut draw = random::Random::new(seed);
     let options = Options {
         seed,

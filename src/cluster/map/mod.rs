@@ -32,6 +32,8 @@ mod delta;
 mod tests;
 mod wire;
 
+#[cfg(any(test, feature = "sim"))]
+pub use change::COMPARES;
 pub use change::{Applied, Change, GroupChange, GroupRefused, Refused};
 pub use delta::{Delta, DeltaError};
 
