@@ -7,12 +7,14 @@
 //! cargo test --release --features sim --test sim -- --seconds 240          as many fresh seeds as fit
 //! cargo test --release --features sim --test sim -- --seed 17 --trace      one seed, told in full
 //! cargo test --release --features sim --test sim -- --without Grace        breaks a rule until that is noticed
+//! cargo test --release --features sim --test sim -- --scenes 100           larger clusters: failover, removals, movement
 //! ```
 
 mod check;
 mod client;
 mod faults;
 mod random;
+mod scenes;
 mod store;
 mod world;
 
@@ -50,8 +52,15 @@ struct Arguments {
     /// Milliseconds of faults in a run.
     #[arg(long, default_value_t = 8_000)]
     length_ms: u64,
+    /// Threads.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Plays the scenes with larger clusters, with so many deaths of primaries each, and reports.
+    #[arg(long)]
+    scenes: Option<usize>,
+    /// Simulated minutes without a reason to take anybody for dead, in the scenes.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
 }
 
 fn rule(name: &str) -> Result<Rule, String> {
@@ -180,6 +189,9 @@ fn command(seed: u64, arguments: &Arguments) -> String {
 
 fn main() {
     let arguments = Arguments::parse();
+    if let Some(kills) = arguments.scenes {
+        scenes::report(kills, arguments.minutes, arguments.trace);
+    }
     if let Some(seed) = arguments.seed {
         let Verdict { counts, violations } = run(seed, &arguments);
         println!("{counts:?}");

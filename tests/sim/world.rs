@@ -13,7 +13,7 @@ use pinion::node::{self, Action, Node};
 use pinion::replication::{Answer, Rule, Rules, Ticket};
 use pinion::slots::Group;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 pub type Us = u64;
 pub const MS: Us = 1_000;
@@ -154,6 +154,8 @@ pub struct World {
     pub history: crate::check::History,
     pub counts: Counts,
     pub violations: Vec<String>,
+    /// Hosts that are not switched on yet.
+    pub absent: BTreeSet<usize>,
     /// No more faults come.
     pub is_healing: bool,
     /// By group: the last primary that anybody's map named.
@@ -195,6 +197,7 @@ impl World {
             history: crate::check::History::default(),
             counts: Counts::default(),
             violations: Vec::new(),
+            absent: BTreeSet::new(),
             is_healing: false,
             primaries: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -271,7 +274,7 @@ impl World {
         let options = self.options.clone();
         let seeds = (0..options.hosts).map(address).collect();
         let this = &mut self.hosts[host];
-        if this.node.is_some() {
+        if this.node.is_some() || self.absent.contains(&host) {
             return;
         }
         let mut disk = this.disk.take().unwrap_or_default();
