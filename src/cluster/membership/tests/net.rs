@@ -36,8 +36,10 @@ pub(super) struct Net {
     pub(super) news: Vec<(u64, usize, Action)>,
     /// Lives that the map has come to call down: when it was proposed, who.
     pub(super) downs: Vec<(u64, Identity)>,
+    /// By whom who was proposed to be down in this term, and who the others were then.
+    others: BTreeMap<(usize, Identity), Vec<Identity>>,
     in_flight: BTreeMap<(u64, u64), (usize, usize, Message)>,
-    proposals: VecDeque<(u64, u64, usize, Proposal)>,
+    proposals: VecDeque<Pending>,
     messages: u64,
     next_sync_ms: u64,
 }
@@ -56,6 +58,16 @@ pub(super) fn id(node: u64) -> Identity {
     Identity { node: NodeId(node), incarnation: 1 }
 }
 
+/// A proposal on its way to its commit.
+struct Pending {
+    commit_ms: u64,
+    proposed_ms: u64,
+    by: usize,
+    /// The one that the proposer thinks it leads in.
+    term: Option<u64>,
+    proposal: Proposal,
+}
+
 impl Net {
     /// Nobody, and an empty map of [`CLUSTER`].
     pub(super) fn new(seed: u64) -> Self {
@@ -70,6 +82,7 @@ impl Net {
             leader: None,
             news: Vec::new(),
             downs: Vec::new(),
+            others: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             proposals: VecDeque::new(),
             messages: 0,
@@ -125,14 +138,19 @@ impl Net {
         }
     }
 
-    /// Raft elects the node on a host. What the last leader proposed, and is not committed, is lost or not; before the next
-    /// one leads, that is settled.
-    pub(super) fn elect(&mut self, host: usize) {
-        for (_, proposed_ms, by, proposal) in std::mem::take(&mut self.proposals) {
+    /// Before another leads, it is settled what the last leader proposed, and is not committed: that is lost, or not.
+    pub(super) fn settle(&mut self) {
+        for pending in std::mem::take(&mut self.proposals) {
             if self.rng.random() {
-                self.commit(proposed_ms, by, proposal);
+                self.commit(pending);
             }
         }
+    }
+
+    /// Raft elects the node on a host.
+    pub(super) fn elect(&mut self, host: usize) {
+        self.settle();
+        self.others.clear();
         let term = self.leader.map_or(1, |leader| leader.term + 1);
         self.leader = Some(Leader { node: self.hosts[host].profile.node(), term });
         self.next_sync_ms = self.now_ms;
@@ -245,7 +263,7 @@ impl Net {
         let running = self.hosts.iter().enumerate().filter(|(_, host)| host.is_running);
         let (wake_ms, host) = running.map(|(number, host)| (wake(host), number)).min().unwrap_or((u64::MAX, 0));
         let arrives_ms = self.in_flight.first_key_value().map_or(u64::MAX, |(&(at_ms, _), _)| at_ms);
-        let commit_ms = self.proposals.front().map_or(u64::MAX, |proposal| proposal.0);
+        let commit_ms = self.proposals.front().map_or(u64::MAX, |pending| pending.commit_ms);
         let next_ms = wake_ms.min(arrives_ms).min(commit_ms).min(self.next_sync_ms.max(self.now_ms));
         if next_ms > end_ms {
             return false;
@@ -254,8 +272,8 @@ impl Net {
         if self.next_sync_ms <= self.now_ms {
             self.sync();
         } else if commit_ms == next_ms {
-            let (_, proposed_ms, by, proposal) = self.proposals.pop_front().expect("it is there");
-            self.commit(proposed_ms, by, proposal);
+            let pending = self.proposals.pop_front().expect("it is there");
+            self.commit(pending);
         } else if arrives_ms == next_ms {
             let (_, (_, to, message)) = self.in_flight.pop_first().expect("it is there");
             let host = &mut self.hosts[to];
@@ -285,8 +303,16 @@ impl Net {
             match action {
                 Action::Send { to, message } => self.send(host, to, message),
                 Action::Propose(proposal) => {
+                    if let Proposal::Down { about, .. } = proposal {
+                        let decided = self.others.keys().filter(|(by, _)| *by == host).map(|(_, about)| *about);
+                        let decided: BTreeSet<Identity> = decided.chain([about]).collect();
+                        let others = self.map.alive().filter(|other| !decided.contains(other)).collect();
+                        self.others.entry((host, about)).or_insert(others);
+                    }
                     self.news.push((self.now_ms, host, Action::Propose(proposal.clone())));
-                    self.proposals.push_back((self.now_ms + self.commit_ms, self.now_ms, host, proposal));
+                    let (commit_ms, proposed_ms) = (self.now_ms + self.commit_ms, self.now_ms);
+                    let term = self.hosts[host].leader.map(|leader| leader.term);
+                    self.proposals.push_back(Pending { commit_ms, proposed_ms, by: host, term, proposal });
                 }
                 news => self.news.push((self.now_ms, host, news)),
             }
@@ -319,14 +345,16 @@ impl Net {
         !self.cuts.contains(&(one, other)) && !self.cuts.contains(&(other, one))
     }
 
-    fn commit(&mut self, proposed_ms: u64, by: usize, proposal: Proposal) {
-        let leads = self.leader.is_some_and(|leader| leader.node == self.hosts[by].profile.node());
+    /// Nothing that a leader proposes in a term that is over is ever committed, even if it leads again.
+    fn commit(&mut self, Pending { proposed_ms, by, term, proposal, .. }: Pending) {
+        let node = self.hosts[by].profile.node();
+        let leads = self.leader.is_some_and(|leader| leader.node == node && Some(leader.term) == term);
         if !leads || !self.reaches_quorum(by) {
             return;
         }
         match proposal {
             Proposal::Down { about, .. } if self.map.is_alive(about) => {
-                self.check_promises(about);
+                self.check_promises(by, about);
                 self.map.members.get_mut(&about.node).expect("it is alive").state = MemberState::Down;
                 self.downs.push((proposed_ms, about));
             }
@@ -349,17 +377,8 @@ impl Net {
 
     /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
     /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
-    fn check_promises(&self, about: Identity) {
-        let decided: BTreeSet<Identity> = self
-            .proposals
-            .iter()
-            .filter_map(|(_, _, _, proposal)| match proposal {
-                Proposal::Down { about, .. } => Some(*about),
-                _ => None,
-            })
-            .collect();
-        let others: Vec<Identity> =
-            self.map.alive().filter(|other| *other != about && !decided.contains(other)).collect();
+    fn check_promises(&self, by: usize, about: Identity) {
+        let others = &self.others[&(by, about)];
         let holds = |other: &&Identity| {
             self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_promised(host, about))
         };
