@@ -25,7 +25,7 @@
 //! | two halves accuse each other | only the leader's are witnesses, and who is decided to be down counts no more |
 //! | X flaps | a report without silence is no vote; the reporter is freed at once, and pauses before the next |
 //! | a new leader | begins with nothing: reports carry their term, and are repeated |
-//! | most members die at once | Raft may still have its quorum: the leader waits five seconds, then clears them away |
+//! | most members die at once | Raft may still have its quorum: the leader waits five seconds, then clears them away. That it leads for so long shows that Raft has it, so check-quorum has to be on, with less than five seconds |
 //!
 //! A decision is never taken back within a term, since those who promised are held by it: the proposal is repeated until the
 //! map shows it. It names the life, not only the node, so to apply it twice or late does nothing. A promise that was answered
@@ -123,9 +123,7 @@ impl Verdicts {
 
     /// Decides what can be decided now. Asked at least as often as beacons are sent, so it names no time of its own.
     pub(super) fn decide(&mut self, scene: &Scene, actions: &mut Vec<Action>) {
-        if self.term.is_none() {
-            return;
-        }
+        let Some(term) = self.term else { return };
         self.forget(scene);
         let open: Vec<Identity> = self.cases.keys().copied().collect();
         for about in open {
@@ -134,7 +132,8 @@ impl Verdicts {
             match decision {
                 Decision::Down if case.propose_at_ms.is_none_or(|at_ms| at_ms <= scene.now_ms) => {
                     case.propose_at_ms = Some(scene.now_ms + PROPOSAL_PERIOD_MS);
-                    actions.push(Action::Propose(Proposal::Down { about, map_version: scene.map.version }));
+                    let proposal = Proposal::Down { about, map_version: scene.map.version };
+                    actions.push(Action::Propose { term, proposal });
                 }
                 Decision::Down => {}
                 Decision::Stays | Decision::Wait => {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const CLUSTER: u64 = 0xc1;
 const MAP_RETRY_MS: u64 = 50;
+const CHECK_QUORUM_MS: u64 = 1000;
 
 pub(super) struct Host {
     pub(super) membership: Membership,
@@ -28,6 +29,9 @@ pub(super) struct Net {
     pub(super) hosts: Vec<Host>,
     /// From a proposal to its commit.
     pub(super) commit_ms: u64,
+    /// Whether a leader that has not reached more than half of the members for a second steps down.
+    pub(super) checks_quorum: bool,
+    quorum_at_ms: u64,
     /// Pairs of hosts, (from, to), whose messages are all lost.
     pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) map: MapView,
@@ -36,8 +40,8 @@ pub(super) struct Net {
     pub(super) news: Vec<(u64, usize, Action)>,
     /// Lives that the map has come to call down: when it was proposed, who.
     pub(super) downs: Vec<(u64, Identity)>,
-    /// By whom who was proposed to be down in this term, and who the others were then.
-    others: BTreeMap<(usize, Identity), Vec<Identity>>,
+    /// In which term who was proposed to be down, and who the others were then.
+    others: BTreeMap<(u64, Identity), Vec<Identity>>,
     in_flight: BTreeMap<(u64, u64), (usize, usize, Message)>,
     proposals: VecDeque<Pending>,
     messages: u64,
@@ -63,8 +67,7 @@ struct Pending {
     commit_ms: u64,
     proposed_ms: u64,
     by: usize,
-    /// The one that the proposer thinks it leads in.
-    term: Option<u64>,
+    term: u64,
     proposal: Proposal,
 }
 
@@ -77,6 +80,8 @@ impl Net {
             loss: 0.0,
             hosts: Vec::new(),
             commit_ms: 50,
+            checks_quorum: true,
+            quorum_at_ms: 0,
             cuts: BTreeSet::new(),
             map: MapView { cluster: CLUSTER, version: 0, members: BTreeMap::new() },
             leader: None,
@@ -150,10 +155,9 @@ impl Net {
     /// Raft elects the node on a host.
     pub(super) fn elect(&mut self, host: usize) {
         self.settle();
-        self.others.clear();
         let term = self.leader.map_or(1, |leader| leader.term + 1);
         self.leader = Some(Leader { node: self.hosts[host].profile.node(), term });
-        self.next_sync_ms = self.now_ms;
+        (self.next_sync_ms, self.quorum_at_ms) = (self.now_ms, self.now_ms);
     }
 
     /// Brings up the map of the cluster that the node on a host has founded.
@@ -215,7 +219,7 @@ impl Net {
     pub(super) fn proposed_down(&self) -> Vec<Identity> {
         let mut proposed = Vec::new();
         for (_, _, action) in &self.news {
-            if let Action::Propose(Proposal::Down { about, .. }) = action
+            if let Action::Propose { proposal: Proposal::Down { about, .. }, .. } = action
                 && !proposed.contains(about)
             {
                 proposed.push(*about);
@@ -302,16 +306,15 @@ impl Net {
         for action in actions {
             match action {
                 Action::Send { to, message } => self.send(host, to, message),
-                Action::Propose(proposal) => {
+                Action::Propose { term, proposal } => {
                     if let Proposal::Down { about, .. } = proposal {
-                        let decided = self.others.keys().filter(|(by, _)| *by == host).map(|(_, about)| *about);
+                        let decided = self.others.keys().filter(|(of, _)| *of == term).map(|(_, about)| *about);
                         let decided: BTreeSet<Identity> = decided.chain([about]).collect();
                         let others = self.map.alive().filter(|other| !decided.contains(other)).collect();
-                        self.others.entry((host, about)).or_insert(others);
+                        self.others.entry((term, about)).or_insert(others);
                     }
-                    self.news.push((self.now_ms, host, Action::Propose(proposal.clone())));
+                    self.news.push((self.now_ms, host, Action::Propose { term, proposal: proposal.clone() }));
                     let (commit_ms, proposed_ms) = (self.now_ms + self.commit_ms, self.now_ms);
-                    let term = self.hosts[host].leader.map(|leader| leader.term);
                     self.proposals.push_back(Pending { commit_ms, proposed_ms, by: host, term, proposal });
                 }
                 news => self.news.push((self.now_ms, host, news)),
@@ -348,13 +351,13 @@ impl Net {
     /// Nothing that a leader proposes in a term that is over is ever committed, even if it leads again.
     fn commit(&mut self, Pending { proposed_ms, by, term, proposal, .. }: Pending) {
         let node = self.hosts[by].profile.node();
-        let leads = self.leader.is_some_and(|leader| leader.node == node && Some(leader.term) == term);
+        let leads = self.leader.is_some_and(|leader| leader.node == node && leader.term == term);
         if !leads || !self.reaches_quorum(by) {
             return;
         }
         match proposal {
             Proposal::Down { about, .. } if self.map.is_alive(about) => {
-                self.check_promises(by, about);
+                self.check_promises(term, about);
                 self.map.members.get_mut(&about.node).expect("it is alive").state = MemberState::Down;
                 self.downs.push((proposed_ms, about));
             }
@@ -377,8 +380,8 @@ impl Net {
 
     /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
     /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
-    fn check_promises(&self, by: usize, about: Identity) {
-        let others = &self.others[&(by, about)];
+    fn check_promises(&self, term: u64, about: Identity) {
+        let others = &self.others[&(term, about)];
         let holds = |other: &&Identity| {
             self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_promised(host, about))
         };
@@ -395,6 +398,12 @@ impl Net {
     fn sync(&mut self) {
         self.next_sync_ms = self.now_ms + MAP_RETRY_MS;
         let Some(leading) = self.leader_host() else { return };
+        if self.reaches_quorum(leading) {
+            self.quorum_at_ms = self.now_ms;
+        } else if self.checks_quorum && self.now_ms - self.quorum_at_ms >= CHECK_QUORUM_MS {
+            self.quorum_at_ms = self.now_ms;
+            return self.tell(leading, Event::Leader(None));
+        }
         for number in 0..self.hosts.len() {
             let host = &mut self.hosts[number];
             let is_reached = number == leading || !self.cuts.contains(&(leading, number));
