@@ -25,11 +25,14 @@
 //! | two halves accuse each other | only the leader's are witnesses, and who is decided to be down counts no more |
 //! | X flaps | a report without silence is no vote; the reporter is freed at once, and pauses before the next |
 //! | a new leader | begins with nothing: reports carry their term, and are repeated |
-//! | most members die at once | Raft may still have its quorum: the leader waits five seconds, then clears them away. That it leads for so long shows that Raft has it, so check-quorum has to be on, with less than five seconds |
+//! | most members die at once | Raft may still have its quorum: the leader waits five seconds, then clears them away |
 //!
 //! A decision is never taken back within a term, since those who promised are held by it: the proposal is repeated until the
 //! map shows it. It names the life, not only the node, so to apply it twice or late does nothing. A promise that was answered
 //! is remembered by its number, so a late copy of its report is no vote.
+//!
+//! That a leader decides alone after [`DOWN_ALONE_MS`] rests on Raft's check-quorum: who still leads by then has a quorum. It
+//! has to be on, and quicker than that.
 
 use super::beacons::Beacons;
 use super::{Action, MapView, Message, Proposal, Report, Stays, To};
