@@ -42,45 +42,51 @@ impl Desk<'_> {
         if let Err(error) = profile.check() {
             return refused(format!("node {}: {error}", profile.node()));
         }
-        self.elsewhere().unwrap_or_else(|| self.judge(profile, actions))
+        match self.term() {
+            Ok(term) => self.judge(term, profile, actions),
+            Err(elsewhere) => elsewhere,
+        }
     }
 
     /// Answers one that wants to leave.
     pub(super) fn leave(&self, from: Identity, actions: &mut Vec<Action>) -> Answer {
-        if let Some(elsewhere) = self.elsewhere() {
-            return elsewhere;
-        }
+        let term = match self.term() {
+            Ok(term) => term,
+            Err(elsewhere) => return elsewhere,
+        };
         if !self.map.is_alive(from) {
             return Answer::Gone;
         }
         let seen = &self.map.members[&from.node];
         let stays = |node: &Identity| node.node != from.node && self.map.members[&node.node].state == MemberState::Up;
         match seen.state {
-            MemberState::Leaving if seen.groups == 0 => actions.push(Action::Propose(Proposal::Remove(from))),
+            MemberState::Leaving if seen.groups == 0 => {
+                actions.push(Action::Propose { term, proposal: Proposal::Remove(from) });
+            }
             MemberState::Leaving => {}
             _ if !self.map.alive().any(|node| stays(&node)) => {
                 return refused("nobody else stays in the cluster to hold its data".into());
             }
-            _ => actions.push(Action::Propose(Proposal::Leave(from))),
+            _ => actions.push(Action::Propose { term, proposal: Proposal::Leave(from) }),
         }
         Answer::Wait { reason: format!("{} groups are still to be moved", seen.groups) }
     }
 
-    /// Where the leader is, if we are not it.
-    fn elsewhere(&self) -> Option<Answer> {
+    /// The term that we lead in, or else the answer where the leader is.
+    fn term(&self) -> Result<u64, Answer> {
         let address = |leader: Leader| self.map.members.get(&leader.node).map(|seen| seen.address.clone());
         match self.leader {
-            Some(leader) if leader.node == self.own.node => None,
-            leader => Some(Answer::Elsewhere { leader_address: leader.and_then(address) }),
+            Some(leader) if leader.node == self.own.node => Ok(leader.term),
+            leader => Err(Answer::Elsewhere { leader_address: leader.and_then(address) }),
         }
     }
 
     /// The table above.
-    fn judge(&self, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
+    fn judge(&self, term: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
         let (node, MapView { cluster, version, members, .. }) = (profile.node(), self.map);
         let Some(seen) = members.get(&node) else {
             return match members.len() < MEMBERS_MAX {
-                true => self.let_in(profile, actions),
+                true => self.let_in(term, profile, actions),
                 false => refused(format!("the cluster has {MEMBERS_MAX} nodes already")),
             };
         };
@@ -99,7 +105,7 @@ impl Desk<'_> {
         }
         let heard_at_ms = self.beacons.heard_at_ms(last);
         if seen.state == MemberState::Down || is_same_place {
-            self.let_in(profile, actions)
+            self.let_in(term, profile, actions)
         } else if last == self.own || heard_at_ms.is_some_and(|at_ms| self.now_ms - at_ms < HEARD_LATELY_MS) {
             in_use()
         } else {
@@ -107,8 +113,9 @@ impl Desk<'_> {
         }
     }
 
-    fn let_in(&self, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
-        actions.push(Action::Propose(Proposal::Admit { profile: profile.clone(), map_version: self.map.version }));
+    fn let_in(&self, term: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
+        let proposal = Proposal::Admit { profile: profile.clone(), map_version: self.map.version };
+        actions.push(Action::Propose { term, proposal });
         Answer::Wait { reason: "the map is about to know it".into() }
     }
 }

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | a lost beacon, or five in a row | six are due within the silence |
 //! | a peer that pauses for 400 ms | it is back before the silence is over |
-//! | we paused: our clock jumped between two steps | we know nothing of the others, and listen to them anew; that they did not hear us is no cut either |
+//! | we paused: our clock jumped between two steps | we listen to them anew; that they did not hear us is no cut either |
 //! | a peer that has just come into the map, and was never heard | it has to get the map first, and holds nothing yet: it has more time |
 //!
 //! Beacons of strangers (another cluster, a life that is over, nobody that the map knows) are refused and counted.

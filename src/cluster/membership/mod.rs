@@ -98,8 +98,14 @@ pub enum Action {
         /// The message.
         message: Message,
     },
-    /// Propose a change of the map to Raft, as its leader.
-    Propose(Proposal),
+    /// Propose a change of the map to Raft, if Raft is still in this term: on what a leader concluded in another one nobody
+    /// is held to their promises any more.
+    Propose {
+        /// The term that the node leads in.
+        term: u64,
+        /// The change.
+        proposal: Proposal,
+    },
     /// Bring up Raft and the map of a new cluster, with this node as its only member.
     FoundCluster {
         /// Its id.

@@ -30,6 +30,9 @@
 //! A decision is never taken back within a term, since those who promised are held by it: the proposal is repeated until the
 //! map shows it. It names the life, not only the node, so to apply it twice or late does nothing. A promise that was answered
 //! is remembered by its number, so a late copy of its report is no vote.
+//!
+//! That a leader decides alone after [`DOWN_ALONE_MS`] rests on Raft's check-quorum: who still leads by then has a quorum. It
+//! has to be on, and quicker than that.
 
 use super::beacons::Beacons;
 use super::{Action, MapView, Message, Proposal, Report, Stays, To};
@@ -123,9 +126,7 @@ impl Verdicts {
 
     /// Decides what can be decided now. Asked at least as often as beacons are sent, so it names no time of its own.
     pub(super) fn decide(&mut self, scene: &Scene, actions: &mut Vec<Action>) {
-        if self.term.is_none() {
-            return;
-        }
+        let Some(term) = self.term else { return };
         self.forget(scene);
         let open: Vec<Identity> = self.cases.keys().copied().collect();
         for about in open {
@@ -134,7 +135,8 @@ impl Verdicts {
             match decision {
                 Decision::Down if case.propose_at_ms.is_none_or(|at_ms| at_ms <= scene.now_ms) => {
                     case.propose_at_ms = Some(scene.now_ms + PROPOSAL_PERIOD_MS);
-                    actions.push(Action::Propose(Proposal::Down { about, map_version: scene.map.version }));
+                    let proposal = Proposal::Down { about, map_version: scene.map.version };
+                    actions.push(Action::Propose { term, proposal });
                 }
                 Decision::Down => {}
                 Decision::Stays | Decision::Wait => {

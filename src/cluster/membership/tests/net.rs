@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) const CLUSTER: u64 = 0xc1;
 const MAP_RETRY_MS: u64 = 50;
+const CHECK_QUORUM_MS: u64 = 1000;
 
 pub(super) struct Host {
     pub(super) membership: Membership,
@@ -28,6 +29,9 @@ pub(super) struct Net {
     pub(super) hosts: Vec<Host>,
     /// From a proposal to its commit.
     pub(super) commit_ms: u64,
+    /// Whether a leader that has not reached more than half of the members for a second steps down.
+    pub(super) checks_quorum: bool,
+    quorum_at_ms: u64,
     /// Pairs of hosts, (from, to), whose messages are all lost.
     pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) map: MapView,
@@ -36,8 +40,10 @@ pub(super) struct Net {
     pub(super) news: Vec<(u64, usize, Action)>,
     /// Lives that the map has come to call down: when it was proposed, who.
     pub(super) downs: Vec<(u64, Identity)>,
+    /// In which term who was proposed to be down, and who the others were then.
+    others: BTreeMap<(u64, Identity), Vec<Identity>>,
     in_flight: BTreeMap<(u64, u64), (usize, usize, Message)>,
-    proposals: VecDeque<(u64, u64, usize, Proposal)>,
+    proposals: VecDeque<Pending>,
     messages: u64,
     next_sync_ms: u64,
 }
@@ -56,6 +62,15 @@ pub(super) fn id(node: u64) -> Identity {
     Identity { node: NodeId(node), incarnation: 1 }
 }
 
+/// A proposal on its way to its commit.
+struct Pending {
+    commit_ms: u64,
+    proposed_ms: u64,
+    by: usize,
+    term: u64,
+    proposal: Proposal,
+}
+
 impl Net {
     /// Nobody, and an empty map of [`CLUSTER`].
     pub(super) fn new(seed: u64) -> Self {
@@ -65,11 +80,14 @@ impl Net {
             loss: 0.0,
             hosts: Vec::new(),
             commit_ms: 50,
+            checks_quorum: true,
+            quorum_at_ms: 0,
             cuts: BTreeSet::new(),
             map: MapView { cluster: CLUSTER, version: 0, members: BTreeMap::new() },
             leader: None,
             news: Vec::new(),
             downs: Vec::new(),
+            others: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             proposals: VecDeque::new(),
             messages: 0,
@@ -125,17 +143,21 @@ impl Net {
         }
     }
 
-    /// Raft elects the node on a host. What the last leader proposed, and is not committed, is lost or not; before the next
-    /// one leads, that is settled.
-    pub(super) fn elect(&mut self, host: usize) {
-        for (_, proposed_ms, by, proposal) in std::mem::take(&mut self.proposals) {
+    /// Before another leads, it is settled what the last leader proposed, and is not committed: that is lost, or not.
+    pub(super) fn settle(&mut self) {
+        for pending in std::mem::take(&mut self.proposals) {
             if self.rng.random() {
-                self.commit(proposed_ms, by, proposal);
+                self.commit(pending);
             }
         }
+    }
+
+    /// Raft elects the node on a host.
+    pub(super) fn elect(&mut self, host: usize) {
+        self.settle();
         let term = self.leader.map_or(1, |leader| leader.term + 1);
         self.leader = Some(Leader { node: self.hosts[host].profile.node(), term });
-        self.next_sync_ms = self.now_ms;
+        (self.next_sync_ms, self.quorum_at_ms) = (self.now_ms, self.now_ms);
     }
 
     /// Brings up the map of the cluster that the node on a host has founded.
@@ -197,7 +219,7 @@ impl Net {
     pub(super) fn proposed_down(&self) -> Vec<Identity> {
         let mut proposed = Vec::new();
         for (_, _, action) in &self.news {
-            if let Action::Propose(Proposal::Down { about, .. }) = action
+            if let Action::Propose { proposal: Proposal::Down { about, .. }, .. } = action
                 && !proposed.contains(about)
             {
                 proposed.push(*about);
@@ -245,7 +267,7 @@ impl Net {
         let running = self.hosts.iter().enumerate().filter(|(_, host)| host.is_running);
         let (wake_ms, host) = running.map(|(number, host)| (wake(host), number)).min().unwrap_or((u64::MAX, 0));
         let arrives_ms = self.in_flight.first_key_value().map_or(u64::MAX, |(&(at_ms, _), _)| at_ms);
-        let commit_ms = self.proposals.front().map_or(u64::MAX, |proposal| proposal.0);
+        let commit_ms = self.proposals.front().map_or(u64::MAX, |pending| pending.commit_ms);
         let next_ms = wake_ms.min(arrives_ms).min(commit_ms).min(self.next_sync_ms.max(self.now_ms));
         if next_ms > end_ms {
             return false;
@@ -254,8 +276,8 @@ impl Net {
         if self.next_sync_ms <= self.now_ms {
             self.sync();
         } else if commit_ms == next_ms {
-            let (_, proposed_ms, by, proposal) = self.proposals.pop_front().expect("it is there");
-            self.commit(proposed_ms, by, proposal);
+            let pending = self.proposals.pop_front().expect("it is there");
+            self.commit(pending);
         } else if arrives_ms == next_ms {
             let (_, (_, to, message)) = self.in_flight.pop_first().expect("it is there");
             let host = &mut self.hosts[to];
@@ -284,9 +306,16 @@ impl Net {
         for action in actions {
             match action {
                 Action::Send { to, message } => self.send(host, to, message),
-                Action::Propose(proposal) => {
-                    self.news.push((self.now_ms, host, Action::Propose(proposal.clone())));
-                    self.proposals.push_back((self.now_ms + self.commit_ms, self.now_ms, host, proposal));
+                Action::Propose { term, proposal } => {
+                    if let Proposal::Down { about, .. } = proposal {
+                        let decided = self.others.keys().filter(|(of, _)| *of == term).map(|(_, about)| *about);
+                        let decided: BTreeSet<Identity> = decided.chain([about]).collect();
+                        let others = self.map.alive().filter(|other| !decided.contains(other)).collect();
+                        self.others.entry((term, about)).or_insert(others);
+                    }
+                    self.news.push((self.now_ms, host, Action::Propose { term, proposal: proposal.clone() }));
+                    let (commit_ms, proposed_ms) = (self.now_ms + self.commit_ms, self.now_ms);
+                    self.proposals.push_back(Pending { commit_ms, proposed_ms, by: host, term, proposal });
                 }
                 news => self.news.push((self.now_ms, host, news)),
             }
@@ -319,14 +348,16 @@ impl Net {
         !self.cuts.contains(&(one, other)) && !self.cuts.contains(&(other, one))
     }
 
-    fn commit(&mut self, proposed_ms: u64, by: usize, proposal: Proposal) {
-        let leads = self.leader.is_some_and(|leader| leader.node == self.hosts[by].profile.node());
+    /// Nothing that a leader proposes in a term that is over is ever committed, even if it leads again.
+    fn commit(&mut self, Pending { proposed_ms, by, term, proposal, .. }: Pending) {
+        let node = self.hosts[by].profile.node();
+        let leads = self.leader.is_some_and(|leader| leader.node == node && leader.term == term);
         if !leads || !self.reaches_quorum(by) {
             return;
         }
         match proposal {
             Proposal::Down { about, .. } if self.map.is_alive(about) => {
-                self.check_promises(about);
+                self.check_promises(term, about);
                 self.map.members.get_mut(&about.node).expect("it is alive").state = MemberState::Down;
                 self.downs.push((proposed_ms, about));
             }
@@ -349,17 +380,8 @@ impl Net {
 
     /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
     /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
-    fn check_promises(&self, about: Identity) {
-        let decided: BTreeSet<Identity> = self
-            .proposals
-            .iter()
-            .filter_map(|(_, _, _, proposal)| match proposal {
-                Proposal::Down { about, .. } => Some(*about),
-                _ => None,
-            })
-            .collect();
-        let others: Vec<Identity> =
-            self.map.alive().filter(|other| *other != about && !decided.contains(other)).collect();
+    fn check_promises(&self, term: u64, about: Identity) {
+        let others = &self.others[&(term, about)];
         let holds = |other: &&Identity| {
             self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_promised(host, about))
         };
@@ -376,6 +398,12 @@ impl Net {
     fn sync(&mut self) {
         self.next_sync_ms = self.now_ms + MAP_RETRY_MS;
         let Some(leading) = self.leader_host() else { return };
+        if self.reaches_quorum(leading) {
+            self.quorum_at_ms = self.now_ms;
+        } else if self.checks_quorum && self.now_ms - self.quorum_at_ms >= CHECK_QUORUM_MS {
+            self.quorum_at_ms = self.now_ms;
+            return self.tell(leading, Event::Leader(None));
+        }
         for number in 0..self.hosts.len() {
             let host = &mut self.hosts[number];
             let is_reached = number == leading || !self.cuts.contains(&(leading, number));

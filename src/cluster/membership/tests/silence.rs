@@ -82,6 +82,7 @@ fn a_deaf_node_is_down_and_takes_nobody_along() {
 fn a_deaf_half_takes_nobody_along() {
     for seed in 0..20 {
         let mut net = Net::cluster(8, seed);
+        net.checks_quorum = false;
         (0..4).for_each(|from| (4..8).for_each(|to| net.cut(from, to)));
         net.run_ms(2000);
         let proposed = net.proposed_down();
@@ -104,7 +105,7 @@ fn a_leader_in_the_minority_decides_nothing() {
     net.run_until(1000, |net| net.downs.len() == 2);
     net.run_ms(DOWN_ALONE_MS - 1500);
     assert_eq!(downs(&net), [id(0), id(1)]);
-    let proposals = |(_, host, action): &(u64, usize, Action)| *host < 2 && matches!(action, Action::Propose(_));
+    let proposals = |(_, host, action): &(u64, usize, Action)| *host < 2 && matches!(action, Action::Propose { .. });
     assert!(!net.news.iter().any(proposals));
     assert!(old_news > 0);
     // Whole again, the two learn that their lives are over.
@@ -133,16 +134,22 @@ fn of_two_members_the_leader_decides_alone() {
     let mut net = Net::cluster(2, 8);
     net.kill(1);
     net.run_ms(800);
-    assert!(net.told(|action| matches!(action, Action::Propose(Proposal::Down { about, .. }) if *about == id(1))) > 0);
+    assert!(
+        net.told(
+            |action| matches!(action, Action::Propose { proposal: Proposal::Down { about, .. }, .. } if *about == id(1))
+        ) > 0
+    );
 }
 
 /// More than half of eight die at once, but Raft's voters have a quorum: after five seconds the dead are cleared away.
 #[test]
 fn most_members_may_die_at_once() {
     let mut net = Net::cluster(8, 9);
+    net.checks_quorum = false;
     (3..8).for_each(|host| net.kill(host));
     net.run_ms(3000);
-    let proposals = |net: &Net| net.told(|action| matches!(action, Action::Propose(Proposal::Down { .. })));
+    let proposals =
+        |net: &Net| net.told(|action| matches!(action, Action::Propose { proposal: Proposal::Down { .. }, .. }));
     assert_eq!(proposals(&net), 0);
     net.run_ms(3000);
     assert!(proposals(&net) >= 5);
@@ -163,6 +170,19 @@ fn a_flapping_peer_leaves_no_promise_behind() {
     net.cuts.clear();
     net.run_ms(2000);
     assert!(!net.is_promised(1, id(2)) && !net.is_promised(2, id(1)));
+}
+
+/// The leader is alone for six seconds, and Raft elects nobody else, for whatever reason. It steps down before it could take all
+/// others for dead, as they would be if Raft still had its quorum.
+#[test]
+fn a_lonely_leader_steps_down() {
+    let mut net = Net::cluster(5, 15);
+    (1..5).for_each(|host| net.cut_both(0, host));
+    net.run_ms(6000);
+    net.cuts.clear();
+    net.elect(0);
+    net.run_ms(3000);
+    assert_eq!(downs(&net), []);
 }
 
 /// We were paused for two seconds: the silence was ours.
