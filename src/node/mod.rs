@@ -199,6 +199,9 @@ impl<D: Disk> Node<D> {
                 if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
                     self.take_part(membership::Event::Wake, now, store, out);
                 }
+                if self.agreement.leader().is_some() {
+                    self.replication.note_leader(now);
+                }
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);
                 self.carry_out(actions, now, store, out);
@@ -282,7 +285,11 @@ impl<D: Disk> Node<D> {
                     frame::encode(Kind::Membership, &envelope, &mut bytes);
                     out.push(Action::Send { to, frame: bytes });
                 }
-                membership::Action::Propose(proposal) => self.propose(change_of(proposal), now, store, out),
+                // What an earlier leadership has concluded is no basis for a later one.
+                membership::Action::Propose { term, proposal } if term == self.agreement.term() => {
+                    self.propose(change_of(proposal), now, store, out);
+                }
+                membership::Action::Propose { .. } => {}
                 membership::Action::FoundCluster { cluster } => self.found(cluster, now, store, out),
                 news => out.push(Action::News(news)),
             }

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | lacks a copy that is wanted | adds the node as a learner |
 //! | has learners that nobody wants | removes them |
-//! | has all wanted copies in sync, its primary among the wanted, and more | removes the others |
-//! | has all wanted copies in sync, and another primary than is wanted | asks its primary to hand over |
+//! | has more copies in sync than are wanted | removes others than the wanted, and not the primary |
+//! | has the wanted primary in sync, and another primary | asks that one to hand over |
 //!
 //! The rest the primary does: it fills the learner, proposes it as in-sync, and hands over (`replication/primary.rs`). So a
 //! migration, a rebuild after a loss, a drain and a new node are the same thing. Each change is compared with the group's epoch
@@ -90,13 +90,16 @@ fn change_towards(
 ) -> Option<GroupChange> {
     let Assignment { epoch, primary, in_sync, learners, .. } = assignment;
     let primary = (*primary)?;
-    let has_all = wanted.iter().all(|identity| in_sync.contains(identity));
     let mut next_learners: Vec<Identity> = learners.iter().copied().filter(|one| wanted.contains(one)).collect();
     if may_begin {
         next_learners.extend(wanted.iter().filter(|one| !in_sync.contains(one) && !learners.contains(one)));
     }
-    let keeps = |one: &&Identity| !has_all || wanted.contains(one) || **one == primary;
-    let next_in_sync: Vec<Identity> = in_sync.iter().filter(keeps).copied().collect();
+    let mut next_in_sync = in_sync.clone();
+    while next_in_sync.len() > wanted.len()
+        && let Some(at) = next_in_sync.iter().rposition(|one| !wanted.contains(one) && *one != primary)
+    {
+        next_in_sync.remove(at);
+    }
     let is_same = next_learners == *learners && next_in_sync == *in_sync;
     let change =
         GroupChange { group, expected: *epoch, primary, in_sync: next_in_sync, learners: next_learners };

@@ -63,6 +63,9 @@ const WINDOW_ENTRIES: u64 = 65_536;
 const CHUNK_BYTES: usize = 64 << 10;
 /// Snapshots that a node sends at once.
 const FILLS_MAX: usize = 8;
+/// How long a node that knows no leader can take itself for a part of the cluster: less than a leader waits before it gives up
+/// members of which it hears nothing at all (`membership::DOWN_ALONE_MS`), and far more than an election takes.
+const LEADERLESS_MS: u64 = 2_000;
 /// A group where nothing happens is looked at every so many ticks: leases may have ended.
 const QUIET_TURNS: usize = 10;
 /// Keys whose values are asked for at once.
@@ -153,8 +156,8 @@ struct View<'a> {
     now: Ms,
     rules: Rules,
     leases: &'a Leases,
-    /// Most members have given leases, this node counted.
-    has_majority: bool,
+    /// Most members have given leases, this node counted, and there is a leader, or was just now.
+    is_backed: bool,
     min_in_sync: usize,
     backlog_bytes: usize,
 }
@@ -174,6 +177,7 @@ pub struct Replication {
     /// Groups with something to send.
     dirty: BTreeSet<Group>,
     requested_at: Option<Ms>,
+    led_at: Option<Ms>,
     next_fill: u64,
     backlog_bytes: usize,
     turn: usize,
@@ -193,6 +197,7 @@ impl Replication {
             promised: BTreeSet::new(),
             dirty: BTreeSet::new(),
             requested_at: None,
+            led_at: None,
             next_fill: 0,
             backlog_bytes,
             turn: 0,
@@ -248,6 +253,11 @@ impl Replication {
         self.promised = promised;
     }
 
+    /// The cluster has a leader, as far as this node knows: who is cut off from it cannot know what was decided without it.
+    pub fn note_leader(&mut self, now: Ms) {
+        self.led_at = Some(now);
+    }
+
     fn has_promised_against(&self, identity: Identity) -> bool {
         self.promised.contains(&identity) && self.rules.hold(Rule::Promise)
     }
@@ -259,7 +269,7 @@ impl Replication {
             now,
             rules: self.rules,
             leases: &self.leases,
-            has_majority: 2 * given.count() > self.members.len(),
+            is_backed: 2 * given.count() > self.members.len() && self.led_at.is_some_and(|at| now <= at + LEADERLESS_MS),
             min_in_sync: self.min_in_sync,
             backlog_bytes: self.backlog_bytes,
         }

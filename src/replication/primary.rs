@@ -162,12 +162,12 @@ impl Primary {
         Ok(())
     }
 
-    /// True if nobody else can be primary: all in-sync holders would wait, and most members, so that no new map can have been
-    /// made without one that would.
+    /// True if nobody else can be primary: all in-sync holders would wait, and most members, so that nobody can have been taken
+    /// for dead without one that would.
     fn has_lease(&self, view: &View) -> bool {
         let View { leases, now, me, .. } = *view;
         let others = self.in_sync.iter().filter(|&&identity| identity != me);
-        others.into_iter().all(|&identity| leases.holds(identity, now)) && view.has_majority
+        others.into_iter().all(|&identity| leases.holds(identity, now)) && view.is_backed
     }
 
     /// Keeps an answer until what it has seen is committed.

@@ -61,6 +61,9 @@ struct Arguments {
     /// Simulated minutes without a reason to take anybody for dead, in the scenes.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// Plays only scenes of clusters of so many hosts.
+    #[arg(long)]
+    hosts: Option<usize>,
 }
 
 fn rule(name: &str) -> Result<Rule, String> {
@@ -190,7 +193,7 @@ fn command(seed: u64, arguments: &Arguments) -> String {
 fn main() {
     let arguments = Arguments::parse();
     if let Some(kills) = arguments.scenes {
-        scenes::report(kills, arguments.minutes, arguments.trace);
+        scenes::report(kills, arguments.minutes, arguments.hosts, arguments.trace);
     }
     if let Some(seed) = arguments.seed {
         let Verdict { counts, violations } = run(seed, &arguments);

@@ -272,7 +272,7 @@ impl World {
     pub fn start(&mut self, host: usize, loses_disk: bool) {
         let now_ms = self.clock_ms(host);
         let options = self.options.clone();
-        let seeds = (0..options.hosts).map(address).collect();
+        let seeds = (0..options.hosts.min(SEEDS)).map(address).collect();
         let this = &mut self.hosts[host];
         if this.node.is_some() || self.absent.contains(&host) {
             return;
@@ -515,6 +515,8 @@ impl World {
     }
 }
 
+/// Hosts that all others ask for their cluster.
+const SEEDS: usize = 5;
 /// The cluster's id.
 const CLUSTER: u64 = 0xC0FFEE;
 
