@@ -24,6 +24,9 @@ use crate::slots::Group;
 /// Entries that a replica applies at once; the others wait for the next frame, or tick.
 const APPLIED_PER_STEP: usize = 1_024;
 
+/// Backlogs that a primary keeps, at most, where entries are not committed.
+const BACKLOGS_MAX: usize = 4;
+
 /// A group that a node holds.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -396,6 +399,8 @@ impl Held {
         let committed = self.copy.committed();
         self.copy.trim(view.backlog_bytes, committed);
         if let Role::Primary(primary) = &mut self.role {
+            // A holder that keeps the log from being committed, and that nobody can remove, is not waited for without bound.
+            self.copy.trim(BACKLOGS_MAX * view.backlog_bytes, Seq::MAX);
             primary.begin_fills(&self.copy, next_fill, fills, view.now);
             primary.tick(self.group, &self.copy, view, out);
             return self.flush(view, store, out);

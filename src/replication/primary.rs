@@ -219,9 +219,10 @@ impl Primary {
         }
         self.go_on_handing_over(copy, view.now);
         let may_propose = self.proposed_at.is_none_or(|at| view.now >= at + PROPOSE_INTERVAL_MS);
-        if may_propose && let Some(change) = self.wanted_change(group, copy, view) {
-            self.proposed_at = Some(view.now);
-            out.push(Action::Propose(change));
+        if may_propose {
+            let change = self.wanted_change(group, copy, view);
+            self.proposed_at = change.is_some().then_some(view.now);
+            out.extend(change.map(Action::Propose));
         }
     }
 
@@ -250,14 +251,12 @@ impl Primary {
             }
             keeps
         });
-        // In the order in which they are: the first ones the planner has wanted longest.
         let is_ready = |peer: &&Peer| {
             let has_all = peer.agreed().is_some_and(|agreed| agreed >= copy.committed());
-            peer.is_following() && has_all && view.leases.holds(peer.identity, view.now)
+            let is_learner = !self.in_sync.contains(&peer.identity);
+            is_learner && peer.is_following() && has_all && view.leases.holds(peer.identity, view.now)
         };
-        let ready = self.peers.iter().filter(is_ready).map(|peer| peer.identity);
-        let ready: Vec<Identity> = ready.filter(|identity| learners.contains(identity)).collect();
-        let ready: Vec<Identity> = ready.into_iter().filter(|identity| !self.in_sync.contains(identity)).collect();
+        let ready: Vec<Identity> = self.peers.iter().filter(is_ready).map(|peer| peer.identity).collect();
         learners.retain(|identity| !ready.contains(identity));
         self.candidates.extend(&ready);
         in_sync.extend(ready);
