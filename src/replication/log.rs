@@ -66,12 +66,14 @@ impl Log {
 
     /// The number up to which a log that ends with an entry of an epoch can agree with this one.
     pub(super) fn common_end(&self, other: Position) -> Option<Seq> {
-        let later = self.history.iter().position(|&(epoch, _)| epoch > other.epoch).unwrap_or(self.history.len());
-        let own_end = match self.history.get(later) {
-            Some(&(_, first)) => first - 1,
+        let later = self.history.iter().position(|&(epoch, _)| epoch > other.epoch);
+        let own_end = match later {
+            // It is from before all that is known here.
+            Some(0) => return None,
+            Some(later) => self.history[later].1 - 1,
             None => self.last().seq,
         };
-        (later > 0).then(|| own_end.min(other.seq))
+        Some(own_end.min(other.seq))
     }
 
     /// Number and epoch of an entry relative to the first of its epoch: what the version of an item has room for.
