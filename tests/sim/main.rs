@@ -3,11 +3,11 @@
 //! whose histories are checked.
 //!
 //! ```text
-//! cargo test --release --features sim --test sim -- --seeds 1000           runs seeds 0 to 999
-//! cargo test --release --features sim --test sim -- --seconds 240          as many fresh seeds as fit
-//! cargo test --release --features sim --test sim -- --seed 17 --trace      one seed, told in full
-//! cargo test --release --features sim --test sim -- --without Grace        breaks a rule until that is noticed
-//! cargo test --release --features sim --test sim -- --scenes 100           larger clusters: failover, removals, movement
+//! scripts/sim --seeds 1000           runs seeds 0 to 999
+//! scripts/sim --seconds 240          as many fresh seeds as fit
+//! scripts/sim --seed 17 --trace      one seed, told in full
+//! scripts/sim --without Grace        breaks a rule until that is noticed
+//! scripts/sim --scenes 100           larger clusters: failover, removals, movement
 //! ```
 
 mod check;
@@ -187,7 +187,7 @@ fn happen(world: &mut World, clients: &mut [client::Client], event: Event) {
 
 fn command(seed: u64, arguments: &Arguments) -> String {
     let without = arguments.without.map_or(String::new(), |rule| format!(" --without {rule:?}"));
-    format!("cargo test --release --features sim --test sim -- --seed {seed} --trace{without}")
+    format!("scripts/sim --seed {seed} --trace{without}")
 }
 
 fn main() {
