@@ -33,6 +33,8 @@ mod peer;
 mod primary;
 mod rules;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use entry::{Effect, Entry, Image, Key, Position, Seq};
 pub use lease::{GRACE_MS, LEASE_MS};

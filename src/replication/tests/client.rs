@@ -1,0 +1,130 @@
+//! Requests, and how a node carries them out.
+
+use super::*;
+
+/// What a client asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Op {
+    Get,
+    Put(&'static str),
+    /// With a time to live.
+    PutFor(&'static str, u64),
+    Append(&'static str),
+    Delete,
+}
+
+/// What a read has seen: a value, nothing, or why it was not answered.
+pub(super) type Seen = Result<Option<String>, Fate>;
+
+pub(super) fn value(value: &str) -> Seen {
+    Ok(Some(value.to_string()))
+}
+
+pub(super) const NOTHING: Seen = Ok(None);
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Refused(Refusal),
+    Parked,
+    Unknown,
+    Done,
+}
+
+/// A request: what became of it, what it has seen, and the token that its answer carries.
+pub(super) struct Asked {
+    pub(super) fate: Fate,
+    pub(super) seen: Option<String>,
+    pub(super) token: Option<Position>,
+}
+
+impl Cluster {
+    /// A client asks a node for something. What the node has to say to others is on the wire then.
+    pub(super) fn ask(&mut self, node: usize, level: Level, letter: &str, op: Op) -> usize {
+        self.ask_with(None, node, level, letter, op)
+    }
+
+    /// A client asks with the token of what its session did before.
+    pub(super) fn ask_with(
+        &mut self,
+        token: Option<Position>,
+        node: usize,
+        level: Level,
+        letter: &str,
+        op: Op,
+    ) -> usize {
+        let (key, now) = (key(letter), self.clock(node));
+        let writes = !matches!(op, Op::Get);
+        let admitted = self.nodes[node].replication.admit(group(), &key, level, writes, token, now);
+        let asked = match admitted {
+            Err(refusal) => Asked { fate: Fate::Refused(refusal), seen: None, token: None },
+            Ok(()) => self.execute(node, level, key, op),
+        };
+        self.asked.push(asked);
+        let (Node { replication, store, .. }, mut actions) = (&mut self.nodes[node], Vec::new());
+        replication.flush(now, store, &mut actions);
+        self.carry_out(node, actions);
+        self.asked.len() - 1
+    }
+
+    fn execute(&mut self, node: usize, level: Level, key: Key, op: Op) -> Asked {
+        let (now, wall_ms) = (self.clock(node), WALL_MS + self.now + self.nodes[node].wall_ahead_ms);
+        let Node { replication, store, .. } = &mut self.nodes[node];
+        let item = store.image(group(), &key);
+        let is_expired = item.as_ref().is_some_and(|item| item.expires.is_some_and(|expires| expires <= wall_ms));
+        let live = item.filter(|_| !is_expired);
+        let mut effects = Vec::new();
+        if is_expired && replication.leads_in(group()).is_some() && self.rules.hold(Rule::ExpiryInLog) {
+            effects.push(Effect::Remove { key: key.clone() });
+        }
+        let put = |value: &str, expires| Effect::Put { key: key.clone(), value: value.as_bytes().into(), expires };
+        match (op, &live) {
+            (Op::Get, _) | (Op::Append(_), None) => {}
+            (Op::Put(value), _) => effects.push(put(value, None)),
+            (Op::PutFor(value, ttl_ms), _) => effects.push(put(value, Some(wall_ms + ttl_ms))),
+            (Op::Append(value), Some(item)) => {
+                let (key, change) = (key.clone(), value.as_bytes().into());
+                effects.push(Effect::Change { key, before: item.at, change });
+            }
+            (Op::Delete, _) => effects.push(Effect::Remove { key: key.clone() }),
+        }
+        for effect in effects {
+            let at = replication.next_position(group()).expect("it was admitted");
+            store.apply(group(), &effect, at);
+            replication.record(group(), effect);
+        }
+        let (fate, token) = match replication.settle(group(), level, self.asked.len() as Ticket, now) {
+            Settled::Now(token) => (Fate::Done, Some(token)),
+            Settled::Parked(token) => (Fate::Parked, Some(token)),
+        };
+        let seen = live.map(|item| String::from_utf8_lossy(&item.value).into_owned());
+        Asked { fate, seen, token }
+    }
+
+    /// Asks for a write.
+    pub(super) fn put(&mut self, node: usize, level: Level, letter: &str, value: &'static str) -> usize {
+        self.ask(node, level, letter, Op::Put(value))
+    }
+
+    pub(super) fn is_done(&self, request: usize) -> bool {
+        self.asked[request].fate == Fate::Done
+    }
+
+    /// Reads, and delivers what there is to deliver. What it has seen, if it is answered then.
+    pub(super) fn read(&mut self, node: usize, level: Level, letter: &str) -> Seen {
+        let request = self.ask(node, level, letter, Op::Get);
+        self.deliver();
+        self.seen(request)
+    }
+
+    /// What a request has seen, if it is answered.
+    pub(super) fn seen(&self, request: usize) -> Seen {
+        let Asked { fate, seen, .. } = &self.asked[request];
+        if *fate == Fate::Done { Ok(seen.clone()) } else { Err(*fate) }
+    }
+
+    /// True if a node's store has the same as another's.
+    pub(super) fn have_the_same(&self, node: usize, other: usize) -> bool {
+        self.nodes[node].store.0 == self.nodes[other].store.0
+    }
+}

@@ -1,0 +1,59 @@
+//! Snapshots beside the log.
+
+use super::client::Op;
+use super::*;
+use Level::{Eventual, Strong};
+
+/// A chunk of a snapshot is overtaken by what the log says of its key.
+fn overtaken(rules: Rules, op: Op) -> bool {
+    let mut cluster = Cluster::new(2, 1, rules);
+    cluster.put(0, Strong, "x", "old");
+    cluster.put(0, Strong, "y", "1");
+    cluster.regroup(0, &[0], &[1]);
+    cluster.tell_all();
+    cluster.hold_back(Frame::is_chunk);
+    cluster.run(50);
+    assert!(cluster.wire.iter().any(Frame::is_chunk));
+    cluster.ask(0, Strong, "x", op);
+    cluster.deliver();
+    cluster.release();
+    cluster.run_agreeing(300);
+    assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
+    cluster.have_the_same(0, 1)
+}
+
+#[test]
+fn what_was_removed_meanwhile_does_not_come_back() {
+    assert_needed(Rule::Tombstones, |rules| overtaken(rules, Op::Delete));
+}
+
+#[test]
+fn what_was_written_meanwhile_stays() {
+    assert_needed(Rule::NewerWins, |rules| overtaken(rules, Op::Put("new")));
+}
+
+/// A snapshot shows a write that no in-sync holder but the primary has. Its receiver becomes in-sync, and one that lacks the
+/// write the primary.
+fn ahead(rules: Rules) -> bool {
+    let mut cluster = Cluster::new(3, 2, rules);
+    cluster.put(0, Strong, "x", "old");
+    cluster.run(100);
+    cluster.regroup(0, &[0, 1], &[2]);
+    cluster.tell_all();
+    cluster.hold_back(|frame| matches!(frame.body(), Some(Body::Filled { .. })));
+    cluster.run(50);
+    cluster.put(0, Eventual, "x", "new");
+    cluster.hold_back(|frame| frame.from == 0 && frame.is_append());
+    cluster.run(50);
+    cluster.decide_proposed();
+    cluster.tell_all();
+    cluster.crash(0);
+    cluster.run_agreeing(1_000);
+    assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
+    cluster.have_the_same(1, 2)
+}
+
+#[test]
+fn a_snapshot_shows_what_is_committed() {
+    assert_needed(Rule::FilledWhole, ahead);
+}

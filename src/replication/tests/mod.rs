@@ -1,0 +1,289 @@
+//! Stories of the rules: what each is for, and that what it forbids happens as soon as it is broken.
+//!
+//! A [`Cluster`] is some nodes, one map, and a wire. Nothing happens by itself: a story says which frames are delivered, which
+//! are held back or lost, when time goes on, what is decided and who hears of it.
+//!
+//! | file | rules |
+//! |---|---|
+//! | `failover.rs` | who may serve when the primary is gone, and with what |
+//! | `safety.rs` | what is acknowledged, and what may be read |
+//! | `filling.rs` | snapshots beside the log |
+//! | `client.rs`, `store.rs` | how a node carries requests out, and its naive store |
+
+mod client;
+mod failover;
+mod filling;
+mod safety;
+mod store;
+
+use super::*;
+use crate::cluster::Member;
+use crate::cluster::map::{Applied, Change, MemberState, Settings};
+use client::{Asked, Fate, Op};
+use store::NaiveStore;
+
+/// Milliseconds between two ticks.
+const TICK_MS: Ms = 10;
+/// Bytes of the log that each node keeps.
+const BACKLOG_BYTES: usize = 1 << 20;
+/// What a wall clock shows at first.
+const WALL_MS: u64 = 1_700_000_000_000;
+
+/// True to its rule: the promise is kept, and it is not without the rule.
+fn assert_needed(rule: Rule, is_kept: fn(Rules) -> bool) {
+    assert!(is_kept(Rules::default()), "the promise is broken with all rules");
+    assert!(!is_kept(Rules::without(rule)), "the promise is kept without {rule:?}");
+}
+
+/// The group that all keys of the stories are in: the first of all, so that its next primary is the one of the least identity.
+fn group() -> Group {
+    let group = Group::of(&key("x"));
+    assert_eq!(group.index(), 0);
+    group
+}
+
+/// The key that a story calls by a letter.
+fn key(letter: &str) -> Key {
+    format!("{{raw}}{letter}").into_bytes().into()
+}
+
+/// A message on its way.
+struct Frame {
+    from: usize,
+    to: usize,
+    message: Message,
+}
+
+impl Frame {
+    fn goes(&self, from: usize, to: usize) -> bool {
+        (self.from, self.to) == (from, to)
+    }
+
+    fn body(&self) -> Option<&Body> {
+        if let Message::Group { body, .. } = &self.message { Some(body) } else { None }
+    }
+
+    fn is_append(&self) -> bool {
+        matches!(self.body(), Some(Body::Append { .. }))
+    }
+
+    /// What a primary sends to say no more than what is committed.
+    fn is_news(&self) -> bool {
+        matches!(self.body(), Some(Body::Append { entries, .. }) if entries.is_empty())
+    }
+
+    fn is_chunk(&self) -> bool {
+        matches!(self.body(), Some(Body::Chunk { .. }))
+    }
+}
+
+/// One node: its clock is ahead of the story's, its wall clock too.
+struct Node {
+    identity: Identity,
+    replication: Replication,
+    store: NaiveStore,
+    clock_ahead_ms: Ms,
+    wall_ahead_ms: u64,
+    is_up: bool,
+}
+
+struct Cluster {
+    rules: Rules,
+    map: Map,
+    nodes: Vec<Node>,
+    wire: Vec<Frame>,
+    holds_back: fn(&Frame) -> bool,
+    cut: BTreeSet<(usize, usize)>,
+    now: Ms,
+    asked: Vec<Asked>,
+    proposed: Vec<GroupChange>,
+}
+
+impl Cluster {
+    /// So many nodes; so many of them hold the group, in sync, the first as the primary. Strong requests want one copy less.
+    fn new(nodes: usize, copies: usize, rules: Rules) -> Self {
+        let mut map = Map::empty();
+        let state = |node: usize| MemberState {
+            member: Member { id: NodeId(node as u64), zone: String::new(), memory_bytes: 1 << 30 },
+            incarnation: 1,
+            raft: node as u64 + 1,
+            address: format!("node{node}:11290"),
+            state: State::Up,
+        };
+        let settings = Settings { replicas: 3, min_in_sync: (copies as u8).saturating_sub(1).max(1) };
+        map.apply(&Change::Bootstrap { cluster: 7, settings, first: state(0) }).expect("a cluster");
+        for node in 1..nodes {
+            let MemberState { member, incarnation, raft, address, .. } = state(node);
+            map.apply(&Change::Join { member, incarnation, raft, address }).expect("a member");
+        }
+        let node = |node: usize| {
+            let identity = Identity { node: NodeId(node as u64), incarnation: 1 };
+            let (replication, store) = (Replication::new(identity, BACKLOG_BYTES, rules), NaiveStore::default());
+            Node { identity, replication, store, clock_ahead_ms: 1_000_000 * node as Ms, wall_ahead_ms: 0, is_up: true }
+        };
+        let mut cluster = Self {
+            rules,
+            map,
+            nodes: (0..nodes).map(node).collect(),
+            wire: Vec::new(),
+            holds_back: |_| false,
+            cut: BTreeSet::new(),
+            now: 0,
+            asked: Vec::new(),
+            proposed: Vec::new(),
+        };
+        cluster.tell_all();
+        if copies > 1 {
+            cluster.regroup(0, &[0], &(1..copies).collect::<Vec<_>>());
+            cluster.tell_all();
+        }
+        cluster.run_agreeing(300);
+        assert_eq!(cluster.map.assignment(group()).in_sync.len(), copies);
+        cluster
+    }
+
+    // The map.
+
+    /// Decides who holds the group.
+    fn regroup(&mut self, primary: usize, in_sync: &[usize], learners: &[usize]) {
+        let identities = |nodes: &[usize]| nodes.iter().map(|&node| self.nodes[node].identity).collect();
+        let (in_sync, learners) = (identities(in_sync), identities(learners));
+        let (expected, primary) = (self.map.assignment(group()).epoch, self.nodes[primary].identity);
+        self.decide(GroupChange { group: group(), expected, primary, in_sync, learners });
+    }
+
+    fn decide(&mut self, change: GroupChange) {
+        self.map.apply(&Change::Groups(vec![change])).expect("a map");
+    }
+
+    /// Decides what was proposed last. False if nothing was.
+    fn decide_proposed(&mut self) -> bool {
+        let change = self.proposed.pop();
+        self.proposed.clear();
+        change.map(|change| self.decide(change)).is_some()
+    }
+
+    /// Decides that a node is down, whether it is or not. Nobody has heard of it yet.
+    fn take_for_down(&mut self, node: usize) {
+        let identity = self.nodes[node].identity;
+        assert_eq!(self.map.apply(&Change::Down { identity }), Ok(Applied::Changed));
+    }
+
+    /// A node crashes, the map says so, and all hear of it.
+    fn crash(&mut self, node: usize) {
+        self.nodes[node].is_up = false;
+        self.take_for_down(node);
+        self.tell_all();
+    }
+
+    /// The primary that the map names.
+    fn primary(&self) -> usize {
+        let primary = self.map.assignment(group()).primary;
+        self.nodes.iter().position(|node| Some(node.identity) == primary).expect("a primary")
+    }
+
+    /// The nodes that have not crashed.
+    fn up(&self) -> std::vec::IntoIter<usize> {
+        let up = (0..self.nodes.len()).filter(|&node| self.nodes[node].is_up);
+        up.collect::<Vec<_>>().into_iter()
+    }
+
+    fn tell(&mut self, node: usize) {
+        let mut actions = Vec::new();
+        let now = self.clock(node);
+        let Node { replication, store, .. } = &mut self.nodes[node];
+        replication.map_changed(&self.map, [group()], now, store, &mut actions);
+        self.carry_out(node, actions);
+    }
+
+    fn tell_all(&mut self) {
+        self.up().for_each(|node| self.tell(node));
+    }
+
+    /// A node has reported another as unreachable.
+    fn promise(&mut self, node: usize, against: usize) {
+        let against = self.nodes[against].identity;
+        self.nodes[node].replication.set_promised(BTreeSet::from([against]));
+    }
+
+    // The wire.
+
+    /// Nobody hears a node, and it hears nobody.
+    fn isolate(&mut self, node: usize) {
+        let others = (0..self.nodes.len()).filter(|&other| other != node);
+        self.cut.extend(others.flat_map(|other| [(node, other), (other, node)]));
+    }
+
+    /// Delivers frames until those that are left are held back.
+    fn deliver(&mut self) {
+        while let Some(at) = self.wire.iter().position(|frame| !(self.holds_back)(frame)) {
+            let Frame { from, to, message } = self.wire.remove(at);
+            if self.cut.contains(&(from, to)) || !self.nodes[to].is_up {
+                continue;
+            }
+            let (from, now, mut actions) = (self.nodes[from].identity, self.clock(to), Vec::new());
+            let Node { replication, store, .. } = &mut self.nodes[to];
+            replication.receive(from, message, now, store, &mut actions);
+            replication.flush(now, store, &mut actions);
+            self.carry_out(to, actions);
+        }
+    }
+
+    /// From now on such frames stay on the wire.
+    fn hold_back(&mut self, such: fn(&Frame) -> bool) {
+        self.holds_back = such;
+    }
+
+    /// What was held back arrives.
+    fn release(&mut self) {
+        self.hold_back(|_| false);
+        self.deliver();
+    }
+
+    fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send { to, message } => {
+                    let to = self.nodes.iter().position(|other| other.identity == to).expect("a node");
+                    self.wire.push(Frame { from: node, to, message });
+                }
+                Action::Propose(change) => self.proposed.push(change),
+                Action::Answer { ticket, answer } => {
+                    let fate = if answer == Answer::Done { Fate::Done } else { Fate::Unknown };
+                    self.asked[ticket as usize].fate = fate;
+                }
+            }
+        }
+    }
+
+    // Time.
+
+    fn clock(&self, node: usize) -> Ms {
+        self.now + self.nodes[node].clock_ahead_ms
+    }
+
+    /// Time goes on; what is proposed is not decided.
+    fn run(&mut self, ms: Ms) {
+        for _ in 0..ms / TICK_MS {
+            self.now += TICK_MS;
+            for node in self.up() {
+                let (now, mut actions) = (self.clock(node), Vec::new());
+                let Node { replication, store, .. } = &mut self.nodes[node];
+                replication.tick(now, store, &mut actions);
+                self.carry_out(node, actions);
+            }
+            self.deliver();
+        }
+    }
+
+    /// Time goes on; what is proposed is decided, and all hear of it.
+    fn run_agreeing(&mut self, ms: Ms) {
+        for _ in 0..ms / TICK_MS {
+            self.run(TICK_MS);
+            if self.decide_proposed() {
+                self.tell_all();
+                self.deliver();
+            }
+        }
+    }
+}
