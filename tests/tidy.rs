@@ -20,7 +20,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Modules that look at no clock, socket, thread or random source.
-const PURE: &[&str] = &["engine", "cluster", "replication", "node", "protocol", "execute", "command", "replay", "values"];
+const PURE: &[&str] =
+    &["engine", "cluster", "replication", "node", "protocol", "execute", "command", "replay", "values"];
 
 /// Files and folders with `unsafe` in them; every other module forbids it.
 const UNSAFE: &[&str] = &["sys", "reactor"];

@@ -311,13 +311,7 @@ impl<D: Disk> Node<D> {
         self.agree(event, now, store, out);
     }
 
-    fn carry_out(
-        &mut self,
-        actions: Vec<replication::Action>,
-        now: Ms,
-        store: &mut impl Store,
-        out: &mut Vec<Action>,
-    ) {
+    fn carry_out(&mut self, actions: Vec<replication::Action>, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut changes = Vec::new();
         for action in actions {
             match action {
@@ -395,7 +389,9 @@ fn map_view(map: &Map) -> MapView {
     let seen = |member: &MemberState| {
         let groups = match member.state {
             // Who leaves wants to know when it holds nothing any more; of the others nobody asks.
-            State::Leaving => map.assignments().filter(|(_, a)| a.holders().any(|h| h.node == member.member.id)).count(),
+            State::Leaving => {
+                map.assignments().filter(|(_, a)| a.holders().any(|h| h.node == member.member.id)).count()
+            }
             State::Up | State::Down => 0,
         };
         let state = match member.state {

@@ -82,12 +82,7 @@ impl Mover {
 }
 
 /// The next change of a group on its way to the wanted holders.
-fn change_towards(
-    group: Group,
-    assignment: &Assignment,
-    wanted: &[Identity],
-    may_begin: bool,
-) -> Option<GroupChange> {
+fn change_towards(group: Group, assignment: &Assignment, wanted: &[Identity], may_begin: bool) -> Option<GroupChange> {
     let Assignment { epoch, primary, in_sync, learners, .. } = assignment;
     let primary = (*primary)?;
     let mut next_learners: Vec<Identity> = learners.iter().copied().filter(|one| wanted.contains(one)).collect();
@@ -101,8 +96,7 @@ fn change_towards(
         next_in_sync.remove(at);
     }
     let is_same = next_learners == *learners && next_in_sync == *in_sync;
-    let change =
-        GroupChange { group, expected: *epoch, primary, in_sync: next_in_sync, learners: next_learners };
+    let change = GroupChange { group, expected: *epoch, primary, in_sync: next_in_sync, learners: next_learners };
     (!is_same && !wanted.is_empty()).then_some(change)
 }
 

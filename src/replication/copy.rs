@@ -62,8 +62,8 @@ struct Filling {
 /// What a primary sent does not follow what is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mismatch {
-    /// The log here ends, or goes another way. This is where it ends.
-    EndsAt(Position),
+    /// The log here has another entry there, or ends before. This is the last that both may have: no later one can be.
+    AtMost(Position),
     /// There is nothing here to follow: a snapshot is needed.
     Nothing,
 }
@@ -176,14 +176,14 @@ impl Copy {
             Holding::Part(_) | Holding::All => {}
         }
         if !self.log.holds(previous) {
-            return Err(self.mismatch(previous.seq, store));
+            return Err(self.mismatch(previous, store));
         }
         let mut agreed = previous.seq;
         for entry in entries {
             let known = self.log.holds(entry.at) || !self.may_truncate(&entry);
             if !known && entry.at.seq <= self.last().seq {
                 if entry.at.seq <= self.applied {
-                    return Err(self.mismatch(entry.at.seq, store));
+                    return Err(self.mismatch(entry.at, store));
                 }
                 self.log.truncate_after(entry.at.seq - 1);
             }
@@ -199,14 +199,17 @@ impl Copy {
         entry.at.seq > self.last().seq || self.rules.hold(Rule::Truncation)
     }
 
-    /// The logs part at an entry, or before it. If that one is applied, the store has what nobody else has.
-    fn mismatch(&mut self, seq: Seq, store: &mut impl Store) -> Mismatch {
-        let parted = seq <= self.applied && self.log.epoch_at(seq).is_some();
-        if parted {
-            self.clear(store);
-            return Mismatch::Nothing;
+    /// The log does not have an entry. If it has applied another one in its place, the store has what nobody else has.
+    fn mismatch(&mut self, other: Position, store: &mut impl Store) -> Mismatch {
+        let has_parted = other.seq <= self.applied && self.log.epoch_at(other.seq).is_some();
+        let common = self.log.common_end(other).filter(|_| !has_parted);
+        match common.and_then(|seq| Some(Position { epoch: self.log.epoch_at(seq)?, seq })) {
+            Some(common) => Mismatch::AtMost(common),
+            None => {
+                self.clear(store);
+                Mismatch::Nothing
+            }
         }
-        Mismatch::EndsAt(self.last())
     }
 
     /// Applies what is committed, as far as `agreed` says that it is here: at most so many entries. True if that was all.

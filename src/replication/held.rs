@@ -121,7 +121,7 @@ impl Held {
             return self.step_down(store, out);
         }
         if let Role::Primary(primary) = &mut self.role {
-            return primary.assign(assignment, view.me, view.now);
+            return primary.assign(assignment, view.me, self.copy.last().seq, view.now);
         }
         self.take_over(view, store);
     }
@@ -157,7 +157,8 @@ impl Held {
     fn take_over(&mut self, view: &View, store: &mut impl Store) {
         debug_assert!(self.copy.is_whole(), "{} became primary of {:?} without its data", view.me, self.group);
         let unknown = self.copy.take_over(store);
-        self.role = Role::Primary(Box::new(Primary::new(&self.assignment, view.me, self.leased_until, view.now)));
+        self.role =
+            Role::Primary(Box::new(Primary::new(&self.assignment, view.me, &self.copy, self.leased_until, view.now)));
         // Whatever their values are, nobody here knows them.
         for key in unknown {
             store.remove(self.group, &key);
@@ -305,8 +306,8 @@ impl Held {
                         self.copy.commit(committed, self.agreed, APPLIED_PER_STEP, store);
                         Body::Acknowledge { agreed: self.agreed, committed: self.copy.committed() }
                     }
-                    Err(Mismatch::EndsAt(last)) => Body::Mismatch { last: Some(last) },
-                    Err(Mismatch::Nothing) => Body::Mismatch { last: None },
+                    Err(Mismatch::AtMost(common)) => Body::Mismatch { common: Some(common) },
+                    Err(Mismatch::Nothing) => Body::Mismatch { common: None },
                 }
             }
             Body::Fill { id, history, base } => {
@@ -355,7 +356,7 @@ impl Held {
                 peer.acknowledged(agreed, &self.copy, view.now);
                 peer.knows_committed(committed);
             }
-            Body::Mismatch { last } => peer.mismatched(last, &self.copy),
+            Body::Mismatch { common } => peer.mismatched(common, &self.copy),
             Body::Filled { id, next_chunk } => peer.filled(id, next_chunk, view.now),
             Body::Fetch { keys } => {
                 // What it is shown must be committed; it asks again.

@@ -78,7 +78,8 @@ impl Log {
 
     /// Number and epoch of an entry relative to the first of its epoch: what the version of an item has room for.
     pub(super) fn seq_in_epoch(&self, position: Position) -> u64 {
-        let first = self.history.iter().rev().find(|&&(epoch, _)| epoch == position.epoch).map_or(0, |&(_, first)| first);
+        let first =
+            self.history.iter().rev().find(|&&(epoch, _)| epoch == position.epoch).map_or(0, |&(_, first)| first);
         position.seq.saturating_sub(first)
     }
 

@@ -53,8 +53,8 @@ pub enum Body {
     },
     /// Replica: what was sent does not follow.
     Mismatch {
-        /// Where its log ends. None if it has none: it needs a snapshot.
-        last: Option<Position>,
+        /// The last entry that both logs may have. None if there is none: it needs a snapshot.
+        common: Option<Position>,
     },
     /// Primary: the snapshot begins. What it will show is the group after `base` entries, or later.
     Fill {

@@ -271,7 +271,8 @@ impl Replication {
             now,
             rules: self.rules,
             leases: &self.leases,
-            is_backed: 2 * given.count() > self.members.len() && self.led_at.is_some_and(|at| now <= at + LEADERLESS_MS),
+            is_backed: 2 * given.count() > self.members.len()
+                && self.led_at.is_some_and(|at| now <= at + LEADERLESS_MS),
             min_in_sync: self.min_in_sync,
             backlog_bytes: self.backlog_bytes,
         }

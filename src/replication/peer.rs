@@ -41,7 +41,7 @@ pub(super) struct Peer {
 
 #[derive(Debug)]
 enum State {
-    /// Where its log ends is not known yet.
+    /// Whether it has the entry before the next is not known yet.
     Unknown,
     /// It cannot follow the log, and no snapshot is under way.
     Lost,
@@ -82,14 +82,15 @@ pub(super) struct Sending<'a, S> {
 }
 
 impl Peer {
-    pub(super) fn new(identity: Identity, now: Ms) -> Self {
-        Self { identity, state: State::Unknown, next: 1, told: 0, knows: 0, sent_at: None, advanced_at: now }
+    /// A peer that is to be asked where its log agrees with one that ends with `last`.
+    pub(super) fn new(identity: Identity, last: Seq, now: Ms) -> Self {
+        Self { identity, state: State::Unknown, next: last + 1, told: 0, knows: 0, sent_at: None, advanced_at: now }
     }
 
-    /// Begins to find out anew where its log ends: the epoch is another one.
-    pub(super) fn ask_again(&mut self, now: Ms) {
-        if !matches!(self.state, State::Filling { .. }) {
-            self.state = State::Unknown;
+    /// Begins to find out anew where its log agrees: the epoch is another one.
+    pub(super) fn ask_again(&mut self, last: Seq, now: Ms) {
+        if !self.is_filling() {
+            (self.state, self.next) = (State::Unknown, last + 1);
         }
         (self.told, self.knows) = (0, 0);
         (self.sent_at, self.advanced_at) = (None, now);
@@ -150,25 +151,16 @@ impl Peer {
         self.knows = self.knows.max(seq);
     }
 
-    /// Its log ends elsewhere than what was sent begins.
-    pub(super) fn mismatched(&mut self, last: Option<Position>, copy: &Copy) {
-        if self.is_filling() {
-            // It has not begun to be filled; or it has lost what was on its way, and says so more than once.
+    /// It does not have the entry that what was sent follows. Each answer names an earlier one, so there is an end to it.
+    pub(super) fn mismatched(&mut self, common: Option<Position>, copy: &Copy) {
+        if self.is_filling() || self.is_following() && common.is_some() {
+            // It has not begun to be filled, or what was sent before has not arrived: that is sent again.
             return;
         }
-        let common = last.and_then(|last| copy.log().common_end(last));
-        match common {
-            Some(common) if copy.log().entries_from(common + 1).is_some() => {
-                // What is agreed is so until it says otherwise of an earlier place.
-                if self.agreed().is_none_or(|agreed| common >= agreed) {
-                    (self.next, self.sent_at) = (common + 1, None);
-                    if self.agreed().is_none() {
-                        self.state = State::Following { agreed: 0 };
-                    }
-                }
-            }
-            _ if self.agreed().is_none() || last.is_none() => self.state = State::Lost,
-            _ => {}
+        let common = common.and_then(|common| copy.log().common_end(common));
+        match common.filter(|&common| copy.log().entries_from(common + 1).is_some()) {
+            Some(common) => (self.next, self.sent_at) = (common.min(self.next - 1) + 1, None),
+            None => self.state = State::Lost,
         }
     }
 
@@ -213,13 +205,13 @@ impl Peer {
         }
     }
 
-    /// Sends nothing, at the end of the log: the answer says where the other's ends.
+    /// Sends nothing, behind the entry before the next: the answer says whether the other has that.
     fn ask<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
-        if self.sent_at.is_some_and(|sent_at| sending.now < sent_at + RETRY_MS) {
-            return;
+        let is_early = self.sent_at.is_some_and(|sent_at| sending.now < sent_at + RETRY_MS);
+        if !is_early && let Some(previous) = self.previous(sending.copy) {
+            self.sent_at = Some(sending.now);
+            send(sending.append(previous, Vec::new()));
         }
-        self.sent_at = Some(sending.now);
-        send(sending.append(sending.copy.last(), Vec::new()));
     }
 
     fn send_log<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {

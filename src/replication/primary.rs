@@ -74,7 +74,7 @@ struct Parked {
 
 impl Primary {
     /// Begins, in an epoch, with a copy that has applied all it has.
-    pub(super) fn new(assignment: &Assignment, me: Identity, strong_from: Ms, now: Ms) -> Self {
+    pub(super) fn new(assignment: &Assignment, me: Identity, copy: &Copy, strong_from: Ms, now: Ms) -> Self {
         let mut primary = Self {
             epoch: assignment.epoch,
             in_sync: Vec::new(),
@@ -87,21 +87,21 @@ impl Primary {
             handing_over: None,
             parked: VecDeque::new(),
         };
-        primary.assign(assignment, me, now);
+        primary.assign(assignment, me, copy.last().seq, now);
         primary
     }
 
-    /// Goes on in a later epoch, with other holders.
-    pub(super) fn assign(&mut self, assignment: &Assignment, me: Identity, now: Ms) {
+    /// Goes on in a later epoch, with other holders, and a log that ends with `last`.
+    pub(super) fn assign(&mut self, assignment: &Assignment, me: Identity, last: Seq, now: Ms) {
         (self.epoch, self.in_sync) = (assignment.epoch, assignment.in_sync.clone());
         self.candidates.clear();
         (self.proposed_at, self.handing_over) = (None, None);
         let holders: Vec<Identity> = assignment.holders().filter(|&holder| holder != me).collect();
         self.peers.retain(|peer| holders.contains(&peer.identity));
-        self.peers.iter_mut().for_each(|peer| peer.ask_again(now));
+        self.peers.iter_mut().for_each(|peer| peer.ask_again(last, now));
         for identity in holders {
             if !self.peers.iter().any(|peer| peer.identity == identity) {
-                self.peers.push(Peer::new(identity, now));
+                self.peers.push(Peer::new(identity, last, now));
             }
         }
     }
@@ -237,7 +237,8 @@ impl Primary {
 
     /// The change of the group's holders that it wants now.
     fn wanted_change(&mut self, group: Group, copy: &Copy, view: &View) -> Option<GroupChange> {
-        let change = |primary, in_sync, learners| GroupChange { group, expected: self.epoch, primary, in_sync, learners };
+        let change =
+            |primary, in_sync, learners| GroupChange { group, expected: self.epoch, primary, in_sync, learners };
         let learners = self.peers.iter().map(|peer| peer.identity).filter(|identity| !self.in_sync.contains(identity));
         let mut learners: Vec<Identity> = learners.collect();
         if let Some(handing_over) = &self.handing_over {
@@ -268,7 +269,8 @@ impl Primary {
     fn has_stalled(&self, identity: Identity, copy: &Copy, view: &View) -> bool {
         let View { leases, now, .. } = *view;
         let Some(peer) = self.peers.iter().find(|peer| peer.identity == identity) else { return false };
-        let silent_for = (now + LEASE_MS).saturating_sub(leases.held_until(identity)).min(now.saturating_sub(self.began));
+        let silent_for =
+            (now + LEASE_MS).saturating_sub(leases.held_until(identity)).min(now.saturating_sub(self.began));
         let is_silent = silent_for >= LEASE_MS + STALL_MS;
         peer.is_lost() || is_silent || peer.stalled_for(copy.last().seq, now) >= STALL_MS
     }

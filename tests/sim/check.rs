@@ -132,7 +132,8 @@ impl Specification for CachedKey {
 
 /// Why the cluster has not come to rest, if it has not: all copies there that are to be, and all the same.
 pub fn unrest(world: &World) -> Option<String> {
-    let nodes: Vec<_> = world.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (node, &host.store))).collect();
+    let nodes: Vec<_> =
+        world.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (node, &host.store))).collect();
     let wanted = nodes.len().min(usize::from(world.options.replicas));
     let (first, _) = nodes.first()?;
     for &group in &world.options.groups {

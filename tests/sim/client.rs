@@ -56,12 +56,19 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     Get,
-    Put { value: u32, ttl_ms: Option<u64> },
+    Put {
+        value: u32,
+        ttl_ms: Option<u64>,
+    },
     Delete,
     /// Changes the value inside, if there is one.
-    Append { value: u32 },
+    Append {
+        value: u32,
+    },
     /// Puts a value if there is none.
-    Add { value: u32 },
+    Add {
+        value: u32,
+    },
 }
 
 #[derive(Clone, Debug)]

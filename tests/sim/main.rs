@@ -20,8 +20,8 @@ mod world;
 
 use clap::Parser;
 use pinion::replication::Rule;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use world::{Counts, Event, MS, Options, SECOND, Us, World};
 
@@ -207,7 +207,8 @@ fn main() {
     });
     let seeds = arguments.seeds.unwrap_or(if arguments.seconds.is_some() { u64::MAX / 2 } else { 200 });
     let deadline = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let (next, stops, sum) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new((0, Counts::default(), Vec::new())));
+    let (next, stops, sum) =
+        (AtomicU64::new(0), AtomicBool::new(false), Mutex::new((0, Counts::default(), Vec::new())));
     let started = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {

@@ -175,9 +175,8 @@ pub enum Upheaval {
 fn holders(world: &World) -> BTreeSet<(usize, u64)> {
     let node = world.hosts.iter().find_map(|host| host.node.as_ref()).expect("somebody is up");
     let groups = world.options.groups.iter();
-    let holders = groups.flat_map(|&group| {
-        node.map().assignment(group).holders().map(move |holder| (group.index(), holder.node.0))
-    });
+    let holders = groups
+        .flat_map(|&group| node.map().assignment(group).holders().map(move |holder| (group.index(), holder.node.0)));
     holders.collect()
 }
 
@@ -227,9 +226,10 @@ pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
     for (number, key) in keys.iter().enumerate() {
         let group = Group::of(key);
         let value = (number as u32 + 1).to_le_bytes();
-        let holders = world.hosts.iter().filter(|host| {
-            host.node.is_some() && host.store.item(group, key).is_some_and(|item| item.value == value)
-        });
+        let holders = world
+            .hosts
+            .iter()
+            .filter(|host| host.node.is_some() && host.store.item(group, key).is_some_and(|item| item.value == value));
         assert_eq!(holders.count(), 3, "copies of {}", String::from_utf8_lossy(key));
     }
     assert!(world.violations.is_empty(), "{:?}", world.violations);
@@ -278,7 +278,8 @@ pub fn report(kills: usize, minutes: u64, only: Option<usize>, trace: bool) {
         let hosts = 24 + usize::from(matches!(upheaval, Upheaval::Join));
         let stage = Stage { seed: 3, hosts, loss_permille: 0, groups: 768, zones: 4, trace };
         let Movement { moved, ideal, rest_ms } = movement(&stage, upheaval);
-        let line = format!("{upheaval:?}, 24 nodes: {moved} copies made, ideal {ideal:.0}, all is there after {rest_ms} ms");
+        let line =
+            format!("{upheaval:?}, 24 nodes: {moved} copies made, ideal {ideal:.0}, all is there after {rest_ms} ms");
         judge(line, moved as f64 <= 1.2 * ideal);
     }
     std::process::exit(missed.min(1));

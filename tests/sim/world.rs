@@ -247,7 +247,9 @@ impl World {
     /// A host's own clock, which is never set.
     pub fn clock_ms(&self, host: usize) -> u64 {
         let Host { ahead, faster_ppm, .. } = self.hosts[host];
-        let run = self.now as i64 + (self.now as i64 / 1_000_000) * faster_ppm + (self.now as i64 % 1_000_000) * faster_ppm / 1_000_000;
+        let run = self.now as i64
+            + (self.now as i64 / 1_000_000) * faster_ppm
+            + (self.now as i64 % 1_000_000) * faster_ppm / 1_000_000;
         (ahead as i64 + run) as u64 / MS
     }
 
@@ -448,7 +450,8 @@ impl World {
     /// Notes who is cut off from everybody.
     pub fn note_isolation(&mut self) {
         for host in 0..self.hosts.len() {
-            let reaches = (0..self.hosts.len()).any(|other| other != host && !self.cut[host][other] && !self.cut[other][host]);
+            let reaches =
+                (0..self.hosts.len()).any(|other| other != host && !self.cut[host][other] && !self.cut[other][host]);
             let since = &mut self.hosts[host].isolated_since;
             *since = if reaches { None } else { since.or(Some(self.now)) };
         }
