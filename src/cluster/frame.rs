@@ -178,7 +178,7 @@ mod tests {
         let mut bytes = b"before".to_vec();
         encode(Kind::Replication, &(300_u64, "ab"), &mut bytes);
         assert_eq!(&bytes[..10], b"beforePNCN");
-        assert_eq!(&bytes[18..], [1, 4, 5, 0, 0, 0, 0xac, 2, 2, b'a', b'b']);
+        assert_eq!(&bytes[18..], [1, 3, 5, 0, 0, 0, 0xac, 2, 2, b'a', b'b']);
         let frame = decode(&bytes[6..]).expect("a frame");
         assert_eq!((frame.kind, frame.read()), (Kind::Replication, Ok((300_u64, "ab"))));
         assert_eq!(frame.read::<u64>(), Err(FrameError::Body), "not all of it was read");

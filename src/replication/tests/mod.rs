@@ -19,7 +19,7 @@ mod store;
 use super::*;
 use crate::cluster::Member;
 use crate::cluster::map::{Applied, Change, MemberState, Settings};
-use client::{Asked, Fate, Op};
+use client::{Asked, Fate};
 use store::NaiveStore;
 
 /// Milliseconds between two ticks.
@@ -269,6 +269,8 @@ impl Cluster {
             for node in self.up() {
                 let (now, mut actions) = (self.clock(node), Vec::new());
                 let Node { replication, store, .. } = &mut self.nodes[node];
+                // Whether there is a leader is no part of these stories.
+                replication.note_leader(now);
                 replication.tick(now, store, &mut actions);
                 self.carry_out(node, actions);
             }
