@@ -158,8 +158,10 @@ struct View<'a> {
     now: Ms,
     rules: Rules,
     leases: &'a Leases,
-    /// Most members have given leases, this node counted, and there is a leader, or was just now.
-    is_backed: bool,
+    /// Most members have given leases, this node counted.
+    has_majority: bool,
+    /// The cluster has a leader, or had one just now.
+    is_led: bool,
     min_in_sync: usize,
     backlog_bytes: usize,
 }
@@ -271,8 +273,8 @@ impl Replication {
             now,
             rules: self.rules,
             leases: &self.leases,
-            is_backed: 2 * given.count() > self.members.len()
-                && self.led_at.is_some_and(|at| now <= at + LEADERLESS_MS),
+            has_majority: 2 * given.count() > self.members.len(),
+            is_led: self.led_at.is_some_and(|at| now <= at + LEADERLESS_MS),
             min_in_sync: self.min_in_sync,
             backlog_bytes: self.backlog_bytes,
         }

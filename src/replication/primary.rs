@@ -156,7 +156,8 @@ impl Primary {
                 return Err(Refusal::Waiting);
             }
         }
-        if writes && now > self.assured_at + DOUBT_MS && rules.hold(Rule::BoundedDoubt) {
+        let is_in_doubt = now > self.assured_at + DOUBT_MS || !view.is_led;
+        if writes && is_in_doubt && rules.hold(Rule::BoundedDoubt) {
             return Err(Refusal::NoLease);
         }
         Ok(())
@@ -167,7 +168,7 @@ impl Primary {
     fn has_lease(&self, view: &View) -> bool {
         let View { leases, now, me, .. } = *view;
         let others = self.in_sync.iter().filter(|&&identity| identity != me);
-        others.into_iter().all(|&identity| leases.holds(identity, now)) && view.is_backed
+        others.into_iter().all(|&identity| leases.holds(identity, now)) && view.has_majority && view.is_led
     }
 
     /// Keeps an answer until what it has seen is committed.
