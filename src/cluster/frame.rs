@@ -176,11 +176,11 @@ mod tests {
     #[test]
     fn the_format_is_pinned() {
         let mut bytes = b"before".to_vec();
-        encode(Kind::Beacon, &(300_u64, "ab"), &mut bytes);
+        encode(Kind::Membership, &(300_u64, "ab"), &mut bytes);
         assert_eq!(&bytes[..10], b"beforePNCN");
         assert_eq!(&bytes[18..], [1, 4, 5, 0, 0, 0, 0xac, 2, 2, b'a', b'b']);
         let frame = decode(&bytes[6..]).expect("a frame");
-        assert_eq!((frame.kind, frame.read()), (Kind::Beacon, Ok((300_u64, "ab"))));
+        assert_eq!((frame.kind, frame.read()), (Kind::Membership, Ok((300_u64, "ab"))));
         assert_eq!(frame.read::<u64>(), Err(FrameError::Body), "not all of it was read");
         assert_eq!(frame.read::<(u64, u64, u64, u64, u64)>(), Err(FrameError::Body));
     }
@@ -209,7 +209,7 @@ mod tests {
     fn lengths_without_bytes_are_refused() {
         for claimed in [1_u64 << 20, 1 << 40, u64::MAX] {
             let mut body = Vec::new();
-            encode(Kind::Request, &claimed, &mut body);
+            encode(Kind::Replication, &claimed, &mut body);
             let frame = decode(&body).expect("a frame");
             assert_eq!(frame.read::<Vec<u64>>(), Err(FrameError::Body));
             assert_eq!(frame.read::<String>(), Err(FrameError::Body));
@@ -239,7 +239,7 @@ mod tests {
         fn random_bytes_are_harmless(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(frame_bytes(&bytes).is_err() || bytes.len() < MAGIC.len());
             prop_assert!(decode(&bytes).is_err());
-            let _ = Frame { kind: Kind::Request, body: &bytes }.read::<Body>();
+            let _ = Frame { kind: Kind::Replication, body: &bytes }.read::<Body>();
         }
     }
 }
