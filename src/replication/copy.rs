@@ -182,7 +182,7 @@ impl Copy {
         for entry in entries {
             let known = self.log.holds(entry.at) || !self.may_truncate(&entry);
             if !known && entry.at.seq <= self.last().seq {
-                if entry.at.seq <= self.applied {
+                if entry.at.seq <= self.settled() {
                     return Err(self.mismatch(entry.at.seq, store));
                 }
                 self.log.truncate_after(entry.at.seq - 1);
@@ -199,9 +199,14 @@ impl Copy {
         entry.at.seq > self.last().seq || self.rules.hold(Rule::Truncation)
     }
 
-    /// The logs part at an entry, or before it. If that one is applied, the store has what nobody else has.
+    /// Up to where nothing can be taken back: it is applied, or will be.
+    fn settled(&self) -> Seq {
+        self.applied.max(self.committed)
+    }
+
+    /// The logs part at an entry, or before it. If that one is settled, the store has, or will have, what nobody else has.
     fn mismatch(&mut self, seq: Seq, store: &mut impl Store) -> Mismatch {
-        let parted = seq <= self.applied && self.log.epoch_at(seq).is_some();
+        let parted = seq <= self.settled() && self.log.epoch_at(seq).is_some();
         if parted {
             self.clear(store);
             return Mismatch::Nothing;

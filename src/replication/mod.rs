@@ -33,6 +33,8 @@ mod peer;
 mod primary;
 mod rules;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use entry::{Effect, Entry, Image, Key, Position, Seq};
 pub use lease::{GRACE_MS, LEASE_MS};
@@ -335,6 +337,8 @@ impl Replication {
         out: &mut Vec<Action>,
     ) {
         match message {
+            // Whoever is not in the map needs none, and there are as many of them as anybody may think of.
+            Message::LeaseRequest { .. } | Message::LeaseGrant { .. } if !self.members.contains(&from) => {}
             Message::LeaseRequest { sent_at } => {
                 if !self.has_promised_against(from) {
                     self.leases.grant(from, now);
