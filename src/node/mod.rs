@@ -72,6 +72,8 @@ pub enum Action {
     },
     /// Something that an operator may want to know.
     News(membership::Action),
+    /// This node became the primary of a group whose data it does not have: an operator has to know.
+    Emptied(Group),
     /// The agreement has stopped on this node: it must start again, as another member of Raft where its disk is lost.
     Stopped(agreement::Fault),
 }
@@ -318,6 +320,7 @@ impl<D: Disk> Node<D> {
                 replication::Action::Send { to, message } => out.push(self.send(to, message)),
                 replication::Action::Propose(change) => changes.push(change),
                 replication::Action::Answer { ticket, answer } => out.push(Action::Answer { ticket, answer }),
+                replication::Action::Emptied { group } => out.push(Action::Emptied(group)),
             }
         }
         if !changes.is_empty() {

@@ -182,7 +182,7 @@ impl Copy {
         for entry in entries {
             let known = self.log.holds(entry.at) || !self.may_truncate(&entry);
             if !known && entry.at.seq <= self.last().seq {
-                if entry.at.seq <= self.applied {
+                if entry.at.seq <= self.settled() {
                     return Err(self.mismatch(entry.at, store));
                 }
                 self.log.truncate_after(entry.at.seq - 1);
@@ -199,9 +199,14 @@ impl Copy {
         entry.at.seq > self.last().seq || self.rules.hold(Rule::Truncation)
     }
 
-    /// The log does not have an entry. If it has applied another one in its place, the store has what nobody else has.
+    /// Up to where nothing can be taken back: it is applied, or will be.
+    fn settled(&self) -> Seq {
+        self.applied.max(self.committed)
+    }
+
+    /// The log does not have an entry. If another one in its place is settled, the store has, or will have, what nobody else has.
     fn mismatch(&mut self, other: Position, store: &mut impl Store) -> Mismatch {
-        let has_parted = other.seq <= self.applied && self.log.epoch_at(other.seq).is_some();
+        let has_parted = other.seq <= self.settled() && self.log.epoch_at(other.seq).is_some();
         let common = self.log.common_end(other).filter(|_| !has_parted);
         match common.and_then(|seq| Some(Position { epoch: self.log.epoch_at(seq)?, seq })) {
             Some(common) => Mismatch::AtMost(common),

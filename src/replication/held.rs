@@ -16,7 +16,7 @@ use super::peer::RETRY_MS;
 use super::primary::Primary;
 use super::rules::Rule;
 use super::store::Store;
-use super::{Action, FETCHED_KEYS_MAX, Level, Ms, Refusal, Ticket, View};
+use super::{Action, CHUNK_BYTES, FETCHED_KEYS_MAX, Level, Ms, Refusal, Ticket, View};
 use crate::cluster::map::Assignment;
 use crate::cluster::{Epoch, Identity};
 use crate::slots::Group;
@@ -123,7 +123,7 @@ impl Held {
         if let Role::Primary(primary) = &mut self.role {
             return primary.assign(assignment, view.me, self.copy.last().seq, view.now);
         }
-        self.take_over(view, store);
+        self.take_over(view, store, out);
     }
 
     /// Remembers until when an earlier primary can believe to be one.
@@ -154,8 +154,12 @@ impl Held {
         }
     }
 
-    fn take_over(&mut self, view: &View, store: &mut impl Store) {
-        debug_assert!(self.copy.is_whole(), "{} became primary of {:?} without its data", view.me, self.group);
+    fn take_over(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
+        if !self.copy.is_whole() {
+            // A frame that claimed an epoch which the map never had has cost it its data. What is left is only a part.
+            self.copy.open(self.epoch, store);
+            out.push(Action::Emptied { group: self.group });
+        }
         let unknown = self.copy.take_over(store);
         self.role =
             Role::Primary(Box::new(Primary::new(&self.assignment, view.me, &self.copy, self.leased_until, view.now)));
@@ -311,7 +315,7 @@ impl Held {
                 }
             }
             Body::Fill { id, history, base } => {
-                if !is_history(&history, base) {
+                if !is_history(&history, base, self.epoch) {
                     return;
                 }
                 self.copy.begin_filling(from, id, history, base, store);
@@ -361,8 +365,14 @@ impl Held {
             Body::Fetch { keys } => {
                 // What it is shown must be committed; it asks again.
                 if self.copy.committed() == self.copy.last().seq {
-                    let keys = keys.iter().take(FETCHED_KEYS_MAX);
-                    let images = keys.filter_map(|key| store.image(self.group, key)).collect();
+                    let mut bytes = 0;
+                    let images = keys.iter().take(FETCHED_KEYS_MAX).filter_map(|key| store.image(self.group, key));
+                    let images = images.take_while(|image| {
+                        let fits = bytes < CHUNK_BYTES;
+                        bytes += image.key.len() + image.value.len();
+                        fits
+                    });
+                    let images = images.collect();
                     out.push(Action::about(self.group, self.epoch, from, Body::Images { images }));
                 }
             }
@@ -431,9 +441,9 @@ fn follow_one_another(previous: Position, entries: &[super::Entry], epoch: Epoch
     follow && last.epoch <= epoch
 }
 
-/// True for a history that can lead to an entry.
-fn is_history(history: &[(Epoch, Seq)], base: Seq) -> bool {
-    let rises = history.is_sorted_by(|(epoch, first), (later, later_first)| epoch < later && first <= later_first);
-    let reaches = history.last().is_some_and(|&(_, first)| first <= base);
+/// True for a history that can lead to an entry, in an epoch or before it.
+fn is_history(history: &[(Epoch, Seq)], base: Seq, epoch: Epoch) -> bool {
+    let rises = history.is_sorted_by(|(epoch, first), (later, later_first)| epoch < later && first < later_first);
+    let reaches = history.last().is_some_and(|&(last, first)| first <= base && last <= epoch);
     (1..=super::log::HISTORY_MAX).contains(&history.len()) && rises && reaches && base < Seq::MAX / 2
 }

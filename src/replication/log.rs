@@ -16,7 +16,7 @@ use super::entry::{Effect, Entry, Position, Seq};
 use crate::cluster::Epoch;
 use std::collections::VecDeque;
 
-/// Epochs that are remembered: who comes with an older one gets a snapshot.
+/// Epochs that are remembered, besides those of entries that are not applied: who comes with an older one gets a snapshot.
 pub(super) const HISTORY_MAX: usize = 64;
 
 /// In which epochs the entries of a log were written: each epoch with the number of its first entry, in order. The first says in
@@ -96,9 +96,6 @@ impl Log {
         assert!(entry.at.seq == last.seq + 1 && entry.at.epoch >= last.epoch, "{:?} after {last:?}", entry.at);
         if entry.at.epoch > last.epoch {
             self.history.push((entry.at.epoch, entry.at.seq));
-            if self.history.len() > HISTORY_MAX {
-                self.history.remove(0);
-            }
         }
         self.bytes += entry.effect.bytes();
         self.entries.push_back(entry);
@@ -122,8 +119,12 @@ impl Log {
         }
     }
 
-    /// Stops keeping the oldest entries until it has no more than so many bytes, and none after a number.
+    /// Stops keeping the oldest entries until it has no more than so many bytes, and none after a number; and forgets epochs that
+    /// are long over, but never that of the entry with the number, which may become the last.
     pub(super) fn trim(&mut self, bytes_max: usize, through: Seq) {
+        while self.history.len() > HISTORY_MAX && self.history[1].1 <= through {
+            self.history.remove(0);
+        }
         while self.bytes > bytes_max && self.base < through {
             let Some(entry) = self.entries.pop_front() else { return };
             self.bytes -= entry.effect.bytes();
@@ -174,6 +175,20 @@ mod tests {
         assert!(log.entries_from(4).is_none());
         assert_eq!(log.entries_from(5).map(Iterator::count), Some(1));
         assert_eq!(log.entries_from(6).map(Iterator::count), Some(0));
+    }
+
+    /// A peer wrote each of a hundred entries in an epoch of its own, and committed none. The epoch of what was applied before
+    /// was forgotten, and whoever asked for it found nothing.
+    #[test]
+    fn the_epoch_of_what_may_become_the_last_entry_is_not_forgotten() {
+        let mut log = log(&[(1, 3)]);
+        (2..102).for_each(|epoch| _ = log.append(Epoch(epoch), put(b"k")));
+        log.trim(0, 3);
+        log.truncate_after(3);
+        assert_eq!(log.last(), at(1, 3));
+        (2..102).for_each(|epoch| _ = log.append(Epoch(epoch), put(b"k")));
+        log.trim(0, 90);
+        assert_eq!((log.history().len(), log.epoch_at(90)), (HISTORY_MAX, Some(Epoch(88))));
     }
 
     #[test]

@@ -144,6 +144,12 @@ pub enum Action {
         /// What became of it.
         answer: Answer,
     },
+    /// Tell the operator: this node became the primary of a group whose data it does not have, and begins with nothing. No
+    /// sound peer brings that about.
+    Emptied {
+        /// The group.
+        group: Group,
+    },
 }
 
 impl Action {
@@ -350,6 +356,8 @@ impl Replication {
         out: &mut Vec<Action>,
     ) {
         match message {
+            // Whoever is not in the map needs none, and there are as many of them as anybody may think of.
+            Message::LeaseRequest { .. } | Message::LeaseGrant { .. } if !self.members.contains(&from) => {}
             Message::LeaseRequest { sent_at } => {
                 if !self.has_promised_against(from) {
                     self.leases.grant(from, now);

@@ -407,6 +407,7 @@ impl World {
                     return;
                 }
                 Action::News(news) => self.trace(|| format!("host {host}: {news:?}")),
+                Action::Emptied(group) => self.violation(format!("host {host} has lost group {}", group.index())),
                 Action::Stopped(fault) => {
                     self.trace(|| format!("host {host} stops: {fault}"));
                     self.kill(host, Some(DiskFault::Loses));

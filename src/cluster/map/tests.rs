@@ -24,6 +24,10 @@ fn down(node: u64, incarnation: u64) -> Change {
     Change::Down { identity: identity(node, incarnation) }
 }
 
+fn all_groups() -> Vec<Group> {
+    (0..GROUPS).map(Group::numbered).collect()
+}
+
 /// A cluster of so many nodes, each in its first incarnation; node 0 holds everything.
 fn cluster(nodes: u64) -> Map {
     let mut map = Map::empty();

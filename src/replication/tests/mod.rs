@@ -8,11 +8,13 @@
 //! | `failover.rs` | who may serve when the primary is gone, and with what |
 //! | `safety.rs` | what is acknowledged, and what may be read |
 //! | `filling.rs` | snapshots beside the log |
+//! | `hostile.rs` | frames that no sound peer sends |
 //! | `client.rs`, `store.rs` | how a node carries requests out, and its naive store |
 
 mod client;
 mod failover;
 mod filling;
+mod hostile;
 mod safety;
 mod store;
 
@@ -248,6 +250,7 @@ impl Cluster {
                     self.wire.push(Frame { from: node, to, message });
                 }
                 Action::Propose(change) => self.proposed.push(change),
+                Action::Emptied { .. } => panic!("a primary without its data"),
                 Action::Answer { ticket, answer } => {
                     let fate = if answer == Answer::Done { Fate::Done } else { Fate::Unknown };
                     self.asked[ticket as usize].fate = fate;

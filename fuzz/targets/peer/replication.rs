@@ -1,0 +1,236 @@
+//! Messages of replication: of all kinds, with entries that follow each other, or do not.
+
+use crate::number::{Life, Name, Number};
+use arbitrary::Arbitrary;
+use pinion::cluster::Epoch;
+use pinion::replication::{self, Body, Entry, Image, Key, Position, Seq};
+
+/// Bytes of a large value: many of these do not fit a frame.
+const LARGE_BYTES: usize = 400 << 10;
+/// Entries of one message, and other things of one.
+const ENTRIES_MAX: usize = 2_100;
+const ITEMS_MAX: usize = 80;
+
+#[derive(Arbitrary, Debug)]
+pub enum Message {
+    LeaseRequest { sent_at: Number },
+    LeaseGrant { sent_at: Number, map_version: Number },
+    Group { group: u8, epoch: Option<Number>, body: Said },
+    OtherGroup { group: u16, epoch: Number, body: Said },
+}
+
+#[derive(Arbitrary, Debug)]
+pub enum Said {
+    Append { previous: Option<At>, entries: Entries, committed: Number, has_yielded: bool },
+    Acknowledge { agreed: Number, committed: Number },
+    Mismatch { last: Option<At> },
+    Fill { id: Number, history: Vec<(Number, Number)>, base: Number },
+    FillHere { id: Number },
+    Chunk { id: Number, number: Number, images: Vec<Shown>, is_last: bool },
+    Filled { id: Number, next_chunk: Number },
+    Fetch { keys: Vec<u8> },
+    FetchOften { key: u8, times: u8 },
+    Images { images: Vec<Shown> },
+    HandOver { to: Name },
+}
+
+/// `Run`: they follow each other, from the one after `previous`, or from elsewhere.
+#[derive(Arbitrary, Debug)]
+pub enum Entries {
+    None,
+    Run { first: Option<At>, count: u16, epochs_rise: bool, effect: Effect },
+    Each(Vec<(At, Effect)>),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct At {
+    epoch: Number,
+    seq: Number,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Effect {
+    Put { key: u8, bytes: u8, expires: Option<Number> },
+    PutLarge { key: u8 },
+    Remove { key: u8 },
+    Change { key: u8, before: At, bytes: u8 },
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Shown {
+    key: u8,
+    at: At,
+    is_large: bool,
+    expires: Option<Number>,
+}
+
+/// What numbers are around.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    pub now: u64,
+    pub map_version: u64,
+    pub epoch: Epoch,
+    pub last: Seq,
+}
+
+/// A key: few, so that they meet; one of them is empty.
+pub fn key(number: u8) -> Key {
+    vec![b'k'; usize::from(number % 8)].into()
+}
+
+fn value(bytes: usize) -> Box<[u8]> {
+    vec![b'v'; bytes].into()
+}
+
+impl At {
+    fn position(self, known: Known) -> Position {
+        Position { epoch: self.epoch.epoch(known.epoch), seq: self.seq.around(known.last) }
+    }
+}
+
+impl Effect {
+    pub fn of(self, known: Known) -> replication::Effect {
+        match self {
+            Self::Put { key: number, bytes, expires } => replication::Effect::Put {
+                key: key(number),
+                value: value(bytes.into()),
+                expires: expires.map(|at| at.around(known.now)),
+            },
+            Self::PutLarge { key: number } => {
+                replication::Effect::Put { key: key(number), value: value(LARGE_BYTES), expires: None }
+            }
+            Self::Remove { key: number } => replication::Effect::Remove { key: key(number) },
+            Self::Change { key: number, before, bytes } => replication::Effect::Change {
+                key: key(number),
+                before: before.position(known),
+                change: value(bytes.into()),
+            },
+        }
+    }
+}
+
+impl Shown {
+    fn image(&self, known: Known) -> Image {
+        Image {
+            key: key(self.key),
+            at: self.at.position(known),
+            value: value(if self.is_large { LARGE_BYTES } else { 3 }),
+            expires: self.expires.map(|at| at.around(known.now)),
+        }
+    }
+}
+
+impl Entries {
+    fn count(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Run { count, effect, .. } => {
+                let is_large = matches!(effect, Effect::PutLarge { .. });
+                usize::from(*count) % if is_large { 8 } else { ENTRIES_MAX }
+            }
+            Self::Each(entries) => entries.len().min(ITEMS_MAX),
+        }
+    }
+
+    fn of(&self, previous: Position, known: Known) -> Vec<Entry> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Each(entries) => {
+                let entry = |(at, effect): &(At, Effect)| Entry { at: at.position(known), effect: effect.of(known) };
+                entries.iter().take(ITEMS_MAX).map(entry).collect()
+            }
+            Self::Run { first, epochs_rise, effect, .. } => {
+                let next = Position { seq: previous.seq.saturating_add(1), ..previous };
+                let first = first.map_or(next, |first| first.position(known));
+                let entry = |number: usize| {
+                    let rise = if *epochs_rise { number as u32 } else { 0 };
+                    let epoch = Epoch(first.epoch.0.saturating_add(rise));
+                    let at = Position { epoch, seq: first.seq.saturating_add(number as u64) };
+                    Entry { at, effect: effect.of(known) }
+                };
+                (0..self.count()).map(entry).collect()
+            }
+        }
+    }
+}
+
+impl Message {
+    /// Entries in it.
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Group { body: Said::Append { entries, .. }, .. }
+            | Self::OtherGroup { body: Said::Append { entries, .. }, .. } => entries.count(),
+            _ => 0,
+        }
+    }
+
+    /// The number of the group that it is about.
+    pub fn group(&self) -> Option<u16> {
+        match self {
+            Self::Group { group, .. } => Some(u16::from(*group) % crate::cluster::GROUPS),
+            Self::OtherGroup { group, .. } => Some(*group),
+            _ => None,
+        }
+    }
+
+    pub fn of(&self, known: Known) -> replication::Message {
+        let (number, epoch) = (self.group().unwrap_or(0), known.epoch);
+        let group = |epoch, body: &Said| replication::Message::Group { group: number, epoch, body: body.of(known) };
+        match self {
+            Self::LeaseRequest { sent_at } => replication::Message::LeaseRequest { sent_at: sent_at.around(known.now) },
+            Self::LeaseGrant { sent_at, map_version } => replication::Message::LeaseGrant {
+                sent_at: sent_at.around(known.now),
+                map_version: map_version.around(known.map_version),
+            },
+            Self::Group { epoch: other, body, .. } => group(other.map_or(epoch, |other| other.epoch(epoch)), body),
+            Self::OtherGroup { epoch: other, body, .. } => group(other.epoch(epoch), body),
+        }
+    }
+}
+
+impl Said {
+    fn of(&self, known: Known) -> Body {
+        let images = |images: &[Shown]| {
+            let large = images.iter().filter(|image| image.is_large).take(8);
+            let small = images.iter().filter(|image| !image.is_large).take(ITEMS_MAX);
+            large.chain(small).map(|image| image.image(known)).collect()
+        };
+        match self {
+            Self::Append { previous, entries, committed, has_yielded } => {
+                let end = Position { epoch: known.epoch, seq: known.last };
+                let previous = previous.map_or(end, |previous| previous.position(known));
+                let entries = entries.of(previous, known);
+                let committed = committed.around(known.last);
+                Body::Append { previous, entries, committed, has_yielded: *has_yielded }
+            }
+            Self::Acknowledge { agreed, committed } => {
+                Body::Acknowledge { agreed: agreed.around(known.last), committed: committed.around(known.last) }
+            }
+            Self::Mismatch { last } => Body::Mismatch { last: last.map(|last| last.position(known)) },
+            Self::Fill { id, history, base } => {
+                let epoch = |&(epoch, first): &(Number, Number)| (epoch.epoch(known.epoch), first.around(known.last));
+                let history = history.iter().take(ITEMS_MAX).map(epoch).collect();
+                Body::Fill { id: id.around(1), history, base: base.around(known.last) }
+            }
+            Self::FillHere { id } => {
+                Body::Fill { id: id.around(1), history: vec![(known.epoch, known.last)], base: known.last }
+            }
+            Self::Chunk { id, number, images: shown, is_last } => {
+                Body::Chunk { id: id.around(1), number: number.around(1), images: images(shown), is_last: *is_last }
+            }
+            Self::Filled { id, next_chunk } => Body::Filled { id: id.around(1), next_chunk: next_chunk.around(1) },
+            Self::Fetch { keys } => Body::Fetch { keys: keys.iter().map(|&number| key(number)).collect() },
+            Self::FetchOften { key: number, times } => Body::Fetch { keys: vec![key(*number); usize::from(*times)] },
+            Self::Images { images: shown } => Body::Images { images: images(shown) },
+            Self::HandOver { to } => Body::HandOver { to: to.node() },
+        }
+    }
+}
+
+/// Who says that it sends a message, and to which life of whom.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Addressed {
+    Well,
+    From(Life),
+    To(Option<Life>),
+}
