@@ -106,6 +106,11 @@ impl Copy {
         Position { epoch, seq: self.applied }
     }
 
+    /// True if what is here, or was, is of before an opening of the group.
+    pub(super) fn is_from_before(&self, opened: Epoch) -> bool {
+        self.log.history()[0].0 < opened
+    }
+
     /// True if all that was committed is here, or will be with the log.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.holding, Holding::All)

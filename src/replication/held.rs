@@ -106,7 +106,8 @@ impl Held {
         }
         let before = std::mem::replace(&mut self.assignment, assignment.clone());
         self.note_leases(&before, view);
-        if assignment.opened > before.opened && view.rules.hold(Rule::Opened) {
+        // The frames of a primary may have come before the map.
+        if self.copy.is_from_before(assignment.opened) && view.rules.hold(Rule::Opened) {
             self.open(view, store, out);
         }
         if assignment.epoch < self.epoch {
@@ -147,7 +148,8 @@ impl Held {
     /// The group was opened empty: what is here is void.
     fn open(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
-        if self.assignment.in_sync.contains(&view.me) {
+        // Who is in sync alone has opened it: nobody else is in sync before the first primary has seen to that.
+        if self.assignment.in_sync == [view.me] {
             self.copy.open(self.assignment.opened, store);
         } else {
             self.copy.clear(store);

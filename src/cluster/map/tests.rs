@@ -418,7 +418,3 @@ proptest! {
         }
     }
 }
-
-fn all_groups() -> Vec<Group> {
-    (0..GROUPS).map(Group::numbered).collect()
-}

@@ -130,7 +130,7 @@ fn what_is_known_to_be_committed_is_not_cut_off() {
     let answer = scene.append(2, at(1, 0), &entries, 2_000);
     assert_eq!(answer, [Body::Acknowledge { agreed: 2_000, committed: 2_000 }]);
     // By now it has applied about a thousand.
-    assert_eq!(scene.append(3, at(4, 1_500), &[at(5, 1_501)], 0), [Body::Mismatch { last: None }]);
+    assert_eq!(scene.append(3, at(4, 1_500), &[at(5, 1_501)], 0), [Body::Mismatch { common: None }]);
     scene.tick();
     assert!(scene.store.0.is_empty());
 }
@@ -162,7 +162,7 @@ fn a_snapshot_of_a_later_epoch_than_its_frames_is_refused() {
 #[test]
 fn a_log_from_before_the_group_was_opened_is_lost() {
     let mut scene = Scene::led_by(1);
-    assert!(scene.receive(2, 4, Body::Mismatch { last: Some(at(0, 9)) }).is_empty());
+    assert!(scene.receive(2, 4, Body::Mismatch { common: Some(at(0, 9)) }).is_empty());
     scene.tick();
 }
 
@@ -183,7 +183,7 @@ fn a_primary_that_was_made_to_drop_its_data_begins_empty() {
     let mut scene = Scene::led_by(1);
     scene.replication.record(scene.group, put(b"k", 1));
     scene.store.apply(scene.group, &put(b"k", 1), at(4, 1));
-    assert_eq!(scene.append(2, at(5, 7), &[], 0), [Body::Mismatch { last: None }]);
+    assert_eq!(scene.append(2, at(5, 7), &[], 0), [Body::Mismatch { common: None }]);
     assert_eq!(scene.replication.leads_in(scene.group), None);
     scene.assign(1, &[1, 2, 3], &[]);
     assert_eq!(scene.replication.leads_in(scene.group), Some(Epoch(5)));
