@@ -243,7 +243,9 @@ impl Replication {
         out: &mut Vec<Action>,
     ) {
         let holds = assignment.holders().any(|holder| holder == self.me);
-        if !holds {
+        // A primary that is ahead of this map may have made it a holder again.
+        let is_ahead = self.groups.get(&group).is_some_and(|held| held.epoch() > assignment.epoch);
+        if !holds && !is_ahead {
             if let Some(held) = self.groups.remove(&group) {
                 held.leave(store, out);
             }
