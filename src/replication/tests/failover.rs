@@ -90,6 +90,7 @@ fn candidate(rules: Rules) -> bool {
     cluster.run(GRACE_MS);
     cluster.decide(proposed);
     cluster.tell(1);
+    cluster.promise(1, 0);
     cluster.promise(2, 0);
     cluster.take_for_down(0);
     cluster.tell(1);
