@@ -16,6 +16,9 @@
 //! | a part | a snapshot is under way, beside the log: the newer of two versions of a key stays |
 //! | all | what was applied |
 //!
+//! A key that the store has *given up* on its own, for want of memory, is nobody's business while this is a replica. As a primary
+//! it has the log remove it: it is told to be gone, and is not to come back with the next primary.
+//!
 //! A key is *incomplete* when a change inside its value came and the value that it was made for is not here: then the store
 //! has nothing of the key, and an image of it is asked for.
 
@@ -25,7 +28,10 @@ use super::rules::{Rule, Rules};
 use super::store::Store;
 use crate::cluster::{Epoch, Identity};
 use crate::slots::Group;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Keys of a group that a store may give up on its own.
+const GIVEN_UP_MAX: usize = 4_096;
 
 /// One node's copy of one group.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub(super) struct Copy {
     filled_by: Option<(Identity, u64)>,
     /// Keys whose value is not here, each with the version that it would have.
     incomplete: BTreeMap<Key, Position>,
+    /// Keys whose value the store has given up on its own, for want of memory.
+    given_up: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
@@ -72,7 +80,17 @@ impl Copy {
     /// The copy of a node that holds nothing.
     pub(super) fn nothing(group: Group, rules: Rules) -> Self {
         let (log, incomplete) = (Log::new(Epoch(0)), BTreeMap::new());
-        Self { group, rules, log, applied: 0, committed: 0, holding: Holding::Nothing, filled_by: None, incomplete }
+        Self {
+            group,
+            rules,
+            log,
+            applied: 0,
+            committed: 0,
+            holding: Holding::Nothing,
+            filled_by: None,
+            incomplete,
+            given_up: BTreeSet::new(),
+        }
     }
 
     /// Forgets everything: the node does not hold the group any more, or cannot know what of it is right.
@@ -118,7 +136,7 @@ impl Copy {
 
     /// True if what the store says of a key is what the log has made of it.
     pub(super) fn can_read(&self, key: &[u8]) -> bool {
-        self.is_whole() && !self.incomplete.contains_key(key)
+        self.is_whole() && !self.incomplete.contains_key(key) && !self.given_up.contains(key)
     }
 
     /// True if the store has that entry's effect, and the log is the one that it was written to.
@@ -147,7 +165,8 @@ impl Copy {
         }
         self.applied = last;
         self.holding = Holding::All;
-        std::mem::take(&mut self.incomplete).into_keys().collect()
+        let unknown = std::mem::take(&mut self.incomplete).into_keys();
+        unknown.chain(std::mem::take(&mut self.given_up)).collect()
     }
 
     /// Writes an entry, whose effect the store has already.
@@ -251,6 +270,7 @@ impl Copy {
         if !is_newer {
             return;
         }
+        self.given_up.remove(key);
         let removed = match &mut self.holding {
             Holding::Part(filling) => Some(&mut filling.removed),
             Holding::Nothing | Holding::All => None,
@@ -276,6 +296,12 @@ impl Copy {
             }
         }
         store.apply(self.group, effect, *at);
+    }
+
+    /// The store has given up a key's value on its own. False if those are too many to remember.
+    pub(super) fn give_up(&mut self, key: &[u8]) -> bool {
+        self.given_up.insert(key.into());
+        self.given_up.len() <= GIVEN_UP_MAX
     }
 
     /// Keeps no more of the log than so many bytes, of what `through` says that nobody needs.
@@ -339,6 +365,7 @@ impl Copy {
             return;
         }
         self.incomplete.remove(&image.key);
+        self.given_up.remove(&image.key);
         store.put(self.group, image);
     }
 }

@@ -241,6 +241,16 @@ impl Held {
         self.copy.append(self.epoch, effect)
     }
 
+    /// The store has evicted a key. As the primary's decision the log carries it; a replica remembers it, and where those are too
+    /// many it gives up its copy, to be filled anew.
+    pub(super) fn evicted(&mut self, key: &[u8], view: &View, store: &mut impl Store) {
+        if self.is_primary() {
+            self.record(Effect::Remove { key: key.into() });
+        } else if view.rules.hold(Rule::OwnEviction) && !self.copy.give_up(key) {
+            self.copy.clear(store);
+        }
+    }
+
     /// Keeps a request's answer until what it has seen is committed. False if that is so already.
     pub(super) fn park(&mut self, ticket: Ticket, view: &View) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };

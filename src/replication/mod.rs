@@ -323,6 +323,14 @@ impl Replication {
         }
     }
 
+    /// The store has evicted a key on its own, which is gone from it.
+    pub fn evicted(&mut self, group: Group, key: &[u8], now: Ms, store: &mut impl Store) {
+        let Some(mut held) = self.groups.remove(&group) else { return };
+        held.evicted(key, &self.view(now), store);
+        self.groups.insert(group, held);
+        self.dirty.insert(group);
+    }
+
     /// Whether a request that was carried out can be answered.
     pub fn settle(&mut self, group: Group, level: Level, ticket: Ticket, now: Ms) -> Settled {
         let mut groups = std::mem::take(&mut self.groups);

@@ -153,7 +153,9 @@ impl Peer {
 
     /// It does not have the entry that what was sent follows. Each answer names an earlier one, so there is an end to it.
     pub(super) fn mismatched(&mut self, common: Option<Position>, copy: &Copy) {
-        if self.is_filling() || self.is_following() && common.is_some() {
+        let has_begun = matches!(&self.state, State::Filling { fill, .. } if fill.number > 0);
+        let is_lost = common.is_none() && (has_begun || !self.is_filling());
+        if !is_lost && (self.is_filling() || self.is_following()) {
             // It has not begun to be filled, or what was sent before has not arrived: that is sent again.
             return;
         }

@@ -163,11 +163,11 @@ impl Primary {
         Ok(())
     }
 
-    /// True if nobody else can be primary: all in-sync holders would wait, and most members, so that nobody can have been taken
-    /// for dead without one that would.
+    /// True if nobody else can be primary: all would wait who are in sync or were proposed to be, and most members, so that nobody
+    /// can have been taken for dead without one that would.
     fn has_lease(&self, view: &View) -> bool {
         let View { leases, now, me, .. } = *view;
-        let others = self.in_sync.iter().filter(|&&identity| identity != me);
+        let others = self.in_sync.iter().chain(&self.candidates).filter(|&&identity| identity != me);
         others.into_iter().all(|&identity| leases.holds(identity, now)) && view.has_majority && view.is_led
     }
 

@@ -28,6 +28,8 @@ pub enum Rule {
     Tombstones,
     /// 6: An image of a snapshot does not replace something newer.
     NewerWins,
+    /// 7: What a replica has evicted on its own is gone for its next primary too, if that is itself.
+    OwnEviction,
     /// 7: An expired item is removed by the log before anybody is told that it is gone.
     ExpiryInLog,
     /// 8: A strong result waits until all that it has seen is committed.
@@ -52,7 +54,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Identity,
         Self::Epoch,
         Self::Truncation,
@@ -64,6 +66,7 @@ impl Rule {
         Self::ChangedVersion,
         Self::Tombstones,
         Self::NewerWins,
+        Self::OwnEviction,
         Self::ExpiryInLog,
         Self::CommittedReads,
         Self::AllAcknowledge,

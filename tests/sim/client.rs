@@ -379,18 +379,12 @@ fn values(bytes: &[u8]) -> Vec<u32> {
 /// A host gives up a key of its own choice: as a primary, with everybody's knowledge.
 pub fn evict(world: &mut World, host: usize, random: &mut Random) {
     let group = *random.pick(&world.options.groups);
-    let now = world.now;
+    let (now, now_ms) = (world.now, world.clock_ms(host));
     let this = &mut world.hosts[host];
     let Some(node) = &mut this.node else { return };
     let Some(key) = this.store.any_key(group, random.next()) else { return };
     world.history.vanish(&key, now);
-    if node.replication().leads_in(group).is_some() {
-        let at = node.replication().next_position(group).expect("it leads");
-        let effect = Effect::Remove { key: key.clone() };
-        pinion::replication::Store::apply(&mut this.store, group, &effect, at);
-        node.replication_mut().record(group, effect);
-    } else {
-        pinion::replication::Store::remove(&mut this.store, group, &key);
-    }
+    pinion::replication::Store::remove(&mut this.store, group, &key);
+    node.replication_mut().evicted(group, &key, now_ms, &mut this.store);
     world.trace(|| format!("host {host} evicts {}", String::from_utf8_lossy(&key)));
 }

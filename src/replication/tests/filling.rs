@@ -57,3 +57,45 @@ fn ahead(rules: Rules) -> bool {
 fn a_snapshot_shows_what_is_committed() {
     assert_needed(Rule::FilledWhole, ahead);
 }
+
+/// A learner is let go and taken back while its snapshot is under way. The primary hears of both at once.
+#[test]
+fn a_learner_that_was_let_go_is_filled_anew() {
+    let mut cluster = Cluster::new(2, 1, Rules::default());
+    cluster.put(0, Strong, "x", "1");
+    cluster.regroup(0, &[0], &[1]);
+    cluster.tell_all();
+    cluster.hold_back(Frame::is_chunk);
+    cluster.run(50);
+    cluster.regroup(0, &[0], &[]);
+    cluster.tell(1);
+    cluster.regroup(0, &[0], &[1]);
+    cluster.tell_all();
+    cluster.release();
+    cluster.run_agreeing(10_000);
+    assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
+}
+
+/// A group was lost and opened elsewhere. One that still has the old data hears the new primary before it hears of that.
+#[test]
+fn who_has_what_is_void_is_filled_anew() {
+    let mut cluster = Cluster::new(3, 3, Rules::default());
+    cluster.put(0, Strong, "x", "old");
+    cluster.run(100);
+    cluster.regroup(0, &[0], &[1, 2]);
+    cluster.nodes[0].is_up = false;
+    cluster.take_for_down(0);
+    let home = cluster.primary();
+    let other = 3 - home;
+    cluster.tell(home);
+    for letter in ["x", "y", "z"] {
+        cluster.put(home, Eventual, letter, "new");
+    }
+    cluster.regroup(home, &[home], &[other]);
+    cluster.tell(home);
+    cluster.run(100);
+    cluster.tell(other);
+    cluster.run_agreeing(300);
+    assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
+    assert!(cluster.have_the_same(home, other));
+}

@@ -9,20 +9,25 @@
 //! | `safety.rs` | what is acknowledged, and what may be read |
 //! | `filling.rs` | snapshots beside the log |
 //! | `hostile.rs` | frames that no sound peer sends |
+//! | `model.rs` | logs and copies against naive models |
+//! | `wire.rs` | what is on its way between nodes, and what a story does to it |
 //! | `client.rs`, `store.rs` | how a node carries requests out, and its naive store |
 
 mod client;
 mod failover;
 mod filling;
 mod hostile;
+mod model;
 mod safety;
 mod store;
+mod wire;
 
 use super::*;
 use crate::cluster::Member;
 use crate::cluster::map::{Applied, Change, MemberState, Settings};
 use client::{Asked, Fate};
 use store::NaiveStore;
+use wire::Frame;
 
 /// Milliseconds between two ticks.
 const TICK_MS: Ms = 10;
@@ -31,7 +36,7 @@ const BACKLOG_BYTES: usize = 1 << 20;
 /// What a wall clock shows at first.
 const WALL_MS: u64 = 1_700_000_000_000;
 
-/// True to its rule: the promise is kept, and it is not without the rule.
+/// Checks that a story's promise is kept, and that it is not without the rule.
 fn assert_needed(rule: Rule, is_kept: fn(Rules) -> bool) {
     assert!(is_kept(Rules::default()), "the promise is broken with all rules");
     assert!(!is_kept(Rules::without(rule)), "the promise is kept without {rule:?}");
@@ -49,36 +54,6 @@ fn key(letter: &str) -> Key {
     format!("{{raw}}{letter}").into_bytes().into()
 }
 
-/// A message on its way.
-struct Frame {
-    from: usize,
-    to: usize,
-    message: Message,
-}
-
-impl Frame {
-    fn goes(&self, from: usize, to: usize) -> bool {
-        (self.from, self.to) == (from, to)
-    }
-
-    fn body(&self) -> Option<&Body> {
-        if let Message::Group { body, .. } = &self.message { Some(body) } else { None }
-    }
-
-    fn is_append(&self) -> bool {
-        matches!(self.body(), Some(Body::Append { .. }))
-    }
-
-    /// What a primary sends to say no more than what is committed.
-    fn is_news(&self) -> bool {
-        matches!(self.body(), Some(Body::Append { entries, .. }) if entries.is_empty())
-    }
-
-    fn is_chunk(&self) -> bool {
-        matches!(self.body(), Some(Body::Chunk { .. }))
-    }
-}
-
 /// One node: its clock is ahead of the story's, its wall clock too.
 struct Node {
     identity: Identity,
@@ -89,6 +64,7 @@ struct Node {
     is_up: bool,
 }
 
+/// The nodes, and all that is between them.
 struct Cluster {
     rules: Rules,
     map: Map,
@@ -206,57 +182,6 @@ impl Cluster {
     fn promise(&mut self, node: usize, against: usize) {
         let against = self.nodes[against].identity;
         self.nodes[node].replication.set_promised(BTreeSet::from([against]));
-    }
-
-    // The wire.
-
-    /// Nobody hears a node, and it hears nobody.
-    fn isolate(&mut self, node: usize) {
-        let others = (0..self.nodes.len()).filter(|&other| other != node);
-        self.cut.extend(others.flat_map(|other| [(node, other), (other, node)]));
-    }
-
-    /// Delivers frames until those that are left are held back.
-    fn deliver(&mut self) {
-        while let Some(at) = self.wire.iter().position(|frame| !(self.holds_back)(frame)) {
-            let Frame { from, to, message } = self.wire.remove(at);
-            if self.cut.contains(&(from, to)) || !self.nodes[to].is_up {
-                continue;
-            }
-            let (from, now, mut actions) = (self.nodes[from].identity, self.clock(to), Vec::new());
-            let Node { replication, store, .. } = &mut self.nodes[to];
-            replication.receive(from, message, now, store, &mut actions);
-            replication.flush(now, store, &mut actions);
-            self.carry_out(to, actions);
-        }
-    }
-
-    /// From now on such frames stay on the wire.
-    fn hold_back(&mut self, such: fn(&Frame) -> bool) {
-        self.holds_back = such;
-    }
-
-    /// What was held back arrives.
-    fn release(&mut self) {
-        self.hold_back(|_| false);
-        self.deliver();
-    }
-
-    fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Send { to, message } => {
-                    let to = self.nodes.iter().position(|other| other.identity == to).expect("a node");
-                    self.wire.push(Frame { from: node, to, message });
-                }
-                Action::Propose(change) => self.proposed.push(change),
-                Action::Emptied { .. } => panic!("a primary without its data"),
-                Action::Answer { ticket, answer } => {
-                    let fate = if answer == Answer::Done { Fate::Done } else { Fate::Unknown };
-                    self.asked[ticket as usize].fate = fate;
-                }
-            }
-        }
     }
 
     // Time.

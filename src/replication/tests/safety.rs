@@ -108,3 +108,26 @@ fn evicted(rules: Rules) -> bool {
 fn a_part_of_a_value_is_none() {
     assert_needed(Rule::ChangedVersion, evicted);
 }
+
+/// A replica has evicted a key on its own, becomes the primary, and shows that it has nothing. The next primary still has it.
+fn forgotten(rules: Rules) -> bool {
+    let mut cluster = Cluster::new(3, 3, rules);
+    cluster.put(0, Strong, "x", "1");
+    cluster.run(100);
+    let now = cluster.clock(1);
+    let Node { replication, store, .. } = &mut cluster.nodes[1];
+    store.remove(group(), &key("x"));
+    replication.evicted(group(), &key("x"), now, store);
+    cluster.crash(0);
+    cluster.run(GRACE_MS);
+    assert_eq!(cluster.read(1, Strong, "x"), NOTHING);
+    cluster.regroup(2, &[2, 1], &[]);
+    cluster.tell_all();
+    cluster.run(GRACE_MS);
+    cluster.read(2, Strong, "x") == NOTHING
+}
+
+#[test]
+fn what_was_seen_to_be_gone_does_not_come_back() {
+    assert_needed(Rule::OwnEviction, forgotten);
+}

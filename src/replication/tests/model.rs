@@ -1,0 +1,347 @@
+//! Logs and copies against naive models, under random operations.
+//!
+//! The model of a copy is its primary: all entries ever written, and what the group was after each. Frames of it come to the
+//! copy late, again, or never; it is replaced by one that has less of the log; a snapshot comes in beside all that.
+
+use super::super::copy::{Copy, Mismatch};
+use super::super::log::{History, Log};
+use super::store::NaiveStore;
+use super::*;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+
+/// Keys of the model, each of one letter.
+const LETTERS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Clone, Debug)]
+enum LogOperation {
+    /// Appends entries in an epoch so much later.
+    Append { epochs: u32, count: usize },
+    /// Cuts off a part of what is kept.
+    Truncate(Index),
+    /// Stops keeping a part.
+    Trim { bytes: usize, through: Index },
+}
+
+fn log_operations() -> impl Strategy<Value = Vec<LogOperation>> {
+    let operation = prop_oneof![
+        (0..3_u32, 1..5_usize).prop_map(|(epochs, count)| LogOperation::Append { epochs, count }),
+        any::<Index>().prop_map(LogOperation::Truncate),
+        (0..800_usize, any::<Index>()).prop_map(|(bytes, through)| LogOperation::Trim { bytes, through }),
+    ];
+    prop::collection::vec(operation, 1..50)
+}
+
+/// Checks what a log says against the epochs of all its entries, and the one before the first.
+fn check_log(log: &Log, epochs: &[Epoch]) -> Result<(), TestCaseError> {
+    let last = epochs.len() as Seq - 1;
+    prop_assert_eq!(log.last(), Position { epoch: epochs[last as usize], seq: last });
+    for seq in 0..=last + 1 {
+        for epoch in (1..=epochs[last as usize].0 + 1).map(Epoch) {
+            let position = Position { epoch, seq };
+            prop_assert_eq!(log.holds(position), epochs.get(seq as usize) == Some(&epoch));
+            let common = (0..=seq.min(last)).rev().find(|&seq| epochs[seq as usize] <= epoch);
+            prop_assert_eq!(log.common_end(position), common);
+        }
+        if let Some(entries) = log.entries_from(seq) {
+            let kept: Vec<Position> = entries.map(|entry| entry.at).collect();
+            let all = (seq..=last).map(|seq| Position { epoch: epochs[seq as usize], seq });
+            prop_assert_eq!(kept, all.collect::<Vec<_>>());
+        }
+    }
+    Ok(())
+}
+
+/// The primary of a copy, which remembers everything.
+struct Primary {
+    identity: Identity,
+    epoch: Epoch,
+    /// From 1 on.
+    entries: Vec<Entry>,
+    /// After each entry; before the first, too.
+    states: Vec<NaiveStore>,
+    committed: Seq,
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Put {
+        letter: usize,
+    },
+    Remove {
+        letter: usize,
+    },
+    Change {
+        letter: usize,
+    },
+    Commit(Index),
+    /// Sends some of the log to the copy.
+    Send {
+        after: Index,
+        count: usize,
+    },
+    /// Another becomes primary, which has no more than this.
+    Replace(Index),
+    BeginFilling,
+    /// Makes the next chunk, or delivers the one that was made.
+    Chunk,
+    /// The copy's node has no room for a key.
+    Evict {
+        letter: usize,
+    },
+    Fetch,
+    Trim(Index),
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let letter = 0..LETTERS.len();
+    let operation = prop_oneof![
+        3 => letter.clone().prop_map(|letter| Operation::Put { letter }),
+        2 => letter.clone().prop_map(|letter| Operation::Remove { letter }),
+        3 => letter.clone().prop_map(|letter| Operation::Change { letter }),
+        3 => any::<Index>().prop_map(Operation::Commit),
+        6 => (any::<Index>(), 0..12_usize).prop_map(|(after, count)| Operation::Send { after, count }),
+        1 => any::<Index>().prop_map(Operation::Replace),
+        1 => Just(Operation::BeginFilling),
+        3 => Just(Operation::Chunk),
+        1 => letter.prop_map(|letter| Operation::Evict { letter }),
+        2 => Just(Operation::Fetch),
+        1 => any::<Index>().prop_map(Operation::Trim),
+    ];
+    prop::collection::vec(operation, 1..120)
+}
+
+impl Primary {
+    fn new() -> Self {
+        let (identity, states) = (Identity { node: NodeId(1), incarnation: 1 }, vec![NaiveStore::default()]);
+        Self { identity, epoch: Epoch(1), entries: Vec::new(), states, committed: 0 }
+    }
+
+    fn last(&self) -> Seq {
+        self.entries.len() as Seq
+    }
+
+    fn position(&self, seq: Seq) -> Position {
+        if seq == 0 { Position { epoch: Epoch(1), seq: 0 } } else { self.entries[seq as usize - 1].at }
+    }
+
+    fn state(&self) -> &NaiveStore {
+        self.states.last().expect("the first at least")
+    }
+
+    fn write(&mut self, effect: Effect) {
+        let at = Position { epoch: self.epoch, seq: self.last() + 1 };
+        let mut state = NaiveStore(self.state().0.clone());
+        state.apply(group(), &effect, at);
+        self.states.push(state);
+        self.entries.push(Entry { at, effect });
+    }
+
+    fn replace(&mut self, last: Seq) {
+        self.entries.truncate(last as usize);
+        self.states.truncate(last as usize + 1);
+        self.epoch.0 += 1;
+        self.identity.node.0 += 1;
+    }
+
+    fn history(&self) -> History {
+        let mut history = vec![(Epoch(1), 0)];
+        for Entry { at, .. } in &self.entries {
+            if history.last().is_some_and(|&(epoch, _)| epoch < at.epoch) {
+                history.push((at.epoch, at.seq));
+            }
+        }
+        history
+    }
+}
+
+/// A copy, as its primary has dealt with it.
+struct Replica {
+    copy: Copy,
+    store: NaiveStore,
+    agreed: Seq,
+    /// The snapshot that is under way: the next letter, and a chunk that was made.
+    filling: Option<(usize, Option<Vec<Image>>)>,
+    fills: u64,
+    chunks: u64,
+    evicted: BTreeSet<Key>,
+}
+
+impl Replica {
+    /// That of a group that was just opened.
+    fn new(rules: Rules) -> Self {
+        let (mut copy, mut store) = (Copy::nothing(group(), rules), NaiveStore::default());
+        copy.open(Epoch(1), &mut store);
+        Self { copy, store, agreed: 0, filling: None, fills: 0, chunks: 0, evicted: BTreeSet::new() }
+    }
+
+    fn step(&mut self, primary: &mut Primary, operation: &Operation) {
+        let last = primary.last();
+        match operation {
+            Operation::Put { letter } => {
+                let value = (last + 1).to_string().into_bytes().into();
+                primary.write(Effect::Put { key: key(LETTERS[*letter]), value, expires: None });
+            }
+            Operation::Remove { letter } => primary.write(Effect::Remove { key: key(LETTERS[*letter]) }),
+            Operation::Change { letter } => {
+                let (key, change) = (key(LETTERS[*letter]), b"+".as_slice().into());
+                if let Some(before) = primary.state().version(group(), &key) {
+                    primary.write(Effect::Change { key, before, change });
+                }
+            }
+            Operation::Commit(index) => {
+                primary.committed += index.index((last - primary.committed) as usize + 1) as Seq
+            }
+            Operation::Send { after, count } => _ = self.take(primary, after.index(last as usize + 1) as Seq, *count),
+            Operation::Replace(index) => {
+                primary.replace(primary.committed + index.index((last - primary.committed) as usize + 1) as Seq);
+                (self.agreed, self.filling) = (0, None);
+            }
+            Operation::BeginFilling if self.filling.is_some() => {}
+            Operation::BeginFilling => self.begin_filling(primary),
+            Operation::Chunk => self.chunk(primary),
+            Operation::Evict { letter } => {
+                self.store.remove(group(), &key(LETTERS[*letter]));
+                self.evicted.insert(key(LETTERS[*letter]));
+            }
+            Operation::Fetch => self.fetch(primary),
+            Operation::Trim(index) => self.copy.trim(0, index.index(last as usize + 1) as Seq),
+        }
+    }
+
+    fn take(&mut self, primary: &Primary, after: Seq, count: usize) -> Result<(), Mismatch> {
+        let entries = primary.entries.iter().skip(after as usize).take(count).cloned().collect();
+        let agreed = self.copy.accept(primary.identity, primary.position(after), entries, &mut self.store)?;
+        self.agreed = self.agreed.max(agreed);
+        self.copy.commit(primary.committed, self.agreed, usize::MAX, &mut self.store);
+        Ok(())
+    }
+
+    fn begin_filling(&mut self, primary: &Primary) {
+        self.fills += 1;
+        let (from, last) = (primary.identity, primary.last());
+        self.copy.begin_filling(from, self.fills, primary.history(), last, &mut self.store);
+        (self.agreed, self.filling, self.chunks) = (last, Some((0, None)), 0);
+        self.evicted.clear();
+    }
+
+    fn chunk(&mut self, primary: &mut Primary) {
+        let Some((letter, chunk)) = &mut self.filling else { return };
+        let Some(images) = chunk.take() else {
+            *chunk = Some(primary.state().image(group(), &key(LETTERS[*letter])).into_iter().collect());
+            // It is not sent before what it shows is committed.
+            primary.committed = primary.last();
+            return;
+        };
+        *letter += 1;
+        self.chunks += 1;
+        let is_last = *letter == LETTERS.len();
+        assert_eq!(self.copy.next_chunk(primary.identity, self.fills), Some(self.chunks));
+        self.copy.fill(images, is_last, &mut self.store);
+        if is_last {
+            self.filling = None;
+        }
+    }
+
+    fn fetch(&mut self, primary: &Primary) {
+        if primary.committed == primary.last() {
+            let keys: Vec<Key> = self.copy.incomplete().cloned().collect();
+            let images = keys.iter().filter_map(|key| primary.state().image(group(), key));
+            images.for_each(|image| self.copy.take_image(image, &mut self.store));
+        }
+    }
+
+    /// What the store says of each key is what the log made of it at some time since the last entry that was applied.
+    fn check(&self, primary: &Primary) -> Result<(), TestCaseError> {
+        let applied = self.copy.applied();
+        prop_assert!(applied.seq <= self.copy.committed() && self.copy.committed() <= self.copy.last().seq);
+        if !self.copy.is_whole() {
+            return Ok(());
+        }
+        prop_assert_eq!(applied, primary.position(applied.seq));
+        for key in LETTERS.map(key) {
+            let held = self.store.0.get(&key);
+            let mut possible = primary.states[applied.seq as usize..].iter().map(|state| state.0.get(&key));
+            let may_lack = self.evicted.contains(&key) || !self.copy.can_read(&key);
+            prop_assert!(possible.any(|image| image == held) || held.is_none() && may_lack, "{:?} of {:?}", held, key);
+        }
+        Ok(())
+    }
+
+    /// It gets all there is.
+    fn catch_up(&mut self, primary: &mut Primary) {
+        primary.committed = primary.last();
+        for _ in 0..2 {
+            let after = (0..=primary.last()).rev().find(|&seq| self.copy.log().holds(primary.position(seq)));
+            if self.filling.is_none() && self.take(primary, after.unwrap_or(0), usize::MAX) == Err(Mismatch::Nothing) {
+                self.begin_filling(primary);
+            }
+            while self.filling.is_some() {
+                self.chunk(primary);
+            }
+        }
+        self.fetch(primary);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_log_knows_what_it_has_and_had(operations in log_operations()) {
+        let (mut log, mut epochs, mut base) = (Log::new(Epoch(1)), vec![Epoch(1)], 0);
+        for operation in operations {
+            let last = epochs.len() - 1;
+            match operation {
+                LogOperation::Append { epochs: later, count } => {
+                    let epoch = Epoch(epochs[last].0 + later);
+                    for _ in 0..count {
+                        log.append(epoch, Effect::Remove { key: key("a") });
+                        epochs.push(epoch);
+                    }
+                }
+                LogOperation::Truncate(index) => {
+                    let to = base + index.index(last - base + 1);
+                    log.truncate_after(to as Seq);
+                    epochs.truncate(to + 1);
+                }
+                LogOperation::Trim { bytes, through } => {
+                    let through = base + through.index(last - base + 1);
+                    log.trim(bytes, through as Seq);
+                    base = (base..=through).find(|&base| log.entries_from(base as Seq + 1).is_some()).expect("it keeps the end");
+                }
+            }
+            check_log(&log, &epochs)?;
+        }
+    }
+
+    #[test]
+    fn a_copy_has_what_its_primary_had(operations in operations()) {
+        check_copy(operations, Rules::default())?;
+    }
+}
+
+fn check_copy(operations: Vec<Operation>, rules: Rules) -> Result<(), TestCaseError> {
+    let (mut primary, mut replica) = (Primary::new(), Replica::new(rules));
+    for operation in operations {
+        replica.step(&mut primary, &operation);
+        replica.check(&primary)?;
+    }
+    replica.catch_up(&mut primary);
+    replica.check(&primary)?;
+    prop_assert!(replica.copy.is_whole() && replica.copy.applied().seq == primary.last());
+    prop_assert_eq!(replica.copy.incomplete().count(), 0);
+    Ok(())
+}
+
+/// The model would notice.
+#[test]
+fn a_copy_that_breaks_a_rule_is_found() {
+    let rules = [Rule::Truncation, Rule::ChangedVersion, Rule::Tombstones, Rule::NewerWins, Rule::CommittedApplied];
+    for rule in rules {
+        let (cases, max_shrink_iters, failure_persistence) = (10_000, 0, None);
+        let config = ProptestConfig { cases, max_shrink_iters, failure_persistence, ..ProptestConfig::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let run = runner.run(&operations(), |operations| check_copy(operations, Rules::without(rule)));
+        assert!(run.is_err(), "the copy is right without {rule:?}");
+    }
+}
