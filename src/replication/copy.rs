@@ -330,6 +330,12 @@ impl Copy {
         self.holding = Holding::Part(Filling { from, next_chunk: 1, removed: BTreeMap::new() });
     }
 
+    /// The attempt to fill it that is under way.
+    pub(super) fn filling(&self) -> Option<u64> {
+        let is_part = matches!(self.holding, Holding::Part(_));
+        self.filled_by.filter(|_| is_part).map(|(_, id)| id)
+    }
+
     /// The chunk that is expected next of an attempt to fill it: one past the last if it has come to its end. None if it is
     /// not the attempt that was begun last.
     pub(super) fn next_chunk(&self, from: Identity, id: u64) -> Option<u64> {

@@ -320,7 +320,10 @@ impl Held {
                     Ok(agreed) => {
                         self.agreed = agreed.max(self.agreed);
                         self.copy.commit(committed, self.agreed, APPLIED_PER_STEP, store);
-                        Body::Acknowledge { agreed: self.agreed, committed: self.copy.committed() }
+                        {
+                            let (agreed, committed) = (self.agreed, self.copy.committed());
+                            Body::Acknowledge { agreed, committed, filling: self.copy.filling() }
+                        }
                     }
                     Err(Mismatch::AtMost(common)) => Body::Mismatch { common: Some(common) },
                     Err(Mismatch::Nothing) => Body::Mismatch { common: None },
@@ -368,8 +371,8 @@ impl Held {
         }
         let Some(peer) = primary.peer(from) else { return };
         match body {
-            Body::Acknowledge { agreed, committed } => {
-                peer.acknowledged(agreed, &self.copy, view.now);
+            Body::Acknowledge { agreed, committed, filling } => {
+                peer.acknowledged(agreed, filling, &self.copy, view.now);
                 peer.knows_committed(committed);
             }
             Body::Mismatch { common } => peer.mismatched(common, &self.copy),

@@ -50,6 +50,8 @@ pub enum Body {
         agreed: Seq,
         /// What it knows to be committed.
         committed: Seq,
+        /// A snapshot is under way to it, so it has not all that is before the log: which attempt.
+        filling: Option<u64>,
     },
     /// Replica: what was sent does not follow.
     Mismatch {

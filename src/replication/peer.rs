@@ -35,6 +35,8 @@ pub(super) struct Peer {
     told: Seq,
     knows: Seq,
     sent_at: Option<Ms>,
+    /// The last snapshot that it got whole.
+    filled: Option<u64>,
     /// When it got further last, or had nothing to get.
     advanced_at: Ms,
 }
@@ -84,7 +86,16 @@ pub(super) struct Sending<'a, S> {
 impl Peer {
     /// A peer that is to be asked where its log agrees with one that ends with `last`.
     pub(super) fn new(identity: Identity, last: Seq, now: Ms) -> Self {
-        Self { identity, state: State::Unknown, next: last + 1, told: 0, knows: 0, sent_at: None, advanced_at: now }
+        Self {
+            identity,
+            state: State::Unknown,
+            next: last + 1,
+            told: 0,
+            knows: 0,
+            sent_at: None,
+            filled: None,
+            advanced_at: now,
+        }
     }
 
     /// Begins to find out anew where its log agrees: the epoch is another one.
@@ -130,8 +141,18 @@ impl Peer {
         if self.agreed().is_some_and(|agreed| agreed >= last) { 0 } else { now.saturating_sub(self.advanced_at) }
     }
 
-    /// It has the log up to here.
-    pub(super) fn acknowledged(&mut self, seq: Seq, copy: &Copy, now: Ms) {
+    /// It has the log up to here; all that is before it, too, unless a snapshot is under way to it.
+    pub(super) fn acknowledged(&mut self, seq: Seq, filling: Option<u64>, copy: &Copy, now: Ms) {
+        match (&self.state, filling) {
+            (_, None) => {}
+            (State::Filling { fill, .. }, Some(id)) if fill.id == id => {}
+            // It does not know yet that another one has begun.
+            (State::Filling { fill, .. }, Some(_)) if fill.number == 0 => return,
+            // It was said before that one came to its end.
+            (State::Following { .. }, Some(id)) if self.filled == Some(id) => return,
+            // What is under way to it is a snapshot that nobody here sends any more.
+            (_, Some(_)) => return self.state = State::Lost,
+        }
         let seq = seq.min(copy.last().seq);
         let before = self.agreed();
         match &mut self.state {
@@ -185,6 +206,7 @@ impl Peer {
         match fill.chunk.take() {
             // There are no more: the cursor has come round.
             Some(chunk) if chunk.next_cursor == 0 => {
+                self.filled = Some(id);
                 self.state = State::Following { agreed: agreed.unwrap_or(fill.base) };
             }
             Some(chunk) => (fill.cursor, fill.number) = (chunk.next_cursor, fill.number + 1),

@@ -472,6 +472,7 @@ impl World {
             self.trace(|| {
                 format!("host {number}: {phase:?}, map {version}, leader {leader:?} in term {term}, Raft {raft} of {voters:?}")
             });
+            self.trace(|| format!("host {number}: {:?}", node.replication()));
         }
     }
 

@@ -201,6 +201,7 @@ impl Cluster {
                     Body::Append { previous, entries, committed, .. } => Body::Acknowledge {
                         agreed: entries.last().map_or(previous.seq, |entry| entry.at.seq),
                         committed,
+                        filling: None,
                     },
                     Body::Fill { id, .. } => Body::Filled { id, next_chunk: 1 },
                     Body::Chunk { id, number, .. } => Body::Filled { id, next_chunk: number + 1 },

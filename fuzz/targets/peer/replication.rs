@@ -22,8 +22,8 @@ pub enum Message {
 #[derive(Arbitrary, Debug)]
 pub enum Said {
     Append { previous: Option<At>, entries: Entries, committed: Number, has_yielded: bool },
-    Acknowledge { agreed: Number, committed: Number },
-    Mismatch { last: Option<At> },
+    Acknowledge { agreed: Number, committed: Number, filling: Option<u64> },
+    Mismatch { common: Option<At> },
     Fill { id: Number, history: Vec<(Number, Number)>, base: Number },
     FillHere { id: Number },
     Chunk { id: Number, number: Number, images: Vec<Shown>, is_last: bool },
@@ -203,10 +203,11 @@ impl Said {
                 let committed = committed.around(known.last);
                 Body::Append { previous, entries, committed, has_yielded: *has_yielded }
             }
-            Self::Acknowledge { agreed, committed } => {
-                Body::Acknowledge { agreed: agreed.around(known.last), committed: committed.around(known.last) }
+            Self::Acknowledge { agreed, committed, filling } => {
+                let (agreed, committed) = (agreed.around(known.last), committed.around(known.last));
+                Body::Acknowledge { agreed, committed, filling }
             }
-            Self::Mismatch { last } => Body::Mismatch { last: last.map(|last| last.position(known)) },
+            Self::Mismatch { common } => Body::Mismatch { common: common.map(|common| common.position(known)) },
             Self::Fill { id, history, base } => {
                 let epoch = |&(epoch, first): &(Number, Number)| (epoch.epoch(known.epoch), first.around(known.last));
                 let history = history.iter().take(ITEMS_MAX).map(epoch).collect();

@@ -128,7 +128,7 @@ fn what_is_known_to_be_committed_is_not_cut_off() {
     let mut scene = Scene::led_by(2);
     let entries: Vec<_> = (1..=2_000).map(|seq| at(4, seq)).collect();
     let answer = scene.append(2, at(1, 0), &entries, 2_000);
-    assert_eq!(answer, [Body::Acknowledge { agreed: 2_000, committed: 2_000 }]);
+    assert_eq!(answer, [Body::Acknowledge { agreed: 2_000, committed: 2_000, filling: None }]);
     // By now it has applied about a thousand.
     assert_eq!(scene.append(3, at(4, 1_500), &[at(5, 1_501)], 0), [Body::Mismatch { common: None }]);
     scene.tick();
@@ -140,9 +140,15 @@ fn what_is_known_to_be_committed_is_not_cut_off() {
 fn many_epochs_without_a_commit_are_no_end() {
     let mut scene = Scene::led_by(2);
     let entries: Vec<_> = (1..=200).map(|seq| at(3 + seq as u32, seq)).collect();
-    assert_eq!(scene.append(2, at(1, 0), &entries, 0), [Body::Acknowledge { agreed: 200, committed: 0 }]);
+    assert_eq!(
+        scene.append(2, at(1, 0), &entries, 0),
+        [Body::Acknowledge { agreed: 200, committed: 0, filling: None }]
+    );
     scene.tick();
-    assert_eq!(scene.append(3, at(1, 0), &[at(300, 1)], 1), [Body::Acknowledge { agreed: 1, committed: 1 }]);
+    assert_eq!(
+        scene.append(3, at(1, 0), &[at(300, 1)], 1),
+        [Body::Acknowledge { agreed: 1, committed: 1, filling: None }]
+    );
     scene.tick();
     assert_eq!(scene.replication.next_position(scene.group), Some(at(300, 2)));
 }
