@@ -286,7 +286,7 @@ impl Cluster {
                 Action::Answer { ticket, .. } => {
                     assert!(self.parked.remove(&ticket), "an answer that nobody waits for")
                 }
-                Action::News(_) | Action::Stopped(_) => {}
+                Action::News(_) | Action::Emptied(_) | Action::Stopped(_) => {}
             }
         }
     }

@@ -205,7 +205,7 @@ impl Said {
             }
             Self::Acknowledge { agreed, committed, filling } => {
                 let (agreed, committed) = (agreed.around(known.last), committed.around(known.last));
-                Body::Acknowledge { agreed, committed, filling }
+                Body::Acknowledge { agreed, committed, filling: *filling }
             }
             Self::Mismatch { common } => Body::Mismatch { common: common.map(|common| common.position(known)) },
             Self::Fill { id, history, base } => {
