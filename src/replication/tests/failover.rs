@@ -2,6 +2,7 @@
 
 use super::client::{NOTHING, Op, value};
 use super::*;
+use crate::cluster::map::COMPARES;
 use Level::{Eventual, Session, Strong};
 
 /// An old primary has not heard that another was made. True if it shows nothing old once the other has written something new.
@@ -249,4 +250,34 @@ fn expired(rules: Rules) -> bool {
 #[test]
 fn what_was_seen_to_expire_does_not_come_back() {
     assert_needed(Rule::ExpiryInLog, expired);
+}
+
+/// A learner is proposed as in-sync; then it falls behind, and the map says that it is a learner, in a later epoch. The proposal
+/// arrives after that. True if what was acknowledged meanwhile is not lost unnoticed.
+fn belated(compares: bool) -> bool {
+    COMPARES.set(compares);
+    let mut cluster = Cluster::new(3, 2, Rules::default());
+    cluster.regroup(0, &[0, 1], &[2]);
+    cluster.tell_all();
+    cluster.run(200);
+    let belated = cluster.proposed.pop().expect("the learner is proposed");
+    cluster.isolate(2);
+    cluster.regroup(0, &[0, 1], &[2]);
+    cluster.tell_all();
+    let write = cluster.put(0, Strong, "x", "1");
+    cluster.deliver();
+    assert!(cluster.is_done(write));
+    cluster.decide(belated);
+    let opened = cluster.map.assignment(group()).opened;
+    cluster.take_for_down(0);
+    cluster.take_for_down(1);
+    COMPARES.set(true);
+    // The third node has nothing of it, so the group is lost, and the map says so.
+    cluster.map.assignment(group()).opened > opened
+}
+
+#[test]
+fn a_proposal_for_an_epoch_that_is_over_is_void() {
+    assert!(belated(true));
+    assert!(!belated(false));
 }
