@@ -201,8 +201,8 @@ impl<D: Disk> Node<D> {
                 if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
                     self.take_part(membership::Event::Wake, now, store, out);
                 }
-                if self.agreement.leader().is_some() {
-                    self.replication.note_leader(now);
+                if let Some(leader) = self.agreement.leader() {
+                    self.replication.note_leader(leader, now);
                 }
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);

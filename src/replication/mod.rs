@@ -265,9 +265,13 @@ impl Replication {
         self.promised = promised;
     }
 
-    /// The cluster has a leader, as far as this node knows: who is cut off from it cannot know what was decided without it.
-    pub fn note_leader(&mut self, now: Ms) {
-        self.led_at = Some(now);
+    /// The cluster has this leader, as far as this node knows. It counts where the two hear each other: who is cut off from the
+    /// leader, one way too, cannot know what was decided without it.
+    pub fn note_leader(&mut self, leader: NodeId, now: Ms) {
+        let hears = |member: &Identity| member.node == leader && self.leases.holds(*member, now);
+        if leader == self.me.node || self.members.iter().any(hears) {
+            self.led_at = Some(now);
+        }
     }
 
     fn has_promised_against(&self, identity: Identity) -> bool {

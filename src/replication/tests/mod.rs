@@ -196,9 +196,9 @@ impl Cluster {
             self.now += TICK_MS;
             for node in self.up() {
                 let (now, mut actions) = (self.clock(node), Vec::new());
-                let Node { replication, store, .. } = &mut self.nodes[node];
+                let Node { identity, replication, store, .. } = &mut self.nodes[node];
                 // Whether there is a leader is no part of these stories.
-                replication.note_leader(now);
+                replication.note_leader(identity.node, now);
                 replication.tick(now, store, &mut actions);
                 self.carry_out(node, actions);
             }
