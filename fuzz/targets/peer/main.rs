@@ -10,19 +10,33 @@ mod number;
 mod raft;
 mod replication;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use cluster::{Cluster, Part, Sender};
 use libfuzzer_sys::fuzz_target;
 use number::{Name, Number};
 
 /// Bound the time that one input takes.
-const STEPS_MAX: usize = 128;
-const ENTRIES_MAX: usize = 8_192;
+const STEPS_MAX: usize = 512;
+const ENTRIES_MAX: usize = 16_384;
+/// Bytes that a step of a storm is drawn from, and its steps.
+const DRAWN_BYTES: usize = 96;
+const STORM_STEPS_MAX: u8 = 128;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     part: Part,
+    first: Storm,
     steps: Vec<Step>,
+    last: Storm,
+}
+
+/// Steps drawn at random, of a seed. To begin a node costs more than many steps, and they lead to where single changes of an
+/// input hardly do.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Storm {
+    seed: u64,
+    steps: u8,
+    is_replication: bool,
 }
 
 /// `Answer`: as a sound peer does, to all that it was sent.
@@ -40,16 +54,33 @@ enum Step {
 }
 
 fuzz_target!(|input: Input| {
-    let mut cluster = Cluster::new(input.part);
-    let mut entries = 0;
-    for step in input.steps.iter().take(STEPS_MAX) {
+    let mut run = Run { cluster: Cluster::new(input.part), steps: 0, entries: 0 };
+    run.storm(input.first);
+    input.steps.iter().for_each(|step| run.step(step));
+    run.storm(input.last);
+    run.cluster.pass(20);
+});
+
+struct Run {
+    cluster: Cluster,
+    steps: usize,
+    entries: usize,
+}
+
+impl Run {
+    fn step(&mut self, step: &Step) {
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return;
+        }
+        let cluster = &mut self.cluster;
         match step {
             Step::Tick { ten_ms } => cluster.pass(10 * u64::from(*ten_ms) + 1),
             Step::Later { ms } => cluster.pass(u64::from(*ms)),
             Step::Answer { node } => cluster.answer(*node),
             Step::Replication { from, message } => {
-                entries += message.entries();
-                if entries <= ENTRIES_MAX {
+                self.entries += message.entries();
+                if self.entries <= ENTRIES_MAX {
                     cluster.receive_replication(*from, message);
                 }
             }
@@ -62,5 +93,33 @@ fuzz_target!(|input: Input| {
             Step::Leave => cluster.leave(),
         }
     }
-    cluster.pass(20);
-});
+
+    fn storm(&mut self, storm: Storm) {
+        let mut seed = storm.seed;
+        for _ in 0..storm.steps % STORM_STEPS_MAX {
+            let bytes: Vec<u8> = std::iter::repeat_with(|| draw(&mut seed)).take(DRAWN_BYTES).collect();
+            let mut bytes = Unstructured::new(&bytes);
+            let step = match draw(&mut seed) % 4 {
+                0..=2 if storm.is_replication => message(&mut bytes),
+                _ => bytes.arbitrary(),
+            };
+            // What the bytes are not enough for is not done.
+            if let Ok(step) = step {
+                self.step(&step);
+            }
+        }
+    }
+}
+
+fn message(bytes: &mut Unstructured) -> arbitrary::Result<Step> {
+    Ok(Step::Replication { from: bytes.arbitrary()?, message: bytes.arbitrary()? })
+}
+
+/// A byte of splitmix64: seeds that are close to each other are good ones too.
+fn draw(seed: &mut u64) -> u8 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *seed;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 56) as u8
+}

@@ -1,7 +1,7 @@
 //! Messages of replication: of all kinds, with entries that follow each other, or do not.
 
 use crate::number::{Life, Name, Number};
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use pinion::cluster::Epoch;
 use pinion::replication::{self, Body, Entry, Image, Key, Position, Seq};
 
@@ -11,12 +11,29 @@ const LARGE_BYTES: usize = 400 << 10;
 const ENTRIES_MAX: usize = 2_100;
 const ITEMS_MAX: usize = 80;
 
-#[derive(Arbitrary, Debug)]
+/// About a group that the node looks after, mostly.
+#[derive(Debug)]
 pub enum Message {
     LeaseRequest { sent_at: Number },
     LeaseGrant { sent_at: Number, map_version: Number },
     Group { group: u8, epoch: Option<Number>, body: Said },
     OtherGroup { group: u16, epoch: Number, body: Said },
+}
+
+impl<'a> Arbitrary<'a> for Message {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match bytes.arbitrary::<u8>()? % 16 {
+            0..=12 => {
+                // A frame of a far epoch is the end of a group: a seldom one.
+                let is_other = bytes.arbitrary::<u8>()? % 64 == 63;
+                let epoch = if is_other { Some(bytes.arbitrary()?) } else { None };
+                Self::Group { group: bytes.arbitrary()?, epoch, body: bytes.arbitrary()? }
+            }
+            13 => Self::LeaseRequest { sent_at: bytes.arbitrary()? },
+            14 => Self::LeaseGrant { sent_at: bytes.arbitrary()?, map_version: bytes.arbitrary()? },
+            _ => Self::OtherGroup { group: bytes.arbitrary()?, epoch: bytes.arbitrary()?, body: bytes.arbitrary()? },
+        })
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -51,7 +68,7 @@ pub struct At {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Effect {
     Put { key: u8, bytes: u8, expires: Option<Number> },
-    PutLarge { key: u8 },
+    PutLarge { key: u8, odds: u8 },
     Remove { key: u8 },
     Change { key: u8, before: At, bytes: u8 },
 }
@@ -60,7 +77,6 @@ pub enum Effect {
 pub struct Shown {
     key: u8,
     at: At,
-    is_large: bool,
     expires: Option<Number>,
 }
 
@@ -96,8 +112,10 @@ impl Effect {
                 value: value(bytes.into()),
                 expires: expires.map(|at| at.around(known.now)),
             },
-            Self::PutLarge { key: number } => {
-                replication::Effect::Put { key: key(number), value: value(LARGE_BYTES), expires: None }
+            Self::PutLarge { key: number, odds } => {
+                // They take their time: not often.
+                let bytes = if odds % 4 == 0 { LARGE_BYTES } else { 0 };
+                replication::Effect::Put { key: key(number), value: value(bytes), expires: None }
             }
             Self::Remove { key: number } => replication::Effect::Remove { key: key(number) },
             Self::Change { key: number, before, bytes } => replication::Effect::Change {
@@ -114,7 +132,7 @@ impl Shown {
         Image {
             key: key(self.key),
             at: self.at.position(known),
-            value: value(if self.is_large { LARGE_BYTES } else { 3 }),
+            value: value(3),
             expires: self.expires.map(|at| at.around(known.now)),
         }
     }
@@ -126,7 +144,7 @@ impl Entries {
             Self::None => 0,
             Self::Run { count, effect, .. } => {
                 let is_large = matches!(effect, Effect::PutLarge { .. });
-                usize::from(*count) % if is_large { 8 } else { ENTRIES_MAX }
+                usize::from(*count) % if is_large { 2 } else { ENTRIES_MAX }
             }
             Self::Each(entries) => entries.len().min(ITEMS_MAX),
         }
@@ -182,7 +200,16 @@ impl Message {
                 sent_at: sent_at.around(known.now),
                 map_version: map_version.around(known.map_version),
             },
-            Self::Group { epoch: other, body, .. } => group(other.map_or(epoch, |other| other.epoch(epoch)), body),
+            Self::Group { epoch: Some(other), body, .. } => group(other.epoch(epoch), body),
+            Self::Group { body, .. } => {
+                // Nobody takes entries of a later epoch than their frame's.
+                let body = body.of(known);
+                let epoch = match &body {
+                    Body::Append { entries, .. } => entries.last().map_or(epoch, |entry| entry.at.epoch.max(epoch)),
+                    _ => epoch,
+                };
+                replication::Message::Group { group: number, epoch, body }
+            }
             Self::OtherGroup { epoch: other, body, .. } => group(other.epoch(epoch), body),
         }
     }
@@ -190,17 +217,13 @@ impl Message {
 
 impl Said {
     fn of(&self, known: Known) -> Body {
-        let images = |images: &[Shown]| {
-            let large = images.iter().filter(|image| image.is_large).take(8);
-            let small = images.iter().filter(|image| !image.is_large).take(ITEMS_MAX);
-            large.chain(small).map(|image| image.image(known)).collect()
-        };
+        let images = |images: &[Shown]| images.iter().take(ITEMS_MAX).map(|image| image.image(known)).collect();
         match self {
             Self::Append { previous, entries, committed, has_yielded } => {
                 let end = Position { epoch: known.epoch, seq: known.last };
                 let previous = previous.map_or(end, |previous| previous.position(known));
                 let entries = entries.of(previous, known);
-                let committed = committed.around(known.last);
+                let committed = committed.around(entries.last().map_or(previous.seq, |entry| entry.at.seq));
                 Body::Append { previous, entries, committed, has_yielded: *has_yielded }
             }
             Self::Acknowledge { agreed, committed, filling } => {
@@ -229,9 +252,19 @@ impl Said {
 }
 
 /// Who says that it sends a message, and to which life of whom.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Addressed {
     Well,
     From(Life),
     To(Option<Life>),
+}
+
+impl<'a> Arbitrary<'a> for Addressed {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match bytes.arbitrary::<u8>()? % 16 {
+            0..=13 => Self::Well,
+            14 => Self::From(bytes.arbitrary()?),
+            _ => Self::To(bytes.arbitrary()?),
+        })
+    }
 }
