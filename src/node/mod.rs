@@ -201,8 +201,8 @@ impl<D: Disk> Node<D> {
                 if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
                     self.take_part(membership::Event::Wake, now, store, out);
                 }
-                if let Some(leader) = self.agreement.leader() {
-                    self.replication.note_leader(leader, now);
+                if let Some((leader, at)) = self.agreement.leader_at() {
+                    self.replication.note_leader(leader, at, now);
                 }
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);

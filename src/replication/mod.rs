@@ -265,12 +265,12 @@ impl Replication {
         self.promised = promised;
     }
 
-    /// The cluster has this leader, as far as this node knows. It counts where the two hear each other: who is cut off from the
-    /// leader, one way too, cannot know what was decided without it.
-    pub fn note_leader(&mut self, leader: NodeId, now: Ms) {
+    /// The cluster had this leader at `at`, as far as this node knows. It counts where the two hear each other: who is cut off
+    /// from the leader, one way too, cannot know what was decided without it.
+    pub fn note_leader(&mut self, leader: NodeId, at: Ms, now: Ms) {
         let hears = |member: &Identity| member.node == leader && self.leases.holds(*member, now);
         if leader == self.me.node || self.members.iter().any(hears) {
-            self.led_at = Some(now);
+            self.led_at = self.led_at.max(Some(at));
         }
     }
 

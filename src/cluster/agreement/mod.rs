@@ -82,6 +82,8 @@ pub struct Agreement<D> {
     is_reconfigured: bool,
     /// Members that a snapshot was sent to, until Raft knows that.
     snapshots_sent: Vec<u64>,
+    /// As the leader: when each follower has answered last.
+    answered: BTreeMap<u64, u64>,
     fault: Option<Fault>,
 }
 
@@ -117,6 +119,7 @@ impl<D: Disk> Agreement<D> {
             ticked_ms: now_ms,
             is_reconfigured: false,
             snapshots_sent: Vec::new(),
+            answered: BTreeMap::new(),
             fault: None,
         };
         member.pin_election_timeout();
@@ -198,6 +201,28 @@ impl<D: Disk> Agreement<D> {
         self.node_of(self.raw.raft.leader_id).filter(|_| self.fault.is_none())
     }
 
+    /// The leader, as far as this member knows, and when it was known to have followers: of another that is left to whoever asks,
+    /// and now; of this member when most voters had answered it.
+    pub fn leader_at(&self) -> Option<(NodeId, u64)> {
+        let leader = self.leader()?;
+        let at = if self.is_leader() { self.followed_at() } else { self.now_ms };
+        Some((leader, at))
+    }
+
+    /// As the leader, the time since which most voters have answered; 0 if they have not yet.
+    fn followed_at(&self) -> u64 {
+        let Configuration { voters, voters_outgoing, .. } = self.configuration();
+        let most_since = |voters: &[u64]| {
+            let answered =
+                |raft: &u64| if *raft == self.raft() { self.now_ms } else { *self.answered.get(raft).unwrap_or(&0) };
+            let mut times: Vec<u64> = voters.iter().map(answered).collect();
+            times.sort_unstable();
+            // None, of no voters: a configuration that is not a joint one has no outgoing ones.
+            (!times.is_empty()).then(|| times[(times.len() - 1) / 2])
+        };
+        most_since(&voters).into_iter().chain(most_since(&voters_outgoing)).min().unwrap_or(0)
+    }
+
     /// True if this member takes itself for the leader. Another may have taken its place half a second ago: only a proposal or
     /// a read tells.
     pub fn is_leader(&self) -> bool {
@@ -267,8 +292,12 @@ impl<D: Disk> Agreement<D> {
             }
             self.strangers.insert(message.from, from);
         }
+        let (sender, term) = (message.from, message.term);
         // What Raft refuses is as good as lost, which its senders reckon with.
         let _ = self.raw.step(message);
+        if self.is_leader() && term == self.term() {
+            self.answered.insert(sender, self.now_ms);
+        }
         self.pin_election_timeout();
         Ok(())
     }
@@ -284,6 +313,8 @@ impl<D: Disk> Agreement<D> {
             self.raw.tick();
             self.pin_election_timeout();
         }
+        let (progress, leads) = (self.raw.raft.prs(), self.is_leader());
+        self.answered.retain(|raft, _| leads && progress.get(*raft).is_some());
         self.give_up_late(actions);
         self.ask_again();
         if ticks > 0 && self.is_leader() {

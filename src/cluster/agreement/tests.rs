@@ -242,6 +242,30 @@ fn a_log_that_has_lost_its_end_ends_the_member() {
     assert_eq!(network.member(liar).fault(), Some(&Fault::LogLost));
 }
 
+/// A simulated cluster whose leader was cut off took writes for almost four seconds: it led without followers for one and a half,
+/// while it was also paused, and the two of doubt began after that.
+#[test]
+fn a_leader_that_is_cut_off_knows_since_when() {
+    for (seed, nodes) in [(16, 1), (17, 3), (18, 9)] {
+        let mut network = Network::cluster(seed, nodes);
+        network.run(1_000);
+        let old = network.leader().expect("a leader");
+        let cut_at = network.now_ms;
+        let (leader, at) = network.member(old).leader_at().expect("a leader");
+        assert_eq!(leader, NodeId(old));
+        assert!(at + 150 >= cut_at, "{nodes} nodes: {at} is long before {cut_at}");
+        network.isolate(&[old]);
+        for _ in 0..30 {
+            network.run(50);
+            match network.member(old).leader_at() {
+                Some((_, at)) if nodes == 1 => assert!(at + 50 >= network.now_ms),
+                Some((_, at)) => assert!(at <= cut_at + 20, "{nodes} nodes: {at} is after {cut_at}"),
+                None => assert_ne!(nodes, 1),
+            }
+        }
+    }
+}
+
 /// Members that crash and come back, and a network that loses, delays and cuts: what was answered stays so, reads are never older
 /// than what was answered before them, all maps are the same (the network looks), and the same seed does the same.
 fn turmoil(seed: u64) -> u64 {

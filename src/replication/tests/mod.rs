@@ -198,7 +198,7 @@ impl Cluster {
                 let (now, mut actions) = (self.clock(node), Vec::new());
                 let Node { identity, replication, store, .. } = &mut self.nodes[node];
                 // Whether there is a leader is no part of these stories.
-                replication.note_leader(identity.node, now);
+                replication.note_leader(identity.node, now, now);
                 replication.tick(now, store, &mut actions);
                 self.carry_out(node, actions);
             }
