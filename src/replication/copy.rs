@@ -166,7 +166,12 @@ impl Copy {
         self.applied = last;
         self.holding = Holding::All;
         let unknown = std::mem::take(&mut self.incomplete).into_keys();
-        unknown.chain(std::mem::take(&mut self.given_up)).collect()
+        unknown.chain(self.take_given_up()).collect()
+    }
+
+    /// The keys that the store has given up on its own, to be removed by the log.
+    pub(super) fn take_given_up(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Writes an entry, whose effect the store has already.

@@ -9,7 +9,7 @@
 //! changes nothing.
 
 use super::copy::{Copy, Mismatch};
-use super::entry::{Effect, Position, Seq};
+use super::entry::{Effect, Key, Position, Seq};
 use super::lease::GRACE_MS;
 use super::message::Body;
 use super::peer::RETRY_MS;
@@ -122,7 +122,9 @@ impl Held {
             return self.step_down(store, out);
         }
         if let Role::Primary(primary) = &mut self.role {
-            return primary.assign(assignment, view.me, self.copy.last().seq, view.now);
+            primary.assign(assignment, view.me, self.copy.last().seq, view.now);
+            let given_up = self.copy.take_given_up();
+            return self.remove(given_up, store);
         }
         self.take_over(view, store, out);
     }
@@ -165,8 +167,12 @@ impl Held {
         let unknown = self.copy.take_over(store);
         self.role =
             Role::Primary(Box::new(Primary::new(&self.assignment, view.me, &self.copy, self.leased_until, view.now)));
-        // Whatever their values are, nobody here knows them.
-        for key in unknown {
+        self.remove(unknown, store);
+    }
+
+    /// As the primary, removes keys whose values nobody here knows, whatever they are.
+    fn remove(&mut self, keys: impl IntoIterator<Item = Key>, store: &mut impl Store) {
+        for key in keys {
             store.remove(self.group, &key);
             self.copy.append(self.epoch, Effect::Remove { key });
         }
@@ -242,12 +248,19 @@ impl Held {
     }
 
     /// The store has evicted a key. As the primary's decision the log carries it; a replica remembers it, and where those are too
-    /// many it gives up its copy, to be filled anew.
+    /// many it gives up its copy, to be filled anew. A primary that has yielded remembers it too, however many: it is in sync
+    /// with whoever is primary next only if its log stays as it is, and nothing is written that could be evicted without end.
     pub(super) fn evicted(&mut self, key: &[u8], view: &View, store: &mut impl Store) {
-        if self.is_primary() {
-            self.record(Effect::Remove { key: key.into() });
-        } else if view.rules.hold(Rule::OwnEviction) && !self.copy.give_up(key) {
-            self.copy.clear(store);
+        match &self.role {
+            Role::Primary(primary) if primary.has_yielded() && view.rules.hold(Rule::Freeze) => {
+                self.copy.give_up(key);
+            }
+            Role::Primary(_) => _ = self.record(Effect::Remove { key: key.into() }),
+            Role::Replica => {
+                if view.rules.hold(Rule::OwnEviction) && !self.copy.give_up(key) {
+                    self.copy.clear(store);
+                }
+            }
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Peer {
     sent_at: Option<Ms>,
     /// The last snapshot that it got whole.
     filled: Option<u64>,
-    /// When it got further last, or had nothing to get.
+    /// When it got further last, or was sent something while it had all.
     advanced_at: Ms,
 }
 
@@ -241,6 +241,7 @@ impl Peer {
     fn send_log<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
         let (copy, now) = (sending.copy, sending.now);
         let agreed = self.agreed().unwrap_or(self.next - 1);
+        let awaits_nothing = self.next == agreed + 1;
         let is_late = self.sent_at.is_some_and(|sent_at| now >= sent_at + RETRY_MS);
         if is_late && self.next > agreed + 1 {
             self.next = agreed + 1;
@@ -264,6 +265,9 @@ impl Peer {
             let Some(previous) = self.previous(copy) else { return };
             self.next += entries.len() as u64;
             (self.sent_at, self.told) = (Some(now), copy.committed());
+            if awaits_nothing {
+                self.advanced_at = now;
+            }
             send(sending.append(previous, entries));
         }
         if (has_news && self.told < copy.committed() || is_unsure && self.sent_at != Some(now))

@@ -128,7 +128,8 @@ impl Primary {
         self.parked.is_empty() && self.proposed_at.is_none() && !self.is_frozen() && self.peers.iter().all(has_all)
     }
 
-    fn has_yielded(&self) -> bool {
+    /// True if it hands over and has everything committed: from then on its log stays as it is until the epoch has moved.
+    pub(super) fn has_yielded(&self) -> bool {
         self.handing_over.as_ref().is_some_and(|handing_over| handing_over.has_yielded)
     }
 

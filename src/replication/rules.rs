@@ -46,7 +46,7 @@ pub enum Rule {
     SessionToken,
     /// Movement: a learner becomes in-sync when all that its snapshot shows is committed.
     FilledWhole,
-    /// Movement: a primary that hands over takes no more requests.
+    /// Movement: a primary that hands over takes no more requests, and once all is committed its log stays as it is.
     Freeze,
     /// Agreement: a change of a group is made to the epoch that it was meant for.
     CompareAndSet,

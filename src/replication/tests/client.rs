@@ -67,6 +67,14 @@ impl Cluster {
         self.asked.len() - 1
     }
 
+    /// A node's store evicts a key.
+    pub(super) fn evict(&mut self, node: usize, letter: &str) {
+        let (key, now) = (key(letter), self.clock(node));
+        let Node { replication, store, .. } = &mut self.nodes[node];
+        store.remove(group(), &key);
+        replication.evicted(group(), &key, now, store);
+    }
+
     fn execute(&mut self, node: usize, level: Level, key: Key, op: Op) -> Asked {
         let (now, wall_ms) = (self.clock(node), WALL_MS + self.now + self.nodes[node].wall_ahead_ms);
         let Node { replication, store, .. } = &mut self.nodes[node];

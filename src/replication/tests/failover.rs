@@ -211,14 +211,34 @@ fn what_is_left_of_a_lost_group_is_void() {
     assert_needed(Rule::Opened, lost);
 }
 
-/// A primary hands over, and is asked for a write after it has named its successor.
-fn handed_over(rules: Rules) -> bool {
-    let mut cluster = Cluster::new(3, 3, rules);
+/// It had been proposed that they are not in sync: their acknowledgements were not there a tick after the write, and what they
+/// had acknowledged before it was long ago.
+#[test]
+fn who_had_nothing_to_acknowledge_has_not_stalled() {
+    let mut cluster = Cluster::new(3, 3, Rules::default());
+    cluster.run(1_000);
+    assert!(cluster.proposed.is_empty());
+    cluster.hold_back(|frame| frame.to == 0 && !frame.is_append());
+    cluster.put(0, Strong, "x", "1");
+    cluster.run(STALL_MS / 2);
+    assert_eq!(cluster.proposed, []);
+    cluster.run(STALL_MS);
+    assert_eq!(cluster.proposed.pop().expect("a proposal").in_sync.len(), 1, "who is silent has");
+}
+
+/// The first node is asked to hand over to the second, and has proposed that.
+fn hand_over(cluster: &mut Cluster) {
     let (epoch, body) = (cluster.map.assignment(group()).epoch, Body::HandOver { to: NodeId(1) });
     let message = Message::Group { group: group().index() as u16, epoch, body };
     cluster.wire.push(Frame { from: 2, to: 0, message });
     cluster.deliver();
     cluster.run(2 * TICK_MS);
+}
+
+/// A primary hands over, and is asked for a write after it has named its successor.
+fn handed_over(rules: Rules) -> bool {
+    let mut cluster = Cluster::new(3, 3, rules);
+    hand_over(&mut cluster);
     cluster.hold_back(|frame| frame.from == 0 && frame.is_append());
     let write = cluster.put(0, Session, "x", "1");
     assert!(cluster.decide_proposed());
@@ -233,6 +253,51 @@ fn handed_over(rules: Rules) -> bool {
 #[test]
 fn who_hands_over_takes_no_more() {
     assert_needed(Rule::Freeze, handed_over);
+}
+
+/// A primary hands over, evicts a key after it has named its successor, which dies, and is primary again.
+fn evicted_while_frozen(rules: Rules) -> bool {
+    let mut cluster = Cluster::new(3, 3, rules);
+    cluster.put(0, Strong, "x", "1");
+    cluster.put(0, Strong, "y", "2");
+    cluster.run(100);
+    hand_over(&mut cluster);
+    cluster.hold_back(|frame| frame.from == 0 && frame.is_append());
+    cluster.evict(0, "x");
+    assert!(cluster.decide_proposed());
+    assert_eq!(cluster.primary(), 1);
+    cluster.tell(0);
+    if cluster.read(0, Eventual, "y") != value("2") {
+        return false;
+    }
+    cluster.release();
+    cluster.crash(1);
+    cluster.regroup(0, &[0, 2], &[]);
+    cluster.tell_all();
+    cluster.run(GRACE_MS + 100);
+    cluster.read(0, Strong, "y") == value("2") && cluster.read(0, Strong, "x") == NOTHING && cluster.have_the_same(0, 2)
+}
+
+/// Seed 20006365 of the simulator: it had written what the next primary did not have, threw its copy away for that, and was
+/// still in sync by the map.
+#[test]
+fn who_hands_over_writes_no_more() {
+    assert_needed(Rule::Freeze, evicted_while_frozen);
+}
+
+/// The same, but the map decides something else, and it stays primary.
+#[test]
+fn what_was_evicted_while_frozen_is_removed_everywhere() {
+    let mut cluster = Cluster::new(3, 3, Rules::default());
+    cluster.put(0, Strong, "x", "1");
+    cluster.run(100);
+    hand_over(&mut cluster);
+    cluster.evict(0, "x");
+    cluster.regroup(0, &[0, 1, 2], &[]);
+    cluster.tell_all();
+    cluster.run(100);
+    assert_eq!(cluster.read(0, Strong, "x"), NOTHING);
+    assert!(cluster.have_the_same(0, 1) && cluster.have_the_same(0, 2));
 }
 
 /// The primary's wall clock is ahead of the next one's. It has shown that a value has expired.

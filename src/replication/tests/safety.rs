@@ -114,10 +114,7 @@ fn forgotten(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.put(0, Strong, "x", "1");
     cluster.run(100);
-    let now = cluster.clock(1);
-    let Node { replication, store, .. } = &mut cluster.nodes[1];
-    store.remove(group(), &key("x"));
-    replication.evicted(group(), &key("x"), now, store);
+    cluster.evict(1, "x");
     cluster.crash(0);
     cluster.run(GRACE_MS);
     assert_eq!(cluster.read(1, Strong, "x"), NOTHING);
