@@ -114,19 +114,26 @@ impl Engine {
         end: End,
         count: u64,
         now: UnixMs,
-        visit: impl FnMut(Bytes),
+        mut visit: impl FnMut(Bytes),
     ) -> Result<Option<u64>, PutError> {
         let Some(mut edit) = self.edit(hash, key, Kind::List, [0, 0], now)? else { return Ok(None) };
         let list = List(edit.view());
         let count = count.min(list.len());
-        match end {
-            End::Front => list.forward_from(0).take(count as usize).for_each(visit),
-            // Going backwards needs memory to remember where the elements begin; one is found without.
-            End::Back if count == 1 => list.forward_from(list.len() - 1).for_each(visit),
-            End::Back => list.backward_from(list.len() - 1).take(count as usize).for_each(visit),
+        if count == 1 {
+            // The most common: it is looked for once.
+            let view = edit.view();
+            let spot = if end == End::Front { view.first() } else { view.at_rank(view.len() - 1) };
+            if let Some(entry) = view.next(&mut spot.clone()) {
+                visit(view.bytes(name(Shape::One, entry, 0)));
+            }
+            edit.remove(&spot);
+        } else {
+            match end {
+                End::Front => list.forward_from(0).take(count as usize).for_each(visit),
+                End::Back => list.backward_from(list.len() - 1).take(count as usize).for_each(visit),
+            }
+            edit.remove_range(if end == End::Front { 0 } else { list.len() - count }, count);
         }
-        let from = if end == End::Front { 0 } else { list.len() - count };
-        edit.remove_range(from, count);
         edit.note_shorter();
         edit.finish();
         Ok(Some(count))
