@@ -277,10 +277,12 @@ impl Primary {
         peer.is_lost() || is_silent || peer.stalled_for(copy.last().seq, now) >= STALL_MS
     }
 
-    /// Begins snapshots for learners that need one, as many as may be under way.
+    /// Begins snapshots for learners that need one, as many as may be under way. They cost a copy what it has, so those who may
+    /// be in sync by now get none until the epoch has moved.
     pub(super) fn begin_fills(&mut self, copy: &Copy, next_id: &mut u64, most: usize, now: Ms) {
-        let in_sync = &self.in_sync;
-        let lost = |peer: &&mut Peer| peer.is_lost() && !in_sync.contains(&peer.identity);
+        let (in_sync, candidates) = (&self.in_sync, &self.candidates);
+        let may_be_in_sync = |identity: &Identity| in_sync.contains(identity) || candidates.contains(identity);
+        let lost = |peer: &&mut Peer| peer.is_lost() && !may_be_in_sync(&peer.identity);
         for peer in self.peers.iter_mut().filter(lost).take(most) {
             *next_id += 1;
             peer.begin_filling(*next_id, copy, now);

@@ -226,6 +226,33 @@ fn who_had_nothing_to_acknowledge_has_not_stalled() {
     assert_eq!(cluster.proposed.pop().expect("a proposal").in_sync.len(), 1, "who is silent has");
 }
 
+/// Seed 31025560 of the simulator: a learner was whole and proposed as in-sync. Then came its late answer from before its snapshot,
+/// that it had nothing, and another snapshot took away what it had, when the map had made it in-sync.
+#[test]
+fn who_may_be_in_sync_by_now_is_not_filled_anew() {
+    let mut cluster = Cluster::new(3, 2, Rules::default());
+    cluster.put(0, Strong, "x", "1");
+    cluster.regroup(0, &[0, 1], &[2]);
+    cluster.tell_all();
+    cluster.run(300);
+    let proposed = cluster.proposed[0].clone();
+    assert_eq!(proposed.in_sync.len(), 3);
+    let message = Message::Group {
+        group: group().index() as u16,
+        epoch: proposed.expected,
+        body: Body::Mismatch { common: None },
+    };
+    cluster.wire.push(Frame { from: 2, to: 0, message });
+    cluster.hold_back(Frame::is_chunk);
+    cluster.deliver();
+    cluster.run(100);
+    cluster.decide(proposed);
+    cluster.crash(0);
+    cluster.crash(1);
+    cluster.run(GRACE_MS);
+    assert_eq!(cluster.read(2, Strong, "x"), value("1"));
+}
+
 /// The first node is asked to hand over to the second, and has proposed that.
 fn hand_over(cluster: &mut Cluster) {
     let (epoch, body) = (cluster.map.assignment(group()).epoch, Body::HandOver { to: NodeId(1) });
