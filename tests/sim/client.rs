@@ -5,7 +5,7 @@ use crate::random::Random;
 use crate::world::{Event, MS, SECOND, Us, World};
 use pinion::replication::{Effect, Key, Level, Position, Refusal, Rule, Settled};
 use pinion::slots::Group;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a client waits for an answer.
 const PATIENCE_US: Us = 4 * SECOND;
@@ -25,6 +25,8 @@ pub struct Client {
     tokens: BTreeMap<Group, Position>,
     /// Of its own keys: no read may show an older value.
     floors: BTreeMap<Key, u32>,
+    /// What it wrote without an answer: that may be carried out at any time, even after what it wrote later.
+    belated: BTreeSet<u32>,
     pub stops: bool,
 }
 
@@ -104,6 +106,7 @@ pub fn all(seed: u64) -> Vec<Client> {
         believed: BTreeMap::new(),
         tokens: BTreeMap::new(),
         floors: BTreeMap::new(),
+        belated: BTreeSet::new(),
         stops: false,
     };
     let mut clients: Vec<Client> = (0..3).map(|number| of(Level::Strong, strong.clone(), number)).collect();
@@ -275,9 +278,13 @@ fn note_session(world: &mut World, client: &mut Client, pending: &Pending, outco
     let floor = client.floors.entry(key.clone()).or_insert(0);
     match (op, outcome) {
         (Op::Put { value, .. }, Outcome::Done(_)) => *floor = *value,
+        (Op::Put { value, .. }, _) => _ = client.belated.insert(*value),
         (Op::Get, Outcome::Value(values)) => {
             let seen = values.last().copied().unwrap_or(0);
             let vanished = seen == 0 && world.history.may_have_vanished(key);
+            if seen < *floor && client.belated.contains(&seen) {
+                return;
+            }
             if seen < *floor && !vanished {
                 let name = String::from_utf8_lossy(key).into_owned();
                 let floor = *floor;

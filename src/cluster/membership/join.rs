@@ -35,6 +35,8 @@ pub const RETRY_MS_MIN: u64 = 200;
 pub const RETRY_MS_MAX: u64 = 3200;
 /// How long seeds may take to answer after the first has: two clusters are to be noticed before one is asked.
 const SETTLE_MS: u64 = 300;
+/// Meanwhile those that are silent are asked again.
+const SILENT_RETRY_MS: u64 = 100;
 /// Questions to one member before the seeds are asked for another.
 const QUESTIONS_MAX: u32 = 4;
 
@@ -163,6 +165,8 @@ pub(super) struct Join {
     phase: Phase,
     found: BTreeMap<u16, Found>,
     settled_at_ms: Option<u64>,
+    /// When those that are silent are asked again, until then.
+    again_at_ms: u64,
     /// Maps before this version are from before we were let in.
     member_since_version: u64,
     /// Whom we ask.
@@ -190,6 +194,7 @@ impl Join {
             phase: Phase::Looking,
             found: BTreeMap::new(),
             settled_at_ms: None,
+            again_at_ms: now_ms,
             member_since_version: 0,
             target,
             questions: 0,
@@ -239,7 +244,9 @@ impl Join {
             return;
         }
         self.found.insert(seed, found);
-        self.settled_at_ms.get_or_insert(now_ms + SETTLE_MS);
+        if self.settled_at_ms.is_none() {
+            (self.settled_at_ms, self.again_at_ms) = (Some(now_ms + SETTLE_MS), now_ms + SILENT_RETRY_MS);
+        }
         let clusters = self.found.values().filter_map(|found| found.cluster).chain(self.disk_cluster);
         let clusters: BTreeSet<u64> = clusters.collect();
         if let (Some(&one), Some(&other)) = (clusters.first(), clusters.last())
@@ -302,7 +309,9 @@ impl Join {
     /// When there is something to ask, or to conclude.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Looking => Some(self.settled_at_ms.unwrap_or(self.next_question_ms)),
+            Phase::Looking => {
+                Some(self.settled_at_ms.map_or(self.next_question_ms, |at_ms| at_ms.min(self.again_at_ms)))
+            }
             Phase::Asking | Phase::Leaving => Some(self.next_question_ms),
             _ => None,
         }
@@ -327,7 +336,12 @@ impl Join {
                 return self.begin_founding(actions);
             }
         }
-        if now_ms >= self.next_question_ms && self.settled_at_ms.is_none() {
+        if self.settled_at_ms.is_some() {
+            if now_ms >= self.again_at_ms {
+                self.again_at_ms = now_ms + SILENT_RETRY_MS;
+                self.look_up_silent(actions);
+            }
+        } else if now_ms >= self.next_question_ms {
             self.look_up(now_ms, actions);
         }
     }
@@ -337,13 +351,18 @@ impl Join {
         if self.retry_ms > RETRY_MS_MIN {
             actions.push(Action::Waiting { reason: self.missing() });
         }
-        for (seed, to) in self.seeds.iter().enumerate() {
-            let lookup = JoinMessage::Lookup { address: self.profile.address.clone(), seed: seed as u16 };
-            actions.push(Action::Send { to: To::Address(to.clone()), message: Message::Join(lookup) });
-        }
         // What a seed said is not for ever: it may be in a cluster by now.
         self.found.clear();
+        self.look_up_silent(actions);
         self.back_off(now_ms);
+    }
+
+    /// Asks the seeds that have not answered.
+    fn look_up_silent(&self, actions: &mut Vec<Action>) {
+        for (seed, to) in (0..).zip(&self.seeds).filter(|(seed, _)| !self.found.contains_key(seed)) {
+            let lookup = JoinMessage::Lookup { address: self.profile.address.clone(), seed };
+            actions.push(Action::Send { to: To::Address(to.clone()), message: Message::Join(lookup) });
+        }
     }
 
     /// Why there is no way in yet.
