@@ -1,6 +1,6 @@
 //! A full check of a large collection: order, counts, parents, bytes.
 
-use super::entry::{self, Shape, Text, entry_end, name, order_of, pair, user_bytes};
+use super::entry::{self, Shape, Text, entry_end, member_score, name, order_of, pair, user_bytes};
 use super::node::{self, CHILDREN_MAX, Kind as NodeKind, child, leaf_bytes, parent, used};
 use super::view::{bytes_of, member_key};
 use super::{Large, MAIN, MEMBERS, shape_of};
@@ -22,7 +22,7 @@ struct Check<'a> {
 pub(in crate::engine) fn check(arena: &Arena, hasher: &KeyHasher, item: Reference) -> Vec<Reference> {
     let kind = Header::read(arena.memory(), place(item)).kind();
     let large = Large::of(arena, item);
-    let mut nodes = Vec::new();
+    let (mut nodes, mut ordered) = (Vec::new(), Vec::new());
     for tree in [MAIN, MEMBERS] {
         if tree == MEMBERS && kind != Kind::SortedSet {
             assert_eq!(large.roots[tree], 0);
@@ -38,6 +38,10 @@ pub(in crate::engine) fn check(arena: &Arena, hasher: &KeyHasher, item: Referenc
             assert_eq!(check.user_bytes, large.user_bytes, "bytes of users");
         }
         check.order();
+        match tree {
+            MAIN => ordered = check.entries,
+            _ => check.members(&ordered),
+        }
     }
     let bytes: usize = nodes.iter().map(|&node| arena.chunk_bytes(node)).sum();
     assert_eq!(bytes as u64, large.node_bytes, "bytes of nodes");
@@ -81,7 +85,10 @@ impl Check<'_> {
             let key = match (self.kind, self.tree) {
                 (Kind::List, _) => 0,
                 (Kind::SortedSet, MAIN) => order_of(entry::score(bytes, at)),
-                _ => member_key(self.hasher, &bytes_of(self.arena, text)),
+                _ => match text {
+                    Text::Hashed(key) => key,
+                    _ => member_key(self.hasher, &bytes_of(self.arena, text)),
+                },
             };
             // Scores may be equal on both sides of a separator.
             let below = key < keys.1 || self.kind == Kind::List || self.tree == MAIN && key == keys.1;
@@ -99,6 +106,23 @@ impl Check<'_> {
         }
         assert_eq!(node::entries(self.arena, leaf), count as usize);
         count
+    }
+
+    /// Each member has its score, and one that is not written has it alone.
+    fn members(&self, ordered: &[Vec<u8>]) {
+        for member in &self.entries {
+            let score = member_score(member, 0);
+            let from = ordered.partition_point(|entry| entry::score(entry, 0) < score);
+            let equal = ordered[from..].iter().take_while(|entry| entry::score(entry, 0) == score);
+            let names: Vec<_> = equal.map(|entry| bytes_of(self.arena, name(Shape::Scored, entry, 0))).collect();
+            match name(Shape::Pair, member, 0) {
+                Text::Hashed(key) => {
+                    assert_eq!(names.len(), 1, "it has its score alone");
+                    assert_eq!(member_key(self.hasher, &names[0]), key);
+                }
+                text => assert!(names.contains(&bytes_of(self.arena, text)), "it has another score"),
+            }
+        }
     }
 
     fn order(&self) {

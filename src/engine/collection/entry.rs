@@ -6,9 +6,11 @@
 //! hash      | string | value string |               field and value
 //!           | string | 0xff | expires 6 | string |  a field with a time of expiry, in milliseconds
 //! ordered   | score 8 | string |                    of a sorted set, in the order of scores
+//! member    | string | 8 | score 8 |                of a sorted set, in the order of members; a pair, too
 //!
 //! string:   | length 1 | bytes |                    up to 192 bytes
 //!           | 0xfe | length 4 | reference 4 |       longer ones: in blobs of their own
+//!           | 0xfd | hash 6 |                       a member that is found by its score
 //! ```
 //!
 //! Entries are packed one behind the other. They are found by walking: a leaf has a few dozen at most.
@@ -19,10 +21,12 @@ use crate::engine::item::u32_at;
 
 /// Longest string inside an entry, in bytes.
 pub(in crate::engine) const INLINE_BYTES_MAX: usize = 192;
+const HASHED: u8 = 0xfd;
 const OUTSIDE: u8 = 0xfe;
 const TIMED: u8 = 0xff;
 /// Bytes of a string that is elsewhere.
 const OUTSIDE_BYTES: usize = 9;
+const HASHED_BYTES: usize = 7;
 const EXPIRES_BYTES: usize = 7;
 /// The latest time at which a field may expire: what fits, in the year 10889.
 pub const FIELD_EXPIRES_MAX: UnixMs = (1 << 48) - 1;
@@ -31,7 +35,7 @@ pub(super) const SCORE_BYTES: usize = 8;
 /// Longest entry.
 pub(super) const ENTRY_BYTES_MAX: usize = 2 * (1 + INLINE_BYTES_MAX) + EXPIRES_BYTES;
 
-const _: () = assert!(INLINE_BYTES_MAX < OUTSIDE as usize);
+const _: () = assert!(INLINE_BYTES_MAX < HASHED as usize);
 
 /// What the entries of a leaf are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(in crate::engine) enum Text<'a> {
     Inside(&'a [u8]),
     /// So many bytes, in blobs.
     Outside(u32, Reference),
+    /// A member's place among members: it is written only among the scores.
+    Hashed(u64),
 }
 
 impl Text<'_> {
@@ -57,6 +63,7 @@ impl Text<'_> {
         match self {
             Self::Inside(bytes) => bytes.len(),
             Self::Outside(length, _) => length as usize,
+            Self::Hashed(_) => 0,
         }
     }
 
@@ -66,6 +73,7 @@ impl Text<'_> {
         match self {
             Self::Inside(bytes) => 1 + bytes.len(),
             Self::Outside(..) => OUTSIDE_BYTES,
+            Self::Hashed(_) => HASHED_BYTES,
         }
     }
 
@@ -83,6 +91,10 @@ impl Text<'_> {
                 to[at + 1..at + 5].copy_from_slice(&length.to_le_bytes());
                 to[at + 5..at + OUTSIDE_BYTES].copy_from_slice(&first.to_le_bytes());
             }
+            Self::Hashed(hash) => {
+                to[at] = HASHED;
+                to[at + 1..at + HASHED_BYTES].copy_from_slice(&hash.to_le_bytes()[..HASHED_BYTES - 1]);
+            }
         }
         at + self.bytes()
     }
@@ -96,6 +108,7 @@ pub(super) fn text(bytes: &[u8], at: usize) -> (Text<'_>, usize) {
             let (length, first) = (u32_at(bytes, at + 1), u32_at(bytes, at + 5));
             (Text::Outside(length, first), at + OUTSIDE_BYTES)
         }
+        HASHED => (Text::Hashed(u48_at(bytes, at + 1)), at + HASHED_BYTES),
         length => {
             let end = at + 1 + usize::from(length);
             (Text::Inside(&bytes[at + 1..end]), end)
@@ -103,10 +116,17 @@ pub(super) fn text(bytes: &[u8], at: usize) -> (Text<'_>, usize) {
     }
 }
 
+fn u48_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word[..6].copy_from_slice(&bytes[at..at + 6]);
+    u64::from_le_bytes(word)
+}
+
 #[inline]
 fn after_text(bytes: &[u8], at: usize) -> usize {
     match bytes[at] {
         OUTSIDE => at + OUTSIDE_BYTES,
+        HASHED => at + HASHED_BYTES,
         length => at + 1 + usize::from(length),
     }
 }
@@ -136,11 +156,7 @@ pub(super) fn name(shape: Shape, bytes: &[u8], at: usize) -> Text<'_> {
 #[inline]
 pub(super) fn pair(bytes: &[u8], at: usize) -> (Text<'_>, Option<UnixMs>, Text<'_>) {
     let (field, end) = text(bytes, at);
-    let expires = (bytes[end] == TIMED).then(|| {
-        let mut word = [0; 8];
-        word[..6].copy_from_slice(&bytes[end + 1..end + EXPIRES_BYTES]);
-        u64::from_le_bytes(word)
-    });
+    let expires = (bytes[end] == TIMED).then(|| u48_at(bytes, end + 1));
     let (value, _) = text(bytes, after_expiry(bytes, end));
     (field, expires, value)
 }
@@ -161,6 +177,18 @@ pub(super) fn user_bytes(shape: Shape, bytes: &[u8], at: usize) -> usize {
 #[inline]
 pub(super) fn score(bytes: &[u8], at: usize) -> f64 {
     f64::from_le_bytes(bytes[at..at + SCORE_BYTES].try_into().expect("8 bytes"))
+}
+
+/// The score in an entry of a sorted set's members.
+#[inline]
+pub(super) fn member_score(bytes: &[u8], at: usize) -> f64 {
+    score(bytes, member_score_at(bytes, at))
+}
+
+/// Where it is: behind the member, and its own length.
+#[inline]
+pub(super) fn member_score_at(bytes: &[u8], at: usize) -> usize {
+    after_text(bytes, at) + 1
 }
 
 /// Calls `visit` with the place of each reference to blobs in an entry.
@@ -284,7 +312,8 @@ mod tests {
         let long = [7; INLINE_BYTES_MAX];
         let long = Text::Inside(&long);
         let far = Text::Outside(100_000, 42);
-        for field in [short, long, far] {
+        let hashed = Text::Hashed(0xfeff_fd12_3456);
+        for field in [short, long, far, hashed] {
             for value in [Text::Inside(b""), long, far] {
                 for expires in [None, Some(1_700_000_000_123)] {
                     let entry = written(&Entry::pair(field, expires, value));

@@ -1,12 +1,18 @@
 //! Sorted sets: entries in the order of scores, and, where they are large, each member's score in a second tree.
+//!
+//! A long member is not written a second time there while no other has its score: its hash is, and the entry with that score
+//! says whether it is the one. Which makes finding it as long again, so short ones are written.
 
 use super::MEMBERS;
 use super::edit::Edit;
-use super::entry::{self, Entry, SCORE_BYTES, Shape, Text, name, text};
+use super::entry::{self, Entry, INLINE_BYTES_MAX, SCORE_BYTES, Shape, Text, member_score, member_score_at, name};
 use super::view::{Bytes, Spot, View, compare};
 use crate::command::UnixMs;
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};
+
+/// Members that are longer, and inside entries, are written as a hash.
+const NAMED_BYTES_MAX: usize = 16;
 
 /// A sorted set that is being read.
 pub struct Sorted<'a>(View<'a>);
@@ -121,25 +127,19 @@ impl<'a> Sorted<'a> {
     /// Visits members from a cursor on, about `count`; returns the next cursor, 0 at the end.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>, f64)) -> u64 {
         let view = &self.0;
-        view.scan(cursor, count, |shape, entry| match shape {
-            Shape::Pair => visit(view.bytes(name(shape, entry, 0)), paired_score(entry, 0)),
-            _ => visit(view.bytes(name(shape, entry, 0)), entry::score(entry, 0)),
+        view.scan(cursor, count, |shape, entry| {
+            let score = if shape == Shape::Pair { member_score(entry, 0) } else { entry::score(entry, 0) };
+            let member = match name(shape, entry, 0) {
+                Text::Hashed(_) => view.only_member(score),
+                text => text,
+            };
+            visit(view.bytes(member), score);
         })
     }
 }
 
 fn scored<'a>(view: &View<'a>, entry: &'a [u8]) -> (Bytes<'a>, f64) {
     (view.bytes(name(Shape::Scored, entry, 0)), entry::score(entry, 0))
-}
-
-/// The score in an entry of the members' tree.
-fn paired_score(bytes: &[u8], at: usize) -> f64 {
-    entry::score(bytes, paired_score_at(bytes, at))
-}
-
-/// Where it is: a string, without an expiry before it.
-fn paired_score_at(bytes: &[u8], at: usize) -> usize {
-    text(bytes, at).1 + 1
 }
 
 fn score_of(view: &View, member: &[u8]) -> Option<f64> {
@@ -149,7 +149,7 @@ fn score_of(view: &View, member: &[u8]) -> Option<f64> {
 /// The score of a member that was found at a spot.
 fn score_at(view: &View, spot: &Spot) -> f64 {
     let leaf = view.leaf(spot.path.as_ref());
-    if view.is_large() { paired_score(leaf, spot.offset) } else { entry::score(leaf, spot.offset) }
+    if view.is_large() { member_score(leaf, spot.offset) } else { entry::score(leaf, spot.offset) }
 }
 
 impl Engine {
@@ -274,24 +274,70 @@ impl Edit<'_> {
         if score == old {
             return Scored::Same(old);
         }
-        self.remove_ordered(old, member);
-        self.insert_ordered(score, member);
         if self.view().is_large() {
-            let at = paired_score_at(self.view().leaf(found.path.as_ref()), found.offset);
+            let (is_alone, named) = self.share(score, &self.view().score_spot(score, member));
+            if named {
+                found = self.view().seek(member).0;
+            }
+            if !is_alone && self.name_in_full(member, old, &found) {
+                found = self.view().seek(member).0;
+            }
+            let at = member_score_at(self.view().leaf(found.path.as_ref()), found.offset);
             self.overwrite(&found, at, &score.to_le_bytes());
         }
+        self.remove_ordered(old, member);
+        self.insert_ordered(score, member);
         Scored::Changed(score)
     }
 
-    /// Puts a member in that is not there; of a large sorted set, at a spot of the members' tree, which no change of the
-    /// other one makes void.
+    /// Puts a member in that is not there; of a large sorted set, at a spot of the members' tree.
     pub(super) fn insert_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
-        self.insert_ordered(score, member);
+        let spot = self.view().score_spot(score, member);
         if self.view().is_large() {
-            let score = score.to_le_bytes();
-            let entry = Entry::pair(self.text(member), None, Text::Inside(&score));
+            let (is_alone, named) = self.share(score, &spot);
+            let text = match is_alone && (NAMED_BYTES_MAX + 1..=INLINE_BYTES_MAX).contains(&member.len()) {
+                true => Text::Hashed(self.view().member_key(member)),
+                false => self.text(member),
+            };
+            let bytes = score.to_le_bytes();
+            let entry = Entry::pair(text, None, Text::Inside(&bytes));
+            let members = if named { &self.member_spot(MEMBERS, member) } else { members };
             self.insert_in(MEMBERS, members, &entry);
         }
+        let entry = Entry::scored(score, self.text(member));
+        self.insert(&spot, &entry);
+    }
+
+    /// Another member is about to have a score: one that has had it alone is written in full from now on. A spot where the other
+    /// will be, or its equals are, is given. Returns whether there is none with that score, and whether one was written, which
+    /// makes spots of the members' tree void.
+    fn share(&mut self, score: f64, spot: &Spot) -> (bool, bool) {
+        let equal = self.view().neighbours(spot).map(|entry| entry.filter(|entry| entry::score(entry, 0) == score));
+        let entry = match equal {
+            [None, None] => return (true, false),
+            // They have it together already.
+            [Some(_), Some(_)] => return (false, false),
+            [Some(entry), None] | [None, Some(entry)] => entry,
+        };
+        let own = match name(Shape::Scored, entry, 0) {
+            Text::Inside(own) if own.len() > NAMED_BYTES_MAX => own,
+            _ => return (false, false),
+        };
+        let (mut bytes, length) = ([0; INLINE_BYTES_MAX], own.len());
+        bytes[..length].copy_from_slice(own);
+        let (found, _) = self.view().seek(&bytes[..length]);
+        (false, self.name_in_full(&bytes[..length], score, &found))
+    }
+
+    /// Writes a member with a score in full, at its spot among the members. False if it is.
+    fn name_in_full(&mut self, member: &[u8], score: f64, spot: &Spot) -> bool {
+        let leaf = self.view().leaf(spot.path.as_ref());
+        if !matches!(name(Shape::Pair, leaf, spot.offset), Text::Hashed(_)) {
+            return false;
+        }
+        let score = score.to_le_bytes();
+        self.replace_in(MEMBERS, spot, &Entry::pair(Text::Inside(member), None, Text::Inside(&score)));
+        true
     }
 
     /// Removes a member whose score is known, and that was found at a spot.

@@ -25,7 +25,7 @@ impl Random {
         let length = match self.below(400) {
             0 => 5000,
             1..4 => 193 + n as usize % 100,
-            4..20 => 60 + n as usize % 100,
+            4..80 => 60 + n as usize % 100,
             _ => 0,
         };
         let mut bytes = format!("element-{n}").into_bytes();
@@ -114,6 +114,15 @@ fn contents(engine: &mut Engine, key: &[u8], model: &Model, now: UnixMs) -> Opti
             assert_eq!(forward, backward);
             let members: BTreeMap<_, _> = forward.iter().map(|(s, m)| (m.clone(), *s)).collect();
             assert_eq!(forward, by_score(&members), "in order");
+            let (mut scanned, mut cursor) = (BTreeMap::new(), 0);
+            loop {
+                cursor = sorted.scan(cursor, 10, |member, score| _ = scanned.insert(member.into_owned(), score));
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert_eq!(members, scanned);
+            members.iter().for_each(|(member, &score)| assert_eq!(sorted.score(member), Some(score)));
             Model::Sorted(members)
         }),
     }
@@ -485,4 +494,48 @@ fn a_time_of_expiry_for_a_full_chunk() {
         }
     }
     engine.check();
+}
+
+/// A member is written once where it has its score alone. Others come to the score, and go; it goes to another's.
+#[test]
+fn members_that_share_a_score_and_do_not() {
+    let mut engine = engine(64 * MIB, Eviction::default());
+    let key = b"players";
+    let member = |n: u32| format!("player-{n:033}").into_bytes();
+    let put = |engine: &mut Engine, n: u32, score: f64| {
+        let (member, mut came) = (member(n), None);
+        let pairs = [(score, &member[..])].into_iter();
+        engine
+            .sorted_add(hash(key), key, pairs, ScoreChange::default(), NOW, |scored| came = Some(scored))
+            .expect("room");
+        came.expect("one")
+    };
+    let bytes = |engine: &Engine| engine.stats().item_bytes;
+    for n in 0..1_000 {
+        assert_eq!(put(&mut engine, n, n.into()), Scored::Added(n.into()));
+    }
+    engine.check();
+    let apart = bytes(&engine);
+    // One more for each score; then all of the first to another one's, and back.
+    for n in 0..1_000 {
+        assert_eq!(put(&mut engine, 1_000 + n, n.into()), Scored::Added(n.into()));
+    }
+    engine.check();
+    let shared = bytes(&engine) - apart;
+    assert!(
+        shared > apart / 2 * 3,
+        "{shared} of members that share scores is little more than {apart} of those that do not"
+    );
+    for moved in [1.0, 0.0] {
+        for n in 0..500 {
+            assert_eq!(put(&mut engine, n, f64::from(n) + moved), Scored::Changed(f64::from(n) + moved));
+        }
+        engine.check();
+    }
+    let sorted = engine.as_sorted(hash(key), key, NOW).expect("a sorted set").expect("it is there");
+    for n in 0..1_000 {
+        assert_eq!(sorted.score(&member(n)), Some(n.into()));
+        assert_eq!(sorted.score(&member(1_000 + n)), Some(n.into()));
+    }
+    assert_eq!(sorted.score(&member(2_000)), None);
 }

@@ -19,7 +19,7 @@
 //! It grows and shrinks a leaf at a time, so there is no large step; a scan's cursor is a place in the order of hashes; and
 //! the counts find a rank, or a random element, in O(log n).
 
-use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, entry_end, name, order_of, score};
+use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, Text, entry_end, name, order_of, score};
 use super::node::{
     self, CHILD_BYTES, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, body, child, entries, leaf_bytes, make_child,
     make_root, new_inner, new_leaf, separator, set_child, set_entries, set_parent, set_refers, set_used, tell_children,
@@ -44,8 +44,8 @@ const PAGES_PER_MERGE: u32 = 2;
 const SPLIT_ENTRIES_MAX: usize = LEAF_BYTES_MAX / 2 + 2;
 
 /// Classes of chunks that a change of a collection takes from at most, each of which may need a page: of leaves and inner nodes
-/// that grow or are split, in up to two trees, a root, and the item.
-pub(in crate::engine) const CLASSES_PER_CHANGE: u32 = 12;
+/// that grow or are split, in up to two trees, of one of them in two places, a root, and the item.
+pub(in crate::engine) const CLASSES_PER_CHANGE: u32 = 16;
 
 /// A tree that is being changed.
 pub(super) struct Tree {
@@ -79,7 +79,10 @@ impl Order<'_> {
         match self {
             Self::Position => 0,
             Self::Score => order_of(score(entry, 0)),
-            Self::Hash(hasher) => member_key(hasher, &bytes_of(arena, name(shape, entry, 0))),
+            Self::Hash(hasher) => match name(shape, entry, 0) {
+                Text::Hashed(key) => key,
+                text => member_key(hasher, &bytes_of(arena, text)),
+            },
         }
     }
 }

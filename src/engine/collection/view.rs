@@ -1,6 +1,6 @@
 //! Reading a collection, small or large: finding elements, walking over them, ranks.
 
-use super::entry::{self, Shape, Text, entry_end, name, order_of};
+use super::entry::{self, Shape, Text, entry_end, member_score, name, order_of};
 use super::node::{LEAF_BYTES_MAX, entries, leaf_bytes, read_blobs};
 use super::path::{self, Path, leaf_for_key, leaf_for_rank};
 use super::{Large, MAIN, MEMBERS, SMALL_HEADER_BYTES, shape_of};
@@ -181,26 +181,28 @@ impl<'a> View<'a> {
     pub(super) fn seek(&self, member: &[u8]) -> (Spot, bool) {
         let Body::Large(large) = self.body else {
             let leaf = self.leaf(None);
-            let found = self.find_in(self.shape(), leaf, member);
+            let found = self.find_in(self.shape(), leaf, member, 0);
             return (Spot { path: None, offset: found.unwrap_or(leaf.len()) }, found.is_some());
         };
         let (tree, shape) = match self.kind {
             Kind::SortedSet => (MEMBERS, Shape::Pair),
             _ => (MAIN, self.shape()),
         };
-        let path = leaf_for_key(self.arena, large.roots[tree], self.member_key(member));
+        let key = self.member_key(member);
+        let path = leaf_for_key(self.arena, large.roots[tree], key);
         let leaf = leaf_bytes(self.arena, path.leaf);
-        let found = self.find_in(shape, leaf, member);
+        let found = self.find_in(shape, leaf, member, key);
         (Spot { path: Some(path), offset: found.unwrap_or(leaf.len()) }, found.is_some())
     }
 
     #[inline]
-    fn find_in(&self, shape: Shape, leaf: &[u8], member: &[u8]) -> Option<usize> {
+    fn find_in(&self, shape: Shape, leaf: &[u8], member: &[u8], key: u64) -> Option<usize> {
         // Names that are as long differ, mostly, in their last bytes: those are compared without a call.
         let (mut offset, tail) = (0, member.last_chunk::<8>());
         while offset < leaf.len() {
             let is_equal = match name(shape, leaf, offset) {
                 Text::Inside(own) => own.len() == member.len() && own.last_chunk() == tail && own == member,
+                Text::Hashed(own) => own == key && self.only_member(member_score(leaf, offset)) == Text::Inside(member),
                 text => self.is_equal(text, member),
             };
             if is_equal {
@@ -216,6 +218,7 @@ impl<'a> View<'a> {
         match text {
             Text::Inside(own) => own == bytes,
             Text::Outside(length, _) => length as usize == bytes.len() && compare(self.arena, text, bytes).is_eq(),
+            Text::Hashed(_) => unreachable!("it is found by its score"),
         }
     }
 
@@ -340,6 +343,35 @@ impl<'a> View<'a> {
         spot
     }
 
+    /// The member with a score that no other has.
+    pub(super) fn only_member(&self, score: f64) -> Text<'a> {
+        let mut spot = self.lower_bound(order_of(score), |own, _| own < score);
+        name(Shape::Scored, self.next(&mut spot).expect("a member has it"), 0)
+    }
+
+    /// The entries before and after a spot.
+    pub(super) fn neighbours(&self, spot: &Spot) -> [Option<&'a [u8]>; 2] {
+        [self.before(spot), self.next(&mut spot.clone())]
+    }
+
+    fn before(&self, spot: &Spot) -> Option<&'a [u8]> {
+        let Spot { mut path, offset: mut end } = *spot;
+        if end == 0 {
+            if !path.as_mut()?.back(self.arena) {
+                return None;
+            }
+            end = self.leaf(path.as_ref()).len();
+        }
+        let (leaf, mut at) = (self.leaf(path.as_ref()), 0);
+        loop {
+            let next = entry_end(self.shape(), leaf, at);
+            if next == end {
+                return Some(&leaf[at..end]);
+            }
+            at = next;
+        }
+    }
+
     /// The spot of a score and a member in a sorted set's scores: before them, or where they would be.
     pub(super) fn score_spot(&self, score: f64, member: &[u8]) -> Spot {
         self.lower_bound(order_of(score), |own, text| match own.total_cmp(&(score + 0.0)) {
@@ -375,6 +407,7 @@ pub(super) fn compare(arena: &Arena, text: Text, bytes: &[u8]) -> Ordering {
             });
             if order.is_eq() && !rest.is_empty() { Ordering::Less } else { order }
         }
+        Text::Hashed(_) => unreachable!("among the scores members are written"),
     }
 }
 
@@ -388,5 +421,6 @@ pub(super) fn bytes_of<'a>(arena: &Arena, text: Text<'a>) -> Bytes<'a> {
             read_blobs(arena, first, |piece| bytes.extend_from_slice(piece));
             Cow::Owned(bytes)
         }
+        Text::Hashed(_) => unreachable!("it is found by its score"),
     }
 }
