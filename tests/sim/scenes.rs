@@ -163,6 +163,9 @@ pub struct Movement {
     pub rest_ms: u64,
 }
 
+/// How long nothing moves when all has been moved.
+const SETTLED: Us = 5_000 * MS;
+
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug)]
 pub enum Upheaval {
@@ -221,8 +224,20 @@ pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
         world.kill(newcomer, None);
     }
     rest(&mut world, left);
-    let rest_ms = (world.now - started) / MS;
-    let after = holders(&world);
+    let mut rested = world.now;
+    let mut after = holders(&world);
+    // The cluster is at rest, too, before the mover has begun, and between two of its steps.
+    loop {
+        let until = world.now + SETTLED;
+        run_until(&mut world, until);
+        rest(&mut world, left);
+        let now = holders(&world);
+        if now == after {
+            break;
+        }
+        (after, rested) = (now, world.now);
+    }
+    let rest_ms = (rested - started) / MS;
     for (number, key) in keys.iter().enumerate() {
         let group = Group::of(key);
         let value = (number as u32 + 1).to_le_bytes();
