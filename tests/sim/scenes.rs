@@ -273,7 +273,7 @@ pub fn report(kills: usize, minutes: u64, only: Option<usize>, trace: bool) {
                 times.extend(failovers(&stage, kills / worlds));
             }
             times.sort_unstable();
-            let quantile = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
+            let quantile = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
             let (p50, p99) = (quantile(50), quantile(99));
             let line = format!(
                 "failover, {hosts} nodes, {} % loss: p50 {p50} ms, p99 {p99} ms, longest {} ms, of {}",
