@@ -27,15 +27,15 @@ const SEND: u64 = 1;
 struct Options {
     #[arg(long)]
     port: u16,
-    #[arg(long, default_value_t = 50)]
-    conns: usize,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    conns: u32,
     /// Requests in flight per connection
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     depth: u64,
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     requests: u64,
     /// Different random numbers
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// Cargo gives this
     #[arg(long, hide = true)]
@@ -127,7 +127,7 @@ impl Connection {
 fn reply_length(bytes: &[u8]) -> Option<usize> {
     let line = memchr::memchr(b'\n', bytes)? + 1;
     let number = || -> i64 {
-        let digits = str::from_utf8(&bytes[1..line - 2]).ok();
+        let digits = bytes.get(1..line - 2).and_then(|digits| str::from_utf8(digits).ok());
         digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| fail("a length that is no number"))
     };
     match bytes[0] {
@@ -148,7 +148,7 @@ fn main() {
     let mut uring: IoUring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
-        .build(2 * options.conns.next_power_of_two() as u32)
+        .build(2 * options.conns.next_power_of_two())
         .unwrap_or_else(|error| fail(&format!("io_uring: {error}")));
     let mut connections: Vec<Connection> = (0..options.conns).map(|_| Connection::open(options.port)).collect();
 

@@ -224,18 +224,17 @@ pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
         world.kill(newcomer, None);
     }
     rest(&mut world, left);
-    let mut rested = world.now;
-    let mut after = holders(&world);
+    let (mut rested, mut after) = (world.now, holders(&world));
     // The cluster is at rest, too, before the mover has begun, and between two of its steps.
-    loop {
-        let until = world.now + SETTLED;
+    while world.now < rested + SETTLED {
+        assert!(world.now < started + REST_MAX, "it moves without end");
+        let until = world.now + 50 * MS;
         run_until(&mut world, until);
         rest(&mut world, left);
         let now = holders(&world);
-        if now == after {
-            break;
+        if now != after {
+            (rested, after) = (world.now, now);
         }
-        (after, rested) = (now, world.now);
     }
     let rest_ms = (rested - started) / MS;
     for (number, key) in keys.iter().enumerate() {

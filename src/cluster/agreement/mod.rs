@@ -201,26 +201,27 @@ impl<D: Disk> Agreement<D> {
         self.node_of(self.raw.raft.leader_id).filter(|_| self.fault.is_none())
     }
 
-    /// The leader, as far as this member knows, and when it was known to have followers: of another that is left to whoever asks,
-    /// and now; of this member when most voters had answered it.
+    /// The leader, as far as this member knows, and when it surely was one: this member itself when most voters had answered it;
+    /// another now, which only who hears from it can say.
     pub fn leader_at(&self) -> Option<(NodeId, u64)> {
         let leader = self.leader()?;
-        let at = if self.is_leader() { self.followed_at() } else { self.now_ms };
+        let at = if self.is_leader() { self.followed_at()? } else { self.now_ms };
         Some((leader, at))
     }
 
-    /// As the leader, the time since which most voters have answered; 0 if they have not yet.
-    fn followed_at(&self) -> u64 {
+    /// As the leader, the time since which most voters have answered, of both sets in a joint configuration. None if they have
+    /// not yet.
+    fn followed_at(&self) -> Option<u64> {
         let Configuration { voters, voters_outgoing, .. } = self.configuration();
         let most_since = |voters: &[u64]| {
             let answered =
-                |raft: &u64| if *raft == self.raft() { self.now_ms } else { *self.answered.get(raft).unwrap_or(&0) };
-            let mut times: Vec<u64> = voters.iter().map(answered).collect();
+                |raft: &u64| if *raft == self.raft() { Some(self.now_ms) } else { self.answered.get(raft).copied() };
+            let mut times: Vec<Option<u64>> = voters.iter().map(answered).collect();
             times.sort_unstable();
-            // None, of no voters: a configuration that is not a joint one has no outgoing ones.
-            (!times.is_empty()).then(|| times[(times.len() - 1) / 2])
+            times[times.len().checked_sub(1)? / 2]
         };
-        most_since(&voters).into_iter().chain(most_since(&voters_outgoing)).min().unwrap_or(0)
+        let since = most_since(&voters);
+        if voters_outgoing.is_empty() { since } else { since.min(most_since(&voters_outgoing)) }
     }
 
     /// True if this member takes itself for the leader. Another may have taken its place half a second ago: only a proposal or
@@ -295,7 +296,8 @@ impl<D: Disk> Agreement<D> {
         let (sender, term) = (message.from, message.term);
         // What Raft refuses is as good as lost, which its senders reckon with.
         let _ = self.raw.step(message);
-        if self.is_leader() && term == self.term() {
+        // A peer may claim any identity: none but members are kept.
+        if self.is_leader() && term == self.term() && self.raw.raft.prs().get(sender).is_some() {
             self.answered.insert(sender, self.now_ms);
         }
         self.pin_election_timeout();

@@ -6,7 +6,7 @@ use super::*;
 use crate::cluster::Epoch;
 use crate::cluster::map::Applied;
 use network::{Network, Told};
-use raft::eraftpb::{Entry, Message};
+use raft::eraftpb::{Entry, Message, MessageType};
 use std::collections::BTreeSet;
 
 fn applied(told: &Told) -> bool {
@@ -264,6 +264,22 @@ fn a_leader_that_is_cut_off_knows_since_when() {
             }
         }
     }
+}
+
+/// A peer may claim whatever identity in Raft, as often as it likes between two ticks.
+#[test]
+fn a_leader_remembers_answers_of_members_alone() {
+    let mut network = Network::cluster(19, 3);
+    let leader = network.leader().expect("a leader");
+    let (to, term) = (network.member(leader).raft(), network.member(leader).term());
+    for claimed in 10_000..11_000 {
+        let mut message = Message::default();
+        (message.to, message.from, message.term) = (to, claimed, term);
+        message.set_msg_type(MessageType::MsgHeartbeatResponse);
+        let bytes = wire::encode(0, &message).expect("a message for others");
+        network.step(leader, Event::Message { from: NodeId(77), bytes });
+    }
+    assert!(network.member(leader).answered.len() <= 2);
 }
 
 /// Members that crash and come back, and a network that loses, delays and cuts: what was answered stays so, reads are never older

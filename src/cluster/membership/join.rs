@@ -357,9 +357,14 @@ impl Join {
         self.back_off(now_ms);
     }
 
-    /// Asks the seeds that have not answered.
+    /// The seeds that have not answered.
+    fn silent(&self) -> impl Iterator<Item = (u16, &String)> {
+        (0..).zip(&self.seeds).filter(|(seed, _)| !self.found.contains_key(seed))
+    }
+
+    /// Asks those.
     fn look_up_silent(&self, actions: &mut Vec<Action>) {
-        for (seed, to) in (0..).zip(&self.seeds).filter(|(seed, _)| !self.found.contains_key(seed)) {
+        for (seed, to) in self.silent() {
             let lookup = JoinMessage::Lookup { address: self.profile.address.clone(), seed };
             actions.push(Action::Send { to: To::Address(to.clone()), message: Message::Join(lookup) });
         }
@@ -367,8 +372,7 @@ impl Join {
 
     /// Why there is no way in yet.
     fn missing(&self) -> String {
-        let silent = (0..).zip(&self.seeds).filter(|(seed, _)| !self.found.contains_key(seed));
-        let silent: Vec<&str> = silent.map(|(_, address)| &address[..]).collect();
+        let silent: Vec<&str> = self.silent().map(|(_, address)| &address[..]).collect();
         bounded(match silent.is_empty() {
             true => "no seed is in a cluster, and the first of them has to found one".into(),
             false => {

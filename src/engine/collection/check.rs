@@ -2,7 +2,7 @@
 
 use super::entry::{self, Shape, Text, entry_end, member_score, name, order_of, pair, user_bytes};
 use super::node::{self, CHILDREN_MAX, Kind as NodeKind, child, leaf_bytes, parent, used};
-use super::view::{bytes_of, member_key};
+use super::view::{bytes_of, member_key, text_key};
 use super::{Large, MAIN, MEMBERS, shape_of};
 use crate::engine::KeyHasher;
 use crate::engine::arena::{Arena, Reference, place};
@@ -85,10 +85,7 @@ impl Check<'_> {
             let key = match (self.kind, self.tree) {
                 (Kind::List, _) => 0,
                 (Kind::SortedSet, MAIN) => order_of(entry::score(bytes, at)),
-                _ => match text {
-                    Text::Hashed(key) => key,
-                    _ => member_key(self.hasher, &bytes_of(self.arena, text)),
-                },
+                _ => text_key(self.arena, self.hasher, text),
             };
             // Scores may be equal on both sides of a separator.
             let below = key < keys.1 || self.kind == Kind::List || self.tree == MAIN && key == keys.1;

@@ -19,14 +19,14 @@
 //! It grows and shrinks a leaf at a time, so there is no large step; a scan's cursor is a place in the order of hashes; and
 //! the counts find a rank, or a random element, in O(log n).
 
-use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, Text, entry_end, name, order_of, score};
+use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, entry_end, name, order_of, score};
 use super::node::{
     self, CHILD_BYTES, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, body, child, entries, leaf_bytes, make_child,
     make_root, new_inner, new_leaf, separator, set_child, set_entries, set_parent, set_refers, set_used, tell_children,
     used,
 };
 use super::path::{Path, ROOMY_DEPTH};
-use super::view::{bytes_of, member_key};
+use super::view::text_key;
 use crate::engine::KeyHasher;
 use crate::engine::arena::{Arena, Reference};
 
@@ -79,10 +79,7 @@ impl Order<'_> {
         match self {
             Self::Position => 0,
             Self::Score => order_of(score(entry, 0)),
-            Self::Hash(hasher) => match name(shape, entry, 0) {
-                Text::Hashed(key) => key,
-                text => member_key(hasher, &bytes_of(arena, text)),
-            },
+            Self::Hash(hasher) => text_key(arena, hasher, name(shape, entry, 0)),
         }
     }
 }

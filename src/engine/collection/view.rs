@@ -392,6 +392,14 @@ pub(super) fn member_key(hasher: &KeyHasher, member: &[u8]) -> u64 {
     hash >> (u64::BITS - MEMBER_HASH_BITS)
 }
 
+/// The same of a member as it is written in an entry.
+pub(super) fn text_key(arena: &Arena, hasher: &KeyHasher, text: Text) -> u64 {
+    match text {
+        Text::Hashed(key) => key,
+        text => member_key(hasher, &bytes_of(arena, text)),
+    }
+}
+
 /// How a string compares to bytes.
 pub(super) fn compare(arena: &Arena, text: Text, bytes: &[u8]) -> Ordering {
     match text {
