@@ -49,6 +49,19 @@ fn seeds_found_one_cluster_together() {
     assert_eq!(net.map.members.len(), 4);
 }
 
+/// A simulated cluster took 19 seconds: rounds of questions come to be three seconds apart, and in each of them some answer was
+/// lost.
+#[test]
+fn lost_answers_do_not_keep_a_cluster_from_being_founded() {
+    for seed in 0..20 {
+        let mut net = Net::new(100 + seed);
+        net.loss = 0.2;
+        (0..4).for_each(|host| _ = net.start(profile(host as u64 + 1, 1, host), &[0, 1, 2, 3], None));
+        net.run_until(2_000, |net| !founders(net).is_empty());
+        assert_eq!(founders(&net), [0]);
+    }
+}
+
 /// Two seeds were given the same node id: it cannot be said which is to found the cluster, so neither does.
 #[test]
 fn namesakes_found_nothing() {
