@@ -13,7 +13,7 @@ use crate::command::{Compact, UnixMs};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
 use crate::engine::write::EXPIRY_BYTES;
-use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, value};
+use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
 use crate::slots::Group;
 
 /// Bytes of the body of a small collection, at most.
@@ -86,7 +86,8 @@ fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
 impl<'e> Edit<'e> {
     /// A collection that was found.
     #[inline(always)]
-    pub(super) fn new(engine: &'e mut Engine, hash: KeyHash, group: Group, kind: Kind, found: Found) -> Self {
+    pub(super) fn new(engine: &'e mut Engine, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Self {
+        let group = Group::of(key);
         let body = View::new(&engine.arena, &engine.hasher, found.item, found.header).body;
         let before = sizes(&engine.arena, found, &body);
         Self { engine, hash, group, found, kind, body, before, changed: false, filling: false }
@@ -166,11 +167,11 @@ impl<'e> Edit<'e> {
 
     pub(super) fn set_flags(&mut self, flags: u32) {
         match &mut self.body {
+            Body::Large(Large { flags: old, .. }) | Body::Small { flags: old, .. } if *old == flags => {}
             Body::Large(large) => {
-                self.changed |= large.flags != flags;
                 large.flags = flags;
+                self.changed = true;
             }
-            Body::Small { flags: old, .. } if *old == flags => {}
             Body::Small { .. } => self.set_small(|_, old| *old = flags),
         }
     }
@@ -459,12 +460,26 @@ impl<'e> Edit<'e> {
     }
 
     /// Accounts for what was done; an empty collection is removed. Returns how many elements there are.
-    pub(super) fn finish(self) -> u64 {
+    pub(super) fn finish(mut self) -> u64 {
+        self.account()
+    }
+
+    /// Accounts for what was done, makes room, and goes on with the collection, which is made again if there is none.
+    #[cold]
+    pub(super) fn reopened(mut self, key: &[u8], room: [usize; 2], now: UnixMs) -> Result<Self, PutError> {
+        self.account();
+        let Edit { engine, hash, kind, .. } = self;
+        let found = engine.find_or_create(hash, key, kind, room, now)?;
+        Ok(Edit::new(engine, hash, key, kind, found))
+    }
+
+    fn account(&mut self) -> u64 {
         let elements = self.view().len();
         if !self.changed && elements > 0 {
             return elements;
         }
-        let Edit { engine, hash, group, found, body, before, .. } = self;
+        let Edit { hash, group, found, body, before, .. } = *self;
+        let engine = &mut *self.engine;
         let Found { at, item, header } = found;
         if let Body::Large(large) = body {
             large.write(&mut engine.arena, item);

@@ -202,13 +202,13 @@ impl Engine {
             // First: it may fail half-way, and what was written then is to expire as well.
             self.note_field_expiry(hash, expires, now);
         }
-        let mut edit = self.edit_or_create(hash, key, Kind::Hash, [bytes, longest], now)?;
+        let found = self.find_or_create(hash, key, Kind::Hash, [bytes, longest], now)?;
+        let mut edit = Edit::new(self, hash, key, Kind::Hash, found);
         let mut added = 0;
         for (field, value) in fields {
             let longest = field.len().max(value.len());
             if edit.is_short_of_room([field.len(), value.len()]) {
-                edit.finish();
-                edit = self.edit_or_create(hash, key, Kind::Hash, [field.len() + value.len(), longest], now)?;
+                edit = edit.reopened(key, [field.len() + value.len(), longest], now)?;
             }
             added += u64::from(edit.set_field(field, value, expiry, now));
             edit.note(longest, false);
@@ -279,9 +279,8 @@ impl Engine {
             }
             let value = found.value.into_owned();
             if edit.is_short_of_room([field.len(), value.len()]) {
-                edit.finish();
                 let room = [field.len() + value.len(), field.len().max(value.len())];
-                edit = self.edit_or_create(hash, key, Kind::Hash, room, now)?;
+                edit = edit.reopened(key, room, now)?;
             }
             edit.set_field(field, &value, FieldExpiry::Set(expires), now);
             visit(FieldOutcome::Changed);

@@ -86,17 +86,17 @@ impl Engine {
             values.fold([0, 0], |[bytes, longest], value| [bytes + value.len() + 1, longest.max(value.len())])
         };
         let room = size(&mut values.clone());
-        let mut edit = match create {
-            true => self.edit_or_create(hash, key, Kind::List, room, now)?,
-            false => match self.edit(hash, key, Kind::List, room, now)? {
-                Some(edit) => edit,
+        let found = match create {
+            true => self.find_or_create(hash, key, Kind::List, room, now)?,
+            false => match self.find_to_edit(hash, key, Kind::List, room, now)? {
+                Some(found) => found,
                 None => return Ok(0),
             },
         };
+        let mut edit = Edit::new(self, hash, key, Kind::List, found);
         for value in values {
             if edit.is_short_of_room([value.len()]) {
-                edit.finish();
-                edit = self.edit_or_create(hash, key, Kind::List, [value.len(), value.len()], now)?;
+                edit = edit.reopened(key, [value.len(), value.len()], now)?;
             }
             edit.push(end, value);
         }

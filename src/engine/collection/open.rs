@@ -6,8 +6,9 @@ use super::node::blob_pages;
 use super::view::{Spot, View, small_word};
 use super::{LARGE_BYTES, SMALL_HEADER_BYTES};
 use crate::command::{Compact, UnixMs};
-use crate::engine::arena::{CHUNK_BYTES_MAX, place};
-use crate::engine::item::{self, Fields, Kind};
+use crate::engine::arena::{CHUNK_BYTES_MAX, Reference, place};
+use crate::engine::index::Position;
+use crate::engine::item::{self, Fields, Header, Kind};
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, PutError};
 use crate::slots::Group;
 
@@ -20,15 +21,16 @@ impl Engine {
         hash: KeyHash,
         key: &[u8],
         kind: Kind,
-        [bytes, longest]: [usize; 2],
+        room: [usize; 2],
         now: UnixMs,
     ) -> Result<Option<Edit<'_>>, PutError> {
-        let found = self.find_collection(hash, key, kind, [bytes, longest], now)?;
-        Ok(found.map(|found| self.edit_found(hash, key, kind, found)))
+        let found = self.find_to_edit(hash, key, kind, room, now)?;
+        Ok(found.map(|found| Edit::new(self, hash, key, kind, found)))
     }
 
+    /// The same, for an [`Edit`] that is made in place: to move one that was just made would wait for its stores.
     #[inline(always)]
-    fn find_collection(
+    pub(super) fn find_to_edit(
         &mut self,
         hash: KeyHash,
         key: &[u8],
@@ -46,40 +48,36 @@ impl Engine {
         if found.header.kind() != kind {
             return Err(PutError::WrongType);
         }
-        Ok(Some(found))
-    }
-
-    #[inline(always)]
-    fn edit_found(&mut self, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Edit<'_> {
         self.hit(hash, found.at);
-        Edit::new(self, hash, Group::of(key), kind, found)
+        Ok(Some(found))
     }
 
     /// A key's collection, made if there is none, with room for `bytes` of entries.
     #[inline(always)]
-    pub(super) fn edit_or_create(
+    pub(super) fn find_or_create(
         &mut self,
         hash: KeyHash,
         key: &[u8],
         kind: Kind,
-        [bytes, longest]: [usize; 2],
+        room: [usize; 2],
         now: UnixMs,
-    ) -> Result<Edit<'_>, PutError> {
-        if let Some(found) = self.find_collection(hash, key, kind, [bytes, longest], now)? {
-            return Ok(self.edit_found(hash, key, kind, found));
+    ) -> Result<Found, PutError> {
+        if let Some(found) = self.find_to_edit(hash, key, kind, room, now)? {
+            return Ok(found);
         }
-        self.edit_new(hash, key, kind, [bytes, longest], now)
+        let (at, item) = self.create_to_edit(hash, key, kind, room, now)?;
+        Ok(Found { at, item, header: Header::read(self.arena.memory(), place(item)) })
     }
 
     #[cold]
-    fn edit_new(
+    fn create_to_edit(
         &mut self,
         hash: KeyHash,
         key: &[u8],
         kind: Kind,
         [bytes, longest]: [usize; 2],
         now: UnixMs,
-    ) -> Result<Edit<'_>, PutError> {
+    ) -> Result<(Position, Reference), PutError> {
         self.create(hash, key, kind, bytes, now)?;
         let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
         if let Err(error) = room {
@@ -87,7 +85,8 @@ impl Engine {
             return Err(error);
         }
         // Making room for it may, at worst, have evicted it again.
-        self.edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)
+        let found = self.find_to_edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)?;
+        Ok((found.at, found.item))
     }
 
     /// Removes members of a collection, of which each is found first. Returns how many there were.

@@ -1,37 +1,63 @@
 //! The way from the root of a tree to a leaf: by hash, by rank, by whatever chooses a child; and to the leaf's neighbours.
 
 use super::node::{
-    self, CHILDREN_MAX, Kind, LEAF_BYTES_MAX, add_elements, child, children, separator, separator_of, used,
+    self, CHILDREN_MAX, Kind, LEAF_BYTES_MAX, add_elements, child, children, parent, separator, separator_of, used,
 };
 use super::view::MEMBER_HASH_BITS;
-use crate::engine::arena::{Arena, NONE, Reference};
+use crate::engine::arena::{Arena, Reference};
 use crate::engine::item::u32_at;
 
-/// Levels of inner nodes, at most: with eight children each, more elements than there can be.
-const DEPTH_MAX: usize = 12;
+/// Levels of inner nodes, at most: with sixteen children each, which is when they are merged, more elements than there can be.
+const DEPTH_MAX: usize = (u64::BITS / NUMBER_BITS) as usize;
+const NUMBER_BITS: u32 = CHILDREN_MAX.ilog2();
+const _: () = assert!(CHILDREN_MAX == 1 << NUMBER_BITS);
 
 /// From this depth on, the first and the last leaf of a list have room for all that may come: less than a thirtieth of it.
 pub(super) const ROOMY_DEPTH: usize = 2;
 
 const _: () = assert!(MEMBER_HASH_BITS + (CHILDREN_MAX as u32).ilog2() < u64::BITS);
 
-/// The way from the root to a leaf; valid until the tree changes.
+/// The way from the root to a leaf; valid until the tree changes. The inner nodes on it are the leaf's parents, so only which
+/// child of each was taken is kept: it is small enough to be handed on in registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
-    pub(super) steps: [(Reference, u16); DEPTH_MAX],
-    pub(super) depth: usize,
+    /// The number of the root's child in the lowest bits, then that of its child's.
+    numbers: u64,
+    depth: u32,
     pub(super) leaf: Reference,
 }
 
 impl Path {
-    pub(super) fn new(root: Reference) -> Self {
-        Self { steps: [(NONE, 0); DEPTH_MAX], depth: 0, leaf: root }
+    fn new(root: Reference) -> Self {
+        Self { numbers: 0, depth: 0, leaf: root }
+    }
+
+    /// Inner nodes on the way.
+    #[inline]
+    pub(super) fn depth(&self) -> usize {
+        self.depth as usize
+    }
+
+    /// Which child was taken of the inner node of a level; the root's is 0.
+    #[inline]
+    pub(super) fn number(&self, level: usize) -> usize {
+        (self.numbers >> (level as u32 * NUMBER_BITS)) as usize % CHILDREN_MAX
+    }
+
+    /// The inner nodes and which child of each was taken, from the leaf's parent up to the root.
+    fn upwards(&self, arena: &Arena) -> impl Iterator<Item = (Reference, usize)> {
+        let mut node = self.leaf;
+        (0..self.depth()).rev().map(move |level| {
+            node = parent(arena, node);
+            (node, self.number(level))
+        })
     }
 
     /// Goes down to a child of the node that it is at.
     #[inline]
     fn descend(&mut self, arena: &Arena, number: usize) {
-        self.steps[self.depth] = (self.leaf, number as u16);
+        assert!(self.depth() < DEPTH_MAX, "a tree of more levels than there can be");
+        self.numbers |= (number as u64) << (self.depth * NUMBER_BITS);
         self.depth += 1;
         self.leaf = child(arena, self.leaf, number).node;
     }
@@ -42,56 +68,50 @@ impl Path {
 
     /// Elements before the leaf.
     pub(super) fn rank(&self, arena: &Arena) -> u64 {
-        let before = |&(inner, number): &(Reference, u16)| {
-            (0..usize::from(number)).map(|n| u64::from(child(arena, inner, n).elements)).sum::<u64>()
-        };
-        self.steps[..self.depth].iter().map(before).sum()
+        let before = |(inner, number)| (0..number).map(|n| u64::from(child(arena, inner, n).elements)).sum::<u64>();
+        self.upwards(arena).map(before).sum()
     }
 
     /// Goes to the next leaf. False at the end.
     pub(super) fn forward(&mut self, arena: &Arena) -> bool {
-        for level in (0..self.depth).rev() {
-            let (inner, number) = self.steps[level];
-            if usize::from(number) + 1 < used(arena, inner) {
-                self.turn(arena, level, usize::from(number) + 1, |_| 0);
-                return true;
-            }
-        }
-        false
+        self.turn(arena, |inner, number| (number + 1 < used(arena, inner)).then_some(number + 1), |_| 0)
     }
 
     /// Goes to the leaf before. False at the start.
     pub(super) fn back(&mut self, arena: &Arena) -> bool {
-        for level in (0..self.depth).rev() {
-            let (_, number) = self.steps[level];
-            if number > 0 {
-                self.turn(arena, level, usize::from(number) - 1, |children| children - 1);
-                return true;
-            }
-        }
-        false
+        self.turn(arena, |_, number| number.checked_sub(1), |children| children - 1)
     }
 
-    fn turn(&mut self, arena: &Arena, level: usize, number: usize, choose: impl Fn(usize) -> usize) {
-        self.leaf = self.steps[level].0;
-        self.depth = level;
+    /// Goes up to where another child can be taken, and down from there.
+    fn turn(
+        &mut self,
+        arena: &Arena,
+        other: impl Fn(Reference, usize) -> Option<usize>,
+        choose: impl Fn(usize) -> usize,
+    ) -> bool {
+        let mut level = self.depth();
+        let turn = self.upwards(arena).find_map(|(inner, number)| {
+            level -= 1;
+            other(inner, number).map(|number| (inner, number))
+        });
+        let Some((inner, number)) = turn else { return false };
+        self.numbers &= (1 << (level as u32 * NUMBER_BITS)) - 1;
+        (self.depth, self.leaf) = (level as u32, inner);
         self.descend(arena, number);
         while !self.is_at_leaf(arena) {
             self.descend(arena, choose(used(arena, self.leaf)));
         }
+        true
     }
 
     /// The separator of the next leaf. None if there is none.
     pub(super) fn next_separator(&self, arena: &Arena) -> Option<u64> {
-        let ahead = |&(inner, number): &(Reference, u16)| {
-            let next = usize::from(number) + 1;
-            (next < used(arena, inner)).then(|| separator(arena, inner, next))
-        };
-        self.steps[..self.depth].iter().rev().find_map(ahead)
+        let ahead = |(inner, number)| (number + 1 < used(arena, inner)).then(|| separator(arena, inner, number + 1));
+        self.upwards(arena).find_map(ahead)
     }
 
     pub(super) fn is_first(&self) -> bool {
-        self.steps[..self.depth].iter().all(|step| step.1 == 0)
+        self.numbers == 0
     }
 
     pub(super) fn is_last(&self, arena: &Arena) -> bool {
@@ -99,17 +119,19 @@ impl Path {
     }
 
     pub(super) fn is_roomy_first(&self) -> bool {
-        self.depth >= ROOMY_DEPTH && self.is_first()
+        self.depth() >= ROOMY_DEPTH && self.is_first()
     }
 
     pub(super) fn is_roomy_last(&self, arena: &Arena) -> bool {
-        self.depth >= ROOMY_DEPTH && self.is_last(arena)
+        self.depth() >= ROOMY_DEPTH && self.is_last(arena)
     }
 
-    /// More or fewer elements below each step.
+    /// More or fewer elements below each inner node.
     pub(super) fn count(&self, arena: &mut Arena, by: i32) {
-        for &(inner, number) in &self.steps[..self.depth] {
-            add_elements(arena, inner, usize::from(number), by);
+        let mut node = self.leaf;
+        for level in (0..self.depth()).rev() {
+            node = parent(arena, node);
+            add_elements(arena, node, self.number(level), by);
         }
     }
 }

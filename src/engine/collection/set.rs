@@ -1,6 +1,7 @@
 //! Sets.
 
 use super::MAIN;
+use super::edit::Edit;
 use super::entry::{Entry, Shape, name};
 use super::view::{Bytes, View};
 use crate::command::UnixMs;
@@ -69,7 +70,8 @@ impl Engine {
             bytes += member.len() + 1;
             longest = longest.max(member.len());
         }
-        let mut edit = self.edit_or_create(hash, key, Kind::Set, [bytes, longest], now)?;
+        let found = self.find_or_create(hash, key, Kind::Set, [bytes, longest], now)?;
+        let mut edit = Edit::new(self, hash, key, Kind::Set, found);
         let mut added = 0;
         for member in members {
             let (mut spot, is_there) = edit.view().seek(member);
@@ -78,8 +80,7 @@ impl Engine {
             }
             let is_short = edit.is_short_of_room([member.len()]);
             if is_short {
-                edit.finish();
-                edit = self.edit_or_create(hash, key, Kind::Set, [member.len(), member.len()], now)?;
+                edit = edit.reopened(key, [member.len(), member.len()], now)?;
             }
             if edit.prepare(member.len() + 1, member.len()) || is_short {
                 spot = edit.member_spot(MAIN, member);

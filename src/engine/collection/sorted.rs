@@ -182,20 +182,20 @@ impl Engine {
             longest = longest.max(member.len());
         }
         let room = [bytes, longest];
-        let mut edit = match change.only_known {
-            false => self.edit_or_create(hash, key, Kind::SortedSet, room, now)?,
-            true => match self.edit(hash, key, Kind::SortedSet, room, now)? {
-                Some(edit) => edit,
+        let found = match change.only_known {
+            false => self.find_or_create(hash, key, Kind::SortedSet, room, now)?,
+            true => match self.find_to_edit(hash, key, Kind::SortedSet, room, now)? {
+                Some(found) => found,
                 None => {
                     members.for_each(|_| visit(Scored::Refused));
                     return Ok(());
                 }
             },
         };
+        let mut edit = Edit::new(self, hash, key, Kind::SortedSet, found);
         for (score, member) in members {
             if edit.is_short_of_room([member.len(); 2]) {
-                edit.finish();
-                edit = self.edit_or_create(hash, key, Kind::SortedSet, [2 * member.len() + 16, member.len()], now)?;
+                edit = edit.reopened(key, [2 * member.len() + 16, member.len()], now)?;
             }
             visit(edit.set_score(score, member, change));
         }

@@ -22,8 +22,8 @@
 use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, entry_end, name, order_of, score};
 use super::node::{
     self, CHILD_BYTES, CHILDREN_MAX, Child, Kind, LEAF_BYTES_MAX, body, child, entries, leaf_bytes, make_child,
-    make_root, new_inner, new_leaf, separator, set_child, set_entries, set_parent, set_refers, set_used, tell_children,
-    used,
+    make_root, new_inner, new_leaf, parent, separator, set_child, set_entries, set_parent, set_refers, set_used,
+    tell_children, used,
 };
 use super::path::{Path, ROOMY_DEPTH};
 use super::view::text_key;
@@ -164,7 +164,7 @@ impl Tree {
             }
         };
         let refers = entry.refers() || node::refers(arena, path.leaf);
-        let is_roomy = path.depth >= ROOMY_DEPTH && order.has_ends();
+        let is_roomy = path.depth() >= ROOMY_DEPTH && order.has_ends();
         let room = |bytes: usize, is_alone: bool| if is_roomy && is_alone { LEAF_BYTES_MAX } else { bytes };
         let bytes = if self.roomy { LEAF_BYTES_MAX } else { room(length - cut, cut == offset) };
         let right = new_leaf(arena, self.shape, bytes);
@@ -175,7 +175,7 @@ impl Tree {
         let left = self.fit(arena, path.leaf, room(cut, cut == entry.bytes()));
         write_leaf(arena, left, self.shape, &all[..cut], refers);
         let elements = entries(arena, right) as u32;
-        self.add_child(arena, path, path.depth, left, Child { node: right, elements, separator });
+        self.add_child(arena, path, path.depth(), left, Child { node: right, elements, separator });
         true
     }
 
@@ -185,7 +185,7 @@ impl Tree {
             self.add_root(arena, left, right);
             return;
         }
-        let (inner, number) = (path.steps[level - 1].0, usize::from(path.steps[level - 1].1));
+        let (inner, number) = (parent(arena, left), path.number(level - 1));
         let record = child(arena, inner, number);
         let left = Child { node: left, elements: record.elements - right.elements, ..record };
         set_child(arena, inner, number, left);
@@ -228,7 +228,7 @@ impl Tree {
     }
 
     fn add_root(&mut self, arena: &mut Arena, left: Reference, right: Child) {
-        let item = node::parent(arena, left);
+        let item = parent(arena, left);
         let root = new_inner(arena, 2);
         self.grown += arena.chunk_bytes(root) as i64;
         let elements = match node::kind(arena, left) {
@@ -301,24 +301,25 @@ impl Tree {
     /// A leaf has lost entries: merges it, or gives it back.
     fn thinned(&mut self, arena: &mut Arena, path: &Path) {
         let left = used(arena, path.leaf);
-        if path.depth == 0 || left >= SPARSE_BYTES {
+        if path.depth() == 0 || left >= SPARSE_BYTES {
             if !path.is_roomy_first() && !path.is_roomy_last(arena) {
                 self.fit(arena, path.leaf, left);
             }
             return;
         }
+        let level = path.depth() - 1;
+        let (inner, number) = (parent(arena, path.leaf), path.number(level));
         if entries(arena, path.leaf) == 0 {
-            self.drop_child(arena, path, path.depth - 1, usize::from(path.steps[path.depth - 1].1));
+            self.drop_child(arena, path, level, inner, number);
             return;
         }
-        let (inner, number) = (path.steps[path.depth - 1].0, usize::from(path.steps[path.depth - 1].1));
         for first in [Some(number), number.checked_sub(1)].into_iter().flatten() {
             if first + 1 < used(arena, inner) {
                 let (a, b) = (child(arena, inner, first), child(arena, inner, first + 1));
                 let bytes = used(arena, a.node) + used(arena, b.node);
                 if bytes <= MERGED_BYTES_MAX && arena.free_pages() >= PAGES_PER_MERGE {
                     self.merge_leaves(arena, inner, first, bytes);
-                    self.drop_child(arena, path, path.depth - 1, first + 1);
+                    self.drop_child(arena, path, level, inner, first + 1);
                     return;
                 }
             }
@@ -344,8 +345,7 @@ impl Tree {
     }
 
     /// Removes a child that has no elements from the inner node of a level.
-    fn drop_child(&mut self, arena: &mut Arena, path: &Path, level: usize, number: usize) {
-        let inner = path.steps[level].0;
+    fn drop_child(&mut self, arena: &mut Arena, path: &Path, level: usize, inner: Reference, number: usize) {
         let count = used(arena, inner);
         self.release(arena, child(arena, inner, number).node);
         let at = body(inner);
@@ -355,8 +355,8 @@ impl Tree {
         set_used(arena, inner, count - 1);
         if level > 0 {
             match count - 1 {
-                0 => self.drop_child(arena, path, level - 1, usize::from(path.steps[level - 1].1)),
-                left if left < SPARSE_CHILDREN => self.merge_inner(arena, path, level),
+                0 => self.drop_child(arena, path, level - 1, parent(arena, inner), path.number(level - 1)),
+                left if left < SPARSE_CHILDREN => self.merge_inner(arena, path, level, inner),
                 _ => {}
             }
             return;
@@ -367,7 +367,7 @@ impl Tree {
     /// While the root has one child, that is the root: so a root that loses one has another left.
     fn lower(&mut self, arena: &mut Arena) {
         while node::kind(arena, self.root) == Kind::Inner && used(arena, self.root) == 1 {
-            let item = node::parent(arena, self.root);
+            let item = parent(arena, self.root);
             let old = self.root;
             self.root = child(arena, old, 0).node;
             make_root(arena, self.root, item);
@@ -376,8 +376,8 @@ impl Tree {
     }
 
     /// Merges the inner node of a level with a neighbour, if both have few children.
-    fn merge_inner(&mut self, arena: &mut Arena, path: &Path, level: usize) {
-        let (above, number) = (path.steps[level - 1].0, usize::from(path.steps[level - 1].1));
+    fn merge_inner(&mut self, arena: &mut Arena, path: &Path, level: usize, inner: Reference) {
+        let (above, number) = (parent(arena, inner), path.number(level - 1));
         for first in [Some(number), number.checked_sub(1)].into_iter().flatten() {
             if first + 1 >= used(arena, above) {
                 continue;
@@ -399,7 +399,7 @@ impl Tree {
             set_used(arena, b.node, 0);
             set_child(arena, above, first, Child { node: into, elements: a.elements + b.elements, ..a });
             set_child(arena, above, first + 1, Child { elements: 0, ..b });
-            self.drop_child(arena, path, level - 1, first + 1);
+            self.drop_child(arena, path, level - 1, above, first + 1);
             return;
         }
     }
