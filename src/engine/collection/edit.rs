@@ -4,7 +4,7 @@
 //! spots stay valid until it changes something itself. What it did is accounted for in [`Edit::finish`].
 
 use super::entry::{Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes};
-use super::node::{blob_pages, blobs_footprint, body, entries, leaf_bytes, refers, write_blobs};
+use super::node::{NODE_SIZES, blob_pages, blobs_footprint, body, entries, leaf_bytes, refers, write_blobs};
 use super::path::{Path, leaf_for_key};
 use super::tree::{CLASSES_PER_CHANGE, Order, Tree};
 use super::view::{Body, Spot, View, small_word};
@@ -74,6 +74,12 @@ fn tree_shape(kind: Kind, tree: usize) -> Shape {
     if tree == MEMBERS { Shape::Pair } else { shape_of(kind) }
 }
 
+/// Pages that a change may need besides those of [`CLASSES_PER_CHANGE`]: in a sorted set, members that were few enough to be
+/// written as hashes may all be written in full.
+pub(super) fn pages_besides(kind: Kind) -> u32 {
+    if kind == Kind::SortedSet { NODE_SIZES } else { 0 }
+}
+
 /// Bytes that a collection takes in the arena, and those that are its users', as its body says.
 fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
     let (nodes, user) = match body {
@@ -115,8 +121,8 @@ impl<'e> Edit<'e> {
     /// room, and opens it again.
     pub(super) fn is_short_of_room<const N: usize>(&self, strings: [usize; N]) -> bool {
         let outside = strings.into_iter().filter(|&length| length > INLINE_BYTES_MAX);
-        let pages: u32 = outside.map(|length| blob_pages(&self.engine.arena, length)).sum();
-        self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages
+        let blobs: u32 = outside.map(|length| blob_pages(&self.engine.arena, length)).sum();
+        self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages_besides(self.kind) + blobs
     }
 
     /// A string for an entry: long ones are written to blobs.

@@ -74,6 +74,8 @@ const NOT_COMPACT: u32 = 1;
 const NOT_INTEGERS: u32 = 2;
 /// Of a hash: fields of it may have a time of expiry.
 const TIMED: u32 = 4;
+/// Of a sorted set: members of it may be written as hashes.
+const HASHED: u32 = 8;
 
 /// The entries of the main tree, or of a small collection.
 fn shape_of(kind: Kind) -> Shape {

@@ -26,6 +26,9 @@ const BLOB_BYTES_MAX: usize = CHUNK_BYTES_MAX - NODE_HEADER_BYTES;
 /// Nodes grow and shrink by this much at a time.
 const STEP_BYTES: usize = 48;
 
+/// Sizes that nodes have, at most: an inner node's are the largest.
+pub(super) const NODE_SIZES: u32 = (CHILDREN_MAX * CHILD_BYTES).div_ceil(STEP_BYTES) as u32;
+
 const KIND: u16 = 3 << 3;
 const LEAF: u16 = 0;
 const INNER: u16 = 1 << 3;

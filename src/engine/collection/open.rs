@@ -1,6 +1,6 @@
 //! Finding a collection, to read or to change it, or making it.
 
-use super::edit::{Edit, SMALL_BYTES_MAX};
+use super::edit::{Edit, SMALL_BYTES_MAX, pages_besides};
 use super::entry::{ENTRY_BYTES_MAX, INLINE_BYTES_MAX};
 use super::node::blob_pages;
 use super::view::{Spot, View, small_word};
@@ -42,7 +42,7 @@ impl Engine {
             return Err(PutError::TooLarge);
         }
         if bytes > 0 {
-            self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now)?;
+            self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for(kind, [bytes, longest]), now)?;
         }
         let Some(found) = self.find_live(hash, key, now) else { return Ok(None) };
         if found.header.kind() != kind {
@@ -79,7 +79,7 @@ impl Engine {
         now: UnixMs,
     ) -> Result<(Position, Reference), PutError> {
         self.create(hash, key, kind, bytes, now)?;
-        let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for([bytes, longest]), now);
+        let room = self.make_room_for_nodes(bytes + ENTRY_BYTES_MAX, self.pages_for(kind, [bytes, longest]), now);
         if let Err(error) = room {
             self.remove(hash, key, now);
             return Err(error);
@@ -111,9 +111,9 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Pages that strings may need that do not fit into entries.
-    fn pages_for(&self, [bytes, longest]: [usize; 2]) -> u32 {
-        if longest > INLINE_BYTES_MAX { blob_pages(&self.arena, bytes) } else { 0 }
+    /// Pages that a change may need besides those that every change may: for strings that do not fit into entries among others.
+    fn pages_for(&self, kind: Kind, [bytes, longest]: [usize; 2]) -> u32 {
+        pages_besides(kind) + if longest > INLINE_BYTES_MAX { blob_pages(&self.arena, bytes) } else { 0 }
     }
 
     /// Enters an empty collection, whose chunk has room for `bytes` of entries if it is a small one.

@@ -1,12 +1,12 @@
 //! Sorted sets: entries in the order of scores, and, where they are large, each member's score in a second tree.
 //!
-//! A long member is not written a second time there while no other has its score: its hash is, and the entry with that score
-//! says whether it is the one. Which makes finding it as long again, so short ones are written.
+//! A long member is not written a second time there while few have its score: its hash is, and those with that score say which it
+//! is. Which makes finding it as long again, so short ones are written.
 
-use super::MEMBERS;
 use super::edit::Edit;
 use super::entry::{self, Entry, INLINE_BYTES_MAX, SCORE_BYTES, Shape, Text, member_score, member_score_at, name};
 use super::view::{Bytes, Spot, View, compare};
+use super::{HASHED, MEMBERS};
 use crate::command::UnixMs;
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};
@@ -14,6 +14,18 @@ use crate::engine::{Engine, KeyHash, PutError};
 /// Members that are longer, and inside entries, are written as a hash. For shorter ones that would save little, and ZADD takes a
 /// third longer.
 const NAMED_BYTES_MAX: usize = 20;
+/// While a score has no more members than this, they may be written as hashes: so many are looked at to find one of them.
+pub(super) const SHARING_MAX: usize = 8;
+
+/// How many members a score has with one more.
+#[derive(Clone, Copy, PartialEq)]
+enum Sharing {
+    /// It may be written as a hash.
+    Few,
+    Many,
+    /// Those that were few until now have been written in full: spots of the members' tree are void.
+    OneTooMany,
+}
 
 /// A sorted set that is being read.
 pub struct Sorted<'a>(View<'a>);
@@ -130,11 +142,11 @@ impl<'a> Sorted<'a> {
         let view = &self.0;
         view.scan(cursor, count, |shape, entry| {
             let score = if shape == Shape::Pair { member_score(entry, 0) } else { entry::score(entry, 0) };
-            let member = match name(shape, entry, 0) {
-                Text::Hashed(_) => view.only_member(score),
-                text => text,
-            };
-            visit(view.bytes(member), score);
+            match name(shape, entry, 0) {
+                // Were there two with this hash, both would come twice: better than once too few.
+                Text::Hashed(key) => view.hashed(score, key).for_each(|member| visit(Bytes::Borrowed(member), score)),
+                text => visit(view.bytes(text), score),
+            }
         })
     }
 }
@@ -247,6 +259,11 @@ impl Engine {
     }
 }
 
+/// True if a member may be written as a hash.
+fn is_long(member: &[u8]) -> bool {
+    (NAMED_BYTES_MAX + 1..=INLINE_BYTES_MAX).contains(&member.len())
+}
+
 impl Edit<'_> {
     fn set_score(&mut self, score: f64, member: &[u8], change: ScoreChange) -> Scored {
         let (mut found, is_there) = self.view().seek(member);
@@ -276,11 +293,11 @@ impl Edit<'_> {
             return Scored::Same(old);
         }
         if self.view().is_large() {
-            let (is_alone, named) = self.share(score, &self.view().score_spot(score, member));
-            if named {
+            let sharing = self.share(score, member, &self.view().score_spot(score, member));
+            if sharing == Sharing::OneTooMany {
                 found = self.view().seek(member).0;
             }
-            if !is_alone && self.name_in_full(member, old, &found) {
+            if sharing != Sharing::Few && self.name_in_full(member, old, &found) {
                 found = self.view().seek(member).0;
             }
             let at = member_score_at(self.view().leaf(found.path.as_ref()), found.offset);
@@ -295,39 +312,44 @@ impl Edit<'_> {
     pub(super) fn insert_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
         let spot = self.view().score_spot(score, member);
         if self.view().is_large() {
-            let (is_alone, named) = self.share(score, &spot);
-            let text = match is_alone && (NAMED_BYTES_MAX + 1..=INLINE_BYTES_MAX).contains(&member.len()) {
-                true => Text::Hashed(self.view().member_key(member)),
+            let sharing = self.share(score, member, &spot);
+            let text = match sharing == Sharing::Few && is_long(member) {
+                true => {
+                    let flags = self.view().flags();
+                    self.set_flags(flags | HASHED);
+                    Text::Hashed(self.view().member_key(member))
+                }
                 false => self.text(member),
             };
             let bytes = score.to_le_bytes();
             let entry = Entry::pair(text, None, Text::Inside(&bytes));
-            let members = if named { &self.member_spot(MEMBERS, member) } else { members };
+            let members = if sharing == Sharing::OneTooMany { &self.member_spot(MEMBERS, member) } else { members };
             self.insert_in(MEMBERS, members, &entry);
         }
         let entry = Entry::scored(score, self.text(member));
         self.insert(&spot, &entry);
     }
 
-    /// Another member is about to have a score: one that has had it alone is written in full from now on. A spot where the other
-    /// will be, or its equals are, is given. Returns whether there is none with that score, and whether one was written, which
-    /// makes spots of the members' tree void.
-    fn share(&mut self, score: f64, spot: &Spot) -> (bool, bool) {
-        let equal = self.view().neighbours(spot).map(|entry| entry.filter(|entry| entry::score(entry, 0) == score));
-        let entry = match equal {
-            [None, None] => return (true, false),
-            // They have it together already.
-            [Some(_), Some(_)] => return (false, false),
-            [Some(entry), None] | [None, Some(entry)] => entry,
-        };
-        let own = match name(Shape::Scored, entry, 0) {
-            Text::Inside(own) if own.len() > NAMED_BYTES_MAX => own,
-            _ => return (false, false),
-        };
-        let (mut bytes, length) = ([0; INLINE_BYTES_MAX], own.len());
-        bytes[..length].copy_from_slice(own);
-        let (found, _) = self.view().seek(&bytes[..length]);
-        (false, self.name_in_full(&bytes[..length], score, &found))
+    /// A member is about to have a score, at a spot among the scores: if it is one too many for hashes, those that have the score
+    /// are written in full from now on.
+    fn share(&mut self, score: f64, member: &[u8], spot: &Spot) -> Sharing {
+        if self.view().flags() & HASHED == 0 && !is_long(member) {
+            return Sharing::Many;
+        }
+        let (mut at, count) = self.view().equals(score, spot, SHARING_MAX + 1);
+        if count != SHARING_MAX {
+            return if count < SHARING_MAX { Sharing::Few } else { Sharing::Many };
+        }
+        for _ in 0..count {
+            let (mut bytes, view) = ([0; INLINE_BYTES_MAX], self.view());
+            let entry = view.next(&mut at).expect("there are so many");
+            let Text::Inside(member) = name(Shape::Scored, entry, 0) else { continue };
+            let own = &mut bytes[..member.len()];
+            own.copy_from_slice(member);
+            let spot = view.find(own).expect("it is in both trees");
+            self.name_in_full(own, score, &spot);
+        }
+        Sharing::OneTooMany
     }
 
     /// Writes a member with a score in full, at its spot among the members. False if it is.

@@ -216,7 +216,9 @@ fn change(engine: &mut Engine, key: &[u8], model: &mut Model, random: &mut Rando
             }
         }
         Model::Sorted(sorted) => {
-            let score = random.below(variety / 2 + 1) as f64 / 4.0;
+            // Some scores have few members, others many.
+            let scores = if random.below(2) == 0 { variety / 2 } else { variety / 60 };
+            let score = random.below(scores + 1) as f64 / 4.0;
             if grows {
                 let pairs = [(score, &value[..])];
                 engine.sorted_add(hash, key, pairs.into_iter(), ScoreChange::default(), now, |_| {}).expect("room");
@@ -496,7 +498,7 @@ fn a_time_of_expiry_for_a_full_chunk() {
     engine.check();
 }
 
-/// A member is written once where it has its score alone. Others come to the score, and go; it goes to another's.
+/// A member is written once where few have its score. Others come to the score, and go; it goes to another's.
 #[test]
 fn members_that_share_a_score_and_do_not() {
     let mut engine = engine(64 * MIB, Eviction::default());
@@ -510,32 +512,44 @@ fn members_that_share_a_score_and_do_not() {
             .expect("room");
         came.expect("one")
     };
-    let bytes = |engine: &Engine| engine.stats().item_bytes;
-    for n in 0..1_000 {
-        assert_eq!(put(&mut engine, n, n.into()), Scored::Added(n.into()));
+    let mut bytes = Vec::new();
+    // Up to ten members for each of 200 scores: eight are few.
+    for round in 0..10 {
+        for n in 0..200 {
+            assert_eq!(put(&mut engine, 1_000 * round + n, n.into()), Scored::Added(n.into()));
+        }
+        engine.check();
+        bytes.push(engine.stats().item_bytes as f64 / f64::from(200 * (round + 1)));
     }
-    engine.check();
-    let apart = bytes(&engine);
-    // One more for each score; then all of the first to another one's, and back.
-    for n in 0..1_000 {
-        assert_eq!(put(&mut engine, 1_000 + n, n.into()), Scored::Added(n.into()));
-    }
-    engine.check();
-    let shared = bytes(&engine) - apart;
-    assert!(
-        shared > apart / 2 * 3,
-        "{shared} of members that share scores is little more than {apart} of those that do not"
-    );
-    for moved in [1.0, 0.0] {
-        for n in 0..500 {
-            assert_eq!(put(&mut engine, n, f64::from(n) + moved), Scored::Changed(f64::from(n) + moved));
+    assert!(bytes[7] < 1.1 * bytes[1] && bytes[8] > 1.3 * bytes[7], "bytes per member: {bytes:?}");
+    // Some move to scores of their own, and back to those of many.
+    for moved in [1_000.0, 0.0] {
+        for n in 0..200 {
+            let score = f64::from(n) + moved;
+            assert_eq!(put(&mut engine, 5_000 + n, score), Scored::Changed(score));
         }
         engine.check();
     }
-    let sorted = engine.as_sorted(hash(key), key, NOW).expect("a sorted set").expect("it is there");
-    for n in 0..1_000 {
-        assert_eq!(sorted.score(&member(n)), Some(n.into()));
-        assert_eq!(sorted.score(&member(1_000 + n)), Some(n.into()));
+    // Where only few are left, others are hashes again.
+    for round in 3..10 {
+        let members: Vec<_> = (0..200).map(|n| member(1_000 * round + n)).collect();
+        let gone = engine.sorted_remove(hash(key), key, members.iter().map(|member| &member[..]), NOW);
+        assert_eq!(gone, Ok(200));
     }
-    assert_eq!(sorted.score(&member(2_000)), None);
+    for n in 0..200 {
+        assert_eq!(put(&mut engine, 3_000 + n, n.into()), Scored::Added(n.into()));
+    }
+    engine.check();
+    let sorted = engine.as_sorted(hash(key), key, NOW).expect("a sorted set").expect("it is there");
+    let (mut scanned, mut cursor) = (BTreeMap::new(), 0);
+    loop {
+        cursor = sorted.scan(cursor, 10, |member, score| assert_eq!(scanned.insert(member.into_owned(), score), None));
+        if cursor == 0 {
+            break;
+        }
+    }
+    let members = || (0..4).flat_map(|round| (0..200).map(move |n| (member(1_000 * round + n), f64::from(n))));
+    assert_eq!(scanned, members().collect());
+    assert!(members().all(|(member, score)| sorted.score(&member) == Some(score)));
+    assert_eq!(sorted.score(&member(4_000)), None);
 }

@@ -202,7 +202,7 @@ impl<'a> View<'a> {
         while offset < leaf.len() {
             let is_equal = match name(shape, leaf, offset) {
                 Text::Inside(own) => own.len() == member.len() && own.last_chunk() == tail && own == member,
-                Text::Hashed(own) => own == key && self.only_member(member_score(leaf, offset)) == Text::Inside(member),
+                Text::Hashed(own) => own == key && self.has_scored(member_score(leaf, offset), member),
                 text => self.is_equal(text, member),
             };
             if is_equal {
@@ -343,18 +343,42 @@ impl<'a> View<'a> {
         spot
     }
 
-    /// The member with a score that no other has.
-    pub(super) fn only_member(&self, score: f64) -> Text<'a> {
+    /// True if a member is there with a score.
+    fn has_scored(&self, score: f64, member: &[u8]) -> bool {
+        let entry = self.next(&mut self.score_spot(score, member));
+        entry.is_some_and(|it| entry::score(it, 0) == score && self.is_equal(name(Shape::Scored, it, 0), member))
+    }
+
+    /// The members with a score that have a hash.
+    pub(super) fn hashed(&self, score: f64, key: u64) -> impl Iterator<Item = &'a [u8]> {
         let mut spot = self.lower_bound(order_of(score), |own, _| own < score);
-        name(Shape::Scored, self.next(&mut spot).expect("a member has it"), 0)
+        let entries = std::iter::from_fn(move || self.next(&mut spot));
+        let equal = entries.take_while(move |entry| entry::score(entry, 0) == score);
+        equal.filter_map(move |entry| match name(Shape::Scored, entry, 0) {
+            Text::Inside(member) if self.member_key(member) == key => Some(member),
+            _ => None,
+        })
     }
 
-    /// The entries before and after a spot.
-    pub(super) fn neighbours(&self, spot: &Spot) -> [Option<&'a [u8]>; 2] {
-        [self.before(spot), self.next(&mut spot.clone())]
+    /// Where those with a score start, of which one more would be at a spot, and how many there are; both of `most` at most.
+    pub(super) fn equals(&self, score: f64, spot: &Spot, most: usize) -> (Spot, usize) {
+        let is_equal = |entry: &&[u8]| entry::score(entry, 0) == score;
+        let (mut first, mut ahead) = (*spot, *spot);
+        let mut count = 0;
+        while count < most && self.next(&mut ahead).as_ref().is_some_and(is_equal) {
+            count += 1;
+        }
+        while count < most
+            && let Some((entry, at)) = self.before(&first)
+            && is_equal(&entry)
+        {
+            (first, count) = (at, count + 1);
+        }
+        (first, count)
     }
 
-    fn before(&self, spot: &Spot) -> Option<&'a [u8]> {
+    /// The entry before a spot, and where it is.
+    fn before(&self, spot: &Spot) -> Option<(&'a [u8], Spot)> {
         let Spot { mut path, offset: mut end } = *spot;
         if end == 0 {
             if !path.as_mut()?.back(self.arena) {
@@ -362,13 +386,13 @@ impl<'a> View<'a> {
             }
             end = self.leaf(path.as_ref()).len();
         }
-        let (leaf, mut at) = (self.leaf(path.as_ref()), 0);
+        let (leaf, mut offset) = (self.leaf(path.as_ref()), 0);
         loop {
-            let next = entry_end(self.shape(), leaf, at);
+            let next = entry_end(self.shape(), leaf, offset);
             if next == end {
-                return Some(&leaf[at..end]);
+                return Some((&leaf[offset..end], Spot { path, offset }));
             }
-            at = next;
+            offset = next;
         }
     }
 
