@@ -14,7 +14,7 @@ mod settings;
 
 use super::Shard;
 use super::connection::{Ending, Gather};
-use super::perform::{Pending, answer, begun, describe};
+use super::perform::{Pending, answer, begun, begun_request, describe};
 use crate::command::{Call, Command, Operation, Request, Words};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::execute::introspect;
@@ -42,11 +42,19 @@ impl Shard {
                 return self.reply(slot, |w| w.error(error));
             }
         };
+        if command == Command::Scan {
+            return self.perform_scan(pending, words);
+        }
+        if matches!(
+            command,
+            Command::DbSize | Command::Keys | Command::RandomKey | Command::FlushDb | Command::FlushAll
+        ) {
+            return self.ask_all_shards(pending, command, words);
+        }
+        let arguments = words.skip(1);
+        let call = Call { command, resp3: false, count: arguments.len() as u32, words: arguments.bytes() };
+        let begun = begun(&call, &self.node.tunables);
         match command {
-            Command::DbSize | Command::Keys | Command::RandomKey | Command::FlushDb | Command::FlushAll => {
-                self.ask_all_shards(pending, command, words);
-            }
-            Command::Scan => self.perform_scan(pending, words),
             Command::Client => self.perform_client(pending, words),
             Command::Config => self.perform_config(pending, words),
             Command::Info => self.perform_info(pending, words),
@@ -54,6 +62,11 @@ impl Shard {
                 self.counters.called(command);
                 self.perform_plain(slot, command, words);
             }
+        }
+        if let Some(begun) = begun {
+            let Self { connections, now, node, .. } = self;
+            let client = connections.at(slot).and_then(|c| c.client.as_deref());
+            node.tunables.took(begun.elapsed().as_micros() as u64, *now, || describe(client, &call, *now));
         }
     }
 
@@ -65,7 +78,8 @@ impl Shard {
         };
         let Some(command) = Command::find(name) else { return Err(unknown(name, words)) };
         let row = command.row();
-        (client.active, client.last_command) = (now, row.name);
+        let subcommand = words.iter().nth(1).and_then(|name| row.subcommand(name));
+        client.sent(subcommand.unwrap_or(row), now);
         if !row.accepts(words.len()) {
             return Err(introspect::wrong_arity(row));
         }
@@ -258,7 +272,7 @@ impl Shard {
             self.answer_clients(Words::new(words, count as usize), &mut part);
         } else {
             let Self { connections, engine, now, counters, node, .. } = self;
-            let begun = begun(&request, &node.tunables);
+            let begun = begun_request(&request, &node.tunables);
             let long = answer(&request, hash, engine, *now, counters, shards, &mut part);
             debug_assert!(long.is_none(), "what has no key has no long value");
             if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {

@@ -49,15 +49,26 @@ impl Pending<'_> {
 
 /// When a request begins, if it is one whose time is taken.
 #[inline]
-pub(super) fn begun(request: &Request<&[u8]>, tunables: &Tunables) -> Option<Instant> {
+pub(super) fn begun_request(request: &Request<&[u8]>, tunables: &Tunables) -> Option<Instant> {
     let Operation::Call(call) = &request.operation else { return None };
+    begun(call, tunables)
+}
+
+/// The same of a command of RESP.
+#[inline]
+pub(super) fn begun(call: &Call<&[u8]>, tunables: &Tunables) -> Option<Instant> {
     (call.command.row().may_be_slow() || tunables.times_all()).then(Instant::now)
 }
 
-/// What the log of slow commands keeps of one. Whose it is, only the client's own shard knows.
+/// What the log of slow commands keeps of one, without passwords. Whose it is, only the client's own shard knows.
 pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
     let mut words = vec![call.command.name().as_bytes().to_vec()];
-    words.extend(Words::new(call.words, call.count as usize).iter().map(<[u8]>::to_vec));
+    let mut is_secret = false;
+    for word in Words::new(call.words, call.count as usize) {
+        is_secret |= matches!(call.command, Command::Auth | Command::Hello);
+        words.push(if is_secret { b"(redacted)".to_vec() } else { word.to_vec() });
+        is_secret = call.command == Command::Config && word.eq_ignore_ascii_case(b"requirepass");
+    }
     let (client_address, client_name) = match client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
@@ -265,7 +276,7 @@ impl Shard {
         let Some(connection) = connections.at(pending.slot) else { return };
         outputs.provide(&mut connection.output);
         let mut request = pending.request;
-        let begun = begun(&request, &node.tunables);
+        let begun = begun(call, &node.tunables);
         let mut long = None;
         if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
             request.quiet |= pending.is_unwanted_element();

@@ -33,6 +33,8 @@ impl Shard {
                 return at;
             }
         }
+        // The last command with a key: other commands note themselves.
+        let mut last = None;
         loop {
             if pending.len() >= PREFETCH {
                 self.perform(pending);
@@ -61,7 +63,7 @@ impl Shard {
             match parsed {
                 Parsed::Command { words, length } => {
                     at += length;
-                    self.take_command(slot, words, rest, before, reading, pending);
+                    last = self.take_command(slot, words, rest, before, reading, pending);
                 }
                 Parsed::Inline { words, count, length } => {
                     at += length;
@@ -82,6 +84,7 @@ impl Shard {
                 }
                 Parsed::Key { command, key, length, .. } => {
                     at += length;
+                    last = Some(command);
                     let call = Call { command, resp3: reading.resp3, count: 1, words: &rest[..length] };
                     self.queue_key(slot, key, call, rest, before, reading, pending);
                 }
@@ -92,6 +95,7 @@ impl Shard {
                         return input.len();
                     }
                     at += length;
+                    self.note_sent(slot, words.iter().next().and_then(Command::find));
                     self.begin_upload(slot, words, value_bytes, after, reading.database);
                     at += self.take_incoming(slot, &input[at..]);
                     if self.connections.at(slot).is_none_or(|c| !c.is_served() || c.incoming.is_some()) {
@@ -101,6 +105,7 @@ impl Shard {
                 Parsed::Skip { length } => at += length,
                 Parsed::Incomplete { needed } => {
                     connection.needed = needed;
+                    self.note_sent(slot, last);
                     return at;
                 }
                 Parsed::Broken(error) => {
@@ -114,6 +119,15 @@ impl Shard {
                     return input.len();
                 }
             }
+        }
+    }
+
+    /// Takes note of the last command of a client.
+    fn note_sent(&mut self, slot: u32, command: Option<Command>) {
+        if let Some(command) = command
+            && let Some(client) = self.connections.at(slot).and_then(|c| c.client.as_mut())
+        {
+            client.sent(command.row(), self.now);
         }
     }
 
@@ -135,7 +149,7 @@ impl Shard {
         connection.client = Some(Box::new(Client::new(id, authenticated, address, local_address, self.now)));
     }
 
-    /// Adds a command to the list: for the owner of its key, or to be answered here.
+    /// Adds a command to the list: for the owner of its key, or to be answered here. Returns which, if it has a key.
     #[inline]
     fn take_command<'a>(
         &mut self,
@@ -145,7 +159,7 @@ impl Shard {
         before: State,
         reading: Reading,
         pending: &mut Vec<Pending<'a>>,
-    ) {
+    ) -> Option<Command> {
         if reading.authenticated
             && let Some((name, arguments)) = words.split_first()
             && let Some(command) = Command::find(name)
@@ -156,11 +170,12 @@ impl Shard {
             let Reading { resp3, .. } = reading;
             let call = Call { command, resp3, count: arguments.len() as u32, words: arguments.bytes() };
             self.queue_key(slot, key, call, rest, before, reading, pending);
-            return;
+            return Some(command);
         }
         let operation = Operation::Local { words: words.bytes(), count: words.len() as u32 };
         self.queue_keyless(slot, operation, rest, before, pending);
         self.perform(pending);
+        None
     }
 
     #[allow(clippy::too_many_arguments)]

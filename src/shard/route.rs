@@ -4,7 +4,7 @@ use super::Shard;
 use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX, Task};
 use super::connection::Wait;
 use super::outgoing::StreamStart;
-use super::perform::{LongReply, PREFETCH, answer, begun, describe};
+use super::perform::{LongReply, PREFETCH, answer, begun_request, describe};
 use crate::command::{Operation, Words};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
@@ -101,7 +101,7 @@ impl Shard {
                         continue;
                     }
                     let Self { engine, now, counters, node, .. } = self;
-                    let begun = begun(&request, &node.tunables);
+                    let begun = begun_request(&request, &node.tunables);
                     let long = answer(&request, entry.hash, engine, *now, counters, shards, replies);
                     if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {
                         let micros = begun.elapsed().as_micros() as u64;

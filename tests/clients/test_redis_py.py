@@ -647,6 +647,48 @@ def test_slowlog(r):
     assert r.slowlog_reset() is True and r.slowlog_len() == 0
 
 
+def test_slowlog_of_commands_without_keys(clients, node):
+    """PING and its kin were never measured. Of those that are now, passwords are kept out of the log."""
+    r, other = clients(node, client_name="me"), clients(node, client_name="other")
+    other.ping()
+    r.config_set("slowlog-log-slower-than", 0)
+    r.ping(), other.echo("hello"), r.config_set("requirepass", "secret")
+    r.execute_command("AUTH", "secret"), r.execute_command("HELLO", 2, "AUTH", "default", "secret")
+    r.config_set("requirepass", ""), r.config_set("slowlog-log-slower-than", -1)
+    entries = [f"{entry['client_name'].decode()}: {entry['command'].decode()}" for entry in reversed(r.slowlog_get(100))]
+    assert entries == [
+        "me: ping",
+        "other: echo hello",
+        "me: config SET requirepass (redacted)",
+        "me: auth (redacted)",
+        "me: hello (redacted) (redacted) (redacted) (redacted)",
+        "me: config SET requirepass (redacted)",
+    ]
+
+
+def test_last_commands_of_clients(clients, node):
+    """Commands with keys were none to CLIENT LIST: who sent nothing else was idle since it had connected."""
+    r, other = clients(node, client_name="me"), clients(node, client_name="other")
+    told = lambda name: next(it for it in r.client_list() if it["name"] == name)
+    assert told("me")["cmd"] == "client|list"
+    other.echo("hello")
+    assert told("other")["cmd"] == "echo"
+    until(lambda: int(told("other")["idle"]) >= 1)
+    other.set("k", "v")
+    assert (told("other")["cmd"], told("other")["idle"]) == ("set", "0")
+    other.mget("k", "l", "m")
+    assert told("other")["cmd"] == "mget"
+    other.set("k", "v" * 1_000_000)
+    assert told("other")["cmd"] == "set"
+    pipeline = other.pipeline(transaction=False)
+    pipeline.get("k"), pipeline.ping()
+    pipeline.execute()
+    assert told("other")["cmd"] == "ping"
+    for age, error in [("old", "not an integer"), (-1, "greater than 0")]:
+        with pytest.raises(redis.ResponseError, match=error):
+            r.execute_command("CLIENT", "KILL", "MAXAGE", age)
+
+
 def test_dump_and_restore(node, clients):
     client = clients(node, decode_responses=False)
     client.set("string", bytes(range(256))), client.set("number", 12345)

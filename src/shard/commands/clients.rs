@@ -1,6 +1,7 @@
 //! Who the clients are and what they want: HELLO, AUTH, SELECT, RESET, CLIENT.
 
 use super::{Refused, Shard};
+use crate::command::table::Row;
 use crate::command::{Command, DATABASES, Operation, UnixMs, Words};
 use crate::engine::KeyHash;
 use crate::execute::introspect;
@@ -296,7 +297,7 @@ fn shown(connection: &Connection, shard: usize, now: UnixMs) -> String {
         connection.output.capacity(),
         connection.output.len(),
         connection.partial.capacity() + connection.output.capacity(),
-        client.last_command,
+        client.last_command.map_or_else(|| "NULL".to_owned(), Row::full_name),
         if client.resp3 { 3 } else { 2 },
         text(&client.library),
         text(&client.library_version),
@@ -331,9 +332,9 @@ impl Filter {
             return Ok(filter);
         }
         filter.skipped = own.filter(|_| kill);
+        let positive = |number: i64| u64::try_from(number).ok().filter(|&number| number > 0);
         let id = |word: &[u8]| {
-            let id = numbers::integer(word).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
-            id.ok_or("ERR client-id should be greater than 0".to_owned())
+            numbers::integer(word).and_then(positive).ok_or("ERR client-id should be greater than 0".to_owned())
         };
         while let Some(option) = words.next() {
             let value = words.next().ok_or("ERR syntax error")?;
@@ -355,7 +356,8 @@ impl Filter {
                 b"USER" if value == b"default" => {}
                 b"USER" => return Err(format!("ERR No such user '{}'", text(value))),
                 b"MAXAGE" => {
-                    filter.age = id(value).map_err(|_| "ERR value is not an integer or out of range")?;
+                    let seconds = numbers::integer(value).ok_or("ERR value is not an integer or out of range")?;
+                    filter.age = positive(seconds).ok_or("ERR maxage should be greater than 0")?;
                 }
                 b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.skipped = own,
                 b"SKIPME" if value.eq_ignore_ascii_case(b"no") => filter.skipped = None,

@@ -1,6 +1,7 @@
 //! What a shard knows of a client that speaks RESP: what it said of itself, and how it wants to be answered.
 
 use crate::command::UnixMs;
+use crate::command::table::Row;
 use crate::protocol::State;
 use std::os::fd::OwnedFd;
 
@@ -44,7 +45,7 @@ pub(in crate::shard) struct Client {
     pub(in crate::shard) connected: UnixMs,
     /// When it last sent a command, and which.
     pub(in crate::shard) active: UnixMs,
-    pub(in crate::shard) last_command: &'static str,
+    pub(in crate::shard) last_command: Option<&'static Row>,
     /// Its commands do not count as uses of keys; it is not disconnected to save memory.
     pub(in crate::shard) no_touch: bool,
     pub(in crate::shard) no_evict: bool,
@@ -71,10 +72,15 @@ impl Client {
             local_address,
             connected: now,
             active: now,
-            last_command: "NULL",
+            last_command: None,
             no_touch: false,
             no_evict: false,
         }
+    }
+
+    /// Takes note of a command.
+    pub(in crate::shard) fn sent(&mut self, command: &'static Row, now: UnixMs) {
+        (self.active, self.last_command) = (now, Some(command));
     }
 
     /// True if the reply to this command is not wanted; the next one is another matter.
