@@ -69,6 +69,7 @@ impl Check<'_> {
             let from = if number == 0 { keys.0 } else { below.separator };
             let to = if number + 1 == count { keys.1 } else { child(self.arena, at, number + 1).separator };
             assert!(from <= to, "separators are in order");
+            assert_eq!(node::height(self.arena, below.node) + 1, node::height(self.arena, at), "levels below a child");
             assert_eq!(self.node(below.node, depth + 1, (from, to)), below.elements, "elements of a child");
             elements += below.elements;
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!  0      2      4        8         12
 //!  | bits | used | parent | entries |  leaf:  packed entries, `used` bytes of them
-//!  | bits | used | parent | 0       |  inner: `used` children, 16 bytes each: | node | elements | separator 8 |
+//!  | bits | used | parent | height  |  inner: `used` children, 16 bytes each: | node | elements | separator 8 |
 //!  | bits | used | parent | next    |  blob:  `used` bytes of a string that is too long for an entry
 //!
 //!  bits:  type 0-2 | kind 3-4 | ROOT 5 | REFERS 6
@@ -225,9 +225,21 @@ pub(super) fn new_leaf(arena: &mut Arena, shape: Shape, bytes: usize) -> Referen
     allocate(arena, LEAF | shape << SHAPE_SHIFT, bytes)
 }
 
-/// An inner node without children, with room for some.
-pub(super) fn new_inner(arena: &mut Arena, children: usize) -> Reference {
-    allocate(arena, INNER, children * CHILD_BYTES)
+/// An inner node without children, with room for some. It is so many levels above the leaves.
+pub(super) fn new_inner(arena: &mut Arena, children: usize, height: usize) -> Reference {
+    let node = allocate(arena, INNER, children * CHILD_BYTES);
+    put(arena, place(node) + 8, &(height as u16).to_le_bytes());
+    node
+}
+
+/// Levels of a tree below a node: 0 of a leaf. Who knows this of a root need not wait for each node on the way to say what it
+/// is.
+#[inline]
+pub(super) fn height(arena: &Arena, node: Reference) -> usize {
+    match kind(arena, node) {
+        Kind::Leaf => 0,
+        _ => usize::from(u16_at(arena.memory(), place(node) + 8)),
+    }
 }
 
 /// Sees to it that a node has room for a body of `bytes`, and not much more. It may be elsewhere afterwards: its parent and

@@ -1,7 +1,7 @@
 //! The way from the root of a tree to a leaf: by hash, by rank, by whatever chooses a child; and to the leaf's neighbours.
 
 use super::node::{
-    self, CHILDREN_MAX, Kind, LEAF_BYTES_MAX, add_elements, child, children, parent, separator, separator_of, used,
+    CHILDREN_MAX, LEAF_BYTES_MAX, add_elements, child, children, height, parent, separator, separator_of, used,
 };
 use super::view::MEMBER_HASH_BITS;
 use crate::engine::arena::{Arena, Reference};
@@ -62,10 +62,6 @@ impl Path {
         self.leaf = child(arena, self.leaf, number).node;
     }
 
-    fn is_at_leaf(&self, arena: &Arena) -> bool {
-        node::kind(arena, self.leaf) == Kind::Leaf
-    }
-
     /// Elements before the leaf.
     pub(super) fn rank(&self, arena: &Arena) -> u64 {
         let before = |(inner, number)| (0..number).map(|n| u64::from(child(arena, inner, n).elements)).sum::<u64>();
@@ -89,7 +85,7 @@ impl Path {
         other: impl Fn(Reference, usize) -> Option<usize>,
         choose: impl Fn(usize) -> usize,
     ) -> bool {
-        let mut level = self.depth();
+        let (height, mut level) = (self.depth(), self.depth());
         let turn = self.upwards(arena).find_map(|(inner, number)| {
             level -= 1;
             other(inner, number).map(|number| (inner, number))
@@ -98,7 +94,7 @@ impl Path {
         self.numbers &= (1 << (level as u32 * NUMBER_BITS)) - 1;
         (self.depth, self.leaf) = (level as u32, inner);
         self.descend(arena, number);
-        while !self.is_at_leaf(arena) {
+        while self.depth() < height {
             self.descend(arena, choose(used(arena, self.leaf)));
         }
         true
@@ -139,8 +135,8 @@ impl Path {
 /// The way to the leaf that `choose` leads to: of an inner node, the number of a child.
 #[inline]
 pub(super) fn descend(arena: &Arena, root: Reference, mut choose: impl FnMut(Reference) -> usize) -> Path {
-    let mut path = Path::new(root);
-    while !path.is_at_leaf(arena) {
+    let (mut path, height) = (Path::new(root), height(arena, root));
+    while path.depth() < height {
         let number = choose(path.leaf);
         path.descend(arena, number);
     }
@@ -166,10 +162,10 @@ pub(super) fn last_child(
 /// others are looked at: a binary search of large nodes would wait for the memory of each step.
 #[inline]
 pub(super) fn leaf_for_key(arena: &Arena, root: Reference, key: u64) -> Path {
-    let mut path = Path::new(root);
+    let (mut path, height) = (Path::new(root), height(arena, root));
     // What is below the node that it is at: low <= key < high, but for cursors that clients made up.
     let (mut low, mut high) = (0, 1_u64 << MEMBER_HASH_BITS);
-    while !path.is_at_leaf(arena) {
+    while path.depth() < height {
         let children = children(arena, path.leaf);
         let starts = |number: usize| separator_of(&children[number]);
         let part = (key.min(high) - low) * children.len() as u64 / (high - low);

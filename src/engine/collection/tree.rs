@@ -195,7 +195,7 @@ impl Tree {
             return;
         }
         let cut = if number + 1 == count { count - 1 } else { count / 2 };
-        let new = new_inner(arena, count - cut + 1);
+        let new = new_inner(arena, count - cut + 1, node::height(arena, inner));
         self.grown += arena.chunk_bytes(new) as i64;
         for n in cut..count {
             let moved = child(arena, inner, n);
@@ -229,7 +229,7 @@ impl Tree {
 
     fn add_root(&mut self, arena: &mut Arena, left: Reference, right: Child) {
         let item = parent(arena, left);
-        let root = new_inner(arena, 2);
+        let root = new_inner(arena, 2, node::height(arena, left) + 1);
         self.grown += arena.chunk_bytes(root) as i64;
         let elements = match node::kind(arena, left) {
             Kind::Leaf => entries(arena, left) as u32,
