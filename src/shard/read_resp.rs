@@ -67,6 +67,7 @@ impl Shard {
                 }
                 Parsed::Inline { words, count, length } => {
                     at += length;
+                    last = None;
                     self.perform(pending);
                     if self.read_typed(slot, count, &words) {
                         continue;
@@ -95,7 +96,8 @@ impl Shard {
                         return input.len();
                     }
                     at += length;
-                    self.note_sent(slot, words.iter().next().and_then(Command::find));
+                    last = words.iter().next().and_then(Command::find);
+                    self.note_sent(slot, last);
                     self.begin_upload(slot, words, value_bytes, after, reading.database);
                     at += self.take_incoming(slot, &input[at..]);
                     if self.connections.at(slot).is_none_or(|c| !c.is_served() || c.incoming.is_some()) {

@@ -7,7 +7,7 @@ use super::view::MEMBER_HASH_BITS;
 use crate::engine::arena::{Arena, Reference};
 use crate::engine::item::u32_at;
 
-/// Levels of inner nodes, at most: with sixteen children each, which is when they are merged, more elements than there can be.
+/// Levels of inner nodes, at most: with eight children each, more leaves than a shard has memory for.
 const DEPTH_MAX: usize = (u64::BITS / NUMBER_BITS) as usize;
 const NUMBER_BITS: u32 = CHILDREN_MAX.ilog2();
 const _: () = assert!(CHILDREN_MAX == 1 << NUMBER_BITS);
