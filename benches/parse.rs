@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pinion::command::Command;
-use pinion::command::words::encode;
+use pinion::command::args::encode;
 use pinion::protocol::memcached::{Parsed, State, parse};
 use pinion::protocol::resp;
 use std::hint::black_box;
@@ -30,11 +30,11 @@ fn commands(input: &[u8]) -> u64 {
     let (mut state, mut at, mut count) = (resp::State::default(), 0, 0);
     while at < input.len() {
         let length = match resp::parse(&mut state, &input[at..], &limits) {
-            resp::Parsed::Command { words, length } => {
-                let mut words = words.iter();
-                black_box(words.next().and_then(Command::find));
-                words.for_each(|word| {
-                    black_box(word);
+            resp::Parsed::Command { args, length } => {
+                let mut args = args.iter();
+                black_box(args.next().and_then(Command::find));
+                args.for_each(|arg| {
+                    black_box(arg);
                 });
                 count += 1;
                 length

@@ -5,11 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod table;
-pub mod words;
 
+pub use args::Args;
 pub use table::Command;
-pub use words::Words;
 
 use crate::eviction::Eviction;
 use std::ops::Range;
@@ -37,7 +37,7 @@ pub struct Request<B> {
     /// What to do.
     pub operation: Operation<B>,
     /// The client wants no reply.
-    pub quiet: bool,
+    pub noreply: bool,
 }
 
 /// What to do with a key, or with the node.
@@ -106,8 +106,8 @@ pub enum Operation<B> {
     },
     /// A command of RESP that concerns no key, with its name: its client's shard answers it.
     Local {
-        /// The words, the name included.
-        words: B,
+        /// The arguments, the name included.
+        args: B,
         /// How many there are.
         count: u32,
     },
@@ -121,11 +121,11 @@ pub enum Operation<B> {
     /// Bound every shard by so many bytes.
     SetMemory(u64),
     /// Change which collections are called compact, on every shard.
-    SetCompact(Compact),
-    /// CLIENT LIST or CLIENT KILL, of a shard's clients: the words after CLIENT.
+    SetEncodingLimits(EncodingLimits),
+    /// CLIENT LIST or CLIENT KILL, of a shard's clients: the arguments after CLIENT.
     Clients {
-        /// The words.
-        words: B,
+        /// The arguments.
+        args: B,
         /// How many there are.
         count: u32,
     },
@@ -139,23 +139,23 @@ pub enum Operation<B> {
     Invalid(Failure),
 }
 
-/// A command of RESP, with the words after its name as they were sent ([`Words`]).
+/// A command of RESP, with the arguments after its name as they were sent ([`Args`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<B> {
     /// Which one.
     pub command: Command,
     /// The client understands RESP3.
     pub resp3: bool,
-    /// How many words there are.
+    /// How many arguments there are.
     pub count: u32,
-    /// The words.
-    pub words: B,
+    /// The arguments.
+    pub args: B,
 }
 
 /// Up to which size clients are told that a collection is compact: Redis's settings of the same names. They say nothing
 /// about how it lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compact {
+pub struct EncodingLimits {
     /// hash-max-listpack-entries
     pub hash_entries: u64,
     /// hash-max-listpack-value
@@ -174,7 +174,7 @@ pub struct Compact {
     pub sorted_value: u64,
 }
 
-impl Default for Compact {
+impl Default for EncodingLimits {
     fn default() -> Self {
         Self {
             hash_entries: 512,
@@ -293,7 +293,7 @@ pub enum Reply<'a> {
     Failed(Failure),
 }
 
-/// Why a request did not work. Protocols have their own words for each.
+/// Why a request did not work. Protocols have their own arguments for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No such command, or too few arguments.
@@ -367,22 +367,22 @@ impl<B: Copy> Request<B> {
             Operation::Delete => Operation::Delete,
             Operation::Arithmetic { decrement, delta } => Operation::Arithmetic { decrement, delta },
             Operation::Touch { expiry } => Operation::Touch { expiry },
-            Operation::Call(Call { command, resp3, count, words }) => {
-                Operation::Call(Call { command, resp3, count, words: bytes(words) })
+            Operation::Call(Call { command, resp3, count, args }) => {
+                Operation::Call(Call { command, resp3, count, args: bytes(args) })
             }
             Operation::Split { command, keys, resp3 } => Operation::Split { command, keys, resp3 },
-            Operation::Local { words, count } => Operation::Local { words: bytes(words), count },
+            Operation::Local { args, count } => Operation::Local { args: bytes(args), count },
             Operation::FlushAll { delay } => Operation::FlushAll { delay },
             Operation::SetEviction(eviction) => Operation::SetEviction(eviction),
             Operation::SetMemory(bytes) => Operation::SetMemory(bytes),
-            Operation::SetCompact(compact) => Operation::SetCompact(compact),
-            Operation::Clients { words, count } => Operation::Clients { words: bytes(words), count },
+            Operation::SetEncodingLimits(encoding_limits) => Operation::SetEncodingLimits(encoding_limits),
+            Operation::Clients { args, count } => Operation::Clients { args: bytes(args), count },
             Operation::Stats(topic) => Operation::Stats(topic),
             Operation::Version => Operation::Version,
             Operation::Verbosity => Operation::Verbosity,
             Operation::Invalid(failure) => Operation::Invalid(failure),
         };
-        Request { key, operation, quiet: self.quiet }
+        Request { key, operation, noreply: self.noreply }
     }
 }
 
@@ -404,7 +404,7 @@ impl<B> Operation<B> {
             | Self::FlushAll { .. }
             | Self::SetEviction(_)
             | Self::SetMemory(_)
-            | Self::SetCompact(_)
+            | Self::SetEncodingLimits(_)
             | Self::Clients { .. }
             | Self::Stats(_)
             | Self::Version

@@ -19,11 +19,11 @@ pub struct Row {
     pub command: Command,
     /// The name in lower case; of a subcommand, without that of the command.
     pub name: &'static str,
-    /// How many words it has, its name included; where negative, at least so many. Of a subcommand, both names count.
+    /// How many arguments it has, its name included; where negative, at least so many. Of a subcommand, both names count.
     pub arity: i8,
     /// What it does, and when it may be done.
     pub flags: Flags,
-    /// Which of its words are keys.
+    /// Which of its arguments are keys.
     pub keys: Keys,
     /// What access lists know it by, those that follow from the flags included.
     pub categories: Categories,
@@ -35,9 +35,9 @@ pub struct Row {
     pub complexity: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// The words after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `a ...` may be repeated.
+    /// The arguments after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `a ...` may be repeated.
     /// What is in capitals is meant literally. A type follows a name after a colon: `int`, `num` (a double), `time` (a
-    /// Unix time), `pattern`, `key`. A word named `key` is one; any other is a string.
+    /// Unix time), `pattern`, `key`. A argument named `key` is one; any other is a string.
     pub syntax: &'static str,
     /// What a container contains.
     pub subcommands: &'static [Row],
@@ -50,7 +50,7 @@ impl Row {
         if std::ptr::eq(self, command) { self.name.to_owned() } else { format!("{}|{}", command.name, self.name) }
     }
 
-    /// True if the command may have so many words, its name included.
+    /// True if the command may have so many arguments, its name included.
     #[inline]
     pub fn accepts(&self, count: usize) -> bool {
         let least = usize::from(self.arity.unsigned_abs());

@@ -19,7 +19,7 @@ pub enum Encoding {
     Bytes(usize),
     /// A string that was changed in parts.
     Raw,
-    /// A collection within the limits of [`Compact`](crate::command::Compact); true for a set of integers.
+    /// A collection within the limits of [`EncodingLimits`](crate::command::EncodingLimits); true for a set of integers.
     Compact(Kind, bool),
     /// A collection beyond them.
     Wide(Kind),

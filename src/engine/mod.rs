@@ -61,7 +61,7 @@ pub use hash::{KeyHash, KeyHasher};
 pub use item::{KEY_BYTES_MAX, Kind};
 pub use long::{Reader, Upload};
 
-use crate::command::{Compact, DATABASES, UnixMs};
+use crate::command::{DATABASES, EncodingLimits, UnixMs};
 use crate::slots::Group;
 use arena::{Arena, Reference, place};
 use background::Sweep;
@@ -243,7 +243,7 @@ pub struct Engine {
     stats: EngineStats,
     held: Held,
     databases: [Held; DATABASES],
-    compact: Compact,
+    encoding_limits: EncodingLimits,
     random: Random,
     /// Where values are put together (append, prepend).
     scratch: Vec<u8>,
@@ -291,7 +291,7 @@ impl Engine {
             stats: EngineStats::default(),
             held: Held::default(),
             databases: [Held::default(); DATABASES],
-            compact: Compact::default(),
+            encoding_limits: EncodingLimits::default(),
             random,
             scratch: Vec::new(),
             arena,

@@ -2,51 +2,51 @@
 
 use crate::command::table::syntax::{self, Argument, Kind};
 use crate::command::table::{Access, Categories, Row};
-use crate::command::{Command, Words};
+use crate::command::{Args, Command};
 use crate::protocol::resp::Writer;
 
-/// Answers COMMAND, whose words these are, its name included.
-pub fn command(words: Words, writer: &mut Writer) {
+/// Answers COMMAND, whose arguments these are, its name included.
+pub fn command(args: Args, writer: &mut Writer) {
     let row = Command::Command.row();
-    if words.len() < 2 {
+    if args.len() < 2 {
         return info_of_all(writer);
     }
-    let subcommand = match find_subcommand(row, words) {
+    let subcommand = match find_subcommand(row, args) {
         Ok(subcommand) => subcommand,
         Err(error) => return writer.error(error),
     };
-    let words = words.skip(2);
+    let args = args.skip(2);
     match subcommand.name {
         "count" => writer.integer(Command::ALL.len() as i64),
-        "docs" => docs(words, writer),
-        "getkeys" => keys(words, false, writer),
-        "getkeysandflags" => keys(words, true, writer),
-        "info" if words.is_empty() => info_of_all(writer),
+        "docs" => docs(args, writer),
+        "getkeys" => keys(args, false, writer),
+        "getkeysandflags" => keys(args, true, writer),
+        "info" if args.is_empty() => info_of_all(writer),
         "info" => {
-            writer.array(words.len());
-            for name in words {
+            writer.array(args.len());
+            for name in args {
                 match find(name) {
                     Some(row) => info(row, writer),
                     None => writer.null(),
                 }
             }
         }
-        "list" => list(words, writer),
+        "list" => list(args, writer),
         _ => help(row, writer),
     }
 }
 
-/// The subcommand that a container's words ask for, the container's name included, or what to say if there is none.
-pub fn find_subcommand(row: &'static Row, words: Words) -> Result<&'static Row, String> {
-    let name = words.skip(1).iter().next().unwrap_or_default();
+/// The subcommand that a container's arguments ask for, the container's name included, or what to say if there is none.
+pub fn find_subcommand(row: &'static Row, args: Args) -> Result<&'static Row, String> {
+    let name = args.skip(1).iter().next().unwrap_or_default();
     let Some(subcommand) = row.subcommand(name) else {
         let shown = String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned();
         return Err(format!("ERR unknown subcommand '{shown}'. Try {} HELP.", row.name.to_uppercase()));
     };
-    if subcommand.accepts(words.len()) { Ok(subcommand) } else { Err(wrong_arity(subcommand)) }
+    if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(wrong_arity(subcommand)) }
 }
 
-/// What to say if a command has the wrong number of words.
+/// What to say if a command has the wrong number of arguments.
 pub fn wrong_arity(row: &Row) -> String {
     format!("ERR wrong number of arguments for '{}' command", row.full_name())
 }
@@ -125,7 +125,7 @@ fn key_specification(row: &Row, writer: &mut Writer) {
     find_keys(last, keys.step.into(), writer);
 }
 
-/// A key after a word that may be left out.
+/// A key after a argument that may be left out.
 fn stored_key_specification(row: &Row, keyword: &str, writer: &mut Writer) {
     writer.map(3);
     writer.bulk(b"flags");
@@ -153,7 +153,7 @@ fn find_keys(last: i64, step: i64, writer: &mut Writer) {
 }
 
 /// Answers COMMAND DOCS, of some commands or of all.
-fn docs(names: Words, writer: &mut Writer) {
+fn docs(names: Args, writer: &mut Writer) {
     let rows: Vec<&Row> = match names.is_empty() {
         true => Command::ALL.iter().map(|c| c.row()).collect(),
         false => names.iter().filter_map(find).collect(),
@@ -213,9 +213,9 @@ fn argument_list(arguments: &[Argument], writer: &mut Writer) {
     }
 }
 
-/// Answers COMMAND GETKEYS, and GETKEYSANDFLAGS, of the words of a command.
-fn keys(words: Words, with_flags: bool, writer: &mut Writer) {
-    let all: Vec<&[u8]> = words.iter().collect();
+/// Answers COMMAND GETKEYS, and GETKEYSANDFLAGS, of the arguments of a command.
+fn keys(args: Args, with_flags: bool, writer: &mut Writer) {
+    let all: Vec<&[u8]> = args.iter().collect();
     let container = all.first().and_then(|name| Command::find(name)).map(Command::row);
     let row = match (container, all.get(1)) {
         (Some(row), Some(name)) if !row.subcommands.is_empty() => row.subcommand(name),
@@ -241,21 +241,21 @@ fn keys(words: Words, with_flags: bool, writer: &mut Writer) {
     }
 }
 
-/// The keys among a command's words, and what is done with each. There are as many words as the command accepts.
-fn keys_of<'a>(row: &Row, words: &[&'a [u8]]) -> Vec<(&'a [u8], Access)> {
+/// The keys among a command's arguments, and what is done with each. There are as many arguments as the command accepts.
+fn keys_of<'a>(row: &Row, args: &[&'a [u8]]) -> Vec<(&'a [u8], Access)> {
     let keys = &row.keys;
     let (first, step) = (usize::from(keys.first), usize::from(keys.step));
     let last = match usize::try_from(keys.last) {
         Ok(last) => last,
-        Err(_) => words.len() - usize::from(keys.last.unsigned_abs()),
+        Err(_) => args.len() - usize::from(keys.last.unsigned_abs()),
     };
     let access = match keys.access {
-        Access::Varies => access_of(row.command, words),
+        Access::Varies => access_of(row.command, args),
         access => access,
     };
-    let mut found: Vec<_> = words[first..=last].iter().step_by(step).map(|key| (*key, access)).collect();
+    let mut found: Vec<_> = args[first..=last].iter().step_by(step).map(|key| (*key, access)).collect();
     if keys.stored {
-        let options = &words[usize::from(row.arity.unsigned_abs())..];
+        let options = &args[usize::from(row.arity.unsigned_abs())..];
         let is_store = |w: &[u8]| w.eq_ignore_ascii_case(b"STORE") || w.eq_ignore_ascii_case(b"STOREDIST");
         // Of several, the last counts.
         let target = options.windows(2).rfind(|pair| is_store(pair[0]));
@@ -265,20 +265,20 @@ fn keys_of<'a>(row: &Row, words: &[&'a [u8]]) -> Vec<(&'a [u8], Access)> {
 }
 
 /// What a command does with its key that may do different things with it.
-fn access_of(command: Command, words: &[&[u8]]) -> Access {
-    let has = |word: &[u8]| words[2..].iter().any(|w| w.eq_ignore_ascii_case(word));
+fn access_of(command: Command, args: &[&[u8]]) -> Access {
+    let has = |arg: &[u8]| args[2..].iter().any(|w| w.eq_ignore_ascii_case(arg));
     match command {
         Command::BitField if !has(b"SET") && !has(b"INCRBY") => Access::Read,
         // GET is an option only after the value.
-        Command::Set if !words[3..].iter().any(|w| w.eq_ignore_ascii_case(b"GET")) => Access::Overwrite,
+        Command::Set if !args[3..].iter().any(|w| w.eq_ignore_ascii_case(b"GET")) => Access::Overwrite,
         _ => Access::ReadUpdate,
     }
 }
 
-/// Answers COMMAND LIST, whose words after these two are given.
-fn list(words: Words, writer: &mut Writer) {
-    let all: Vec<&[u8]> = words.iter().collect();
-    let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+/// Answers COMMAND LIST, whose arguments after these two are given.
+fn list(args: Args, writer: &mut Writer) {
+    let all: Vec<&[u8]> = args.iter().collect();
+    let is = |arg: &[u8], name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
     let wanted: Box<dyn Fn(&Row) -> bool> = match all[..] {
         [] => {
             writer.set(Command::ALL.len());

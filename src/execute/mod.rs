@@ -110,8 +110,8 @@ pub fn execute<'k: 'e, 'e>(
             target.engine.set_memory_bytes(bytes);
             Reply::Ok
         }
-        Operation::SetCompact(compact) => {
-            target.engine.set_compact(compact);
+        Operation::SetEncodingLimits(encoding_limits) => {
+            target.engine.set_encoding_limits(encoding_limits);
             Reply::Ok
         }
         Operation::Stats(_) => unreachable!("the shard answers statistics itself"),

@@ -10,9 +10,9 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What a client hears whose connection is one too many (memcached's words).
+/// What a client hears whose connection is one too many (memcached's arguments).
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
-/// The same in Redis's words.
+/// The same in Redis's arguments.
 const TOO_MANY_RESP: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// A listening socket, for a shard to serve.

@@ -35,8 +35,8 @@ pub(super) enum Task {
     BeginUpload { request: Request<Span>, value_bytes: usize },
     /// The next piece of it.
     Piece(Span),
-    /// It is complete, its line end right or not, with the words of RESP after it: store it, and reply.
-    FinishUpload { intact: bool, tail: Span, words: u32 },
+    /// It is complete, its line end right or not, with the arguments of RESP after it: store it, and reply.
+    FinishUpload { intact: bool, tail: Span, args: u32 },
     /// It will not be complete.
     AbortUpload,
     /// Send the next piece of a long value.
@@ -112,8 +112,8 @@ impl Batch {
     }
 
     pub(super) fn push_finish(&mut self, token: Token, sequence: u32, intact: bool, tail: (&[u8], usize)) {
-        let (words, tail) = (tail.1 as u32, Span::append(tail.0, &mut self.bytes));
-        self.entries.push(Entry { token, sequence, hash: NO_KEY, task: Task::FinishUpload { intact, tail, words } });
+        let (args, tail) = (tail.1 as u32, Span::append(tail.0, &mut self.bytes));
+        self.entries.push(Entry { token, sequence, hash: NO_KEY, task: Task::FinishUpload { intact, tail, args } });
     }
 
     /// Empties it for the next requests.

@@ -8,7 +8,7 @@
 use super::Shard;
 use super::batch::Task;
 use super::connection::{Ending, Wait};
-use crate::command::{Call, Command, Failure, Operation, Reply, Request, Words};
+use crate::command::{Args, Call, Command, Failure, Operation, Reply, Request};
 use crate::engine::{Attributes, KEY_BYTES_MAX, KeyHash, PutError, Upload};
 use crate::execute::{self, finish_upload, refuse_upload};
 use crate::metrics::Counter;
@@ -35,8 +35,8 @@ pub(super) struct Incoming {
     /// Bytes of the line end that have come, and whether they were right.
     line_end: usize,
     intact: bool,
-    /// Words of RESP that come after the value, and what has come of them.
-    words: usize,
+    /// Arguments of RESP that come after the value, and what has come of them.
+    args: usize,
     tail: Vec<u8>,
     /// When it has to be complete.
     pub(super) until: Instant,
@@ -50,7 +50,7 @@ pub(super) struct Receiving {
     hash: KeyHash,
     key: Box<[u8]>,
     command: Uploaded,
-    quiet: bool,
+    noreply: bool,
     upload: Result<Upload, PutError>,
 }
 
@@ -58,8 +58,8 @@ pub(super) struct Receiving {
 enum Uploaded {
     /// Of memcached's, without the value.
     Store(Operation<&'static [u8]>),
-    /// Of RESP, with the words before the value.
-    Call { command: Command, resp3: bool, words: Box<[u8]>, count: u32 },
+    /// Of RESP, with the arguments before the value.
+    Call { command: Command, resp3: bool, args: Box<[u8]>, count: u32 },
 }
 
 impl Shard {
@@ -69,17 +69,17 @@ impl Shard {
         self.begin_incoming_for(slot, hash, request, value_bytes, 0);
     }
 
-    /// The same for a command of RESP, up to its value; so many words come after that.
-    pub(super) fn begin_upload(&mut self, slot: u32, words: Words, value_bytes: usize, after: usize, database: u8) {
-        let Some((name, before)) = words.split_first() else { return };
+    /// The same for a command of RESP, up to its value; so many arguments come after that.
+    pub(super) fn begin_upload(&mut self, slot: u32, args: Args, value_bytes: usize, after: usize, database: u8) {
+        let Some((name, before)) = args.split_first() else { return };
         let (Some(command), Some(key)) = (Command::find(name), before.iter().next()) else { return };
         let resp3 = self.connections.at(slot).and_then(|c| c.client.as_ref()).is_some_and(|client| client.resp3);
-        let call = Call { command, resp3, count: before.len() as u32, words: before.bytes() };
+        let call = Call { command, resp3, count: before.len() as u32, args: before.bytes() };
         let mut hash = self.node.hasher.hash(key);
         if database != 0 {
             hash = hash.in_database(database);
         }
-        let request = Request { key, operation: Operation::Call(call), quiet: false };
+        let request = Request { key, operation: Operation::Call(call), noreply: false };
         self.begin_incoming_for(slot, hash, &request, value_bytes, after);
     }
 
@@ -89,10 +89,10 @@ impl Shard {
         hash: KeyHash,
         request: &Request<&[u8]>,
         value_bytes: usize,
-        words: usize,
+        args: usize,
     ) {
         let token = self.connections.token(slot);
-        let request = &Request { quiet: request.quiet || self.take_quiet(slot), ..*request };
+        let request = &Request { noreply: request.noreply || self.take_noreply(slot), ..*request };
         let owner = usize::from(self.node.slots.owner(request.key));
         let owner = (owner != self.id).then_some(owner);
         match owner {
@@ -106,7 +106,7 @@ impl Shard {
                 left: value_bytes,
                 line_end: 0,
                 intact: true,
-                words,
+                args,
                 tail: Vec::new(),
                 until,
             }));
@@ -167,17 +167,17 @@ impl Shard {
         }
     }
 
-    /// Takes the words that come after a value; returns how many bytes that was. With the last, the value is complete.
+    /// Takes the arguments that come after a value; returns how many bytes that was. With the last, the value is complete.
     fn take_tail(&mut self, slot: u32, rest: &[u8]) -> usize {
         let limits = Limits::authenticated(self.node.config.resp_item_bytes as usize);
         let Some(connection) = self.connections.at(slot) else { return rest.len() };
         let Some(incoming) = connection.incoming.as_deref_mut() else { return 0 };
-        if incoming.words == 0 {
+        if incoming.args == 0 {
             self.finish_incoming(slot);
             return 0;
         }
         incoming.tail.extend_from_slice(rest);
-        match parse_rest(&incoming.tail, incoming.words, &limits) {
+        match parse_rest(&incoming.tail, incoming.args, &limits) {
             Parsed::Command { length, .. } => {
                 let beyond = incoming.tail.len() - length;
                 incoming.tail.truncate(length);
@@ -198,9 +198,9 @@ impl Shard {
     }
 
     /// True if the client wants no reply to the command that it has sent.
-    fn take_quiet(&mut self, slot: u32) -> bool {
+    fn take_noreply(&mut self, slot: u32) -> bool {
         let client = self.connections.at(slot).and_then(|connection| connection.client.as_mut());
-        client.is_some_and(|client| client.take_quiet())
+        client.is_some_and(|client| client.take_noreply())
     }
 
     /// The value is complete.
@@ -211,13 +211,13 @@ impl Shard {
         match incoming.owner {
             Some(owner) => {
                 let sequence = connection.order.await_reply();
-                let tail = (&incoming.tail[..], incoming.words);
+                let tail = (&incoming.tail[..], incoming.args);
                 self.routes[owner].filling.push_finish(token, sequence, incoming.intact, tail);
             }
             None => {
                 self.outputs.provide(&mut connection.output);
                 let mut reply = Vec::new();
-                let tail = Words::new(&incoming.tail, incoming.words);
+                let tail = Args::new(&incoming.tail, incoming.args);
                 self.finish_receiving(self.id, token, incoming.intact, tail, &mut reply);
                 if let Some(connection) = self.connections.at(slot) {
                     connection.write(|out| out.extend_from_slice(&reply));
@@ -255,13 +255,13 @@ impl Shard {
         };
         let upload = self.engine.begin(request.key, value_bytes, attributes, self.now);
         let command = match request.operation {
-            Operation::Call(Call { command, resp3, words, count }) => {
-                Uploaded::Call { command, resp3, words: words.into(), count }
+            Operation::Call(Call { command, resp3, args, count }) => {
+                Uploaded::Call { command, resp3, args: args.into(), count }
             }
             _ => Uploaded::Store(request.map(|_| &[][..]).operation),
         };
-        let (key, quiet) = (request.key.into(), request.quiet);
-        self.receiving.push(Receiving { from, token, hash, key, command, quiet, upload });
+        let (key, noreply) = (request.key.into(), request.noreply);
+        self.receiving.push(Receiving { from, token, hash, key, command, noreply, upload });
     }
 
     fn receiving(&self, from: usize, token: Token) -> Option<usize> {
@@ -287,24 +287,24 @@ impl Shard {
     }
 
     /// The owner's side: the value is complete, and is stored, if its line end was right. Appends the reply.
-    pub(super) fn finish_receiving(&mut self, from: usize, token: Token, intact: bool, tail: Words, out: &mut Vec<u8>) {
+    pub(super) fn finish_receiving(&mut self, from: usize, token: Token, intact: bool, tail: Args, out: &mut Vec<u8>) {
         let Some(number) = self.receiving(from, token) else { return };
-        let Receiving { hash, key, command, quiet, upload, .. } = self.receiving.swap_remove(number);
+        let Receiving { hash, key, command, noreply, upload, .. } = self.receiving.swap_remove(number);
         let Self { engine, now, counters, .. } = self;
         let operation = match command {
             Uploaded::Store(operation) => operation,
-            Uploaded::Call { command, resp3, words, count } => {
+            Uploaded::Call { command, resp3, args, count } => {
                 let start = out.len();
                 counters.called(command);
-                let call = Call { command, resp3, count, words: &words[..] };
+                let call = Call { command, resp3, count, args: &args[..] };
                 execute::resp::finish_upload(&call, &key, hash, upload, tail, engine, *now, counters, out);
-                if quiet {
+                if noreply {
                     out.truncate(start);
                 }
                 return;
             }
         };
-        let request = Request { key: &key[..], operation, quiet };
+        let request = Request { key: &key[..], operation, noreply };
         let reply = match upload {
             Ok(upload) if intact => finish_upload(&request, hash, upload, engine, *now, counters),
             Ok(upload) => {
@@ -314,7 +314,7 @@ impl Shard {
             }
             Err(error) => refuse_upload(&request, hash, error, engine, *now, counters),
         };
-        if !quiet {
+        if !noreply {
             encode(&reply, out);
         }
     }

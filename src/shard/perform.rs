@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::{Client, Gather, Wait};
 use super::outgoing::{COPIED_BYTES_MAX, Outgoing, Source};
 use super::tunables::{SlowCommand, Tunables};
-use crate::command::{Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead, Words};
+use crate::command::{Args, Call, Command, Operation, Request, StatsTopic, UnixMs, ValueHead};
 use crate::engine::{Engine, KeyHash, Next, Reader};
 use crate::execute::resp::Streamed;
 use crate::execute::{self, Outcome, execute};
@@ -62,18 +62,18 @@ pub(super) fn begun(call: &Call<&[u8]>, tunables: &Tunables) -> Option<Instant> 
 
 /// What the log of slow commands keeps of one, without passwords. Whose it is, only the client's own shard knows.
 pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
-    let mut words = vec![call.command.name().as_bytes().to_vec()];
+    let mut args = vec![call.command.name().as_bytes().to_vec()];
     let mut is_secret = false;
-    for word in Words::new(call.words, call.count as usize) {
+    for arg in Args::new(call.args, call.count as usize) {
         is_secret |= matches!(call.command, Command::Auth | Command::Hello);
-        words.push(if is_secret { b"(redacted)".to_vec() } else { word.to_vec() });
-        is_secret = call.command == Command::Config && word.eq_ignore_ascii_case(b"requirepass");
+        args.push(if is_secret { b"(redacted)".to_vec() } else { arg.to_vec() });
+        is_secret = call.command == Command::Config && arg.eq_ignore_ascii_case(b"requirepass");
     }
     let (client_address, client_name) = match client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
     };
-    SlowCommand { id: 0, seconds: now / 1000, micros: 0, words, client_address, client_name }
+    SlowCommand { id: 0, seconds: now / 1000, micros: 0, args, client_address, client_name }
 }
 
 /// An empty list with the storage of another: nothing is allocated when lists of different lifetimes take turns.
@@ -107,7 +107,7 @@ pub(super) fn answer(
         return answer_call(&call, request, hash, engine, now, counters, shards, out);
     }
     match execute(request, hash, engine, now, counters) {
-        Outcome::Ready(reply) if !request.quiet => encode(&reply, out),
+        Outcome::Ready(reply) if !request.noreply => encode(&reply, out),
         Outcome::Ready(_) => {}
         Outcome::Long { head, length, reader } => return answer_long(&head, length, reader, engine, out),
     }
@@ -131,7 +131,7 @@ fn answer_call(
     counters.called(call.command);
     let streamed = execute::resp::call(call, request.key, hash, engine, now, counters, shards, out);
     if let Some(Streamed { length, mut reader }) = streamed {
-        if length > COPIED_BYTES_MAX && !request.quiet {
+        if length > COPIED_BYTES_MAX && !request.noreply {
             let head = out.split_off(start);
             return Some(LongReply { head, tail: LINE_END.to_vec(), length, reader });
         }
@@ -141,7 +141,7 @@ fn answer_call(
         out.extend_from_slice(LINE_END);
         engine.close(reader);
     }
-    if request.quiet {
+    if request.noreply {
         out.truncate(start);
     }
     None
@@ -208,7 +208,7 @@ impl Shard {
         match pending.request.operation {
             Operation::Stats(topic) => self.perform_stats(pending, topic),
             Operation::FlushAll { .. } | Operation::SetEviction(_) => self.perform_everywhere(pending),
-            Operation::Local { words, count } => self.perform_local(pending, Words::new(words, count as usize)),
+            Operation::Local { args, count } => self.perform_local(pending, Args::new(args, count as usize)),
             Operation::Split { command, keys, resp3 } => self.perform_split(pending.slot, command, keys, resp3),
             _ if usize::from(pending.owner) != self.id => self.send_away(pending),
             Operation::Call(call) => self.perform_call(pending, &call),
@@ -244,11 +244,11 @@ impl Shard {
         let mut request = pending.request;
         let sequence = match connection.sum.filter(|_| pending.is_part_of_sum()) {
             Some(sequence) => {
-                request.quiet |= pending.is_unwanted_element();
+                request.noreply |= pending.is_unwanted_element();
                 sequence
             }
             None => {
-                request.quiet |= connection.client.as_mut().is_some_and(|client| client.take_quiet());
+                request.noreply |= connection.client.as_mut().is_some_and(|client| client.take_noreply());
                 connection.order.await_reply()
             }
         };
@@ -279,13 +279,13 @@ impl Shard {
         let begun = begun(call, &node.tunables);
         let mut long = None;
         if let Some(sequence) = connection.sum.filter(|_| pending.is_part_of_sum()) {
-            request.quiet |= pending.is_unwanted_element();
+            request.noreply |= pending.is_unwanted_element();
             part.clear();
             let none = answer(&request, pending.hash, engine, *now, counters, shards, part);
             assert!(none.is_none(), "a number is short");
             connection.take_reply(sequence, part);
         } else {
-            request.quiet |= connection.client.as_mut().is_some_and(|client| client.take_quiet());
+            request.noreply |= connection.client.as_mut().is_some_and(|client| client.take_noreply());
             connection.write(|out| long = answer(&request, pending.hash, engine, *now, counters, shards, out));
         }
         if let Some(begun) = begun {
@@ -302,15 +302,15 @@ impl Shard {
     /// The head of a command that is taken apart: the keys follow.
     fn perform_split(&mut self, slot: u32, command: Command, keys: u32, resp3: bool) {
         let Some(connection) = self.connections.at(slot) else { return };
-        let quiet = connection.client.as_mut().is_some_and(|client| client.take_quiet());
+        let noreply = connection.client.as_mut().is_some_and(|client| client.take_noreply());
         self.outputs.provide(&mut connection.output);
         connection.sum = None;
-        if command == Command::MGet && !quiet {
+        if command == Command::MGet && !noreply {
             connection.write(|out| Writer::new(out, resp3).array(keys as usize));
             return;
         }
         // A client that wants no reply to an MGET is not to have its elements either.
-        let gather = if command == Command::MGet { Gather::nothing(keys) } else { Gather::sum(keys).quiet(quiet) };
+        let gather = if command == Command::MGet { Gather::nothing(keys) } else { Gather::sum(keys).noreply(noreply) };
         connection.sum = Some(connection.order.await_parts(gather));
     }
 
@@ -323,10 +323,10 @@ impl Shard {
         }
         let token = self.connections.token(pending.slot);
         let Some(connection) = self.connections.at(pending.slot) else { return };
-        let quietly = Request { quiet: true, ..pending.request };
+        let without_reply = Request { noreply: true, ..pending.request };
         for to in (0..shards).filter(|&to| to != self.id) {
             let sequence = connection.order.await_reply();
-            self.routes[to].filling.push(token, sequence, pending.hash, &quietly);
+            self.routes[to].filling.push(token, sequence, pending.hash, &without_reply);
         }
         match pending.request.operation {
             Operation::SetEviction(eviction) => self.node.set_eviction(eviction),

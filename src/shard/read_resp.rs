@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::{Client, Connection, Ending};
 use super::perform::{PREFETCH, Pending};
 use crate::command::table::Row;
-use crate::command::{Call, Command, Operation, Request, Words};
+use crate::command::{Args, Call, Command, Operation, Request};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::protocol::State;
 use crate::protocol::resp::{self, Limits, Parsed, Writer};
@@ -61,15 +61,15 @@ impl Shard {
                 connection.state = State::Resp(state);
             }
             match parsed {
-                Parsed::Command { words, length } => {
+                Parsed::Command { args, length } => {
                     at += length;
-                    last = self.take_command(slot, words, rest, before, reading, pending);
+                    last = self.take_command(slot, args, rest, before, reading, pending);
                 }
-                Parsed::Inline { words, count, length } => {
+                Parsed::Inline { args, count, length } => {
                     at += length;
                     last = None;
                     self.perform(pending);
-                    if self.read_typed(slot, count, &words) {
+                    if self.read_typed(slot, count, &args) {
                         continue;
                     }
                     // It was set back: what comes after it waits as well.
@@ -86,19 +86,19 @@ impl Shard {
                 Parsed::Key { command, key, length, .. } => {
                     at += length;
                     last = Some(command);
-                    let call = Call { command, resp3: reading.resp3, count: 1, words: &rest[..length] };
+                    let call = Call { command, resp3: reading.resp3, count: 1, args: &rest[..length] };
                     self.queue_key(slot, key, call, rest, before, reading, pending);
                 }
-                Parsed::Upload { words, value_bytes, after, length } => {
+                Parsed::Upload { args, value_bytes, after, length } => {
                     // What came before it is executed first.
                     self.perform(pending);
                     if !self.may_begin_incoming(slot, rest, before) {
                         return input.len();
                     }
                     at += length;
-                    last = words.iter().next().and_then(Command::find);
+                    last = args.iter().next().and_then(Command::find);
                     self.note_sent(slot, last);
-                    self.begin_upload(slot, words, value_bytes, after, reading.database);
+                    self.begin_upload(slot, args, value_bytes, after, reading.database);
                     at += self.take_incoming(slot, &input[at..]);
                     if self.connections.at(slot).is_none_or(|c| !c.is_served() || c.incoming.is_some()) {
                         return input.len();
@@ -133,9 +133,9 @@ impl Shard {
         }
     }
 
-    /// Executes a command that was typed, as if it had been sent as words. False if it was set back, or the connection closes.
-    fn read_typed(&mut self, slot: u32, count: usize, words: &[u8]) -> bool {
-        let command = [format!("*{count}\r\n").as_bytes(), words].concat();
+    /// Executes a command that was typed, as if it had been sent as arguments. False if it was set back, or the connection closes.
+    fn read_typed(&mut self, slot: u32, count: usize, args: &[u8]) -> bool {
+        let command = [format!("*{count}\r\n").as_bytes(), args].concat();
         let mut typed = Vec::new();
         self.read_resp(slot, &command, &mut typed);
         self.perform(&mut typed);
@@ -156,25 +156,25 @@ impl Shard {
     fn take_command<'a>(
         &mut self,
         slot: u32,
-        words: Words<'a>,
+        args: Args<'a>,
         rest: &'a [u8],
         before: State,
         reading: Reading,
         pending: &mut Vec<Pending<'a>>,
     ) -> Option<Command> {
         if reading.authenticated
-            && let Some((name, arguments)) = words.split_first()
+            && let Some((name, arguments)) = args.split_first()
             && let Some(command) = Command::find(name)
-            && command.row().accepts(words.len())
-            && let Some(key) = key_of(command.row(), words)
+            && command.row().accepts(args.len())
+            && let Some(key) = key_of(command.row(), args)
             && key.len() <= KEY_BYTES_MAX
         {
             let Reading { resp3, .. } = reading;
-            let call = Call { command, resp3, count: arguments.len() as u32, words: arguments.bytes() };
+            let call = Call { command, resp3, count: arguments.len() as u32, args: arguments.bytes() };
             self.queue_key(slot, key, call, rest, before, reading, pending);
             return Some(command);
         }
-        let operation = Operation::Local { words: words.bytes(), count: words.len() as u32 };
+        let operation = Operation::Local { args: args.bytes(), count: args.len() as u32 };
         self.queue_keyless(slot, operation, rest, before, pending);
         self.perform(pending);
         None
@@ -200,7 +200,7 @@ impl Shard {
         if usize::from(owner) == self.id {
             self.engine.prefetch_index(hash);
         }
-        let request = Request { key, operation: Operation::Call(call), quiet: false };
+        let request = Request { key, operation: Operation::Call(call), noreply: false };
         if let Some(connection) = self.connections.at(slot) {
             connection.pending += 1;
         }
@@ -215,7 +215,7 @@ impl Shard {
         before: State,
         pending: &mut Vec<Pending<'a>>,
     ) {
-        let request = Request { key: &[][..], operation, quiet: false };
+        let request = Request { key: &[][..], operation, noreply: false };
         if let Some(connection) = self.connections.at(slot) {
             connection.pending += 1;
         }
@@ -226,17 +226,17 @@ impl Shard {
 
 /// The key of a command that has one, and that the owner of the key is to execute.
 #[inline]
-fn key_of<'a>(row: &'static Row, words: Words<'a>) -> Option<&'a [u8]> {
+fn key_of<'a>(row: &'static Row, args: Args<'a>) -> Option<&'a [u8]> {
     let at = match row.keys.first {
         0 if row.subcommands.is_empty() => return None,
         0 => {
-            let subcommand = row.subcommand(words.iter().nth(1)?)?;
-            if !subcommand.accepts(words.len()) || subcommand.keys.first == 0 {
+            let subcommand = row.subcommand(args.iter().nth(1)?)?;
+            if !subcommand.accepts(args.len()) || subcommand.keys.first == 0 {
                 return None;
             }
             subcommand.keys.first
         }
         first => first,
     };
-    words.iter().nth(usize::from(at))
+    args.iter().nth(usize::from(at))
 }

@@ -5,7 +5,7 @@ use super::batch::{Batch, Entry, Message, REPLY_BYTES_MAX, Task};
 use super::connection::Wait;
 use super::outgoing::StreamStart;
 use super::perform::{LongReply, PREFETCH, answer, begun_request, describe};
-use crate::command::{Operation, Words};
+use crate::command::{Args, Operation};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
 
@@ -95,8 +95,8 @@ impl Shard {
             for entry in chunk {
                 if let Task::Request(request) = &entry.task {
                     let request = request.map(|span| &bytes[span.range()]);
-                    if let Operation::Clients { words, count } = request.operation {
-                        self.answer_clients(Words::new(words, count as usize), replies);
+                    if let Operation::Clients { args, count } = request.operation {
+                        self.answer_clients(Args::new(args, count as usize), replies);
                         reply_ends.push(replies.len());
                         continue;
                     }
@@ -148,8 +148,8 @@ impl Shard {
                 entry.task = Task::Piece(span.behind(taken));
                 return taken == piece.len();
             }
-            Task::FinishUpload { intact, tail, words } => {
-                let tail = Words::new(&bytes[tail.range()], words as usize);
+            Task::FinishUpload { intact, tail, args } => {
+                let tail = Args::new(&bytes[tail.range()], args as usize);
                 self.finish_receiving(from, entry.token, intact, tail, replies);
             }
             Task::AbortUpload => self.abort_receiving(from, entry.token),

@@ -48,8 +48,8 @@ impl Shard {
                 let how = if self.stopping.is_some() { Shutdown::Write } else { Shutdown::Both };
                 sys::shut_down(connection.socket(), how);
             }
-            let quiet = connection.sending.is_none() && !connection.receiving;
-            if quiet && connection.ending == Ending::ShutDown && (connection.ended || self.stopping.is_none()) {
+            let noreply = connection.sending.is_none() && !connection.receiving;
+            if noreply && connection.ending == Ending::ShutDown && (connection.ended || self.stopping.is_none()) {
                 self.close(slot);
                 return;
             }

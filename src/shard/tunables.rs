@@ -1,15 +1,15 @@
 //! What can be changed while the node runs, and what its slow commands were. Behind locks and atomics: none of it is
 //! touched to execute a fast command.
 
-use crate::command::{Compact, UnixMs};
+use crate::command::{EncodingLimits, UnixMs};
 use crate::config::Config;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Words of a slow command that are kept, and bytes of each.
-const WORDS_KEPT: usize = 32;
-const WORD_BYTES_KEPT: usize = 128;
+/// Arguments of a slow command that are kept, and bytes of each.
+const ARGS_KEPT: usize = 32;
+const ARG_BYTES_KEPT: usize = 128;
 /// A fast command is measured where those that take less than this, in microseconds, are to be logged.
 const SLOW_MICROS_LEAST: i64 = 1000;
 /// Latency spikes that are kept of each event.
@@ -40,23 +40,23 @@ pub(super) struct SlowCommand {
     pub(super) id: u64,
     pub(super) seconds: u64,
     pub(super) micros: u64,
-    pub(super) words: Vec<Vec<u8>>,
+    pub(super) args: Vec<Vec<u8>>,
     pub(super) client_address: String,
     pub(super) client_name: Vec<u8>,
 }
 
-/// Keeps what SLOWLOG shows of a command's words.
-fn shorten(words: &mut Vec<Vec<u8>>) {
-    if words.len() > WORDS_KEPT {
-        let more = words.len() - (WORDS_KEPT - 1);
-        words.truncate(WORDS_KEPT - 1);
-        words.push(format!("... ({more} more arguments)").into_bytes());
+/// Keeps what SLOWLOG shows of a command's arguments.
+fn shorten(args: &mut Vec<Vec<u8>>) {
+    if args.len() > ARGS_KEPT {
+        let more = args.len() - (ARGS_KEPT - 1);
+        args.truncate(ARGS_KEPT - 1);
+        args.push(format!("... ({more} more arguments)").into_bytes());
     }
-    for word in words {
-        if word.len() > WORD_BYTES_KEPT {
-            let more = word.len() - WORD_BYTES_KEPT;
-            word.truncate(WORD_BYTES_KEPT);
-            word.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
+    for arg in args {
+        if arg.len() > ARG_BYTES_KEPT {
+            let more = arg.len() - ARG_BYTES_KEPT;
+            arg.truncate(ARG_BYTES_KEPT);
+            arg.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
         }
     }
 }
@@ -72,7 +72,7 @@ pub(super) struct Spike {
 pub(super) struct Tunables {
     password: Mutex<Vec<u8>>,
     memory_bytes: AtomicU64,
-    compact: Mutex<Compact>,
+    encoding_limits: Mutex<EncodingLimits>,
     without_effect: Mutex<BTreeMap<&'static str, String>>,
     /// Slower commands are logged; negative: none.
     pub(super) slowlog_micros: AtomicI64,
@@ -92,7 +92,7 @@ impl Tunables {
         Self {
             password: Mutex::new(config.password.clone().into_bytes()),
             memory_bytes: AtomicU64::new(config.memory_bytes),
-            compact: Mutex::new(Compact::default()),
+            encoding_limits: Mutex::new(EncodingLimits::default()),
             without_effect: Mutex::new(WITHOUT_EFFECT.map(|(name, value)| (name, value.into())).into()),
             slowlog_micros: AtomicI64::new(10_000),
             slowlog_length: AtomicU64::new(128),
@@ -119,12 +119,12 @@ impl Tunables {
         self.memory_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn compact(&self) -> Compact {
-        *lock(&self.compact)
+    pub(super) fn encoding_limits(&self) -> EncodingLimits {
+        *lock(&self.encoding_limits)
     }
 
-    pub(super) fn set_compact(&self, compact: Compact) {
-        *lock(&self.compact) = compact;
+    pub(super) fn set_encoding_limits(&self, encoding_limits: EncodingLimits) {
+        *lock(&self.encoding_limits) = encoding_limits;
     }
 
     /// Settings that change nothing.
@@ -149,7 +149,7 @@ impl Tunables {
             let mut slow = lock(&self.slow);
             let mut command = describe();
             (command.id, command.micros) = (slow.0, micros);
-            shorten(&mut command.words);
+            shorten(&mut command.args);
             slow.0 += 1;
             slow.1.push_front(command);
             slow.1.truncate(self.slowlog_length.load(Ordering::Relaxed) as usize);

@@ -11,8 +11,8 @@ mod cut;
 
 use cut::cut;
 use libfuzzer_sys::fuzz_target;
-use pinion::command::words::encode;
-use pinion::command::{Command, Words};
+use pinion::command::args::encode;
+use pinion::command::{Command, Args};
 use pinion::protocol::resp::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, parse, parse_rest};
 
 /// Not much more than what makes a long value, so that strings that are too long can be announced.
@@ -50,11 +50,11 @@ struct Run {
 struct Upload {
     /// Bytes that are missing of it, with its line end.
     missing: usize,
-    /// Words that come after it.
+    /// Arguments that come after it.
     after: usize,
 }
 
-/// Feeds the pieces as the reader of a connection does. In the end it looks once more: of a command of many words, a
+/// Feeds the pieces as the reader of a connection does. In the end it looks once more: of a command of many arguments, a
 /// mistake is not looked for in each piece.
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Run {
     let (mut needed, mut run) = (0, Run::default());
@@ -111,15 +111,15 @@ fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
         None => parse(&mut run.state, input, limits),
     };
     match parsed {
-        Parsed::Command { words, length } => {
+        Parsed::Command { args, length } => {
             match run.upload.take() {
-                Some(_) => run.commands.last_mut().expect("the value's command").extend(owned(words)),
-                None => run.commands.push(owned(words)),
+                Some(_) => run.commands.last_mut().expect("the value's command").extend(owned(args)),
+                None => run.commands.push(owned(args)),
             }
             Ok(length)
         }
-        Parsed::Inline { words, count, length } => {
-            run.commands.push(owned(Words::new(&words, count)));
+        Parsed::Inline { args, count, length } => {
+            run.commands.push(owned(Args::new(&args, count)));
             Ok(length)
         }
         Parsed::Split { command, keys, length } => {
@@ -129,18 +129,18 @@ fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
             Ok(length)
         }
         Parsed::Key { command, key, last, length } => {
-            let words = run.commands.last_mut().expect("its head");
-            assert!(Command::find(&words[0]) == Some(command) && last == (run.state == State::Command));
-            words.push(key.to_vec());
+            let args = run.commands.last_mut().expect("its head");
+            assert!(Command::find(&args[0]) == Some(command) && last == (run.state == State::Command));
+            args.push(key.to_vec());
             Ok(length)
         }
-        Parsed::Upload { words, value_bytes, after, length } => {
+        Parsed::Upload { args, value_bytes, after, length } => {
             assert!((UPLOAD_BYTES_MIN..=limits.bulk_bytes_max).contains(&value_bytes));
-            let mut words = owned(words);
-            let row = Command::find(&words[0]).expect("a command with a value").row();
-            assert!(row.accepts(words.len() + 1 + after));
-            words.push(Vec::new());
-            run.commands.push(words);
+            let mut args = owned(args);
+            let row = Command::find(&args[0]).expect("a command with a value").row();
+            assert!(row.accepts(args.len() + 1 + after));
+            args.push(Vec::new());
+            run.commands.push(args);
             run.upload = Some(Upload { missing: value_bytes + LINE_END_BYTES, after });
             Ok(length)
         }
@@ -157,10 +157,10 @@ fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
     }
 }
 
-/// The words, as many as there are said to be.
-fn owned(words: Words) -> Vec<Vec<u8>> {
-    let owned: Vec<_> = words.iter().map(<[u8]>::to_vec).collect();
-    assert_eq!(owned.len(), words.len());
+/// The arguments, as many as there are said to be.
+fn owned(args: Args) -> Vec<Vec<u8>> {
+    let owned: Vec<_> = args.iter().map(<[u8]>::to_vec).collect();
+    assert_eq!(owned.len(), args.len());
     owned
 }
 
@@ -169,11 +169,11 @@ fn sent_again(run: &Run, limits: &Limits) {
     let is_whole = run.state == State::Command && run.upload.is_none();
     let whole = &run.commands[..run.commands.len() - usize::from(!is_whole && !run.commands.is_empty())];
     let mut bytes = Vec::new();
-    for command in whole.iter().filter(|c| c.len() <= limits.words_max) {
-        let words: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-        if words.iter().all(|w| w.len() <= limits.bulk_bytes_max) {
-            bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-            bytes.extend_from_slice(&encode(&words));
+    for command in whole.iter().filter(|c| c.len() <= limits.args_max) {
+        let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+        if args.iter().all(|w| w.len() <= limits.bulk_bytes_max) {
+            bytes.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
+            bytes.extend_from_slice(&encode(&args));
         }
     }
     let again = self::run([&bytes[..]], limits);

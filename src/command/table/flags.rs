@@ -1,4 +1,4 @@
-//! What rows of the command table say with single bits, and which words are keys.
+//! What rows of the command table say with single bits, and which arguments are keys.
 
 /// Declares a set of named bits.
 macro_rules! bits {
@@ -64,7 +64,7 @@ mod flag {
             ALLOW_BUSY "allow_busy",
             /// It concerns keys that it is not given.
             TOUCHES_ARBITRARY_KEYS "touches_arbitrary_keys",
-            /// Which words are keys depends on other words.
+            /// Which arguments are keys depends on other arguments.
             MOVABLE_KEYS "movablekeys",
         }
     }
@@ -134,7 +134,7 @@ pub enum Access {
     Update,
     /// Changes data and returns some.
     ReadUpdate,
-    /// Changes data or returns some, as other words say.
+    /// Changes data or returns some, as other arguments say.
     Varies,
     /// Adds data.
     Insert,
@@ -169,10 +169,10 @@ impl Access {
     }
 }
 
-/// Which words of a command are keys.
+/// Which arguments of a command are keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// The first; 0 if there is none. The name is word 0.
+    /// The first; 0 if there is none. The name is argument 0.
     pub first: u8,
     /// The last; where negative, counted from the end.
     pub last: i8,
@@ -180,31 +180,31 @@ pub struct Keys {
     pub step: u8,
     /// What is done with them.
     pub access: Access,
-    /// A key to store into may follow the words STORE and STOREDIST.
+    /// A key to store into may follow the arguments STORE and STOREDIST.
     pub stored: bool,
 }
 
-/// No word is a key.
+/// No argument is a key.
 pub(super) const fn none() -> Keys {
     Keys { first: 0, last: 0, step: 0, access: Access::Look, stored: false }
 }
 
-/// The word after the name.
+/// The argument after the name.
 pub(super) const fn one(access: Access) -> Keys {
     Keys { first: 1, last: 1, step: 1, access, stored: false }
 }
 
-/// The word after the subcommand's name.
+/// The argument after the subcommand's name.
 pub(super) const fn second(access: Access) -> Keys {
     Keys { first: 2, last: 2, step: 1, access, stored: false }
 }
 
-/// All words after the name.
+/// All arguments after the name.
 pub(super) const fn all(access: Access) -> Keys {
     Keys { first: 1, last: -1, step: 1, access, stored: false }
 }
 
-/// The word after the name, and one to store into.
+/// The argument after the name, and one to store into.
 pub(super) const fn stored(access: Access) -> Keys {
     Keys { first: 1, last: 1, step: 1, access, stored: true }
 }

@@ -466,9 +466,9 @@ commands! {
                 "Returns how many commands there are.", "";
             "docs", -2, LOADING | STALE, none(), CONNECTION, "7.0.0", "O(n) in the commands",
                 "Returns the documentation of commands.", "[command-name ...]";
-            "getkeys", -3, LOADING | STALE, none(), CONNECTION, "2.8.13", "O(n) in the words",
+            "getkeys", -3, LOADING | STALE, none(), CONNECTION, "2.8.13", "O(n) in the args",
                 "Returns the keys of a command.", "command [arg ...]";
-            "getkeysandflags", -3, LOADING | STALE, none(), CONNECTION, "7.0.0", "O(n) in the words",
+            "getkeysandflags", -3, LOADING | STALE, none(), CONNECTION, "7.0.0", "O(n) in the args",
                 "Returns the keys of a command and what it does with them.", "command [arg ...]";
             "help", 2, LOADING | STALE, none(), CONNECTION, "5.0.0", "O(1)",
                 "Lists the subcommands.", "";

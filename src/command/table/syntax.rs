@@ -11,7 +11,7 @@ pub struct Argument {
     pub name: String,
     /// What kind of argument it is.
     pub kind: Kind,
-    /// The word that comes before it, or that it is.
+    /// The argument that comes before it, or that it is.
     pub token: Option<&'static str>,
     /// It may be left out.
     pub optional: bool,
@@ -91,19 +91,19 @@ fn argument(left: &mut &'static str) -> Argument {
         group.optional |= optional;
         return group;
     }
-    let word = word(left);
-    if word.contains(|c: char| c.is_ascii_lowercase()) {
-        return named(word);
+    let arg = arg(left);
+    if arg.contains(|c: char| c.is_ascii_lowercase()) {
+        return named(arg);
     }
     let after = left.trim_start();
     let is_before_another = after.starts_with(|c: char| c.is_ascii_lowercase() || c == '{');
     if is_before_another {
         *left = after;
         let mut argument = argument(left);
-        argument.token = Some(word);
+        argument.token = Some(arg);
         return argument;
     }
-    single(word.to_lowercase(), Kind::PureToken, Some(word))
+    single(arg.to_lowercase(), Kind::PureToken, Some(arg))
 }
 
 /// What is in brackets or braces.
@@ -127,23 +127,23 @@ fn together(mut arguments: Vec<Argument>, kind: Kind) -> Argument {
     Argument { arguments, ..single(name, kind, None) }
 }
 
-fn word(left: &mut &'static str) -> &'static str {
+fn arg(left: &mut &'static str) -> &'static str {
     let end = left.find([' ', '|', '[', ']', '{', '}']).unwrap_or(left.len());
-    let (word, rest) = left.split_at(end);
+    let (arg, rest) = left.split_at(end);
     *left = rest;
-    word
+    arg
 }
 
 /// `name`, or `name:type`.
-fn named(word: &'static str) -> Argument {
-    let (name, kind) = match word.split_once(':') {
+fn named(arg: &'static str) -> Argument {
+    let (name, kind) = match arg.split_once(':') {
         Some((name, "int")) => (name, Kind::Integer),
         Some((name, "num")) => (name, Kind::Double),
         Some((name, "time")) => (name, Kind::UnixTime),
         Some((name, "pattern")) => (name, Kind::Pattern),
         Some((name, "key")) => (name, Kind::Key),
-        _ if word == "key" => (word, Kind::Key),
-        _ => (word, Kind::String),
+        _ if arg == "key" => (arg, Kind::Key),
+        _ => (arg, Kind::String),
     };
     single(name.to_owned(), kind, None)
 }

@@ -9,7 +9,7 @@ use super::path::{Path, leaf_for_key};
 use super::tree::{CLASSES_PER_CHANGE, Order, Tree};
 use super::view::{Body, Spot, View, small_word};
 use super::{LARGE_BYTES, Large, MAIN, MEMBERS, NOT_COMPACT, NOT_INTEGERS, SMALL_HEADER_BYTES, shape_of};
-use crate::command::{Compact, UnixMs};
+use crate::command::{EncodingLimits, UnixMs};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::item::{self, Fields, Header, Kind, u32_at};
 use crate::engine::write::EXPIRY_BYTES;
@@ -25,16 +25,16 @@ const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
 
 /// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
 /// is so long came.
-fn holds(compact: &Compact, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
+fn holds(limits: &EncodingLimits, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
     let longest = longest as u64;
     match kind {
         Kind::String => true,
-        Kind::List if compact.list_size >= 0 => elements <= compact.list_size.max(1) as u64 && bytes <= LIST_BYTES_MAX,
+        Kind::List if limits.list_size >= 0 => elements <= limits.list_size.max(1) as u64 && bytes <= LIST_BYTES_MAX,
         // Lengths count as well, with two bytes for each element or so.
-        Kind::List => bytes + 2 * elements <= 2048 << compact.list_size.clamp(-5, -1).unsigned_abs(),
-        Kind::Set => elements <= compact.set_entries && longest <= compact.set_value,
-        Kind::SortedSet => elements <= compact.sorted_entries && longest <= compact.sorted_value,
-        Kind::Hash => elements <= compact.hash_entries && longest <= compact.hash_value,
+        Kind::List => bytes + 2 * elements <= 2048 << limits.list_size.clamp(-5, -1).unsigned_abs(),
+        Kind::Set => elements <= limits.set_entries && longest <= limits.set_value,
+        Kind::SortedSet => elements <= limits.sorted_entries && longest <= limits.sorted_value,
+        Kind::Hash => elements <= limits.hash_entries && longest <= limits.hash_value,
     }
 }
 
@@ -138,17 +138,17 @@ impl<'e> Edit<'e> {
 
     /// Takes note of an element that came, whose longest string is so long; of a set, whether it is an integer.
     pub(super) fn note(&mut self, longest: usize, is_integer: bool) {
-        let (elements, compact) = (self.view().len(), self.engine.compact);
+        let (elements, limits) = (self.view().len(), self.engine.encoding_limits);
         let mut flags = self.view().flags();
         if self.kind == Kind::Set {
-            if flags & NOT_INTEGERS == 0 && !(is_integer && elements <= compact.set_integers) {
+            if flags & NOT_INTEGERS == 0 && !(is_integer && elements <= limits.set_integers) {
                 flags |= NOT_INTEGERS;
             }
             if flags & NOT_INTEGERS == 0 {
                 return;
             }
         }
-        if flags & NOT_COMPACT == 0 && !holds(&compact, self.kind, elements, self.entry_bytes(), longest) {
+        if flags & NOT_COMPACT == 0 && !holds(&limits, self.kind, elements, self.entry_bytes(), longest) {
             flags |= NOT_COMPACT;
         }
         self.set_flags(flags);
@@ -158,7 +158,7 @@ impl<'e> Edit<'e> {
     pub(super) fn note_shorter(&mut self) {
         let (elements, bytes) = (self.view().len(), self.entry_bytes());
         let flags = self.view().flags();
-        if flags & NOT_COMPACT != 0 && holds(&self.engine.compact, Kind::List, 2 * elements, 2 * bytes, 0) {
+        if flags & NOT_COMPACT != 0 && holds(&self.engine.encoding_limits, Kind::List, 2 * elements, 2 * bytes, 0) {
             self.set_flags(flags & !NOT_COMPACT);
         }
     }

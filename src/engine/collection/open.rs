@@ -5,7 +5,7 @@ use super::entry::{ENTRY_BYTES_MAX, INLINE_BYTES_MAX};
 use super::node::blob_pages;
 use super::view::{Spot, View, small_word};
 use super::{LARGE_BYTES, SMALL_HEADER_BYTES};
-use crate::command::{Compact, UnixMs};
+use crate::command::{EncodingLimits, UnixMs};
 use crate::engine::arena::{CHUNK_BYTES_MAX, Reference, place};
 use crate::engine::index::Position;
 use crate::engine::item::{self, Fields, Header, Kind};
@@ -150,12 +150,12 @@ impl Engine {
     }
 
     /// Up to which sizes collections are called compact.
-    pub fn compact(&self) -> Compact {
-        self.compact
+    pub fn encoding_limits(&self) -> EncodingLimits {
+        self.encoding_limits
     }
 
     /// Changes that, for what is written from now on.
-    pub fn set_compact(&mut self, compact: Compact) {
-        self.compact = compact;
+    pub fn set_encoding_limits(&mut self, encoding_limits: EncodingLimits) {
+        self.encoding_limits = encoding_limits;
     }
 }

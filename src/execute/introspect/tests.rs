@@ -1,13 +1,13 @@
 //! COMMAND's replies, as clients read them.
 
 use super::*;
-use crate::command::words::encode;
+use crate::command::args::encode;
 
 /// The reply to a line, in RESP2 or RESP3, with `|` for the end of a line.
 fn reply_in(resp3: bool, line: &str) -> String {
-    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-    let (bytes, mut out) = (encode(&words), Vec::new());
-    command(Words::new(&bytes, words.len()), &mut Writer::new(&mut out, resp3));
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let (bytes, mut out) = (encode(&args), Vec::new());
+    command(Args::new(&bytes, args.len()), &mut Writer::new(&mut out, resp3));
     String::from_utf8(out).expect("text").replace("\r\n", "|")
 }
 

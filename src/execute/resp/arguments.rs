@@ -1,4 +1,4 @@
-//! Reading words, and the errors that clients know by their texts.
+//! Reading arguments, and the errors that clients know by their texts.
 
 use super::Context;
 use crate::command::UnixMs;
@@ -44,23 +44,23 @@ impl Error {
     }
 }
 
-/// A word that has to be there, as arity says it is.
-pub(super) fn required<'w>(words: &mut impl Iterator<Item = &'w [u8]>) -> Result<&'w [u8], Error> {
-    words.next().ok_or(SYNTAX)
+/// A argument that has to be there, as arity says it is.
+pub(super) fn required<'w>(args: &mut impl Iterator<Item = &'w [u8]>) -> Result<&'w [u8], Error> {
+    args.next().ok_or(SYNTAX)
 }
 
-pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
-    numbers::integer(word).ok_or(NOT_AN_INTEGER)
+pub(super) fn integer(arg: &[u8]) -> Result<i64, Error> {
+    numbers::integer(arg).ok_or(NOT_AN_INTEGER)
 }
 
 /// A count that must not be negative.
-pub(super) fn natural(word: &[u8]) -> Result<u64, Error> {
-    u64::try_from(integer(word).map_err(|_| NOT_POSITIVE)?).map_err(|_| NOT_POSITIVE)
+pub(super) fn natural(arg: &[u8]) -> Result<u64, Error> {
+    u64::try_from(integer(arg).map_err(|_| NOT_POSITIVE)?).map_err(|_| NOT_POSITIVE)
 }
 
 /// A count of which the sign means something: it may be as negative as it may be positive.
-pub(super) fn symmetric(word: &[u8]) -> Result<i64, Error> {
-    let number = integer(word)?;
+pub(super) fn symmetric(arg: &[u8]) -> Result<i64, Error> {
+    let number = integer(arg)?;
     if number == i64::MIN {
         let limit = i64::MAX;
         return Err(Error::Text(format!("ERR value is out of range, value must between -{limit} and {limit}").into()));
@@ -68,13 +68,13 @@ pub(super) fn symmetric(word: &[u8]) -> Result<i64, Error> {
     Ok(number)
 }
 
-/// Words came that no command of this name has.
+/// Arguments came that no command of this name has.
 pub(super) fn wrong_arity(command: &str) -> Error {
     Error::Text(format!("ERR wrong number of arguments for '{command}' command").into())
 }
 
-pub(super) fn is(word: &[u8], name: &str) -> bool {
-    word.eq_ignore_ascii_case(name.as_bytes())
+pub(super) fn is(arg: &[u8], name: &str) -> bool {
+    arg.eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// A range of indexes of which negative ones count from the end: first and behind the last. Empty where there is nothing.
@@ -88,8 +88,8 @@ pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
 impl Context<'_> {
     /// A time of expiry that was said in units of so many milliseconds, from now on or as a Unix time. `command` is named in
     /// the error.
-    pub(super) fn time(&self, word: &[u8], unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
-        let number = integer(word)?;
+    pub(super) fn time(&self, arg: &[u8], unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
+        let number = integer(arg)?;
         self.time_of(number, unit, relative, command)
     }
 
@@ -102,8 +102,8 @@ impl Context<'_> {
     }
 
     /// The same, where it has to lie after 1970.
-    pub(super) fn future(&self, word: &[u8], unit: i64, relative: bool, command: &str) -> Result<UnixMs, Error> {
-        let number = integer(word)?;
+    pub(super) fn future(&self, arg: &[u8], unit: i64, relative: bool, command: &str) -> Result<UnixMs, Error> {
+        let number = integer(arg)?;
         let invalid = || Error::Text(format!("ERR invalid expire time in '{command}' command").into());
         if number <= 0 {
             return Err(invalid());

@@ -61,10 +61,10 @@ pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done 
 
 fn operations(c: &Context) -> Result<Vec<Operation>, Error> {
     let (mut operations, mut overflow) = (Vec::new(), Overflow::Wrap);
-    let mut words = c.words.skip(1).into_iter();
-    while let Some(word) = words.next() {
-        if is(word, "OVERFLOW") {
-            overflow = match required(&mut words)?.to_ascii_uppercase().as_slice() {
+    let mut args = c.args.skip(1).into_iter();
+    while let Some(arg) = args.next() {
+        if is(arg, "OVERFLOW") {
+            overflow = match required(&mut args)?.to_ascii_uppercase().as_slice() {
                 b"WRAP" => Overflow::Wrap,
                 b"SAT" => Overflow::Saturate,
                 b"FAIL" => Overflow::Fail,
@@ -72,16 +72,16 @@ fn operations(c: &Context) -> Result<Vec<Operation>, Error> {
             };
             continue;
         }
-        let [get, set, increment] = ["GET", "SET", "INCRBY"].map(|name| is(word, name));
-        if !(get || set || increment) || words.len() < if get { 2 } else { 3 } {
+        let [get, set, increment] = ["GET", "SET", "INCRBY"].map(|name| is(arg, name));
+        if !(get || set || increment) || args.len() < if get { 2 } else { 3 } {
             return Err(SYNTAX);
         }
-        let (signed, width) = encoding(required(&mut words)?)?;
-        let offset = bit_offset(c, required(&mut words)?, Some(width))?;
+        let (signed, width) = encoding(required(&mut args)?)?;
+        let offset = bit_offset(c, required(&mut args)?, Some(width))?;
         let action = match get {
             true => Action::Get,
             false => {
-                let number = integer(required(&mut words)?)?;
+                let number = integer(required(&mut args)?)?;
                 if set { Action::Set(number, overflow) } else { Action::Increment(number, overflow) }
             }
         };
@@ -91,8 +91,8 @@ fn operations(c: &Context) -> Result<Vec<Operation>, Error> {
 }
 
 /// Whether an integer is signed, and how many bits it has.
-fn encoding(word: &[u8]) -> Result<(bool, u32), Error> {
-    let (signed, digits) = match word {
+fn encoding(arg: &[u8]) -> Result<(bool, u32), Error> {
+    let (signed, digits) = match arg {
         [b'i', digits @ ..] => (true, digits),
         [b'u', digits @ ..] => (false, digits),
         _ => return Err(BAD_TYPE),

@@ -14,10 +14,10 @@ const BAD_OFFSET: Error = text("ERR bit offset is not an integer or out of range
 const WORD_BYTES: usize = 8;
 
 /// The offset of a bit, within the longest string. With a width it may be in units of that, after a `#`.
-pub(super) fn bit_offset(c: &Context, word: &[u8], width: Option<u32>) -> Result<u64, Error> {
-    let (digits, unit) = match (word, width) {
+pub(super) fn bit_offset(c: &Context, arg: &[u8], width: Option<u32>) -> Result<u64, Error> {
+    let (digits, unit) = match (arg, width) {
         ([b'#', digits @ ..], Some(width)) => (digits, i64::from(width)),
-        _ => (word, 1),
+        _ => (arg, 1),
     };
     let offset = numbers::integer(digits).and_then(|number| number.checked_mul(unit));
     let offset = offset.and_then(|offset| u64::try_from(offset).ok());
@@ -35,9 +35,9 @@ pub(super) fn read_at<const N: usize>(c: &mut Context, offset: usize, count: usi
 }
 
 pub(super) fn setbit(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let offset = bit_offset(c, required(&mut words)?, None)?;
-    let bit = match required(&mut words)? {
+    let mut args = c.args.skip(1).into_iter();
+    let offset = bit_offset(c, required(&mut args)?, None)?;
+    let bit = match required(&mut args)? {
         b"0" => 0,
         b"1" => 1,
         _ => return Err(BAD_BIT),
@@ -54,7 +54,7 @@ pub(super) fn setbit(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn getbit(c: &mut Context, w: &mut Writer) -> Done {
-    let offset = bit_offset(c, required(&mut c.words.skip(1).into_iter())?, None)?;
+    let offset = bit_offset(c, required(&mut c.args.skip(1).into_iter())?, None)?;
     let found = length(c)?;
     c.looked(found.is_some());
     let [byte] = read_at(c, (offset / 8) as usize, 1);
@@ -62,7 +62,7 @@ pub(super) fn getbit(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// The part of a string that a command is about, as its words say it.
+/// The part of a string that a command is about, as its arguments say it.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     start: i64,
@@ -72,19 +72,19 @@ struct Part {
 }
 
 impl Part {
-    fn read<'w>(words: impl ExactSizeIterator<Item = &'w [u8]>) -> Result<Self, Error> {
-        let mut words = words;
-        let Some(start) = words.next().map(integer).transpose()? else {
+    fn read<'w>(args: impl ExactSizeIterator<Item = &'w [u8]>) -> Result<Self, Error> {
+        let mut args = args;
+        let Some(start) = args.next().map(integer).transpose()? else {
             return Ok(Self { start: 0, end: None, unit: 8 });
         };
-        let (end, unit) = (words.next(), words.next());
+        let (end, unit) = (args.next(), args.next());
         let unit = match unit {
-            Some(word) if is(word, "BIT") => 1,
-            Some(word) if !is(word, "BYTE") => return Err(SYNTAX),
+            Some(arg) if is(arg, "BIT") => 1,
+            Some(arg) if !is(arg, "BYTE") => return Err(SYNTAX),
             _ => 8,
         };
         let end = end.map(integer).transpose()?;
-        if words.len() > 0 { Err(SYNTAX) } else { Ok(Self { start, end, unit }) }
+        if args.len() > 0 { Err(SYNTAX) } else { Ok(Self { start, end, unit }) }
     }
 
     /// Its bits, in a string of so many bytes. None if there are none.
@@ -134,7 +134,7 @@ fn visit_bits<T>(
 }
 
 pub(super) fn bitcount(c: &mut Context, w: &mut Writer) -> Done {
-    let part = Part::read(c.words.skip(1).into_iter())?;
+    let part = Part::read(c.args.skip(1).into_iter())?;
     let found = length(c)?;
     c.looked(found.is_some());
     let is_reversed = part.start < 0 && part.end.is_some_and(|end| end < 0 && part.start > end);
@@ -150,19 +150,19 @@ pub(super) fn bitcount(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 fn ones(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<WORD_BYTES>();
-    let of_words: u64 = words.iter().map(|word| u64::from(u64::from_ne_bytes(*word).count_ones())).sum();
+    let (args, rest) = bytes.as_chunks::<WORD_BYTES>();
+    let of_words: u64 = args.iter().map(|arg| u64::from(u64::from_ne_bytes(*arg).count_ones())).sum();
     of_words + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
 }
 
 pub(super) fn bitpos(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let bit = match integer(required(&mut words)?)? {
+    let mut args = c.args.skip(1).into_iter();
+    let bit = match integer(required(&mut args)?)? {
         0 => 0_u8,
         1 => 1,
         _ => return Err(text("ERR The bit argument must be 1 or 0.")),
     };
-    let part = Part::read(words)?;
+    let part = Part::read(args)?;
     let found = length(c)?;
     c.looked(found.is_some());
     // Where there is nothing, there are zeros.
@@ -190,8 +190,8 @@ pub(super) fn bitpos(c: &mut Context, w: &mut Writer) -> Done {
 
 /// The first bit that is not as all of those in `blank` are.
 fn first_other(bytes: &[u8], blank: u8) -> Option<u64> {
-    let (words, _) = bytes.as_chunks::<WORD_BYTES>();
-    let blank_words = words.iter().take_while(|word| **word == [blank; WORD_BYTES]).count();
+    let (args, _) = bytes.as_chunks::<WORD_BYTES>();
+    let blank_words = args.iter().take_while(|arg| **arg == [blank; WORD_BYTES]).count();
     let from = blank_words * WORD_BYTES;
     let n = bytes[from..].iter().position(|&byte| byte != blank)?;
     let byte = bytes[from + n] ^ blank;

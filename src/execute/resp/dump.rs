@@ -77,19 +77,19 @@ struct RestoreOptions {
 
 impl RestoreOptions {
     /// How often and how long ago a value was used is checked, and then forgotten: the policies keep too little to believe it.
-    fn read<'w>(mut words: impl Iterator<Item = &'w [u8]>) -> Result<Self, Error> {
+    fn read<'w>(mut args: impl Iterator<Item = &'w [u8]>) -> Result<Self, Error> {
         let mut options = Self::default();
-        while let Some(word) = words.next() {
-            match word.to_ascii_uppercase().as_slice() {
+        while let Some(arg) = args.next() {
+            match arg.to_ascii_uppercase().as_slice() {
                 b"REPLACE" => options.replace = true,
                 b"ABSTTL" => options.absolute = true,
                 b"IDLETIME" => {
-                    if integer(required(&mut words)?)? < 0 {
+                    if integer(required(&mut args)?)? < 0 {
                         return Err(text("ERR Invalid IDLETIME value, must be >= 0"));
                     }
                 }
                 b"FREQ" => {
-                    if !(0..=255).contains(&integer(required(&mut words)?)?) {
+                    if !(0..=255).contains(&integer(required(&mut args)?)?) {
                         return Err(text("ERR Invalid FREQ value, must be >= 0 and <= 255"));
                     }
                 }
@@ -101,9 +101,9 @@ impl RestoreOptions {
 }
 
 pub(super) fn restore(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (ttl, payload) = (required(&mut words)?, required(&mut words)?);
-    let RestoreOptions { replace, absolute } = RestoreOptions::read(words)?;
+    let mut args = c.args.skip(1).into_iter();
+    let (ttl, payload) = (required(&mut args)?, required(&mut args)?);
+    let RestoreOptions { replace, absolute } = RestoreOptions::read(args)?;
     if !replace && c.engine.get(c.hash, c.key, c.now).is_some() {
         return Err(text("BUSYKEY Target key name already exists."));
     }

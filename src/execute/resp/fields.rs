@@ -1,30 +1,30 @@
 //! When the fields of hashes expire, and the commands that read or write fields together with that.
 //!
-//! Words and errors are those of Valkey 9.
+//! Arguments and errors are those of Valkey 9.
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::hashes::{Pairs, write_value};
 use super::keys::ExpireCondition;
 use super::{Context, Done};
-use crate::command::{UnixMs, Words};
+use crate::command::{Args, UnixMs};
 use crate::engine::{FIELD_EXPIRES_MAX, FieldExpiry, FieldOutcome};
 use crate::protocol::resp::Writer;
 
 const WRONG_COUNT: Error = text("ERR numfields should be greater than 0 and match the provided number of fields");
 
-/// Takes the words up to FIELDS from the front, and the number after it, which has to be the number of words that are left,
+/// Takes the arguments up to FIELDS from the front, and the number after it, which has to be the number of arguments that are left,
 /// counted in groups of so many: returns both parts.
-fn split<'w>(words: Words<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w [u8]>, Words<'w>), Error> {
-    let (mut options, mut words) = (Vec::new(), words.into_iter());
+fn split<'w>(args: Args<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w [u8]>, Args<'w>), Error> {
+    let (mut options, mut args) = (Vec::new(), args.into_iter());
     loop {
-        match words.next() {
-            Some(word) if is(word, "FIELDS") => break,
-            Some(word) => options.push(word),
+        match args.next() {
+            Some(arg) if is(arg, "FIELDS") => break,
+            Some(arg) => options.push(arg),
             None => return Err(mismatch),
         }
     }
-    let count = integer(words.next().ok_or(mismatch.clone())?)?;
-    let fields = words.rest();
+    let count = integer(args.next().ok_or(mismatch.clone())?)?;
+    let fields = args.rest();
     let is_right = usize::try_from(count).ok().and_then(|n| n.checked_mul(group)) == Some(fields.len());
     if is_right && !fields.is_empty() { Ok((options, fields)) } else { Err(mismatch) }
 }
@@ -32,7 +32,7 @@ fn split<'w>(words: Words<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w
 /// A time that fields are given, in the units of an option or a command.
 #[derive(Clone, Copy, Debug)]
 struct Time<'w> {
-    word: &'w [u8],
+    arg: &'w [u8],
     unit: i64,
     relative: bool,
 }
@@ -40,11 +40,11 @@ struct Time<'w> {
 impl Time<'_> {
     /// The time in milliseconds; any that has passed means that fields are removed.
     fn resolve(self, c: &Context, command: &str) -> Result<UnixMs, Error> {
-        let expires = match integer(self.word)? {
+        let expires = match integer(self.arg)? {
             0 => 0,
             number => c.time_of(number, self.unit, self.relative, command)?,
         };
-        let is_valid = |expires: &UnixMs| *expires <= FIELD_EXPIRES_MAX && !self.word.starts_with(b"-");
+        let is_valid = |expires: &UnixMs| *expires <= FIELD_EXPIRES_MAX && !self.arg.starts_with(b"-");
         let expires = u64::try_from(expires).ok().filter(is_valid);
         expires.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
     }
@@ -57,9 +57,9 @@ pub(super) fn hexpire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool
         (1000, false) => "hexpireat",
         (_, false) => "hpexpireat",
     };
-    let mut words = c.words.skip(1).into_iter();
-    let word = required(&mut words)?;
-    let (options, fields) = split(words.rest(), 1, WRONG_COUNT)?;
+    let mut args = c.args.skip(1).into_iter();
+    let arg = required(&mut args)?;
+    let (options, fields) = split(args.rest(), 1, WRONG_COUNT)?;
     let mut condition = ExpireCondition::default();
     for option in options {
         if !condition.take(option) {
@@ -67,12 +67,12 @@ pub(super) fn hexpire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool
         }
     }
     condition.check()?;
-    let expires = Time { word, unit, relative }.resolve(c, command)?;
+    let expires = Time { arg, unit, relative }.resolve(c, command)?;
     change(c, w, fields, Some(expires), |old| condition.holds(old, expires as i64), 0)
 }
 
 pub(super) fn hpersist(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, fields) = split(c.words.skip(1), 1, WRONG_COUNT)?;
+    let (options, fields) = split(c.args.skip(1), 1, WRONG_COUNT)?;
     if !options.is_empty() {
         return Err(SYNTAX);
     }
@@ -83,7 +83,7 @@ pub(super) fn hpersist(c: &mut Context, w: &mut Writer) -> Done {
 fn change(
     c: &mut Context,
     w: &mut Writer,
-    fields: Words,
+    fields: Args,
     expires: Option<UnixMs>,
     may: impl Fn(Option<UnixMs>) -> bool,
     refused: i64,
@@ -105,7 +105,7 @@ fn change(
 
 /// In units of so many milliseconds, from now on or as a Unix time.
 pub(super) fn httl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -> Done {
-    let (options, fields) = split(c.words.skip(1), 1, SYNTAX)?;
+    let (options, fields) = split(c.args.skip(1), 1, SYNTAX)?;
     if !options.is_empty() {
         return Err(SYNTAX);
     }
@@ -130,25 +130,25 @@ enum Change<'w> {
     Set(Time<'w>),
 }
 
-/// Reads EX, PX, EXAT, PXAT and the word after it. None if the word is another.
-fn time_option<'w>(word: &[u8], words: &mut impl Iterator<Item = &'w [u8]>) -> Result<Option<Change<'w>>, Error> {
-    let (unit, relative) = match word.to_ascii_uppercase().as_slice() {
+/// Reads EX, PX, EXAT, PXAT and the argument after it. None if the argument is another.
+fn time_option<'w>(arg: &[u8], args: &mut impl Iterator<Item = &'w [u8]>) -> Result<Option<Change<'w>>, Error> {
+    let (unit, relative) = match arg.to_ascii_uppercase().as_slice() {
         b"EX" => (1000, true),
         b"PX" => (1, true),
         b"EXAT" => (1000, false),
         b"PXAT" => (1, false),
         _ => return Ok(None),
     };
-    Ok(Some(Change::Set(Time { word: required(words)?, unit, relative })))
+    Ok(Some(Change::Set(Time { arg: required(args)?, unit, relative })))
 }
 
 pub(super) fn hgetex(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, fields) = split(c.words.skip(1), 1, WRONG_COUNT)?;
+    let (options, fields) = split(c.args.skip(1), 1, WRONG_COUNT)?;
     let (mut options, mut change) = (options.into_iter(), None);
-    while let Some(word) = options.next() {
-        let option = match is(word, "PERSIST") {
+    while let Some(arg) = options.next() {
+        let option = match is(arg, "PERSIST") {
             true => Some(Change::Persist),
-            false => time_option(word, &mut options)?,
+            false => time_option(arg, &mut options)?,
         };
         if option.is_none() || change.is_some() {
             return Err(SYNTAX);
@@ -171,7 +171,7 @@ pub(super) fn hgetex(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hgetdel(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, fields) = split(c.words.skip(1), 1, WRONG_COUNT)?;
+    let (options, fields) = split(c.args.skip(1), 1, WRONG_COUNT)?;
     if !options.is_empty() {
         return Err(SYNTAX);
     }
@@ -194,7 +194,7 @@ struct SetCondition {
 }
 
 impl SetCondition {
-    fn holds(self, c: &mut Context, fields: Words) -> Result<bool, Error> {
+    fn holds(self, c: &mut Context, fields: Args) -> Result<bool, Error> {
         let hash = c.engine.as_hash(c.hash, c.key, c.now)?;
         if self.key.is_some_and(|wanted| wanted != hash.is_some()) {
             return Ok(false);
@@ -206,7 +206,7 @@ impl SetCondition {
 }
 
 pub(super) fn hsetex(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, fields) = split(c.words.skip(1), 2, WRONG_COUNT)?;
+    let (options, fields) = split(c.args.skip(1), 2, WRONG_COUNT)?;
     let (condition, change) = set_options(options)?;
     if !condition.holds(c, fields)? {
         w.integer(0);
@@ -230,15 +230,15 @@ pub(super) fn hsetex(c: &mut Context, w: &mut Writer) -> Done {
 
 fn set_options(options: Vec<&[u8]>) -> Result<(SetCondition, Change<'_>), Error> {
     let (mut condition, mut change) = (SetCondition::default(), None);
-    let mut words = options.into_iter();
-    while let Some(word) = words.next() {
-        match word.to_ascii_uppercase().as_slice() {
+    let mut args = options.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.to_ascii_uppercase().as_slice() {
             b"NX" if condition.key != Some(true) => condition.key = Some(false),
             b"XX" if condition.key != Some(false) => condition.key = Some(true),
             b"FNX" if condition.fields != Some(true) => condition.fields = Some(false),
             b"FXX" if condition.fields != Some(false) => condition.fields = Some(true),
             b"KEEPTTL" if change.is_none() => change = Some(Change::Keep),
-            _ => match time_option(word, &mut words)? {
+            _ => match time_option(arg, &mut args)? {
                 Some(option) if change.is_none() => change = Some(option),
                 _ => return Err(SYNTAX),
             },

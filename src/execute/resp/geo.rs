@@ -3,23 +3,23 @@
 use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, text};
 use super::sorted::{self, AddOptions};
 use super::{Context, Done};
-use crate::command::words::Iter;
+use crate::command::args::Iter;
 use crate::engine::{Bound, Bytes, Sorted};
 use crate::protocol::resp::Writer;
 use crate::values::geohash::{self, Area, Point, Shape};
 use crate::values::numbers;
 
-fn point(words: &mut Iter) -> Result<Point, Error> {
-    let longitude = numbers::float(required(words)?).ok_or(NOT_A_FLOAT)?;
-    let latitude = numbers::float(required(words)?).ok_or(NOT_A_FLOAT)?;
+fn point(args: &mut Iter) -> Result<Point, Error> {
+    let longitude = numbers::float(required(args)?).ok_or(NOT_A_FLOAT)?;
+    let latitude = numbers::float(required(args)?).ok_or(NOT_A_FLOAT)?;
     Point::new(longitude, latitude)
         .ok_or_else(|| Error::Text(format!("ERR invalid longitude,latitude pair {longitude:.6},{latitude:.6}").into()))
 }
 
 /// Metres of a unit.
-fn unit(word: &[u8]) -> Result<f64, Error> {
+fn unit(arg: &[u8]) -> Result<f64, Error> {
     let units = [("m", 1.0), ("km", 1000.0), ("ft", 0.3048), ("mi", 1609.34)];
-    let found = units.into_iter().find(|(name, _)| is(word, name));
+    let found = units.into_iter().find(|(name, _)| is(arg, name));
     found.map(|(_, metres)| metres).ok_or(text("ERR unsupported unit provided. please use M, KM, FT, MI"))
 }
 
@@ -42,27 +42,27 @@ fn write_distance(w: &mut Writer, distance: f64) {
 
 /// GEOADD.
 pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
-    let (mut options, mut words) = (AddOptions::default(), c.words.skip(1));
-    while let Some((word, rest)) = words.split_first() {
-        if !options.take_common(word) {
+    let (mut options, mut args) = (AddOptions::default(), c.args.skip(1));
+    while let Some((arg, rest)) = args.split_first() {
+        if !options.take_common(arg) {
             break;
         }
-        words = rest;
+        args = rest;
     }
-    if words.is_empty() || !words.len().is_multiple_of(3) || options.check().is_err() {
+    if args.is_empty() || !args.len().is_multiple_of(3) || options.check().is_err() {
         return Err(SYNTAX);
     }
-    let mut words = words.into_iter();
-    let mut members = Vec::with_capacity(words.len() / 3);
-    while words.len() > 0 {
-        members.push((point(&mut words)?.score(), required(&mut words)?));
+    let mut args = args.into_iter();
+    let mut members = Vec::with_capacity(args.len() / 3);
+    while args.len() > 0 {
+        members.push((point(&mut args)?.score(), required(&mut args)?));
     }
     sorted::add_members(c, w, &members, options)
 }
 
 /// GEOPOS.
 pub(super) fn positions(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.words.skip(1).into_iter();
+    let members = c.args.skip(1).into_iter();
     let sorted = sorted::find(c)?;
     w.array(members.len());
     for member in members {
@@ -76,7 +76,7 @@ pub(super) fn positions(c: &mut Context, w: &mut Writer) -> Done {
 
 /// GEOHASH.
 pub(super) fn hashes(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.words.skip(1).into_iter();
+    let members = c.args.skip(1).into_iter();
     let sorted = sorted::find(c)?;
     w.array(members.len());
     for member in members {
@@ -90,10 +90,10 @@ pub(super) fn hashes(c: &mut Context, w: &mut Writer) -> Done {
 
 /// GEODIST.
 pub(super) fn distance(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (from, to) = (required(&mut words)?, required(&mut words)?);
-    let metres = words.next().map_or(Ok(1.0), unit)?;
-    if words.len() > 0 {
+    let mut args = c.args.skip(1).into_iter();
+    let (from, to) = (required(&mut args)?, required(&mut args)?);
+    let metres = args.next().map_or(Ok(1.0), unit)?;
+    if args.len() > 0 {
         return Err(SYNTAX);
     }
     let distance = sorted::find(c)?.and_then(|sorted| Some(point_of(&sorted, from)?.distance(point_of(&sorted, to)?)));
@@ -136,31 +136,31 @@ struct Search<'w> {
 }
 
 impl<'w> Search<'w> {
-    fn circle(&mut self, words: &mut Iter) -> Result<(), Error> {
-        let radius = numbers::float(required(words)?).ok_or(text("ERR need numeric radius"))?;
+    fn circle(&mut self, args: &mut Iter) -> Result<(), Error> {
+        let radius = numbers::float(required(args)?).ok_or(text("ERR need numeric radius"))?;
         if radius < 0.0 {
             return Err(text("ERR radius cannot be negative"));
         }
-        self.unit = unit(required(words)?)?;
+        self.unit = unit(required(args)?)?;
         self.shape = Some(Shape::Circle { radius: radius * self.unit });
         Ok(())
     }
 
-    fn rectangle(&mut self, words: &mut Iter) -> Result<(), Error> {
-        let width = numbers::float(required(words)?).ok_or(text("ERR need numeric width"))?;
-        let height = numbers::float(required(words)?).ok_or(text("ERR need numeric height"))?;
+    fn rectangle(&mut self, args: &mut Iter) -> Result<(), Error> {
+        let width = numbers::float(required(args)?).ok_or(text("ERR need numeric width"))?;
+        let height = numbers::float(required(args)?).ok_or(text("ERR need numeric height"))?;
         if width < 0.0 || height < 0.0 {
             return Err(text("ERR height or width cannot be negative"));
         }
-        self.unit = unit(required(words)?)?;
+        self.unit = unit(required(args)?)?;
         self.shape = Some(Shape::Box { width: width * self.unit, height: height * self.unit });
         Ok(())
     }
 
     /// Reads the options that are left. Only where `area` is wanted may they say what is searched.
-    fn read(mut self, mut words: Iter<'w>, area: bool) -> Result<Self, Error> {
-        while let Some(word) = words.next() {
-            let taken = self.take(word, &mut words)? || area && self.take_area(word, &mut words)?;
+    fn read(mut self, mut args: Iter<'w>, area: bool) -> Result<Self, Error> {
+        while let Some(arg) = args.next() {
+            let taken = self.take(arg, &mut args)? || area && self.take_area(arg, &mut args)?;
             if !taken {
                 return Err(SYNTAX);
             }
@@ -182,8 +182,8 @@ impl<'w> Search<'w> {
     }
 
     /// Takes an option of every search. False if it is none.
-    fn take(&mut self, word: &[u8], words: &mut Iter) -> Result<bool, Error> {
-        match word.to_ascii_uppercase().as_slice() {
+    fn take(&mut self, arg: &[u8], args: &mut Iter) -> Result<bool, Error> {
+        match arg.to_ascii_uppercase().as_slice() {
             b"WITHDIST" => self.with_distance = true,
             b"WITHHASH" => self.with_score = true,
             b"WITHCOORD" => self.with_point = true,
@@ -191,7 +191,7 @@ impl<'w> Search<'w> {
             b"ASC" => self.order = Some(Order::Nearest),
             b"DESC" => self.order = Some(Order::Farthest),
             b"COUNT" => {
-                let count = integer(required(words)?)?;
+                let count = integer(required(args)?)?;
                 let count = usize::try_from(count).ok().filter(|&count| count > 0);
                 self.count = Some(count.ok_or(text("ERR COUNT must be > 0"))?);
             }
@@ -201,16 +201,16 @@ impl<'w> Search<'w> {
     }
 
     /// Takes an option that says what is searched. False if it is none.
-    fn take_area(&mut self, word: &[u8], words: &mut Iter<'w>) -> Result<bool, Error> {
-        match word.to_ascii_uppercase().as_slice() {
+    fn take_area(&mut self, arg: &[u8], args: &mut Iter<'w>) -> Result<bool, Error> {
+        match arg.to_ascii_uppercase().as_slice() {
             b"FROMMEMBER" if !matches!(self.center, Some(Center::Point(_))) => {
-                self.center = Some(Center::Member(required(words)?));
+                self.center = Some(Center::Member(required(args)?));
             }
             b"FROMLONLAT" if !matches!(self.center, Some(Center::Member(_))) => {
-                self.center = Some(Center::Point(point(words)?));
+                self.center = Some(Center::Point(point(args)?));
             }
-            b"BYRADIUS" if !matches!(self.shape, Some(Shape::Box { .. })) => self.circle(words)?,
-            b"BYBOX" if !matches!(self.shape, Some(Shape::Circle { .. })) => self.rectangle(words)?,
+            b"BYRADIUS" if !matches!(self.shape, Some(Shape::Box { .. })) => self.circle(args)?,
+            b"BYBOX" if !matches!(self.shape, Some(Shape::Circle { .. })) => self.rectangle(args)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -296,20 +296,20 @@ struct Found<'s> {
 
 /// GEOSEARCH.
 pub(super) fn search(c: &mut Context, w: &mut Writer) -> Done {
-    let search = Search::default().read(c.words.skip(1).into_iter(), true)?;
+    let search = Search::default().read(c.args.skip(1).into_iter(), true)?;
     answer(c, w, search)
 }
 
 /// GEORADIUS and GEORADIUSBYMEMBER, of which nothing is stored.
 pub(super) fn radius(c: &mut Context, w: &mut Writer, by_member: bool) -> Done {
-    let mut words = c.words.skip(1).into_iter();
+    let mut args = c.args.skip(1).into_iter();
     let center = match by_member {
-        true => Center::Member(required(&mut words)?),
-        false => Center::Point(point(&mut words)?),
+        true => Center::Member(required(&mut args)?),
+        false => Center::Point(point(&mut args)?),
     };
     let mut search = Search { center: Some(center), ..Search::default() };
-    search.circle(&mut words)?;
-    let search = search.read(words, false)?;
+    search.circle(&mut args)?;
+    let search = search.read(args, false)?;
     answer(c, w, search)
 }
 

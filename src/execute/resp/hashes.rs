@@ -4,14 +4,14 @@ use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, symmet
 use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
-use crate::command::words;
+use crate::command::args;
 use crate::engine::{Field, FieldExpiry, Hash, Kind};
 use crate::protocol::resp::Writer;
 use crate::values::numbers::{self, LongDouble};
 
 /// Names and values that alternate.
 #[derive(Clone)]
-pub(super) struct Pairs<'w>(pub(super) words::Iter<'w>);
+pub(super) struct Pairs<'w>(pub(super) args::Iter<'w>);
 
 impl<'w> Iterator for Pairs<'w> {
     type Item = (&'w [u8], &'w [u8]);
@@ -64,17 +64,17 @@ pub(super) fn hmset(c: &mut Context, w: &mut Writer) -> Done {
 
 #[inline]
 fn set_all(c: &mut Context, command: &str) -> Result<u64, Error> {
-    let words = c.words.skip(1);
-    if !words.len().is_multiple_of(2) {
+    let args = c.args.skip(1);
+    if !args.len().is_multiple_of(2) {
         return Err(wrong_arity(command));
     }
-    let fields = Pairs(words.into_iter());
+    let fields = Pairs(args.into_iter());
     Ok(c.engine.hash_set(c.hash, c.key, fields, FieldExpiry::Set(None), c.now)?)
 }
 
 pub(super) fn hsetnx(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (field, value) = (required(&mut words)?, required(&mut words)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (field, value) = (required(&mut args)?, required(&mut args)?);
     let is_new = c.field(field)?.is_none();
     if is_new {
         c.set_field(field, value, FieldExpiry::Set(None))?;
@@ -85,13 +85,13 @@ pub(super) fn hsetnx(c: &mut Context, w: &mut Writer) -> Done {
 
 #[inline]
 pub(super) fn hget(c: &mut Context, w: &mut Writer) -> Done {
-    let field = required(&mut c.words.skip(1).into_iter())?;
+    let field = required(&mut c.args.skip(1).into_iter())?;
     write_value(c.as_hash()?.and_then(|hash| hash.field(field)), w);
     Ok(())
 }
 
 pub(super) fn hmget(c: &mut Context, w: &mut Writer) -> Done {
-    let fields = c.words.skip(1);
+    let fields = c.args.skip(1);
     let hash = c.as_hash()?;
     w.array(fields.len());
     for field in fields {
@@ -125,13 +125,13 @@ pub(super) fn hvals(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hdel(c: &mut Context, w: &mut Writer) -> Done {
-    let fields = c.words.skip(1).into_iter();
+    let fields = c.args.skip(1).into_iter();
     w.integer(c.engine.hash_remove(c.hash, c.key, fields, c.now)? as i64);
     Ok(())
 }
 
 pub(super) fn hexists(c: &mut Context, w: &mut Writer) -> Done {
-    let field = required(&mut c.words.skip(1).into_iter())?;
+    let field = required(&mut c.args.skip(1).into_iter())?;
     w.integer(c.as_hash()?.is_some_and(|hash| hash.field(field).is_some()).into());
     Ok(())
 }
@@ -142,15 +142,15 @@ pub(super) fn hlen(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hstrlen(c: &mut Context, w: &mut Writer) -> Done {
-    let field = required(&mut c.words.skip(1).into_iter())?;
+    let field = required(&mut c.args.skip(1).into_iter())?;
     let field = c.as_hash()?.and_then(|hash| hash.field(field));
     w.integer(field.map_or(0, |field| field.value.len()) as i64);
     Ok(())
 }
 
 pub(super) fn hincrby(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (field, by) = (required(&mut words)?, integer(required(&mut words)?)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (field, by) = (required(&mut args)?, integer(required(&mut args)?)?);
     let old = match c.field(field)? {
         Some(field) => numbers::integer(&field.value).ok_or(text("ERR hash value is not an integer"))?,
         None => 0,
@@ -162,8 +162,8 @@ pub(super) fn hincrby(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hincrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (field, by) = (required(&mut words)?, required(&mut words)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (field, by) = (required(&mut args)?, required(&mut args)?);
     let by = LongDouble::read(by).ok_or(NOT_A_FLOAT)?;
     let by = by.checked_add(LongDouble::ZERO).ok_or(text("ERR value is NaN or Infinity"))?;
     let old = match c.field(field)? {
@@ -190,11 +190,11 @@ fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>))
 }
 
 pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let count = words.next().map(symmetric).transpose()?;
-    let with_values = match words.next() {
+    let mut args = c.args.skip(1).into_iter();
+    let count = args.next().map(symmetric).transpose()?;
+    let with_values = match args.next() {
         None => false,
-        Some(word) if is(word, "WITHVALUES") && words.len() == 0 => true,
+        Some(arg) if is(arg, "WITHVALUES") && args.len() == 0 => true,
         Some(_) => return Err(SYNTAX),
     };
     let draw = Draw::of(count.unwrap_or(1))?;
@@ -223,13 +223,13 @@ pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let cursor = cursor(required(&mut words)?)?;
+    let mut args = c.args.skip(1).into_iter();
+    let cursor = cursor(required(&mut args)?)?;
     let Some(hash) = c.as_hash()? else {
         write_page(w, |_| (0, 0));
         return Ok(());
     };
-    let options = ScanOptions::read(words, Some(Kind::Hash))?;
+    let options = ScanOptions::read(args, Some(Kind::Hash))?;
     write_page(w, |w| {
         let mut written = 0;
         let next = hash.scan(cursor, options.count, |field| {

@@ -29,7 +29,7 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     let found = sketch(c)?;
     let mut changed = found.is_none();
     let (mut sketch, attributes) = found.unwrap_or_else(|| (hyperloglog::create(), Attributes::default()));
-    for element in c.words.skip(1) {
+    for element in c.args.skip(1) {
         changed |= hyperloglog::add(&mut sketch, element)?;
     }
     if changed {

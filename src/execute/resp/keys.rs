@@ -43,8 +43,8 @@ pub(super) struct ExpireCondition {
 
 impl ExpireCondition {
     /// Takes an option. False if it is none.
-    pub(super) fn take(&mut self, word: &[u8]) -> bool {
-        match word.to_ascii_uppercase().as_slice() {
+    pub(super) fn take(&mut self, arg: &[u8]) -> bool {
+        match arg.to_ascii_uppercase().as_slice() {
             b"NX" => self.absent = true,
             b"XX" => self.present = true,
             b"GT" => self.later = true,
@@ -82,12 +82,12 @@ pub(super) fn expire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool)
         (1000, false) => "expireat",
         (_, false) => "pexpireat",
     };
-    let mut words = c.words.skip(1).into_iter();
-    let expires = c.time(required(&mut words)?, unit, relative, command)?;
+    let mut args = c.args.skip(1).into_iter();
+    let expires = c.time(required(&mut args)?, unit, relative, command)?;
     let mut condition = ExpireCondition::default();
-    for word in words {
-        if !condition.take(word) {
-            return Err(Error::Text(format!("ERR Unsupported option {}", String::from_utf8_lossy(word)).into()));
+    for arg in args {
+        if !condition.take(arg) {
+            return Err(Error::Text(format!("ERR Unsupported option {}", String::from_utf8_lossy(arg)).into()));
         }
     }
     condition.check()?;
@@ -151,8 +151,8 @@ pub(super) fn kind(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn object(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.into_iter();
-    let subcommand = required(&mut words)?;
+    let mut args = c.args.into_iter();
+    let subcommand = required(&mut args)?;
     let eviction = c.engine.eviction();
     let Some(known) = c.engine.describe(c.hash, c.key, c.now) else {
         w.null();
@@ -197,13 +197,13 @@ fn encoding_name(encoding: Encoding) -> &'static str {
 }
 
 pub(super) fn memory(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(2).into_iter();
-    if let Some(option) = words.next() {
+    let mut args = c.args.skip(2).into_iter();
+    if let Some(option) = args.next() {
         if !is(option, "SAMPLES") {
             return Err(SYNTAX);
         }
         // All of it is known: nothing has to be sampled.
-        if integer(required(&mut words)?)? < 0 || words.next().is_some() {
+        if integer(required(&mut args)?)? < 0 || args.next().is_some() {
             return Err(SYNTAX);
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn flush(c: &mut Context, w: &mut Writer, all: bool) -> Done {
 
 /// KEYS: all that match a pattern.
 pub(super) fn keys(c: &mut Context, w: &mut Writer) -> Done {
-    let pattern = required(&mut c.words.into_iter())?;
+    let pattern = required(&mut c.args.into_iter())?;
     let (database, any) = (c.hash.database(), pattern == b"*");
     let array = w.begin_array();
     let (mut cursor, mut count) = (0, 0);
@@ -81,9 +81,9 @@ pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
 
 /// SCAN: this shard's part; its cursors have the shard in their lower bits. `shards` there are.
 pub(super) fn scan(c: &mut Context, w: &mut Writer, shards: u64) -> Done {
-    let mut words = c.words.into_iter();
-    let cursor = cursor(required(&mut words)?)?;
-    let options = ScanOptions::read(words, None)?;
+    let mut args = c.args.into_iter();
+    let cursor = cursor(required(&mut args)?)?;
+    let options = ScanOptions::read(args, None)?;
     let database = c.hash.database();
     let shard = cursor & ((1 << CURSOR_SHARD_BITS) - 1);
     let mut position = (cursor >> CURSOR_SHARD_BITS) as u32;

@@ -21,7 +21,7 @@ impl Context<'_> {
 /// LPUSH, RPUSH; those that end in X do not create a list.
 #[inline]
 pub(super) fn push(c: &mut Context, w: &mut Writer, end: End, create: bool) -> Done {
-    let values = c.words.skip(1).into_iter();
+    let values = c.args.skip(1).into_iter();
     let length = c.engine.list_push(c.hash, c.key, end, values, create, c.now)?;
     w.integer(length as i64);
     Ok(())
@@ -29,8 +29,8 @@ pub(super) fn push(c: &mut Context, w: &mut Writer, end: End, create: bool) -> D
 
 #[inline]
 pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let Some(count) = words.next() else {
+    let mut args = c.args.skip(1).into_iter();
+    let Some(count) = args.next() else {
         let popped = c.engine.list_pop(c.hash, c.key, end, 1, c.now, |element| w.bulk(&element))?;
         super::count_look(c.counters, popped.is_some());
         if popped.is_none() {
@@ -38,7 +38,7 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
         }
         return Ok(());
     };
-    if words.next().is_some() {
+    if args.next().is_some() {
         return Err(wrong_arity(if end == End::Front { "lpop" } else { "rpop" }));
     }
     let count = natural(count)?;
@@ -60,8 +60,8 @@ pub(super) fn llen(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn lrange(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (start, stop) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (start, stop) = (integer(required(&mut args)?)?, integer(required(&mut args)?)?);
     let Some(list) = c.as_list()? else {
         w.array(0);
         return Ok(());
@@ -76,12 +76,12 @@ pub(super) fn lrange(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn lindex(c: &mut Context, w: &mut Writer) -> Done {
-    let word = required(&mut c.words.skip(1).into_iter())?;
+    let arg = required(&mut c.args.skip(1).into_iter())?;
     let Some(list) = c.as_list()? else {
         w.null();
         return Ok(());
     };
-    let index = integer(word)?;
+    let index = integer(arg)?;
     let index = if index < 0 { list.len().checked_add_signed(index) } else { Some(index as u64) };
     match index.filter(|&index| index < list.len()).and_then(|index| list.forward_from(index).next()) {
         Some(element) => w.bulk(&element),
@@ -91,8 +91,8 @@ pub(super) fn lindex(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn lset(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (index, value) = (required(&mut words)?, required(&mut words)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (index, value) = (required(&mut args)?, required(&mut args)?);
     let index = match integer(index) {
         Ok(index) => index,
         // That there is no list is the more important news.
@@ -109,13 +109,13 @@ pub(super) fn lset(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn linsert(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let side = required(&mut words)?;
+    let mut args = c.args.skip(1).into_iter();
+    let side = required(&mut args)?;
     let after = is(side, "AFTER");
     if !after && !is(side, "BEFORE") {
         return Err(SYNTAX);
     }
-    let (pivot, value) = (required(&mut words)?, required(&mut words)?);
+    let (pivot, value) = (required(&mut args)?, required(&mut args)?);
     w.integer(match c.engine.list_insert(c.hash, c.key, pivot, after, value, c.now)? {
         None => 0,
         Some(0) => -1,
@@ -125,15 +125,15 @@ pub(super) fn linsert(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn lrem(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (count, value) = (integer(required(&mut words)?)?, required(&mut words)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (count, value) = (integer(required(&mut args)?)?, required(&mut args)?);
     w.integer(c.engine.list_remove(c.hash, c.key, count, value, c.now)? as i64);
     Ok(())
 }
 
 pub(super) fn ltrim(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (start, stop) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (start, stop) = (integer(required(&mut args)?)?, integer(required(&mut args)?)?);
     if let Some(list) = c.engine.as_list(c.hash, c.key, c.now)? {
         let (first, end) = index_range(start, stop, list.len());
         c.engine.list_trim(c.hash, c.key, first, end - first, c.now)?;
@@ -154,9 +154,9 @@ struct Wanted {
 }
 
 pub(super) fn lpos(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let element = required(&mut words)?;
-    let wanted = wanted(words)?;
+    let mut args = c.args.skip(1).into_iter();
+    let element = required(&mut args)?;
+    let wanted = wanted(args)?;
     match c.as_list()? {
         Some(list) if wanted.rank < 0 => {
             let last = list.len() - 1;
@@ -168,12 +168,12 @@ pub(super) fn lpos(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-fn wanted<'w>(mut words: impl Iterator<Item = &'w [u8]>) -> Result<Wanted, Error> {
+fn wanted<'w>(mut args: impl Iterator<Item = &'w [u8]>) -> Result<Wanted, Error> {
     let mut wanted = Wanted { rank: 1, count: None, looks_max: 0 };
     let or = |natural: Result<u64, Error>, message: &'static str| natural.map_err(|_| text(message));
-    while let Some(word) = words.next() {
-        let value = words.next().ok_or(SYNTAX)?;
-        match word.to_ascii_uppercase().as_slice() {
+    while let Some(arg) = args.next() {
+        let value = args.next().ok_or(SYNTAX)?;
+        match arg.to_ascii_uppercase().as_slice() {
             b"RANK" => wanted.rank = symmetric(value)?,
             b"COUNT" => wanted.count = Some(or(natural(value), "ERR COUNT can't be negative")?),
             b"MAXLEN" => wanted.looks_max = or(natural(value), "ERR MAXLEN can't be negative")?,

@@ -1,6 +1,6 @@
 //! The commands of RESP: one file per family.
 //!
-//! [`call`] dispatches by the command's row. A command reads its words, works on the engine and writes its reply; one that
+//! [`call`] dispatches by the command's row. A command reads its arguments, works on the engine and writes its reply; one that
 //! fails returns an [`Error`], which is written in place of what it has written.
 
 mod arguments;
@@ -24,7 +24,7 @@ mod strings;
 mod tests;
 mod upload;
 
-use crate::command::{Call, Command, End, UnixMs, Words};
+use crate::command::{Args, Call, Command, End, UnixMs};
 use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::resp::Writer;
@@ -32,13 +32,13 @@ use crate::slots::Group;
 pub use arguments::Error;
 use ranges::By;
 
-/// A command at work: its key on its engine, its words, the time.
+/// A command at work: its key on its engine, its arguments, the time.
 pub(super) struct Context<'e> {
     pub(super) engine: &'e mut Engine,
     pub(super) hash: KeyHash,
     pub(super) key: &'e [u8],
-    /// The words after the command's name.
-    pub(super) words: Words<'e>,
+    /// The arguments after the command's name.
+    pub(super) args: Args<'e>,
     pub(super) now: UnixMs,
     pub(super) counters: &'e mut Counters,
     /// How many shards there are.
@@ -87,8 +87,8 @@ pub fn call(
     shards: usize,
     out: &mut Vec<u8>,
 ) -> Option<Streamed> {
-    let words = Words::new(call.words, call.count as usize);
-    let mut context = Context { engine, hash, key, words, now, counters, shards };
+    let args = Args::new(call.args, call.count as usize);
+    let mut context = Context { engine, hash, key, args, now, counters, shards };
     let start = out.len();
     let mut writer = Writer::new(out, call.resp3);
     match dispatch(call.command, &mut context, &mut writer) {
@@ -244,7 +244,7 @@ fn dispatch(command: Command, c: &mut Context, w: &mut Writer) -> Result<Option<
     .map(|()| None)
 }
 
-/// Stores a value that has come as an upload, as its command says: `call` has the words before it, `after` those that follow
+/// Stores a value that has come as an upload, as its command says: `call` has the arguments before it, `after` those that follow
 /// it. Appends the reply. The upload is gone afterwards.
 #[allow(clippy::too_many_arguments)]
 pub fn finish_upload(
@@ -252,14 +252,14 @@ pub fn finish_upload(
     key: &[u8],
     hash: KeyHash,
     upload: Result<Upload, PutError>,
-    after: Words,
+    after: Args,
     engine: &mut Engine,
     now: UnixMs,
     counters: &mut Counters,
     out: &mut Vec<u8>,
 ) {
-    let words = Words::new(call.words, call.count as usize);
-    let mut context = Context { engine, hash, key, words, now, counters, shards: 0 };
+    let args = Args::new(call.args, call.count as usize);
+    let mut context = Context { engine, hash, key, args, now, counters, shards: 0 };
     let mut writer = Writer::new(out, call.resp3);
     let done = match upload {
         Ok(upload) => upload::finish(call.command, &mut context, upload, after, &mut writer),

@@ -4,7 +4,7 @@
 
 use super::arguments::{Error, SYNTAX, index_range, integer, is, required, text};
 use super::{Context, Done, sorted};
-use crate::command::words::Iter;
+use crate::command::args::Iter;
 use crate::engine::{Bound, Sorted};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
@@ -79,8 +79,8 @@ impl Span {
 }
 
 /// An end of a range by score: `1.5`, or `(1.5` without that score.
-fn score_bound<'w>(word: &[u8], upper: bool) -> Result<Bound<'w>, Error> {
-    let (number, excluded) = match word {
+fn score_bound<'w>(arg: &[u8], upper: bool) -> Result<Bound<'w>, Error> {
+    let (number, excluded) = match arg {
         [b'(', number @ ..] => (number, true),
         number => (number, false),
     };
@@ -89,8 +89,8 @@ fn score_bound<'w>(word: &[u8], upper: bool) -> Result<Bound<'w>, Error> {
 }
 
 /// An end of a range by name: `-`, `+`, `[name`, or `(name` without that name.
-fn name_bound(word: &[u8], upper: bool) -> Result<Bound<'_>, Error> {
-    match word {
+fn name_bound(arg: &[u8], upper: bool) -> Result<Bound<'_>, Error> {
+    match arg {
         b"-" => Ok(Bound::Start),
         b"+" => Ok(Bound::End),
         [b'[', member @ ..] => Ok(Bound::Member { member, after: upper }),
@@ -113,20 +113,20 @@ struct Options {
 
 impl Options {
     /// Reads options; only where `all` of them are allowed may they say what the range is of, and its direction.
-    fn read(by: By, downwards: bool, all: bool, mut words: Iter) -> Result<Self, Error> {
+    fn read(by: By, downwards: bool, all: bool, mut args: Iter) -> Result<Self, Error> {
         let mut options = Self { by, downwards, scores: false, offset: 0, count: -1 };
         let mut by_is_free = all;
-        while let Some(word) = words.next() {
-            if is(word, "WITHSCORES") {
+        while let Some(arg) = args.next() {
+            if is(arg, "WITHSCORES") {
                 options.scores = true;
-            } else if is(word, "LIMIT") && words.len() >= 2 {
-                options.offset = integer(required(&mut words)?)?;
-                options.count = integer(required(&mut words)?)?;
-            } else if all && !options.downwards && is(word, "REV") {
+            } else if is(arg, "LIMIT") && args.len() >= 2 {
+                options.offset = integer(required(&mut args)?)?;
+                options.count = integer(required(&mut args)?)?;
+            } else if all && !options.downwards && is(arg, "REV") {
                 options.downwards = true;
-            } else if by_is_free && is(word, "BYSCORE") {
+            } else if by_is_free && is(arg, "BYSCORE") {
                 (options.by, by_is_free) = (By::Score, false);
-            } else if by_is_free && is(word, "BYLEX") {
+            } else if by_is_free && is(arg, "BYLEX") {
                 (options.by, by_is_free) = (By::Name, false);
             } else {
                 return Err(SYNTAX);
@@ -158,9 +158,9 @@ pub(super) fn range_by(c: &mut Context, w: &mut Writer, by: By, downwards: bool)
 }
 
 fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (first, second) = (required(&mut words)?, required(&mut words)?);
-    let Options { by, downwards, scores, offset, count } = Options::read(by, downwards, all, words)?;
+    let mut args = c.args.skip(1).into_iter();
+    let (first, second) = (required(&mut args)?, required(&mut args)?);
+    let Options { by, downwards, scores, offset, count } = Options::read(by, downwards, all, args)?;
     // Bounds are said in the direction of the walk, ranks are not.
     let range = match downwards && by != By::Rank {
         true => Range::read(by, second, first)?,
@@ -186,8 +186,8 @@ fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -
 
 /// ZCOUNT and ZLEXCOUNT.
 pub(super) fn count(c: &mut Context, w: &mut Writer, by: By) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let range = Range::read(by, required(&mut words)?, required(&mut words)?)?;
+    let mut args = c.args.skip(1).into_iter();
+    let range = Range::read(by, required(&mut args)?, required(&mut args)?)?;
     let count = sorted::find(c)?.map_or(0, |sorted| range.span(&sorted, false).len());
     w.integer(count as i64);
     Ok(())
@@ -195,8 +195,8 @@ pub(super) fn count(c: &mut Context, w: &mut Writer, by: By) -> Done {
 
 /// ZREMRANGEBYRANK and its relatives.
 pub(super) fn remove(c: &mut Context, w: &mut Writer, by: By) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let range = Range::read(by, required(&mut words)?, required(&mut words)?)?;
+    let mut args = c.args.skip(1).into_iter();
+    let range = Range::read(by, required(&mut args)?, required(&mut args)?)?;
     let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? else {
         w.integer(0);
         return Ok(());

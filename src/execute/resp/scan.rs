@@ -11,7 +11,7 @@ const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Set, Kind::SortedSet, 
 /// Elements that a call looks at, about, where nothing is said of it.
 const COUNT: usize = 10;
 
-/// The words after the cursor.
+/// The arguments after the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ScanOptions<'w> {
     /// Names have to match it.
@@ -26,20 +26,20 @@ pub(super) struct ScanOptions<'w> {
 
 impl<'w> ScanOptions<'w> {
     /// Reads the options of a scan over a collection of a type; over keys, if it is none.
-    pub(super) fn read(mut words: impl Iterator<Item = &'w [u8]>, over: Option<Kind>) -> Result<Self, Error> {
+    pub(super) fn read(mut args: impl Iterator<Item = &'w [u8]>, over: Option<Kind>) -> Result<Self, Error> {
         let mut options = Self { pattern: None, count: COUNT, kind: None, names_only: false };
-        while let Some(word) = words.next() {
-            match word.to_ascii_uppercase().as_slice() {
+        while let Some(arg) = args.next() {
+            match arg.to_ascii_uppercase().as_slice() {
                 b"COUNT" => {
-                    let count = integer(required(&mut words)?)?;
+                    let count = integer(required(&mut args)?)?;
                     options.count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(SYNTAX)?;
                 }
                 b"MATCH" => {
-                    let pattern = required(&mut words)?;
+                    let pattern = required(&mut args)?;
                     // This one matches the empty name too, which it does not elsewhere.
                     options.pattern = Some(pattern).filter(|&pattern| pattern != b"*");
                 }
-                b"TYPE" if over.is_none() => options.kind = Some(kind(required(&mut words)?)?),
+                b"TYPE" if over.is_none() => options.kind = Some(kind(required(&mut args)?)?),
                 b"NOVALUES" if over == Some(Kind::Hash) => options.names_only = true,
                 b"NOSCORES" if over == Some(Kind::SortedSet) => options.names_only = true,
                 b"NOVALUES" => return Err(text("ERR NOVALUES option can only be used in HSCAN")),
@@ -62,8 +62,8 @@ fn kind(name: &[u8]) -> Result<Kind, Error> {
 }
 
 /// A cursor as clients send it.
-pub fn cursor(word: &[u8]) -> Result<u64, Error> {
-    let digits = std::str::from_utf8(word).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+pub fn cursor(arg: &[u8]) -> Result<u64, Error> {
+    let digits = std::str::from_utf8(arg).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or(text("ERR invalid cursor"))
 }
 

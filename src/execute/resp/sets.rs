@@ -20,14 +20,14 @@ impl Context<'_> {
 
 #[inline]
 pub(super) fn sadd(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.words.skip(1).into_iter();
+    let members = c.args.skip(1).into_iter();
     let is_integer = |member: &[u8]| numbers::integer(member).is_some();
     w.integer(c.engine.set_add(c.hash, c.key, members, is_integer, c.now)? as i64);
     Ok(())
 }
 
 pub(super) fn srem(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.words.skip(1).into_iter();
+    let members = c.args.skip(1).into_iter();
     w.integer(c.engine.set_remove(c.hash, c.key, members, c.now)? as i64);
     Ok(())
 }
@@ -38,13 +38,13 @@ pub(super) fn scard(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn sismember(c: &mut Context, w: &mut Writer) -> Done {
-    let member = required(&mut c.words.skip(1).into_iter())?;
+    let member = required(&mut c.args.skip(1).into_iter())?;
     w.integer(c.as_set()?.is_some_and(|set| set.contains(member)).into());
     Ok(())
 }
 
 pub(super) fn smismember(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.words.skip(1);
+    let members = c.args.skip(1);
     let set = c.as_set()?;
     w.array(members.len());
     for member in members {
@@ -66,8 +66,8 @@ fn write_all(set: Option<Set>, w: &mut Writer) {
 }
 
 pub(super) fn srandmember(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let Some(count) = words.next() else {
+    let mut args = c.args.skip(1).into_iter();
+    let Some(count) = args.next() else {
         let random = c.engine.random();
         match c.as_set()? {
             Some(set) => set.from(random % set.len()).take(1).for_each(|member| w.bulk(&member)),
@@ -75,7 +75,7 @@ pub(super) fn srandmember(c: &mut Context, w: &mut Writer) -> Done {
         }
         return Ok(());
     };
-    if words.next().is_some() {
+    if args.next().is_some() {
         return Err(SYNTAX);
     }
     let draw = Draw::of(symmetric(count)?)?;
@@ -93,8 +93,8 @@ pub(super) fn srandmember(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let Some(count) = words.next() else {
+    let mut args = c.args.skip(1).into_iter();
+    let Some(count) = args.next() else {
         let popped = c.engine.set_pop(c.hash, c.key, c.now, |member| w.bulk(&member))?;
         super::count_look(c.counters, popped);
         if !popped {
@@ -102,7 +102,7 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
         }
         return Ok(());
     };
-    if words.next().is_some() {
+    if args.next().is_some() {
         return Err(SYNTAX);
     }
     let count = natural(count)?;
@@ -121,13 +121,13 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn sscan(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let cursor = cursor(required(&mut words)?)?;
+    let mut args = c.args.skip(1).into_iter();
+    let cursor = cursor(required(&mut args)?)?;
     let Some(set) = c.as_set()? else {
         write_page(w, |_| (0, 0));
         return Ok(());
     };
-    let options = ScanOptions::read(words, Some(Kind::Set))?;
+    let options = ScanOptions::read(args, Some(Kind::Set))?;
     write_page(w, |w| {
         let mut written = 0;
         let next = set.scan(cursor, options.count, |member| {

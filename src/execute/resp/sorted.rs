@@ -4,7 +4,7 @@ use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, natural, require
 use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
-use crate::command::Words;
+use crate::command::Args;
 use crate::engine::{Bytes, Kind, ScoreChange, Scored, Sorted};
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
@@ -18,8 +18,8 @@ pub(super) fn find<'c>(c: &'c mut Context) -> Result<Option<Sorted<'c>>, Error> 
     Ok(found)
 }
 
-fn score(word: &[u8]) -> Result<f64, Error> {
-    numbers::float(word).ok_or(NOT_A_FLOAT)
+fn score(arg: &[u8]) -> Result<f64, Error> {
+    numbers::float(arg).ok_or(NOT_A_FLOAT)
 }
 
 /// Writes so many members. In RESP3 a member and its score are an array of their own.
@@ -58,40 +58,40 @@ pub(super) struct AddOptions {
 }
 
 impl AddOptions {
-    /// Takes the options at the start of some words, which are what follows then.
-    fn read(mut words: Words<'_>) -> (Self, Words<'_>) {
+    /// Takes the options at the start of some arguments, which are what follows then.
+    fn read(mut args: Args<'_>) -> (Self, Args<'_>) {
         let mut options = Self::default();
-        while let Some((word, rest)) = words.split_first() {
-            if !options.take(word) {
+        while let Some((arg, rest)) = args.split_first() {
+            if !options.take(arg) {
                 break;
             }
-            words = rest;
+            args = rest;
         }
-        (options, words)
+        (options, args)
     }
 
     /// Takes an option. False if it is none.
-    fn take(&mut self, word: &[u8]) -> bool {
+    fn take(&mut self, arg: &[u8]) -> bool {
         let change = &mut self.change;
-        if is(word, "GT") {
+        if is(arg, "GT") {
             change.only_greater = true;
-        } else if is(word, "LT") {
+        } else if is(arg, "LT") {
             change.only_less = true;
-        } else if is(word, "INCR") {
+        } else if is(arg, "INCR") {
             change.increment = true;
         } else {
-            return self.take_common(word);
+            return self.take_common(arg);
         }
         true
     }
 
     /// Takes an option that GEOADD has too. False if it is none.
-    pub(super) fn take_common(&mut self, word: &[u8]) -> bool {
-        if is(word, "NX") {
+    pub(super) fn take_common(&mut self, arg: &[u8]) -> bool {
+        if is(arg, "NX") {
             self.change.only_new = true;
-        } else if is(word, "XX") {
+        } else if is(arg, "XX") {
             self.change.only_known = true;
-        } else if is(word, "CH") {
+        } else if is(arg, "CH") {
             self.changed = true;
         } else {
             return false;
@@ -114,22 +114,22 @@ impl AddOptions {
 /// ZADD.
 #[inline]
 pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, words) = AddOptions::read(c.words.skip(1));
-    if words.is_empty() || !words.len().is_multiple_of(2) {
+    let (options, args) = AddOptions::read(c.args.skip(1));
+    if args.is_empty() || !args.len().is_multiple_of(2) {
         return Err(SYNTAX);
     }
     options.check()?;
-    let mut words = words.into_iter();
-    if words.len() == 2 {
-        let one = [(score(required(&mut words)?)?, required(&mut words)?)];
+    let mut args = args.into_iter();
+    if args.len() == 2 {
+        let one = [(score(required(&mut args)?)?, required(&mut args)?)];
         return add_members(c, w, &one, options);
     }
     if options.change.increment {
         return Err(text("ERR INCR option supports a single increment-element pair"));
     }
-    let mut members = Vec::with_capacity(words.len() / 2);
-    while let Some(word) = words.next() {
-        members.push((score(word)?, required(&mut words)?));
+    let mut members = Vec::with_capacity(args.len() / 2);
+    while let Some(arg) = args.next() {
+        members.push((score(arg)?, required(&mut args)?));
     }
     add_members(c, w, &members, options)
 }
@@ -158,15 +158,15 @@ pub(super) fn add_members(c: &mut Context, w: &mut Writer, members: &[(f64, &[u8
 
 /// ZINCRBY.
 pub(super) fn increment(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let one = [(score(required(&mut words)?)?, required(&mut words)?)];
+    let mut args = c.args.skip(1).into_iter();
+    let one = [(score(required(&mut args)?)?, required(&mut args)?)];
     let change = ScoreChange { increment: true, ..ScoreChange::default() };
     add_members(c, w, &one, AddOptions { change, changed: false })
 }
 
 /// ZREM.
 pub(super) fn remove(c: &mut Context, w: &mut Writer) -> Done {
-    let removed = c.engine.sorted_remove(c.hash, c.key, c.words.skip(1).into_iter(), c.now)?;
+    let removed = c.engine.sorted_remove(c.hash, c.key, c.args.skip(1).into_iter(), c.now)?;
     w.integer(removed as i64);
     Ok(())
 }
@@ -180,7 +180,7 @@ pub(super) fn card(c: &mut Context, w: &mut Writer) -> Done {
 /// ZSCORE.
 #[inline]
 pub(super) fn score_of(c: &mut Context, w: &mut Writer) -> Done {
-    let member = required(&mut c.words.skip(1).into_iter())?;
+    let member = required(&mut c.args.skip(1).into_iter())?;
     let sorted = find(c)?;
     write_score(w, sorted.and_then(|sorted| sorted.score(member)));
     Ok(())
@@ -188,7 +188,7 @@ pub(super) fn score_of(c: &mut Context, w: &mut Writer) -> Done {
 
 /// ZMSCORE.
 pub(super) fn scores_of(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.words.skip(1).into_iter();
+    let members = c.args.skip(1).into_iter();
     let sorted = find(c)?;
     w.array(members.len());
     for member in members {
@@ -207,14 +207,14 @@ fn write_score(w: &mut Writer, score: Option<f64>) {
 /// ZRANK and ZREVRANK.
 #[inline]
 pub(super) fn rank(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let member = required(&mut words)?;
-    let with_score = words.len() > 0;
-    if words.len() > 1 {
+    let mut args = c.args.skip(1).into_iter();
+    let member = required(&mut args)?;
+    let with_score = args.len() > 0;
+    if args.len() > 1 {
         let command = if downwards { "zrevrank" } else { "zrank" };
         return Err(Error::Text(format!("ERR wrong number of arguments for '{command}' command").into()));
     }
-    if words.next().is_some_and(|word| !is(word, "WITHSCORE")) {
+    if args.next().is_some_and(|arg| !is(arg, "WITHSCORE")) {
         return Err(SYNTAX);
     }
     let found = find(c)?.and_then(|sorted| {
@@ -236,9 +236,9 @@ pub(super) fn rank(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
 
 /// ZPOPMIN and ZPOPMAX.
 pub(super) fn pop(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let count = words.next().map(natural).transpose()?;
-    if words.len() > 0 {
+    let mut args = c.args.skip(1).into_iter();
+    let count = args.next().map(natural).transpose()?;
+    if args.len() > 0 {
         return Err(SYNTAX);
     }
     let length = find(c)?.map_or(0, |sorted| sorted.len());
@@ -259,11 +259,11 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
 
 /// ZRANDMEMBER.
 pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let Some(word) = words.next() else { return random_one(c, w) };
-    let count = integer(word)?;
-    let scores = words.next();
-    if words.len() > 0 || scores.is_some_and(|word| !is(word, "WITHSCORES")) {
+    let mut args = c.args.skip(1).into_iter();
+    let Some(arg) = args.next() else { return random_one(c, w) };
+    let count = integer(arg)?;
+    let scores = args.next();
+    if args.len() > 0 || scores.is_some_and(|arg| !is(arg, "WITHSCORES")) {
         return Err(SYNTAX);
     }
     let draw = Draw::of(count)?;
@@ -289,13 +289,13 @@ fn random_one(c: &mut Context, w: &mut Writer) -> Done {
 
 /// ZSCAN. Its scores are strings, also in RESP3.
 pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let cursor = cursor(required(&mut words)?)?;
+    let mut args = c.args.skip(1).into_iter();
+    let cursor = cursor(required(&mut args)?)?;
     let Some(sorted) = find(c)? else {
         write_page(w, |_| (0, 0));
         return Ok(());
     };
-    let options = ScanOptions::read(words, Some(Kind::SortedSet))?;
+    let options = ScanOptions::read(args, Some(Kind::SortedSet))?;
     let mut digits = Vec::new();
     write_page(w, |w| {
         let mut count = 0;

@@ -70,30 +70,30 @@ pub(super) fn element(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed
     }
 }
 
-/// Reads `EX`, `PX`, `EXAT`, `PXAT` and the word after it. None if the word is another.
+/// Reads `EX`, `PX`, `EXAT`, `PXAT` and the argument after it. None if the argument is another.
 fn expire_option<'w>(
     c: &Context,
-    word: &[u8],
-    words: &mut impl Iterator<Item = &'w [u8]>,
+    arg: &[u8],
+    args: &mut impl Iterator<Item = &'w [u8]>,
     command: &str,
 ) -> Result<Option<Expire>, Error> {
-    let (unit, relative) = match word.to_ascii_uppercase().as_slice() {
+    let (unit, relative) = match arg.to_ascii_uppercase().as_slice() {
         b"EX" => (1000, true),
         b"PX" => (1, true),
         b"EXAT" => (1000, false),
         b"PXAT" => (1, false),
         _ => return Ok(None),
     };
-    Ok(Some(Expire::At(c.future(required(words)?, unit, relative, command)?)))
+    Ok(Some(Expire::At(c.future(required(args)?, unit, relative, command)?)))
 }
 
 pub(super) fn getex(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
-    let mut words = c.words.skip(1).into_iter();
+    let mut args = c.args.skip(1).into_iter();
     let mut expire = None;
-    while let Some(word) = words.next() {
-        let option = match is(word, "PERSIST") {
+    while let Some(arg) = args.next() {
+        let option = match is(arg, "PERSIST") {
             true => Some(Expire::Never),
-            false => expire_option(c, word, &mut words, "getex")?,
+            false => expire_option(c, arg, &mut args, "getex")?,
         };
         if option.is_none() || expire.is_some() {
             return Err(SYNTAX);
@@ -159,7 +159,7 @@ pub(super) fn getdel(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn getset(c: &mut Context, w: &mut Writer) -> Done {
-    let value = required(&mut c.words.skip(1).into_iter())?;
+    let value = required(&mut c.args.skip(1).into_iter())?;
     let old = whole(c)?;
     put(c, value, Attributes::default())?;
     write_old(old, w);
@@ -175,15 +175,15 @@ fn write_old(old: Option<(Vec<u8>, Attributes)>, w: &mut Writer) {
 
 #[inline]
 pub(super) fn set(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let value = required(&mut words)?;
-    if words.len() == 0 {
+    let mut args = c.args.skip(1).into_iter();
+    let value = required(&mut args)?;
+    if args.len() == 0 {
         // The most frequent case first.
         put(c, value, Attributes::default())?;
         w.simple("OK");
         return Ok(());
     }
-    let (options, expire) = set_options(c, words)?;
+    let (options, expire) = set_options(c, args)?;
     if let Some(proceed) = set_condition(c, options, w)? {
         let attributes = Attributes { flags: 0, expires: resolve(c, expire) };
         put(c, value, attributes)?;
@@ -228,17 +228,17 @@ pub(super) fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer
 
 pub(super) fn set_options<'w>(
     c: &Context,
-    mut words: impl Iterator<Item = &'w [u8]>,
+    mut args: impl Iterator<Item = &'w [u8]>,
 ) -> Result<(SetOptions<'w>, Expire), Error> {
     let (mut options, mut expire) = (SetOptions::default(), None);
-    while let Some(word) = words.next() {
-        match word.to_ascii_uppercase().as_slice() {
+    while let Some(arg) = args.next() {
+        match arg.to_ascii_uppercase().as_slice() {
             b"NX" if !options.present && options.equal.is_none() => options.absent = true,
             b"XX" if !options.absent && options.equal.is_none() => options.present = true,
             b"GET" => options.get = true,
-            b"IFEQ" if !options.absent && !options.present => options.equal = Some(required(&mut words)?),
+            b"IFEQ" if !options.absent && !options.present => options.equal = Some(required(&mut args)?),
             b"KEEPTTL" if expire.is_none() => expire = Some(Expire::Keep),
-            _ => match expire_option(c, word, &mut words, "set")? {
+            _ => match expire_option(c, arg, &mut args, "set")? {
                 Some(option) if expire.is_none() => expire = Some(option),
                 _ => return Err(SYNTAX),
             },
@@ -256,17 +256,17 @@ pub(super) fn resolve(c: &mut Context, expire: Expire) -> Option<UnixMs> {
 }
 
 pub(super) fn setex(c: &mut Context, w: &mut Writer, unit: i64) -> Done {
-    let mut words = c.words.skip(1).into_iter();
+    let mut args = c.args.skip(1).into_iter();
     let command = if unit == 1 { "psetex" } else { "setex" };
-    let expires = c.future(required(&mut words)?, unit, true, command)?;
-    let value = required(&mut words)?;
+    let expires = c.future(required(&mut args)?, unit, true, command)?;
+    let value = required(&mut args)?;
     put(c, value, Attributes { flags: 0, expires: Some(expires) })?;
     w.simple("OK");
     Ok(())
 }
 
 pub(super) fn setnx(c: &mut Context, w: &mut Writer) -> Done {
-    let value = required(&mut c.words.skip(1).into_iter())?;
+    let value = required(&mut c.args.skip(1).into_iter())?;
     let is_new = c.engine.get(c.hash, c.key, c.now).is_none();
     if is_new {
         put(c, value, Attributes::default())?;
@@ -276,7 +276,7 @@ pub(super) fn setnx(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn append(c: &mut Context, w: &mut Writer) -> Done {
-    let value = required(&mut c.words.skip(1).into_iter())?;
+    let value = required(&mut c.args.skip(1).into_iter())?;
     if c.engine.extend(c.hash, c.group(), c.key, End::Back, value, c.now)?.is_none() {
         put(c, value, Attributes::default())?;
     } else {
@@ -299,7 +299,7 @@ pub(super) fn strlen(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn incrby(c: &mut Context, w: &mut Writer, negate: bool) -> Done {
-    let by = integer(required(&mut c.words.skip(1).into_iter())?)?;
+    let by = integer(required(&mut c.args.skip(1).into_iter())?)?;
     let by = match negate {
         true => by.checked_neg().ok_or(text("ERR decrement would overflow"))?,
         false => by,
@@ -331,7 +331,7 @@ pub(super) fn add(c: &mut Context, w: &mut Writer, by: i64) -> Done {
 }
 
 pub(super) fn incrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
-    let by = required(&mut c.words.skip(1).into_iter())?;
+    let by = required(&mut c.args.skip(1).into_iter())?;
     let (old, attributes) = match whole(c)? {
         Some((value, attributes)) => (value, attributes),
         None => (b"0".to_vec(), Attributes::default()),
@@ -352,8 +352,8 @@ pub(super) fn add_floats(a: &[u8], b: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 pub(super) fn getrange(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let (start, end) = (integer(required(&mut words)?)?, integer(required(&mut words)?)?);
+    let mut args = c.args.skip(1).into_iter();
+    let (start, end) = (integer(required(&mut args)?)?, integer(required(&mut args)?)?);
     let found = length(c)?;
     c.looked(found.is_some());
     let length = found.unwrap_or(0) as i64;
@@ -375,9 +375,9 @@ pub(super) fn getrange(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn setrange(c: &mut Context, w: &mut Writer) -> Done {
-    let mut words = c.words.skip(1).into_iter();
-    let offset = integer(required(&mut words)?)?;
-    let value = required(&mut words)?;
+    let mut args = c.args.skip(1).into_iter();
+    let offset = integer(required(&mut args)?)?;
+    let value = required(&mut args)?;
     let offset = usize::try_from(offset).map_err(|_| text("ERR offset is out of range"))?;
     let found = length(c)?;
     if value.is_empty() {

@@ -3,7 +3,7 @@
 use super::arguments::{Error, required};
 use super::strings::{self, whole};
 use super::{Context, Done};
-use crate::command::{Command, End, UnixMs, Words};
+use crate::command::{Args, Command, End, UnixMs};
 use crate::engine::Upload;
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
@@ -16,7 +16,7 @@ enum Plan {
     Drop,
 }
 
-pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: Words, w: &mut Writer) -> Done {
+pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: Args, w: &mut Writer) -> Done {
     let plan = match plan(command, c, after, w) {
         Ok(plan) => plan,
         Err(error) => {
@@ -45,7 +45,7 @@ pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: W
     Ok(())
 }
 
-fn plan(command: Command, c: &mut Context, after: Words, w: &mut Writer) -> Result<Plan, Error> {
+fn plan(command: Command, c: &mut Context, after: Args, w: &mut Writer) -> Result<Plan, Error> {
     let always = strings::Proceed { old: None };
     Ok(match command {
         Command::Set => {
@@ -61,7 +61,7 @@ fn plan(command: Command, c: &mut Context, after: Words, w: &mut Writer) -> Resu
         }
         Command::SetEx | Command::PSetEx => {
             let (unit, name) = if command == Command::SetEx { (1000, "setex") } else { (1, "psetex") };
-            let expires = c.future(required(&mut c.words.skip(1).into_iter())?, unit, true, name)?;
+            let expires = c.future(required(&mut c.args.skip(1).into_iter())?, unit, true, name)?;
             Plan::Store(Some(expires), always)
         }
         Command::GetSet => Plan::Store(None, strings::Proceed { old: Some(whole(c)?) }),

@@ -125,7 +125,7 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
     {
         let key = without_cr(&input[4..4 + end]);
         let operation = Operation::Get { versions: false, touch: None, first: true, last: true };
-        return Parsed::Request { request: Request { key, operation, quiet: false }, length: 4 + end + 1 };
+        return Parsed::Request { request: Request { key, operation, noreply: false }, length: 4 + end + 1 };
     }
     let Some(end) = memchr(b'\n', input) else { return unfinished_line(state, input) };
     let length = end + 1;
@@ -203,7 +203,7 @@ fn key<'a>(
         Token::Some { token, after, last } => {
             *state = if last { State::Command } else { State::Keys { versions, touch } };
             let operation = Operation::Get { versions, touch, first, last };
-            Parsed::Request { request: Request { key: token, operation, quiet: false }, length: after }
+            Parsed::Request { request: Request { key: token, operation, noreply: false }, length: after }
         }
         Token::None => invalid(state, input, Failure::Unknown),
         Token::TooLong => invalid(state, input, Failure::BadFormat),
@@ -251,7 +251,7 @@ fn next_token(input: &[u8], at: usize) -> Token<'_> {
 }
 
 enum Word {
-    /// The next word starts here.
+    /// The next argument starts here.
     At(usize),
     /// The line ends before this.
     LineEnd(usize),
@@ -313,54 +313,58 @@ fn other_command<'a>(
     if let Some(kind) = kind {
         return store(state, input, line_bytes, &arguments, kind, value_bytes_max);
     }
-    let quiet = arguments.quiet();
-    let words = arguments.words();
+    let noreply = arguments.noreply();
+    let args = arguments.args();
     let keyed = |key: &'a [u8], operation| {
-        if key.len() > KEY_BYTES_MAX { failed(Failure::BadFormat, quiet) } else { Request { key, operation, quiet } }
+        if key.len() > KEY_BYTES_MAX {
+            failed(Failure::BadFormat, noreply)
+        } else {
+            Request { key, operation, noreply }
+        }
     };
-    let unkeyed = |operation| Request { key: &[][..], operation, quiet };
-    let request = match (verb, words) {
+    let unkeyed = |operation| Request { key: &[][..], operation, noreply };
+    let request = match (verb, args) {
         (b"delete", [key] | [key, b"0"]) => keyed(key, Operation::Delete),
-        (b"delete", [_, _, ..]) => failed(Failure::DeleteUsage, quiet),
+        (b"delete", [_, _, ..]) => failed(Failure::DeleteUsage, noreply),
         (b"incr" | b"decr", [key, delta, ..]) => match unsigned(delta) {
             Some(delta) => keyed(key, Operation::Arithmetic { decrement: verb == b"decr", delta }),
-            None => failed(Failure::InvalidDelta, quiet),
+            None => failed(Failure::InvalidDelta, noreply),
         },
         (b"touch", [key, time, ..]) => match expiry(time) {
             Some(expiry) => keyed(key, Operation::Touch { expiry }),
-            None => failed(Failure::InvalidExpiry, quiet),
+            None => failed(Failure::InvalidExpiry, noreply),
         },
         (b"flush_all", []) => unkeyed(Operation::FlushAll { delay: Expiry::Never }),
         (b"flush_all", [delay, ..]) => match expiry(delay) {
             Some(Expiry::Now) => unkeyed(Operation::FlushAll { delay: Expiry::Never }),
             Some(delay) => unkeyed(Operation::FlushAll { delay }),
-            None => failed(Failure::InvalidExpiry, quiet),
+            None => failed(Failure::InvalidExpiry, noreply),
         },
         (b"eviction", [policy]) => match std::str::from_utf8(policy).ok().and_then(|name| name.parse().ok()) {
             Some(eviction) => unkeyed(Operation::SetEviction(eviction)),
-            None => failed(Failure::InvalidEviction, quiet),
+            None => failed(Failure::InvalidEviction, noreply),
         },
-        (b"version", _) => Request { quiet: false, ..unkeyed(Operation::Version) },
+        (b"version", _) => Request { noreply: false, ..unkeyed(Operation::Version) },
         (b"verbosity", [level, ..]) => match unsigned(level) {
             Some(_) => unkeyed(Operation::Verbosity),
-            None => failed(Failure::BadFormat, quiet),
+            None => failed(Failure::BadFormat, noreply),
         },
-        (b"stats", topic) if !quiet => match stats_topic(topic) {
+        (b"stats", topic) if !noreply => match stats_topic(topic) {
             Some(topic) => unkeyed(Operation::Stats(topic)),
             None => failed(Failure::Unknown, false),
         },
-        (b"shutdown", _) => failed(Failure::ShutdownDisabled, quiet),
+        (b"shutdown", _) => failed(Failure::ShutdownDisabled, noreply),
         // A browser, or a script that makes one send requests to us: none of what follows may be executed.
         (_, [.., last]) if last.starts_with(b"HTTP/") => return Parsed::Close,
-        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => failed(Failure::Unknown, quiet),
+        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => failed(Failure::Unknown, noreply),
         // What is no command has no noreply.
         _ => failed(Failure::Unknown, false),
     };
     Parsed::Request { request, length: line_bytes }
 }
 
-fn stats_topic(words: &[&[u8]]) -> Option<StatsTopic> {
-    Some(match words {
+fn stats_topic(args: &[&[u8]]) -> Option<StatsTopic> {
+    Some(match args {
         [] => StatsTopic::General,
         [b"settings"] => StatsTopic::Settings,
         [b"shards"] => StatsTopic::Shards,
@@ -370,8 +374,8 @@ fn stats_topic(words: &[&[u8]]) -> Option<StatsTopic> {
     })
 }
 
-fn failed<'a>(failure: Failure, quiet: bool) -> Request<&'a [u8]> {
-    Request { key: &[], operation: Operation::Invalid(failure), quiet }
+fn failed<'a>(failure: Failure, noreply: bool) -> Request<&'a [u8]> {
+    Request { key: &[], operation: Operation::Invalid(failure), noreply }
 }
 
 #[derive(Clone, Copy)]
@@ -389,10 +393,10 @@ fn store<'a>(
     kind: Store,
     value_bytes_max: usize,
 ) -> Parsed<'a> {
-    let quiet = arguments.quiet();
-    let fail = |failure, length| Parsed::Request { request: failed(failure, quiet), length };
+    let noreply = arguments.noreply();
+    let fail = |failure, length| Parsed::Request { request: failed(failure, noreply), length };
     let is_cas = matches!(kind, Store::When(Condition::Version(_)));
-    let [key, flags, time, bytes, more @ ..] = arguments.words() else {
+    let [key, flags, time, bytes, more @ ..] = arguments.args() else {
         return Parsed::Request { request: failed(Failure::Unknown, false), length: line_bytes };
     };
     let Some(value_bytes) = unsigned(bytes).filter(|&n| n <= ANNOUNCED_BYTES_MAX) else {
@@ -409,7 +413,7 @@ fn store<'a>(
     if value_bytes > value_bytes_max as u64 {
         *state = State::Discard(value_bytes + 2);
         let operation = Operation::RefuseTooLarge { drop_old: matches!(kind, Store::When(Condition::Always)) };
-        return Parsed::Request { request: Request { key, operation, quiet }, length: line_bytes };
+        return Parsed::Request { request: Request { key, operation, noreply }, length: line_bytes };
     }
     let operation = |value: &'a [u8]| match kind {
         Store::When(Condition::Version(_)) => {
@@ -420,7 +424,7 @@ fn store<'a>(
     };
     let value_bytes = value_bytes as usize;
     if value_bytes >= UPLOAD_BYTES_MIN {
-        let request = Request { key: *key, operation: operation(&[]), quiet };
+        let request = Request { key: *key, operation: operation(&[]), noreply };
         return Parsed::Upload { request, value_bytes, length: line_bytes };
     }
     let value_end = line_bytes + value_bytes;
@@ -431,23 +435,23 @@ fn store<'a>(
     if input[value_end..length] != *LINE_END {
         return fail(Failure::BadDataChunk, length);
     }
-    let request = Request { key: *key, operation: operation(&input[line_bytes..value_end]), quiet };
+    let request = Request { key: *key, operation: operation(&input[line_bytes..value_end]), noreply };
     Parsed::Request { request, length }
 }
 
-/// The words after the verb, at most `TOKENS_MAX` of them.
+/// The arguments after the verb, at most `TOKENS_MAX` of them.
 struct Arguments<'a> {
-    words: [&'a [u8]; TOKENS_MAX],
+    args: [&'a [u8]; TOKENS_MAX],
     count: usize,
 }
 
 impl<'a> Arguments<'a> {
     fn split(line: &'a [u8]) -> Self {
-        let mut arguments = Self { words: [&[]; TOKENS_MAX], count: 0 };
+        let mut arguments = Self { args: [&[]; TOKENS_MAX], count: 0 };
         let mut from = 0;
         for end in memchr_iter(b' ', line).chain([line.len()]) {
             if end > from && arguments.count < TOKENS_MAX {
-                arguments.words[arguments.count] = &line[from..end];
+                arguments.args[arguments.count] = &line[from..end];
                 arguments.count += 1;
             }
             from = end + 1;
@@ -455,13 +459,13 @@ impl<'a> Arguments<'a> {
         arguments
     }
 
-    fn quiet(&self) -> bool {
-        self.words[..self.count].last() == Some(&NOREPLY)
+    fn noreply(&self) -> bool {
+        self.args[..self.count].last() == Some(&NOREPLY)
     }
 
-    /// The words, without a `noreply` at the end.
-    fn words(&self) -> &[&'a [u8]] {
-        &self.words[..self.count - usize::from(self.quiet())]
+    /// The arguments, without a `noreply` at the end.
+    fn args(&self) -> &[&'a [u8]] {
+        &self.args[..self.count - usize::from(self.noreply())]
     }
 }
 
@@ -484,8 +488,8 @@ fn unsigned(digits: &[u8]) -> Option<u64> {
     })
 }
 
-fn expiry(word: &[u8]) -> Option<Expiry> {
-    let (negative, digits) = match word {
+fn expiry(arg: &[u8]) -> Option<Expiry> {
+    let (negative, digits) = match arg {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),

@@ -64,7 +64,7 @@ pub fn encode_tail(head: &ValueHead, out: &mut Vec<u8>) {
     out.extend_from_slice(if head.last { b"\r\nEND\r\n" } else { b"\r\n" });
 }
 
-/// memcached's words, which clients compare.
+/// memcached's arguments, which clients compare.
 fn text(failure: Failure) -> &'static str {
     match failure {
         Failure::Unknown => "ERROR",

@@ -1,11 +1,11 @@
-//! Commands that people type, or scripts that know no RESP: a line of words, which may be quoted as in a shell.
+//! Commands that people type, or scripts that know no RESP: a line of arguments, which may be quoted as in a shell.
 //!
 //! ```text
-//! SET "two words\r\n\x00" 'it\'s'
+//! SET "two arguments\r\n\x00" 'it\'s'
 //! ```
 
 use super::{Parsed, ProtocolError};
-use crate::command::words::push_word;
+use crate::command::args::push_arg;
 use memchr::memchr;
 
 /// The longest line.
@@ -21,52 +21,52 @@ pub(super) fn inline<'a>(input: &[u8]) -> Parsed<'a> {
     };
     let length = end + 1;
     let line = &input[..end];
-    let Some((words, count)) = split(line.strip_suffix(b"\r").unwrap_or(line)) else {
+    let Some((args, count)) = split(line.strip_suffix(b"\r").unwrap_or(line)) else {
         return Parsed::Broken(ProtocolError::UnbalancedQuotes);
     };
     if is_http(line) {
         return Parsed::Broken(ProtocolError::Http);
     }
-    if count == 0 { Parsed::Skip { length } } else { Parsed::Inline { words, count, length } }
+    if count == 0 { Parsed::Skip { length } } else { Parsed::Inline { args, count, length } }
 }
 
-/// A browser sends one of these words first.
+/// A browser sends one of these arguments first.
 fn is_http(line: &[u8]) -> bool {
-    let word = line.split(|b| is_space(*b)).next().unwrap_or_default();
-    word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:")
+    let arg = line.split(|b| is_space(*b)).next().unwrap_or_default();
+    arg.eq_ignore_ascii_case(b"post") || arg.eq_ignore_ascii_case(b"host:")
 }
 
-/// The words of a line as bulk strings, and how many they are; nothing if a quote does not end, or is not followed by a
+/// The arguments of a line as bulk strings, and how many they are; nothing if a quote does not end, or is not followed by a
 /// space.
 fn split(line: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (mut words, mut count) = (Vec::with_capacity(line.len() + 32), 0);
-    let (mut left, mut word) = (line, Vec::new());
+    let (mut args, mut count) = (Vec::with_capacity(line.len() + 32), 0);
+    let (mut left, mut arg) = (line, Vec::new());
     loop {
         let spaces = left.iter().take_while(|b| is_space(**b)).count();
         left = &left[spaces..];
         if left.is_empty() {
-            return Some((words, count));
+            return Some((args, count));
         }
-        word.clear();
-        left = take_word(left, &mut word)?;
-        push_word(&word, &mut words);
+        arg.clear();
+        left = take_word(left, &mut arg)?;
+        push_arg(&arg, &mut args);
         count += 1;
     }
 }
 
-/// Appends a word's bytes to `word` and returns what follows it.
-fn take_word<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+/// Appends a argument's bytes to `argument` and returns what follows it.
+fn take_word<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match *left {
             [] => return Some(left),
             [b, ..] if is_space(b) => return Some(left),
             [quote @ (b'"' | b'\''), ref quoted @ ..] => {
-                left = if quote == b'"' { double_quoted(quoted, word)? } else { single_quoted(quoted, word)? };
-                // What ends a quote ends the word.
+                left = if quote == b'"' { double_quoted(quoted, arg)? } else { single_quoted(quoted, arg)? };
+                // What ends a quote ends the argument.
                 return left.first().is_none_or(|b| is_space(*b)).then_some(left);
             }
             [b, ref rest @ ..] => {
-                word.push(b);
+                arg.push(b);
                 left = rest;
             }
         }
@@ -74,16 +74,16 @@ fn take_word<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
 }
 
 /// Up to the quote that ends: a backslash makes `\n`, `\x0a` and the like one byte, and takes any other byte as it is.
-fn double_quoted<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+fn double_quoted<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match *left {
             [b'"', ref rest @ ..] => return Some(rest),
             [b'\\', b'x', high, low, ref rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                word.push(hex(high) << 4 | hex(low));
+                arg.push(hex(high) << 4 | hex(low));
                 left = rest;
             }
             [b'\\', b, ref rest @ ..] => {
-                word.push(match b {
+                arg.push(match b {
                     b'n' => b'\n',
                     b'r' => b'\r',
                     b't' => b'\t',
@@ -94,7 +94,7 @@ fn double_quoted<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]>
                 left = rest;
             }
             [b, ref rest @ ..] => {
-                word.push(b);
+                arg.push(b);
                 left = rest;
             }
             [] => return None,
@@ -103,16 +103,16 @@ fn double_quoted<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]>
 }
 
 /// Up to the quote that ends: all is meant as it is, but for a quote after a backslash.
-fn single_quoted<'a>(mut left: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
+fn single_quoted<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match *left {
             [b'\'', ref rest @ ..] => return Some(rest),
             [b'\\', b'\'', ref rest @ ..] => {
-                word.push(b'\'');
+                arg.push(b'\'');
                 left = rest;
             }
             [b, ref rest @ ..] => {
-                word.push(b);
+                arg.push(b);
                 left = rest;
             }
             [] => return None,
@@ -135,16 +135,16 @@ fn is_space(b: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Words;
+    use crate::command::Args;
 
-    /// The words of a line, or what else it is.
-    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Parsed<'static>> {
+    /// The arguments of a line, or what else it is.
+    fn args(line: &[u8]) -> Result<Vec<Vec<u8>>, Parsed<'static>> {
         match inline(&[line, b"\r\nnext"].concat()) {
-            Parsed::Inline { words, count, length } => {
+            Parsed::Inline { args, count, length } => {
                 assert_eq!(length, line.len() + 2);
-                let words: Vec<_> = Words::new(&words, count).iter().map(<[u8]>::to_vec).collect();
-                assert_eq!(words.len(), count);
-                Ok(words)
+                let args: Vec<_> = Args::new(&args, count).iter().map(<[u8]>::to_vec).collect();
+                assert_eq!(args.len(), count);
+                Ok(args)
             }
             other => Err(other),
         }
@@ -163,23 +163,23 @@ mod tests {
             (b"a\\n", &[b"a\\n"]),
         ];
         for (line, expected) in cases {
-            assert_eq!(words(line).expect("words"), *expected, "{:?}", String::from_utf8_lossy(line));
+            assert_eq!(args(line).expect("args"), *expected, "{:?}", String::from_utf8_lossy(line));
         }
     }
 
     #[test]
     fn quotes_that_do_not_end_break_the_connection() {
         for line in [&b"\"a"[..], b"'a", b"\"a\"b", b"'a'b", b"\"a\\", b"set k \"v\\\"", b"x \"\\x4"] {
-            assert_eq!(words(line), Err(Parsed::Broken(ProtocolError::UnbalancedQuotes)), "{line:?}");
+            assert_eq!(args(line), Err(Parsed::Broken(ProtocolError::UnbalancedQuotes)), "{line:?}");
         }
     }
 
     #[test]
     fn lines_without_words_and_lines_of_browsers() {
-        assert_eq!(words(b""), Err(Parsed::Skip { length: 2 }));
-        assert_eq!(words(b" \t "), Err(Parsed::Skip { length: 5 }));
-        assert_eq!(words(b"POST / HTTP/1.1"), Err(Parsed::Broken(ProtocolError::Http)));
-        assert_eq!(words(b"Host: localhost:6379"), Err(Parsed::Broken(ProtocolError::Http)));
+        assert_eq!(args(b""), Err(Parsed::Skip { length: 2 }));
+        assert_eq!(args(b" \t "), Err(Parsed::Skip { length: 5 }));
+        assert_eq!(args(b"POST / HTTP/1.1"), Err(Parsed::Broken(ProtocolError::Http)));
+        assert_eq!(args(b"Host: localhost:6379"), Err(Parsed::Broken(ProtocolError::Http)));
     }
 
     #[test]

@@ -13,24 +13,24 @@
 
 use super::Writer;
 use super::inline::inline;
-use crate::command::{Command, Words};
+use crate::command::{Args, Command};
 
 /// Values from this length on are not waited for to be whole.
 pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
 
-/// A command with a longer key than this, or more words behind its value, is no upload. It is an error, which is told once the
+/// A command with a longer key than this, or more arguments behind its value, is no upload. It is an error, which is told once the
 /// command is whole.
 pub const UPLOAD_KEY_BYTES_MAX: usize = 3900;
-const UPLOAD_WORDS_AFTER_MAX: usize = 16;
+const UPLOAD_ARGS_AFTER_MAX: usize = 16;
 
 /// What a command may have in all, besides two strings of the greatest length.
 const COMMAND_BYTES_MORE: usize = 1 << 20;
 /// And no more than this, unless its value is streamed: it is kept until it is whole.
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 
-/// Words of up to so many are looked at again whenever some more bytes have come; from more, a command is waited for until
+/// Arguments of up to so many are looked at again whenever some more bytes have come; from more, a command is waited for until
 /// it might be whole. So a mistake in a short one is answered at once, and a long one is not scanned for each of its pieces.
-const WORDS_LOOKED_AT_AGAIN: usize = 64;
+const ARGS_LOOKED_AT_AGAIN: usize = 64;
 
 /// The shortest string: `$0\r\n\r\n`.
 const BULK_BYTES_MIN: usize = 6;
@@ -38,8 +38,8 @@ const BULK_BYTES_MIN: usize = 6;
 /// A line with a number that is longer than this has none that fits in 64 bits.
 const NUMBER_LINE_BYTES_MAX: usize = 32;
 
-/// The most words that a command can announce.
-const WORDS_MAX: usize = i32::MAX as usize;
+/// The most arguments that a command can announce.
+const ARGS_MAX: usize = i32::MAX as usize;
 
 /// What follows a string, and a number.
 const LINE_END_BYTES: usize = 2;
@@ -64,25 +64,25 @@ pub enum State {
 pub struct Limits {
     /// The longest string, in bytes.
     pub bulk_bytes_max: usize,
-    /// The most words of a command.
-    pub words_max: usize,
+    /// The most arguments of a command.
+    pub args_max: usize,
 }
 
 impl Limits {
     /// For clients that have to tell the password first.
-    pub const UNAUTHENTICATED: Self = Self { bulk_bytes_max: 16384, words_max: 10 };
+    pub const UNAUTHENTICATED: Self = Self { bulk_bytes_max: 16384, args_max: 10 };
 
     /// For all others.
     pub const fn authenticated(bulk_bytes_max: usize) -> Self {
-        Self { bulk_bytes_max, words_max: WORDS_MAX }
+        Self { bulk_bytes_max, args_max: ARGS_MAX }
     }
 
     fn are_unauthenticated(&self) -> bool {
-        self.words_max <= Self::UNAUTHENTICATED.words_max
+        self.args_max <= Self::UNAUTHENTICATED.args_max
     }
 
-    fn too_many_words(&self, count: usize) -> ProtocolError {
-        if self.are_unauthenticated() && count <= WORDS_MAX {
+    fn too_many_args(&self, count: usize) -> ProtocolError {
+        if self.are_unauthenticated() && count <= ARGS_MAX {
             ProtocolError::UnauthenticatedMultibulk
         } else {
             ProtocolError::InvalidMultibulkLength
@@ -100,16 +100,16 @@ impl Limits {
 pub enum Parsed<'a> {
     /// A command in the first `length` bytes.
     Command {
-        /// Its words, the name included.
-        words: Words<'a>,
+        /// Its arguments, the name included.
+        args: Args<'a>,
         /// Bytes that it took.
         length: usize,
     },
     /// A command that was typed: a line.
     Inline {
-        /// The bytes of its [`Words`], the name included.
-        words: Vec<u8>,
-        /// How many words there are.
+        /// The bytes of its [`Args`], the name included.
+        args: Vec<u8>,
+        /// How many arguments there are.
         count: usize,
         /// Bytes that it took.
         length: usize,
@@ -135,19 +135,19 @@ pub enum Parsed<'a> {
         /// Bytes that it took.
         length: usize,
     },
-    /// A command up to its value, which is long. The value follows, two bytes, and the words after it. They are the
-    /// caller's to take ([`parse_rest`] takes the words); then comes the next command.
+    /// A command up to its value, which is long. The value follows, two bytes, and the arguments after it. They are the
+    /// caller's to take ([`parse_rest`] takes the arguments); then comes the next command.
     Upload {
-        /// The words before the value.
-        words: Words<'a>,
+        /// The arguments before the value.
+        args: Args<'a>,
         /// Bytes of the value.
         value_bytes: usize,
-        /// How many words come after it.
+        /// How many arguments come after it.
         after: usize,
         /// Bytes up to the value.
         length: usize,
     },
-    /// The first `length` bytes are of no use: an empty line, or a command without words.
+    /// The first `length` bytes are of no use: an empty line, or a command without arguments.
     Skip {
         /// Bytes to skip.
         length: usize,
@@ -164,7 +164,7 @@ pub enum Parsed<'a> {
 /// Why a client cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// The number of words is no number, or too great.
+    /// The number of arguments is no number, or too great.
     InvalidMultibulkLength,
     /// The length of a string is no number, or too great.
     InvalidBulkLength,
@@ -177,7 +177,7 @@ pub enum ProtocolError {
     TooBigInline,
     /// A quote in a line does not end, or something follows its end.
     UnbalancedQuotes,
-    /// More words than a client may send before the password.
+    /// More arguments than a client may send before the password.
     UnauthenticatedMultibulk,
     /// A longer string than a client may send before the password.
     UnauthenticatedBulk,
@@ -188,7 +188,7 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// Tells the client, in Redis's words where it has some.
+    /// Tells the client, in Redis's arguments where it has some.
     pub fn write(self, writer: &mut Writer) {
         let text = match self {
             Self::InvalidMultibulkLength => "invalid multibulk length",
@@ -222,7 +222,7 @@ pub fn parse<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     }
 }
 
-/// Parses the `count` words that come after the value of a [`Parsed::Upload`]: `Command` with these words, `Incomplete` or
+/// Parses the `count` arguments that come after the value of a [`Parsed::Upload`]: `Command` with these arguments, `Incomplete` or
 /// `Broken`.
 pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<'a> {
     let mut at = 0;
@@ -240,7 +240,7 @@ pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<
         }
         at = end;
     }
-    Parsed::Command { words: Words::new(&input[..at], count), length: at }
+    Parsed::Command { args: Args::new(&input[..at], count), length: at }
 }
 
 #[inline]
@@ -253,21 +253,21 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
         Err(NoNumber::Unknown) => return Parsed::Incomplete { needed: input.len() + 1 },
         Err(NoNumber::Invalid) => return Parsed::Broken(ProtocolError::InvalidMultibulkLength),
     };
-    if count > limits.words_max {
-        return Parsed::Broken(limits.too_many_words(count));
+    if count > limits.args_max {
+        return Parsed::Broken(limits.too_many_args(count));
     }
     let mut at = from;
     for index in 0..count {
-        let Bulk { from: word, end } = match bulk(input, at, limits) {
+        let Bulk { from: arg, end } = match bulk(input, at, limits) {
             Ok(bulk) => bulk,
             Err(Stop::Unknown) => return incomplete(input.len() + 1, at, count, index),
             Err(Stop::Broken(error)) => return Parsed::Broken(error),
         };
-        let value_bytes = end - LINE_END_BYTES - word;
+        let value_bytes = end - LINE_END_BYTES - arg;
         if value_bytes >= UPLOAD_BYTES_MIN && index > 0 && !limits.are_unauthenticated() {
-            let words = Words::new(&input[from..at], index);
-            if is_upload(words, count) {
-                return Parsed::Upload { words, value_bytes, after: count - index - 1, length: word };
+            let args = Args::new(&input[from..at], index);
+            if is_upload(args, count) {
+                return Parsed::Upload { args, value_bytes, after: count - index - 1, length: arg };
             }
         }
         let is_whole = input.len() >= end;
@@ -281,7 +281,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             }
             // Of one key, only MGET replies something else than of each of many.
             let is_split = |command: &Command| count > 2 || *command == Command::MGet;
-            if let Some(command) = taken_apart(&input[word..end - LINE_END_BYTES]).filter(is_split) {
+            if let Some(command) = taken_apart(&input[arg..end - LINE_END_BYTES]).filter(is_split) {
                 let keys = (count - 1) as u32;
                 *state = State::Keys { command, left: keys };
                 return Parsed::Split { command, keys, length: end };
@@ -295,7 +295,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
         }
         at = end;
     }
-    Parsed::Command { words: Words::new(&input[from..at], count), length: at }
+    Parsed::Command { args: Args::new(&input[from..at], count), length: at }
 }
 
 #[inline]
@@ -327,10 +327,10 @@ fn taken_apart(name: &[u8]) -> Option<Command> {
     candidate.name().as_bytes().eq_ignore_ascii_case(name).then_some(candidate)
 }
 
-/// True if these words of `count` are those before a value that is taken piece by piece. One whose key is too long is
+/// True if these arguments of `count` are those before a value that is taken piece by piece. One whose key is too long is
 /// refused as a whole: the engine has no place for it.
-fn is_upload(words: Words, count: usize) -> bool {
-    let mut first = words.iter();
+fn is_upload(args: Args, count: usize) -> bool {
+    let mut first = args.iter();
     let Some(command) = first.next().and_then(Command::find) else { return false };
     if first.next().is_none_or(|key| key.len() > UPLOAD_KEY_BYTES_MAX) {
         return false;
@@ -340,19 +340,19 @@ fn is_upload(words: Words, count: usize) -> bool {
         Command::SetEx | Command::PSetEx => 3,
         _ => return false,
     };
-    words.len() == value && command.row().accepts(count) && count - value - 1 <= UPLOAD_WORDS_AFTER_MAX
+    args.len() == value && command.row().accepts(count) && count - value - 1 <= UPLOAD_ARGS_AFTER_MAX
 }
 
-/// True if a command is longer than it may be, of which `end` bytes are known and so many words are to come.
+/// True if a command is longer than it may be, of which `end` bytes are known and so many arguments are to come.
 #[inline]
-fn is_too_long(end: usize, words: usize, limits: &Limits) -> bool {
-    end.saturating_add(words.saturating_mul(BULK_BYTES_MIN)) > limits.command_bytes_max()
+fn is_too_long(end: usize, args: usize, limits: &Limits) -> bool {
+    end.saturating_add(args.saturating_mul(BULK_BYTES_MIN)) > limits.command_bytes_max()
 }
 
-/// Not whole before there are `needed` bytes, nor before each word from `index` on, the first of them at `at`, has the
-/// least that words have.
+/// Not whole before there are `needed` bytes, nor before each argument from `index` on, the first of them at `at`, has the
+/// least that arguments have.
 fn incomplete<'a>(needed: usize, at: usize, count: usize, index: usize) -> Parsed<'a> {
-    if index == 0 || count <= WORDS_LOOKED_AT_AGAIN {
+    if index == 0 || count <= ARGS_LOOKED_AT_AGAIN {
         return Parsed::Incomplete { needed };
     }
     Parsed::Incomplete { needed: needed.max(at + (count - index) * BULK_BYTES_MIN) }

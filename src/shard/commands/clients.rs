@@ -2,7 +2,7 @@
 
 use super::{Refused, Shard};
 use crate::command::table::Row;
-use crate::command::{Command, DATABASES, Operation, UnixMs, Words};
+use crate::command::{Args, Command, DATABASES, Operation, UnixMs};
 use crate::engine::KeyHash;
 use crate::execute::introspect;
 use crate::protocol::State;
@@ -32,8 +32,8 @@ impl Shard {
         self.reply(slot, |w| w.simple("RESET"));
     }
 
-    pub(super) fn perform_select(&mut self, slot: u32, word: &[u8]) {
-        let number = numbers::integer(word);
+    pub(super) fn perform_select(&mut self, slot: u32, arg: &[u8]) {
+        let number = numbers::integer(arg);
         let database = number.and_then(|n| u8::try_from(n).ok()).filter(|&n| usize::from(n) < DATABASES);
         match (database, self.client(slot)) {
             (Some(database), Some(client)) => {
@@ -61,8 +61,8 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn perform_auth(&mut self, slot: u32, words: Words) {
-        let all: Vec<&[u8]> = words.iter().collect();
+    pub(super) fn perform_auth(&mut self, slot: u32, args: Args) {
+        let all: Vec<&[u8]> = args.iter().collect();
         let done = match all[..] {
             [password] => self.authenticate(slot, None, password),
             [user, password] => self.authenticate(slot, Some(user), password),
@@ -74,8 +74,8 @@ impl Shard {
         });
     }
 
-    pub(super) fn perform_hello(&mut self, slot: u32, words: Words) {
-        if let Err(error) = self.hello(slot, words) {
+    pub(super) fn perform_hello(&mut self, slot: u32, args: Args) {
+        if let Err(error) = self.hello(slot, args) {
             return self.reply(slot, |w| w.error(error));
         }
         let Some(client) = self.client(slot) else { return };
@@ -101,23 +101,23 @@ impl Shard {
         });
     }
 
-    fn hello(&mut self, slot: u32, words: Words) -> Result<(), Refused> {
-        let mut words = words.into_iter();
-        let version = match words.next().map(numbers::integer) {
+    fn hello(&mut self, slot: u32, args: Args) -> Result<(), Refused> {
+        let mut args = args.into_iter();
+        let version = match args.next().map(numbers::integer) {
             None => None,
             Some(Some(version @ 2..=3)) => Some(version),
             Some(Some(_)) => return Err("NOPROTO unsupported protocol version".into()),
             Some(None) => return Err("ERR Protocol version is not an integer or out of range".into()),
         };
         let (mut name, mut login) = (None, None);
-        while let Some(option) = words.next() {
+        while let Some(option) = args.next() {
             let shown = String::from_utf8_lossy(option).into_owned();
             let syntax = || format!("ERR Syntax error in HELLO option '{shown}'");
             match option.to_ascii_uppercase().as_slice() {
                 b"AUTH" => {
-                    login = Some((words.next().ok_or_else(syntax)?, words.next().ok_or_else(syntax)?));
+                    login = Some((args.next().ok_or_else(syntax)?, args.next().ok_or_else(syntax)?));
                 }
-                b"SETNAME" => name = Some(checked_name(words.next().ok_or_else(syntax)?)?),
+                b"SETNAME" => name = Some(checked_name(args.next().ok_or_else(syntax)?)?),
                 _ => return Err(syntax()),
             }
         }
@@ -142,17 +142,17 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn perform_client(&mut self, pending: &Pending, words: Words) {
+    pub(super) fn perform_client(&mut self, pending: &Pending, args: Args) {
         let slot = pending.slot;
         let row = Command::Client.row();
-        let subcommand = match introspect::find_subcommand(row, words) {
+        let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(slot, |w| w.error(error)),
         };
         self.counters.called(Command::Client);
-        let arguments: Vec<&[u8]> = words.skip(2).iter().collect();
+        let arguments: Vec<&[u8]> = args.skip(2).iter().collect();
         if matches!(subcommand, "list" | "kill") {
-            if let Err(error) = Filter::read(words.skip(1), None) {
+            if let Err(error) = Filter::read(args.skip(1), None) {
                 return self.reply(slot, |w| w.error(error));
             }
             let shards = self.routes.len() as u32;
@@ -163,11 +163,11 @@ impl Shard {
                 _ if arguments.len() == 1 => Gather::killed(shards),
                 _ => Gather::sum(shards),
             };
-            // The client's own number travels as the first word: SKIPME needs it.
+            // The client's own number travels as the first argument: SKIPME needs it.
             let mut asked = Vec::new();
-            crate::command::words::push_word(own.to_string().as_bytes(), &mut asked);
-            asked.extend_from_slice(words.skip(1).bytes());
-            let operation = Operation::Clients { words: &asked[..], count: words.len() as u32 };
+            crate::command::args::push_arg(own.to_string().as_bytes(), &mut asked);
+            asked.extend_from_slice(args.skip(1).bytes());
+            let operation = Operation::Clients { args: &asked[..], count: args.len() as u32 };
             return self.scatter(pending, KeyHash(0), operation, gather);
         }
         let (now, shard) = (self.now, self.id);
@@ -175,7 +175,7 @@ impl Shard {
         let Some(connection) = connection else { return };
         let line = shown(connection, shard, now);
         let Some(client) = connection.client.as_deref_mut() else { return };
-        let toggle = || match arguments.first().map(|word| word.to_ascii_lowercase()).as_deref() {
+        let toggle = || match arguments.first().map(|arg| arg.to_ascii_lowercase()).as_deref() {
             Some(b"on") => Ok(true),
             Some(b"off") => Ok(false),
             _ => Err("ERR syntax error".to_owned()),
@@ -219,11 +219,11 @@ impl Shard {
         });
     }
 
-    /// This shard's part of CLIENT LIST or CLIENT KILL. The first word is the number of the client that asks.
-    pub(in crate::shard) fn answer_clients(&mut self, words: Words, out: &mut Vec<u8>) {
-        let Some((own, words)) = words.split_first() else { return };
+    /// This shard's part of CLIENT LIST or CLIENT KILL. The first argument is the number of the client that asks.
+    pub(in crate::shard) fn answer_clients(&mut self, args: Args, out: &mut Vec<u8>) {
+        let Some((own, args)) = args.split_first() else { return };
         let own = std::str::from_utf8(own).ok().and_then(|own| own.parse().ok());
-        let Ok(filter) = Filter::read(words, own) else { return };
+        let Ok(filter) = Filter::read(args, own) else { return };
         let mut lines = String::new();
         let mut killed = 0;
         for slot in 0..self.connections.slots() {
@@ -321,29 +321,29 @@ struct Filter {
 }
 
 impl Filter {
-    /// Reads the words after CLIENT; `own` is the client that asks.
-    fn read(words: Words, own: Option<u64>) -> Result<Self, Refused> {
-        let mut words = words.into_iter();
-        let kill = words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"kill"));
+    /// Reads the arguments after CLIENT; `own` is the client that asks.
+    fn read(args: Args, own: Option<u64>) -> Result<Self, Refused> {
+        let mut args = args.into_iter();
+        let kill = args.next().is_some_and(|arg| arg.eq_ignore_ascii_case(b"kill"));
         let mut filter = Self { kill, ..Self::default() };
-        let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
-        if kill && words.len() == 1 {
-            filter.address = words.next().map(text);
+        let text = |arg: &[u8]| String::from_utf8_lossy(arg).into_owned();
+        if kill && args.len() == 1 {
+            filter.address = args.next().map(text);
             return Ok(filter);
         }
         filter.skipped = own.filter(|_| kill);
         let positive = |number: i64| u64::try_from(number).ok().filter(|&number| number > 0);
-        let id = |word: &[u8]| {
-            numbers::integer(word).and_then(positive).ok_or("ERR client-id should be greater than 0".to_owned())
+        let id = |arg: &[u8]| {
+            numbers::integer(arg).and_then(positive).ok_or("ERR client-id should be greater than 0".to_owned())
         };
-        while let Some(option) = words.next() {
-            let value = words.next().ok_or("ERR syntax error")?;
+        while let Some(option) = args.next() {
+            let value = args.next().ok_or("ERR syntax error")?;
             match option.to_ascii_uppercase().as_slice() {
                 b"ID" => {
                     let ids = filter.ids.get_or_insert_default();
                     ids.push(id(value)?);
-                    while !kill && words.len() > 0 {
-                        ids.push(id(words.next().unwrap_or_default())?);
+                    while !kill && args.len() > 0 {
+                        ids.push(id(args.next().unwrap_or_default())?);
                     }
                 }
                 b"ADDR" => filter.address = Some(text(value)),

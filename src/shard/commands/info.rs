@@ -3,7 +3,7 @@
 use super::Shard;
 use super::clients::REDIS_VERSION;
 use super::settings::policy_name;
-use crate::command::{Command, DATABASES, Words};
+use crate::command::{Args, Command, DATABASES};
 use crate::metrics::Counter;
 use crate::shard::Node;
 use crate::shard::connection::Wait;
@@ -39,7 +39,7 @@ impl Lines {
 }
 
 impl Shard {
-    pub(super) fn perform_info(&mut self, pending: &Pending, words: Words) {
+    pub(super) fn perform_info(&mut self, pending: &Pending, args: Args) {
         // What siblings have done for this client is to be in it.
         let Some(connection) = self.connections.at(pending.slot) else { return };
         if !connection.order.is_empty() {
@@ -49,8 +49,7 @@ impl Shard {
         self.counters.called(Command::Info);
         self.publish();
         self.publish_more();
-        let wanted: Vec<String> =
-            words.skip(1).iter().map(|word| String::from_utf8_lossy(word).to_lowercase()).collect();
+        let wanted: Vec<String> = args.skip(1).iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
         let is_wanted = |name: &str, is_default: bool| {
             wanted.is_empty() && is_default
                 || wanted.iter().any(|w| w == name || w == "all" || w == "everything" || w == "default" && is_default)

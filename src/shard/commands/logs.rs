@@ -1,7 +1,7 @@
 //! SLOWLOG and LATENCY: what took long.
 
 use super::Shard;
-use crate::command::{Command, Words};
+use crate::command::{Args, Command};
 use crate::execute::introspect;
 use crate::shard::tunables::Spike;
 use crate::values::numbers;
@@ -10,9 +10,9 @@ use crate::values::numbers;
 const SHOWN_DEFAULT: i64 = 10;
 
 impl Shard {
-    pub(super) fn perform_slowlog(&mut self, slot: u32, words: Words) {
+    pub(super) fn perform_slowlog(&mut self, slot: u32, args: Args) {
         let row = Command::SlowLog.row();
-        let subcommand = match introspect::find_subcommand(row, words) {
+        let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(slot, |w| w.error(error)),
         };
@@ -26,7 +26,7 @@ impl Shard {
                 self.reply(slot, |w| w.simple("OK"));
             }
             "get" => {
-                let count = words.iter().nth(2).map_or(Some(SHOWN_DEFAULT), numbers::integer);
+                let count = args.iter().nth(2).map_or(Some(SHOWN_DEFAULT), numbers::integer);
                 let Some(count) = count.filter(|&count| count >= -1) else {
                     return self.reply(slot, |w| w.error("ERR count should be greater than or equal to -1"));
                 };
@@ -39,8 +39,8 @@ impl Shard {
                         for number in [command.id, command.seconds, command.micros] {
                             w.integer(number as i64);
                         }
-                        w.array(command.words.len());
-                        command.words.iter().for_each(|word| w.bulk(word));
+                        w.array(command.args.len());
+                        command.args.iter().for_each(|arg| w.bulk(arg));
                         w.bulk(command.client_address.as_bytes());
                         w.bulk(&command.client_name);
                     }
@@ -50,13 +50,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn perform_latency(&mut self, slot: u32, words: Words) {
+    pub(super) fn perform_latency(&mut self, slot: u32, args: Args) {
         let row = Command::Latency.row();
-        let subcommand = match introspect::find_subcommand(row, words) {
+        let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(slot, |w| w.error(error)),
         };
-        let arguments = words.skip(2);
+        let arguments = args.skip(2);
         let spikes = self.node.tunables.spikes();
         let longest = |history: &mut dyn Iterator<Item = &Spike>| history.map(|spike| spike.milliseconds).max();
         match subcommand {

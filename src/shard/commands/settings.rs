@@ -1,7 +1,7 @@
 //! CONFIG: settings under Redis's names.
 
 use super::Shard;
-use crate::command::{Command, Compact, Operation, Words};
+use crate::command::{Args, Command, EncodingLimits, Operation};
 use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::eviction::Eviction;
 use crate::execute::introspect;
@@ -52,7 +52,7 @@ const OLD_NAMES: [(&str, &str); 5] = [
 enum Change {
     Memory(u64),
     Policy(Eviction),
-    Compact(Compact),
+    EncodingLimits(EncodingLimits),
     Password(Vec<u8>),
     SlowlogMicros(i64),
     SlowlogLength(u64),
@@ -69,8 +69,8 @@ pub(super) fn policy_name(eviction: Eviction) -> &'static str {
 }
 
 /// The settings about what is called compact, by name.
-fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 8] {
-    let Compact {
+fn encoding_settings(encoding_limits: &mut EncodingLimits) -> [(&'static str, Number<'_>); 8] {
+    let EncodingLimits {
         hash_entries,
         hash_value,
         list_size,
@@ -79,7 +79,7 @@ fn compact_settings(compact: &mut Compact) -> [(&'static str, Number<'_>); 8] {
         set_value,
         sorted_entries,
         sorted_value,
-    } = compact;
+    } = encoding_limits;
     [
         ("hash-max-listpack-entries", Number::Natural(hash_entries)),
         ("hash-max-listpack-value", Number::Natural(hash_value)),
@@ -140,7 +140,8 @@ fn all(node: &Node) -> Vec<(&'static str, String)> {
         ("latency-monitor-threshold", tunables.latency_ms.load(Ordering::Relaxed).to_string()),
         ("io-threads", node.shards().to_string()),
     ];
-    settings.extend(compact_settings(&mut tunables.compact()).iter().map(|(name, number)| (*name, number.text())));
+    settings
+        .extend(encoding_settings(&mut tunables.encoding_limits()).iter().map(|(name, number)| (*name, number.text())));
     let old_names: Vec<(&str, String)> = OLD_NAMES
         .iter()
         .filter_map(|(old, new)| Some((*old, settings.iter().find(|(name, _)| name == new)?.1.clone())))
@@ -152,15 +153,15 @@ fn all(node: &Node) -> Vec<(&'static str, String)> {
 }
 
 impl Shard {
-    pub(super) fn perform_config(&mut self, pending: &Pending, words: Words) {
+    pub(super) fn perform_config(&mut self, pending: &Pending, args: Args) {
         let slot = pending.slot;
         let row = Command::Config.row();
-        let subcommand = match introspect::find_subcommand(row, words) {
+        let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(slot, |w| w.error(error)),
         };
         self.counters.called(Command::Config);
-        let arguments = words.skip(2);
+        let arguments = args.skip(2);
         match subcommand {
             "get" => {
                 let mut found = all(&self.node);
@@ -193,15 +194,15 @@ impl Shard {
     }
 
     /// Changes settings: all of them, or none. None if it has to wait for room in batches to siblings.
-    fn set_settings(&mut self, pending: &Pending, words: Words) -> Option<Result<(), String>> {
-        if words.len() % 2 == 1 {
+    fn set_settings(&mut self, pending: &Pending, args: Args) -> Option<Result<(), String>> {
+        if args.len() % 2 == 1 {
             return Some(Err("ERR wrong number of arguments for 'config|set' command".into()));
         }
         let mut changes = Vec::new();
-        let mut compact = self.node.tunables.compact();
-        let mut pairs = words.into_iter();
+        let mut encoding_limits = self.node.tunables.encoding_limits();
+        let mut pairs = args.into_iter();
         while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
-            match self.change(name, value, &mut compact) {
+            match self.change(name, value, &mut encoding_limits) {
                 Ok(change) => changes.push(change),
                 Err(error) => return Some(Err(error)),
             }
@@ -215,21 +216,22 @@ impl Shard {
         Some(Ok(()))
     }
 
-    fn change(&self, name: &[u8], value: &[u8], compact: &mut Compact) -> Result<Change, String> {
+    fn change(&self, name: &[u8], value: &[u8], encoding_limits: &mut EncodingLimits) -> Result<Change, String> {
         let name = String::from_utf8_lossy(name).to_lowercase();
         let shown = String::from_utf8_lossy(value).into_owned();
         let fail = |why: &str| Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"));
         let number = numbers::integer(value);
         let natural = number.and_then(|n| u64::try_from(n).ok());
-        let found =
-            compact_settings(compact).into_iter().find(|(known, _)| *known == name.replace("ziplist", "listpack"));
+        let found = encoding_settings(encoding_limits)
+            .into_iter()
+            .find(|(known, _)| *known == name.replace("ziplist", "listpack"));
         if let Some((_, setting)) = found {
             match (setting, number, natural) {
                 (Number::Natural(to), _, Some(n)) => *to = n,
                 (Number::Any(to), Some(n), _) => *to = n,
                 _ => return fail("argument couldn't be parsed into an integer"),
             }
-            return Ok(Change::Compact(*compact));
+            return Ok(Change::EncodingLimits(*encoding_limits));
         }
         if let Some((known, _)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
             return Ok(Change::WithoutEffect(known, shown));
@@ -294,9 +296,9 @@ impl Shard {
                 self.node.set_eviction(policy);
                 self.set_everywhere(Operation::SetEviction(policy));
             }
-            Change::Compact(compact) => {
-                tunables.set_compact(compact);
-                self.set_everywhere(Operation::SetCompact(compact));
+            Change::EncodingLimits(encoding_limits) => {
+                tunables.set_encoding_limits(encoding_limits);
+                self.set_everywhere(Operation::SetEncodingLimits(encoding_limits));
             }
         }
     }

@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// True if the reply to this command is not wanted; the next one is another matter.
-    pub(in crate::shard) fn take_quiet(&mut self) -> bool {
+    pub(in crate::shard) fn take_noreply(&mut self) -> bool {
         match self.replies {
             Replies::On => false,
             Replies::Off => true,

@@ -1,6 +1,6 @@
 //! A reply of RESP that is made of several parts: of the keys of one command, or of all shards.
 
-use crate::command::Words;
+use crate::command::Args;
 use crate::protocol::resp::Writer;
 
 /// What has come of a reply so far.
@@ -11,7 +11,7 @@ pub(in crate::shard) struct Gather {
     /// The client understands RESP3.
     resp3: bool,
     /// It wants no reply.
-    quiet: bool,
+    noreply: bool,
     parts: Parts,
 }
 
@@ -70,12 +70,12 @@ impl Gather {
     }
 
     fn new(left: u32, resp3: bool, parts: Parts) -> Self {
-        Self { left, resp3, quiet: false, parts }
+        Self { left, resp3, noreply: false, parts }
     }
 
     /// The same, of which nothing is told if `quiet`.
-    pub(in crate::shard) fn quiet(self, quiet: bool) -> Self {
-        Self { quiet, ..self }
+    pub(in crate::shard) fn noreply(self, noreply: bool) -> Self {
+        Self { noreply, ..self }
     }
 
     /// Takes a part, as it is encoded. True if it was the last.
@@ -98,7 +98,7 @@ impl Gather {
 
     /// Writes the reply.
     pub(super) fn finish(self, out: &mut Vec<u8>) {
-        if self.quiet {
+        if self.noreply {
             return;
         }
         let mut writer = Writer::new(out, self.resp3);
@@ -129,7 +129,7 @@ fn number(reply: &[u8]) -> (i64, &[u8]) {
 
 /// The string of a reply, if it is one.
 fn string(reply: &[u8]) -> Option<&[u8]> {
-    reply.starts_with(b"$").then(|| Words::new(reply, 1).iter().next()).flatten().filter(|_| !reply.starts_with(b"$-"))
+    reply.starts_with(b"$").then(|| Args::new(reply, 1).iter().next()).flatten().filter(|_| !reply.starts_with(b"$-"))
 }
 
 #[cfg(test)]

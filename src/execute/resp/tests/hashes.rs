@@ -187,9 +187,9 @@ fn scans() {
     let (mut cursor, mut seen) = ("0".to_owned(), HashSet::new());
     loop {
         let reply = session.line(&format!("HSCAN large {cursor} COUNT 50"));
-        let words: Vec<&str> = reply.split('|').collect();
-        words.iter().filter(|word| word.starts_with("field")).for_each(|&word| _ = seen.insert(word.to_owned()));
-        cursor = words[2].to_owned();
+        let args: Vec<&str> = reply.split('|').collect();
+        args.iter().filter(|arg| arg.starts_with("field")).for_each(|&arg| _ = seen.insert(arg.to_owned()));
+        cursor = args[2].to_owned();
         if cursor == "0" {
             break;
         }

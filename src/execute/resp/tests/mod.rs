@@ -12,7 +12,7 @@ mod sorted;
 mod strings;
 
 use super::{call, finish_upload};
-use crate::command::{Call, Command, UnixMs, Words, words};
+use crate::command::{Args, Call, Command, UnixMs, args};
 use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHasher};
 use crate::metrics::Counters;
 
@@ -46,11 +46,10 @@ impl Session {
     /// The encoded reply to a command.
     pub(super) fn send(&mut self, command: &[&[u8]]) -> Vec<u8> {
         let found = Command::find(command[0]).expect("a command");
-        assert!(found.row().accepts(command.len()), "{} words", command.len());
+        assert!(found.row().accepts(command.len()), "{} args", command.len());
         let key_at = if found == Command::Object || found == Command::Memory { 2 } else { 1 };
-        let arguments = words::encode(&command[1..]);
-        let request =
-            Call { command: found, resp3: self.resp3, count: command.len() as u32 - 1, words: &arguments[..] };
+        let arguments = args::encode(&command[1..]);
+        let request = Call { command: found, resp3: self.resp3, count: command.len() as u32 - 1, args: &arguments[..] };
         let (key, mut out) = (command[key_at], Vec::new());
         let Self { engine, now, hasher, .. } = self;
         let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), 1, &mut out);
@@ -64,17 +63,17 @@ impl Session {
         out
     }
 
-    /// The reply to a line of words, with `|` for each end of a line.
+    /// The reply to a line of arguments, with `|` for each end of a line.
     pub(super) fn line(&mut self, line: &str) -> String {
-        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        String::from_utf8_lossy(&self.send(&words)).replace("\r\n", "|")
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        String::from_utf8_lossy(&self.send(&args)).replace("\r\n", "|")
     }
 
-    /// The reply to a command whose value comes as an upload, between these words; with `|` for each end of a line.
+    /// The reply to a command whose value comes as an upload, between these arguments; with `|` for each end of a line.
     pub(super) fn upload(&mut self, before: &[&[u8]], value: &[u8], after: &[&[u8]]) -> String {
-        let (arguments, after_bytes) = (words::encode(&before[1..]), words::encode(after));
+        let (arguments, after_bytes) = (args::encode(&before[1..]), args::encode(after));
         let command = Command::find(before[0]).expect("a command");
-        let request = Call { command, resp3: self.resp3, count: before.len() as u32 - 1, words: &arguments[..] };
+        let request = Call { command, resp3: self.resp3, count: before.len() as u32 - 1, args: &arguments[..] };
         let (key, mut out) = (before[1], Vec::new());
         let Self { engine, now, hasher, .. } = self;
         let upload = engine.begin(key, value.len(), Attributes::default(), *now).expect("room");
@@ -82,7 +81,7 @@ impl Session {
         while !rest.is_empty() {
             rest = &rest[engine.append(&upload, rest, *now).expect("room")..];
         }
-        let after = Words::new(&after_bytes, after.len());
+        let after = Args::new(&after_bytes, after.len());
         finish_upload(&request, key, hasher.hash(key), Ok(upload), after, engine, *now, &mut Counters::new(), &mut out);
         String::from_utf8_lossy(&out).replace("\r\n", "|")
     }

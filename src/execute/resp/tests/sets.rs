@@ -111,7 +111,7 @@ fn random_members_of_a_large_set() {
     left.iter().for_each(|member| _ = session.line(&format!("SADD s {member}")));
     for count in [100_i64, 1500, -3000] {
         let reply = session.line(&format!("SRANDMEMBER s {count}"));
-        let drawn: Vec<&str> = reply.split('|').filter(|word| word.starts_with("member")).collect();
+        let drawn: Vec<&str> = reply.split('|').filter(|arg| arg.starts_with("member")).collect();
         let distinct: HashSet<&str> = drawn.iter().copied().collect();
         assert!(distinct.iter().all(|&member| left.contains(member)));
         assert_eq!(drawn.len() as u64, count.unsigned_abs());
@@ -119,7 +119,7 @@ fn random_members_of_a_large_set() {
     }
     while !left.is_empty() {
         let reply = session.line("SPOP s 700");
-        let popped: Vec<&str> = reply.split('|').filter(|word| word.starts_with("member")).collect();
+        let popped: Vec<&str> = reply.split('|').filter(|arg| arg.starts_with("member")).collect();
         assert_eq!(popped.len(), left.len().min(700));
         popped.iter().for_each(|&member| assert!(left.remove(member), "{member} was popped twice"));
         assert_eq!(session.line("SCARD s"), format!(":{}|", left.len()));
@@ -160,9 +160,9 @@ fn scans() {
     let (mut cursor, mut seen, mut calls) = ("0".to_owned(), HashSet::new(), 0);
     loop {
         let reply = session.line(&format!("SSCAN large {cursor} COUNT 100"));
-        let words: Vec<&str> = reply.split('|').collect();
-        words.iter().filter(|word| word.starts_with("member")).for_each(|&word| _ = seen.insert(word.to_owned()));
-        cursor = words[2].to_owned();
+        let args: Vec<&str> = reply.split('|').collect();
+        args.iter().filter(|arg| arg.starts_with("member")).for_each(|&arg| _ = seen.insert(arg.to_owned()));
+        cursor = args[2].to_owned();
         calls += 1;
         if cursor == "0" {
             break;

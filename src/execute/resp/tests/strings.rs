@@ -106,7 +106,7 @@ fn parts_of_long_strings() {
     assert_eq!(reply, [&b"$100000\r\n"[..], &value, b"\r\n"].concat());
 }
 
-/// A SET of a long value that was refused for its words, or for the type of what was there, removed what was there.
+/// A SET of a long value that was refused for its arguments, or for the type of what was there, removed what was there.
 #[test]
 fn a_long_set_that_is_refused_changes_nothing() {
     let mut session = Session::new();

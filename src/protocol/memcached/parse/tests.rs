@@ -70,7 +70,7 @@ fn one(input: &[u8]) -> (Operation<&[u8]>, &[u8], bool) {
     match parse(&mut state, input, VALUE_MAX) {
         Parsed::Request { request, length } => {
             assert_eq!(length, input.len(), "{}", String::from_utf8_lossy(input));
-            (request.operation, request.key, request.quiet)
+            (request.operation, request.key, request.noreply)
         }
         other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
     }
@@ -79,7 +79,7 @@ fn one(input: &[u8]) -> (Operation<&[u8]>, &[u8], bool) {
 fn failure(input: &[u8]) -> Failure {
     let mut state = State::Command;
     match parse(&mut state, input, VALUE_MAX) {
-        Parsed::Request { request: Request { operation: Operation::Invalid(failure), quiet: false, .. }, .. } => {
+        Parsed::Request { request: Request { operation: Operation::Invalid(failure), noreply: false, .. }, .. } => {
             failure
         }
         other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
@@ -267,7 +267,7 @@ fn http_is_hung_up_on() {
 }
 
 fn commands() -> impl Strategy<Value = Vec<u8>> {
-    let word = || {
+    let arg = || {
         prop_oneof![
             "[a-z]{1,8}",
             "[0-9]{1,3}",
@@ -299,8 +299,8 @@ fn commands() -> impl Strategy<Value = Vec<u8>> {
         Just("stats"),
         Just("nonsense"),
     ];
-    let line = (verb, prop::collection::vec(word(), 0..6), prop_oneof![Just("\r\n"), Just("\n"), Just(" \r\n")])
-        .prop_map(|(verb, words, end)| format!("{verb} {}{end}", words.join(" ")).into_bytes());
+    let line = (verb, prop::collection::vec(arg(), 0..6), prop_oneof![Just("\r\n"), Just("\n"), Just(" \r\n")])
+        .prop_map(|(verb, args, end)| format!("{verb} {}{end}", args.join(" ")).into_bytes());
     let set = ("[a-z]{1,5}", prop::collection::vec(any::<u8>(), 0..40), any::<bool>()).prop_map(|(key, value, cut)| {
         let mut command = format!("set {key} 1 0 {}\r\n", value.len()).into_bytes();
         command.extend_from_slice(&value);

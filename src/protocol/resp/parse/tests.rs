@@ -1,7 +1,7 @@
 //! The parser against written-out input, and against pipelines cut anywhere.
 
 use super::*;
-use crate::command::words::encode;
+use crate::command::args::encode;
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits::authenticated(1 << 20);
@@ -30,7 +30,7 @@ struct Connection {
     state: State,
     partial: Vec<u8>,
     needed: usize,
-    /// What is missing of a long value, and the words after it.
+    /// What is missing of a long value, and the arguments after it.
     upload: Option<(usize, usize)>,
     run: Run,
 }
@@ -70,20 +70,20 @@ impl Connection {
                 None => parse(&mut self.state, input, limits),
             };
             let commands = &mut self.run.commands;
-            let owned = |words: Words| words.iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
+            let owned = |args: Args| args.iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
             let length = match parsed {
-                Parsed::Command { words, length } if self.upload.take().is_some() => {
-                    commands.last_mut().expect("an upload").extend(owned(words));
+                Parsed::Command { args, length } if self.upload.take().is_some() => {
+                    commands.last_mut().expect("an upload").extend(owned(args));
                     at += length;
                     continue;
                 }
-                Parsed::Command { words, length } => {
-                    assert_eq!(words.iter().count(), words.len());
-                    commands.push(owned(words));
+                Parsed::Command { args, length } => {
+                    assert_eq!(args.iter().count(), args.len());
+                    commands.push(owned(args));
                     length
                 }
-                Parsed::Inline { words, count, length } => {
-                    commands.push(owned(Words::new(&words, count)));
+                Parsed::Inline { args, count, length } => {
+                    commands.push(owned(Args::new(&args, count)));
                     length
                 }
                 Parsed::Split { command, keys, length } => {
@@ -99,10 +99,10 @@ impl Connection {
                     assert_eq!(last, self.state == State::Command);
                     length
                 }
-                Parsed::Upload { words, value_bytes, after, length } => {
+                Parsed::Upload { args, value_bytes, after, length } => {
                     assert!(value_bytes >= UPLOAD_BYTES_MIN);
-                    commands.push(owned(words));
-                    commands.last_mut().expect("the words").push(Vec::new());
+                    commands.push(owned(args));
+                    commands.last_mut().expect("the args").push(Vec::new());
                     self.upload = Some((value_bytes + LINE_END_BYTES, after));
                     length
                 }
@@ -123,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// Looks once more: a mistake in a command of many words may not have been seen yet.
+    /// Looks once more: a mistake in a command of many arguments may not have been seen yet.
     fn finish(mut self, limits: &Limits) -> Run {
         self.needed = 0;
         self.receive(b"", limits);
@@ -151,21 +151,21 @@ fn broken(input: &[u8]) -> Option<ProtocolError> {
 }
 
 /// A command as clients send it.
-fn multibulk_of(words: &[&[u8]]) -> Vec<u8> {
-    [format!("*{}\r\n", words.len()).into_bytes(), encode(words)].concat()
+fn multibulk_of(args: &[&[u8]]) -> Vec<u8> {
+    [format!("*{}\r\n", args.len()).into_bytes(), encode(args)].concat()
 }
 
-fn words_of(words: &[&[u8]]) -> Vec<Vec<u8>> {
-    words.iter().map(|w| w.to_vec()).collect()
+fn words_of(args: &[&[u8]]) -> Vec<Vec<u8>> {
+    args.iter().map(|w| w.to_vec()).collect()
 }
 
 #[test]
 fn commands_carry_their_words() {
     let input = multibulk_of(&[b"SET", b"key", b"\r\n"]);
-    let words = Words::new(&input[4..], 3);
+    let args = Args::new(&input[4..], 3);
     assert_eq!(
         parse(&mut State::Command, &[&input[..], b"next"].concat(), &LIMITS),
-        Parsed::Command { words, length: input.len() }
+        Parsed::Command { args, length: input.len() }
     );
     for n in 0..input.len() {
         let parsed = parse(&mut State::Command, &input[..n], &LIMITS);
@@ -180,7 +180,7 @@ fn what_is_missing_of_a_string_is_asked_for_at_once() {
         other => panic!("{other:?}"),
     };
     assert_eq!(needed(b"*2\r\n$4\r\nECHO\r\n$1000\r\nx"), 4 + 10 + 7 + 1002);
-    // Of many words, the least that they can have.
+    // Of many arguments, the least that they can have.
     assert_eq!(needed(b"*1000\r\n$5\r\nLPUSH\r\n$1\r\nx\r\n"), 7 + 11 + 7 + 998 * 6);
 }
 
@@ -198,7 +198,7 @@ fn commands_of_keys_are_taken_apart() {
 
     for name in [&b"DEL"[..], b"UNLINK", b"EXISTS", b"TOUCH", b"MGET"] {
         let is_split =
-            |words: &[&[u8]]| matches!(parse(&mut State::Command, &multibulk_of(words), &LIMITS), Parsed::Split { .. });
+            |args: &[&[u8]]| matches!(parse(&mut State::Command, &multibulk_of(args), &LIMITS), Parsed::Split { .. });
         assert!(is_split(&[name, b"a", b"b"]) && !is_split(&[name]));
         // One key has to be an array as well.
         assert_eq!(is_split(&[name, b"a"]), name == b"MGET");
@@ -220,13 +220,13 @@ fn any_number_of_keys_takes_bounded_memory() {
 #[test]
 fn long_values_are_not_waited_for() {
     let long = vec![b'v'; UPLOAD_BYTES_MIN];
-    let upload = |words: &[&[u8]]| {
-        let input = multibulk_of(words);
+    let upload = |args: &[&[u8]]| {
+        let input = multibulk_of(args);
         let start = &input[..input.len() - UPLOAD_BYTES_MIN];
         match parse(&mut State::Command, start, &LIMITS) {
-            Parsed::Upload { words, value_bytes, after, length } => {
+            Parsed::Upload { args, value_bytes, after, length } => {
                 assert!(value_bytes == UPLOAD_BYTES_MIN && input[length..].starts_with(&long));
-                Some((words.len(), after))
+                Some((args.len(), after))
             }
             Parsed::Incomplete { .. } => None,
             other => panic!("{other:?}"),
@@ -239,7 +239,7 @@ fn long_values_are_not_waited_for() {
     assert_eq!(upload(&[b"SETNX", b"k", &long]), Some((2, 0)));
     assert_eq!(upload(&[b"GETSET", b"k", &long]), Some((2, 0)));
     assert_eq!(upload(&[b"APPEND", b"k", &long]), Some((2, 0)));
-    // A long key, a wrong number of words, a command that takes whole values.
+    // A long key, a wrong number of arguments, a command that takes whole values.
     assert_eq!(upload(&[b"SET", &long, b"v"]), None);
     assert_eq!(upload(&[b"SETEX", b"k", &long]), None);
     assert_eq!(upload(&[b"SETNX", b"k", &long, b"more"]), None);
@@ -312,31 +312,31 @@ fn empty_commands_are_skipped() {
     assert_eq!((run.broken, run.left), (None, 0));
 }
 
-/// A command of a million words in pieces of a few words each was once the way to keep a server busy: each piece had it
+/// A command of a million arguments in pieces of a few arguments each was once the way to keep a server busy: each piece had it
 /// scanned from its start.
 #[test]
 fn many_words_in_many_pieces_are_not_scanned_for_each_piece() {
-    let words: Vec<&[u8]> = std::iter::once(&b"RPUSH"[..]).chain((0..60_000).map(|_| &b"a longer word"[..])).collect();
-    let input = multibulk_of(&words);
+    let args: Vec<&[u8]> = std::iter::once(&b"RPUSH"[..]).chain((0..60_000).map(|_| &b"a longer arg"[..])).collect();
+    let input = multibulk_of(&args);
     let run = run_with(input.chunks(50), &LIMITS);
-    assert_eq!(run.commands[0].len(), words.len());
+    assert_eq!(run.commands[0].len(), args.len());
     assert!(run.looks < 60, "{} times", run.looks);
     assert!(run.needed_max <= input.len());
 }
 
 /// `SET` of a long value under a key that cannot be stored was an upload, and stopped the shard that owned the key. With many
-/// words behind the value, these were scanned from the first for each piece of them that came.
+/// arguments behind the value, these were scanned from the first for each piece of them that came.
 #[test]
 fn what_is_no_upload() {
     let value = vec![b'v'; UPLOAD_BYTES_MIN];
     let is_upload = |key: &[u8], after: usize| {
-        let mut words = vec![&b"SET"[..], key, &value];
-        words.extend(std::iter::repeat_n(&b"word"[..], after));
-        matches!(parse(&mut State::Command, &multibulk_of(&words), &LIMITS), Parsed::Upload { .. })
+        let mut args = vec![&b"SET"[..], key, &value];
+        args.extend(std::iter::repeat_n(&b"arg"[..], after));
+        matches!(parse(&mut State::Command, &multibulk_of(&args), &LIMITS), Parsed::Upload { .. })
     };
     let key = vec![b'k'; UPLOAD_KEY_BYTES_MAX + 1];
     assert!(is_upload(&key[1..], 0) && !is_upload(&key, 0));
-    assert!(is_upload(b"key", UPLOAD_WORDS_AFTER_MAX) && !is_upload(b"key", UPLOAD_WORDS_AFTER_MAX + 1));
+    assert!(is_upload(b"key", UPLOAD_ARGS_AFTER_MAX) && !is_upload(b"key", UPLOAD_ARGS_AFTER_MAX + 1));
 }
 
 /// A name, and a key of a command that is taken apart, were waited for to be whole, however long they were.
@@ -355,7 +355,7 @@ fn long_names_and_keys_of_commands_that_are_taken_apart() {
     }
 }
 
-fn word() -> impl Strategy<Value = Vec<u8>> {
+fn arg() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => prop::collection::vec(any::<u8>(), 0..12),
         2 => "[$*\r\n0-9]{0,8}".prop_map(String::into_bytes),
@@ -366,8 +366,8 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
 
 fn command() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const NAMES: &[&str] = &["GET", "SET", "SETEX", "APPEND", "MGET", "DEL", "EXISTS", "TOUCH", "LPUSH", "NOTHING", ""];
-    let words = prop_oneof![8 => prop::collection::vec(word(), 0..6), 1 => prop::collection::vec(word(), 60..80)];
-    (prop::sample::select(NAMES), words).prop_map(|(name, words)| [vec![name.as_bytes().to_vec()], words].concat())
+    let args = prop_oneof![8 => prop::collection::vec(arg(), 0..6), 1 => prop::collection::vec(arg(), 60..80)];
+    (prop::sample::select(NAMES), args).prop_map(|(name, args)| [vec![name.as_bytes().to_vec()], args].concat())
 }
 
 proptest! {

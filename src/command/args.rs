@@ -1,31 +1,31 @@
-//! The words of a command as they lie in the input: bulk strings one after the other.
+//! The arguments of a command as they lie in the input: bulk strings one after the other.
 //!
 //! ```text
 //! $3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n
 //! ```
 //!
-//! They stay encoded on their way to the shard that executes them, so that a command of any number of words travels as
+//! They stay encoded on their way to the shard that executes them, so that a command of any number of arguments travels as
 //! one run of bytes and nothing is allocated for it. Reading a length again is as cheap as keeping it elsewhere.
 
-/// What lies between two words, and after the last.
+/// What lies between two arguments, and after the last.
 const LINE_END_BYTES: usize = 2;
 
 /// Bulk strings that lie one after the other. Whoever makes one has validated them: from bytes that are no bulk strings,
-/// the words come out wrong or too few, and nothing worse happens.
+/// the arguments come out wrong or too few, and nothing worse happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Words<'a> {
+pub struct Args<'a> {
     bytes: &'a [u8],
     count: usize,
 }
 
-impl<'a> Words<'a> {
-    /// So many words, in these bytes.
+impl<'a> Args<'a> {
+    /// So many arguments, in these bytes.
     #[inline]
     pub fn new(bytes: &'a [u8], count: usize) -> Self {
         Self { bytes, count }
     }
 
-    /// How many words there are.
+    /// How many arguments there are.
     #[inline]
     pub fn len(&self) -> usize {
         self.count
@@ -37,19 +37,19 @@ impl<'a> Words<'a> {
         self.count == 0
     }
 
-    /// The words as they are encoded.
+    /// The arguments as they are encoded.
     #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The words in their order.
+    /// The arguments in their order.
     #[inline]
     pub fn iter(&self) -> Iter<'a> {
         Iter { left: *self }
     }
 
-    /// The first word, and those after it.
+    /// The first argument, and those after it.
     #[inline]
     pub fn split_first(&self) -> Option<(&'a [u8], Self)> {
         let mut iter = self.iter();
@@ -57,7 +57,7 @@ impl<'a> Words<'a> {
         Some((first, iter.left))
     }
 
-    /// The words without the first `n`.
+    /// The arguments without the first `n`.
     #[inline]
     pub fn skip(&self, n: usize) -> Self {
         let mut iter = self.iter();
@@ -70,7 +70,7 @@ impl<'a> Words<'a> {
     }
 }
 
-impl<'a> IntoIterator for Words<'a> {
+impl<'a> IntoIterator for Args<'a> {
     type Item = &'a [u8];
     type IntoIter = Iter<'a>;
 
@@ -80,16 +80,16 @@ impl<'a> IntoIterator for Words<'a> {
     }
 }
 
-/// Words one by one.
+/// Arguments one by one.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
-    left: Words<'a>,
+    left: Args<'a>,
 }
 
 impl<'a> Iter<'a> {
-    /// The words that have not been handed out yet.
+    /// The arguments that have not been handed out yet.
     #[inline]
-    pub fn rest(&self) -> Words<'a> {
+    pub fn rest(&self) -> Args<'a> {
         self.left
     }
 }
@@ -103,15 +103,15 @@ impl<'a> Iterator for Iter<'a> {
             return None;
         }
         let digit = |b: u8| usize::from(b & 0x0f);
-        // Nearly all words have lengths of one or two digits.
+        // Nearly all arguments have lengths of one or two digits.
         let (length, rest) = match self.left.bytes {
             [_, ones, b'\r', _, rest @ ..] => (digit(*ones), rest),
             [_, tens, ones, b'\r', _, rest @ ..] => (digit(*tens) * 10 + digit(*ones), rest),
             bytes => long_length(bytes)?,
         };
-        let (word, rest) = rest.split_at_checked(length)?;
-        self.left = Words { bytes: rest.get(LINE_END_BYTES..)?, count: self.left.count - 1 };
-        Some(word)
+        let (arg, rest) = rest.split_at_checked(length)?;
+        self.left = Args { bytes: rest.get(LINE_END_BYTES..)?, count: self.left.count - 1 };
+        Some(arg)
     }
 
     #[inline]
@@ -130,21 +130,21 @@ fn long_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((length, digits.get(end + LINE_END_BYTES..)?))
 }
 
-/// Appends a word as a bulk string.
+/// Appends a argument as a bulk string.
 #[inline]
-pub fn push_word(word: &[u8], out: &mut Vec<u8>) {
+pub fn push_arg(arg: &[u8], out: &mut Vec<u8>) {
     out.push(b'$');
-    out.extend_from_slice(itoa::Buffer::new().format(word.len()).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(arg.len()).as_bytes());
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(word);
+    out.extend_from_slice(arg);
     out.extend_from_slice(b"\r\n");
 }
 
-/// The bytes of [`Words`].
-pub fn encode(words: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(words.iter().map(|w| w.len() + 16).sum());
-    for word in words {
-        push_word(word, &mut out);
+/// The bytes of [`Args`].
+pub fn encode(args: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(args.iter().map(|w| w.len() + 16).sum());
+    for arg in args {
+        push_arg(arg, &mut out);
     }
     out
 }
@@ -158,17 +158,17 @@ mod tests {
         let long = vec![b'v'; 70_000];
         let given: Vec<&[u8]> = vec![b"SET", b"", b"0123456789", b"\r\n$1\r\n", &long[..100], &long[..1234], &long];
         let bytes = encode(&given);
-        let words = Words::new(&bytes, given.len());
-        assert_eq!(words.iter().collect::<Vec<_>>(), given);
-        assert_eq!(words.into_iter().len(), given.len());
+        let args = Args::new(&bytes, given.len());
+        assert_eq!(args.iter().collect::<Vec<_>>(), given);
+        assert_eq!(args.into_iter().len(), given.len());
         for n in 0..=given.len() + 1 {
-            let rest = words.skip(n);
+            let rest = args.skip(n);
             assert_eq!(rest.into_iter().collect::<Vec<_>>(), given[n.min(given.len())..]);
             assert_eq!(rest.len(), given.len().saturating_sub(n));
         }
-        let (first, rest) = words.split_first().expect("there are words");
+        let (first, rest) = args.split_first().expect("there are args");
         assert_eq!((first, rest.len(), rest.bytes()), (&b"SET"[..], 6, &bytes[9..]));
-        assert!(Words::default().split_first().is_none() && Words::default().is_empty());
+        assert!(Args::default().split_first().is_none() && Args::default().is_empty());
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             b"$12345678901234567890\r\nx\r\n",
             b"$5\r\nabcde\r",
         ] {
-            assert_eq!(Words::new(bytes, 1).iter().next(), None, "{bytes:?}");
+            assert_eq!(Args::new(bytes, 1).iter().next(), None, "{bytes:?}");
         }
     }
 }
