@@ -1,7 +1,7 @@
 //! What clients ask and what they are told, independent of the protocol that carried it.
 //!
-//! A [`Request`] is one operation on at most one key: a multi-get is as many requests as it has keys. The bytes in it are
-//! of type `B`: slices of the receive buffer where it was parsed, [`Span`]s where it travels to another shard.
+//! A [`Request`] is one operation on one key: a multi-get is as many requests as it has keys. The bytes in it are of
+//! type `B`: slices of the receive buffer that it was parsed from, [`Span`]s once it travels to another shard.
 
 #![forbid(unsafe_code)]
 
@@ -29,25 +29,36 @@ pub enum End {
     Back,
 }
 
-/// One operation on at most one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request<B> {
-    /// The key; empty where the operation has none.
-    pub key: B,
-    /// What to do.
-    pub operation: Operation<B>,
-    /// The client wants no reply.
+/// What a request carries of the client that sent it, wherever it is executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// The database selected, below [`DATABASES`]; memcached's protocol has only 0.
+    pub database: u8,
+    /// Replies are encoded as RESP3 instead of RESP2.
+    pub resp3: bool,
+    /// The reply is suppressed: memcached's `noreply`, or CLIENT REPLY.
     pub noreply: bool,
 }
 
-/// What to do with a key, or with the node.
+/// One operation on one key, executed by the shard that owns the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<B> {
+    /// The key; empty for a command of RESP that concerns a whole shard.
+    pub key: B,
+    /// What to do with it.
+    pub operation: Operation<B>,
+    /// Whose it is.
+    pub session: Session,
+}
+
+/// What a client asks of the owner of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<B> {
     /// One key of a get.
     Get {
-        /// Show versions.
+        /// Reply with versions.
         versions: bool,
-        /// Change the expiry of what is found.
+        /// Change the expiry of the item found.
         touch: Option<Expiry>,
         /// The first key of its command.
         first: bool,
@@ -65,18 +76,18 @@ pub enum Operation<B> {
         /// What to store.
         value: B,
     },
-    /// Add bytes to an end of the value, if there is one.
+    /// Add bytes to an end of the value, if the key exists.
     Extend {
         /// Which end.
         end: End,
         /// What to add.
         value: B,
-        /// How long the whole may become.
+        /// The longest that the whole value may become, in bytes.
         bytes_max: u32,
     },
-    /// Refuse a value that is too long, and drop the key's old value where the store would have replaced it.
+    /// Refuse a value that is too long, and delete the key's old value if the store would have replaced it.
     RefuseTooLarge {
-        /// Whether the old value goes.
+        /// Whether to delete the old value.
         drop_old: bool,
     },
     /// Remove the key.
@@ -93,50 +104,57 @@ pub enum Operation<B> {
         /// To when.
         expiry: Expiry,
     },
-    /// A command of RESP that concerns a key.
+    /// A command of RESP.
     Call(Call<B>),
-    /// The head of a command of RESP that is taken apart key by key: so many will come.
-    Split {
-        /// Which one.
-        command: Command,
-        /// How many keys.
-        keys: u32,
-        /// The client understands RESP3.
-        resp3: bool,
-    },
-    /// A command of RESP that concerns no key, with its name: its client's shard answers it.
-    Local {
-        /// The arguments, the name included.
-        args: B,
-        /// How many there are.
-        count: u32,
-    },
-    /// Remove everything on every shard.
-    FlushAll {
-        /// When; `Never` means at once.
-        delay: Expiry,
-    },
-    /// Put another eviction policy in charge on every shard.
-    SetEviction(Eviction),
-    /// Bound every shard by so many bytes.
-    SetMemory(u64),
-    /// Change which collections are called compact, on every shard.
-    SetEncodingLimits(EncodingLimits),
-    /// CLIENT LIST or CLIENT KILL, of a shard's clients: the arguments after CLIENT.
-    Clients {
-        /// The arguments.
-        args: B,
-        /// How many there are.
-        count: u32,
-    },
+}
+
+/// A command of memcached's protocol without a key: the client's own shard executes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Change every shard's engine.
+    EveryShard(Administration),
     /// Counters and settings of the node.
     Stats(StatsTopic),
     /// The server's version.
     Version,
     /// Accepted and without effect.
     Verbosity,
-    /// A command that could not be understood: only its reply is left of it.
+    /// A command that could not be parsed: the reply is this error.
     Invalid(Failure),
+}
+
+/// A change to the engine of every shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Administration {
+    /// Remove everything.
+    Flush {
+        /// When; `Never` means at once.
+        delay: Expiry,
+    },
+    /// Switch to another eviction policy.
+    SetEviction(Eviction),
+    /// Limit each shard to this many bytes.
+    SetMemory(u64),
+    /// Change up to which sizes collections are reported as compactly encoded.
+    SetEncodingLimits(EncodingLimits),
+}
+
+/// One shard's or one key's share of a reply that is merged from several (`Merge`). Its bytes, where it has some, lie in
+/// the buffer that it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A number.
+    Count(i64),
+    /// This many elements of an array; the bytes are their encodings.
+    Elements(u64),
+    /// A string: the bytes.
+    Text,
+    /// No string.
+    Nothing,
+    /// Success without a value.
+    Done,
+    /// An error: the bytes are its text, with its code.
+    Error,
 }
 
 /// A command of RESP, with the arguments after its name as they were sent ([`Args`]).
@@ -144,16 +162,14 @@ pub enum Operation<B> {
 pub struct Call<B> {
     /// Which one.
     pub command: Command,
-    /// The client understands RESP3.
-    pub resp3: bool,
-    /// How many arguments there are.
+    /// The number of arguments.
     pub count: u32,
-    /// The arguments.
+    /// The arguments, encoded as [`Args`].
     pub args: B,
 }
 
-/// Up to which size clients are told that a collection is compact: Redis's settings of the same names. They say nothing
-/// about how it lies in memory.
+/// Up to which size OBJECT ENCODING reports a collection as compactly encoded: Redis's settings of the same names. They
+/// do not affect its layout in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodingLimits {
     /// hash-max-listpack-entries
@@ -353,7 +369,7 @@ impl Span {
 }
 
 impl<B: Copy> Request<B> {
-    /// The same request with its bytes elsewhere.
+    /// The request with its bytes elsewhere: `bytes` copies or borrows them.
     #[inline]
     pub fn map<C>(&self, mut bytes: impl FnMut(B) -> C) -> Request<C> {
         let key = bytes(self.key);
@@ -367,49 +383,10 @@ impl<B: Copy> Request<B> {
             Operation::Delete => Operation::Delete,
             Operation::Arithmetic { decrement, delta } => Operation::Arithmetic { decrement, delta },
             Operation::Touch { expiry } => Operation::Touch { expiry },
-            Operation::Call(Call { command, resp3, count, args }) => {
-                Operation::Call(Call { command, resp3, count, args: bytes(args) })
+            Operation::Call(Call { command, count, args }) => {
+                Operation::Call(Call { command, count, args: bytes(args) })
             }
-            Operation::Split { command, keys, resp3 } => Operation::Split { command, keys, resp3 },
-            Operation::Local { args, count } => Operation::Local { args: bytes(args), count },
-            Operation::FlushAll { delay } => Operation::FlushAll { delay },
-            Operation::SetEviction(eviction) => Operation::SetEviction(eviction),
-            Operation::SetMemory(bytes) => Operation::SetMemory(bytes),
-            Operation::SetEncodingLimits(encoding_limits) => Operation::SetEncodingLimits(encoding_limits),
-            Operation::Clients { args, count } => Operation::Clients { args: bytes(args), count },
-            Operation::Stats(topic) => Operation::Stats(topic),
-            Operation::Version => Operation::Version,
-            Operation::Verbosity => Operation::Verbosity,
-            Operation::Invalid(failure) => Operation::Invalid(failure),
         };
-        Request { key, operation, noreply: self.noreply }
-    }
-}
-
-impl<B> Operation<B> {
-    /// True if it concerns a key, whose owner executes it.
-    #[inline]
-    pub fn has_key(&self) -> bool {
-        match self {
-            Self::Get { .. }
-            | Self::Store { .. }
-            | Self::Extend { .. }
-            | Self::RefuseTooLarge { .. }
-            | Self::Delete
-            | Self::Arithmetic { .. }
-            | Self::Touch { .. }
-            | Self::Call(_) => true,
-            Self::Split { .. }
-            | Self::Local { .. }
-            | Self::FlushAll { .. }
-            | Self::SetEviction(_)
-            | Self::SetMemory(_)
-            | Self::SetEncodingLimits(_)
-            | Self::Clients { .. }
-            | Self::Stats(_)
-            | Self::Version
-            | Self::Verbosity
-            | Self::Invalid(_) => false,
-        }
+        Request { key, operation, session: self.session }
     }
 }

@@ -4,12 +4,14 @@
 //! The rows are in `rows.rs`. Their facts (arity, flags, key positions, categories, since when) are those of Redis, which
 //! clients rely on.
 
+mod declare;
 mod flags;
 mod rows;
 pub mod syntax;
 
 pub use flags::{Access, Categories, Flags, Keys};
 pub use rows::Command;
+pub(crate) use rows::with_handlers;
 use rows::{COUNT, ROWS};
 
 /// What is known of a command, or of a subcommand.
@@ -39,8 +41,49 @@ pub struct Row {
     /// What is in capitals is meant literally. A type follows a name after a colon: `int`, `num` (a double), `time` (a
     /// Unix time), `pattern`, `key`. A argument named `key` is one; any other is a string.
     pub syntax: &'static str,
+    /// Where it is executed, and how its reply comes about.
+    pub handler: Handler,
+    /// The argument, counted from the name, that is a value and is streamed when it is long; 0 if there is none.
+    pub value_at: u8,
     /// What a container contains.
     pub subcommands: &'static [Row],
+}
+
+/// Where a command is executed, and how its reply comes about. The functions themselves stand in the rows too:
+/// `with_handlers!` hands them to the modules that define them (`execute::resp`, `shard::commands`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// The shard that owns the key executes it.
+    Keyed,
+    /// With more than one key, it is taken apart: the owner of each key contributes a part.
+    PerKey(Merge),
+    /// Every shard contributes a part.
+    EveryShard(Merge),
+    /// The shard that the cursor is at executes it.
+    Cursor,
+    /// The client's own shard executes it.
+    Local,
+    /// The owner of the key executes a subcommand that has one; the client's own shard executes the others.
+    Container,
+}
+
+/// How parts become one reply. An error in any part is the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Counts are added.
+    Sum,
+    /// One array element per key, in the order of the keys: nothing is merged.
+    InOrder,
+    /// Arrays are concatenated.
+    Array,
+    /// The first string that any part has.
+    First,
+    /// OK, once every part is done.
+    Status,
+    /// Texts are concatenated.
+    Text,
+    /// OK if the counts add up to at least one, else Redis's `No such client` error.
+    Killed,
 }
 
 impl Row {
@@ -55,6 +98,14 @@ impl Row {
     pub fn accepts(&self, count: usize) -> bool {
         let least = usize::from(self.arity.unsigned_abs());
         if self.arity < 0 { count >= least } else { count == least }
+    }
+
+    /// How its parts become one reply, if it has parts.
+    pub fn merge(&self) -> Option<Merge> {
+        match self.handler {
+            Handler::PerKey(merge) | Handler::EveryShard(merge) => Some(merge),
+            Handler::Keyed | Handler::Cursor | Handler::Local | Handler::Container => None,
+        }
     }
 
     /// True if it may take long, so that it is worth to measure how long.
@@ -84,6 +135,16 @@ impl Command {
         self.row().name
     }
 
+    /// The command of this name, in whatever case, if it is taken apart key by key ([`Handler::PerKey`]).
+    #[inline]
+    pub fn find_per_key(name: &[u8]) -> Option<Self> {
+        let (lengths, letters) = PER_KEY;
+        if name.len() > NAME_BYTES_MAX || lengths >> name.len() & 1 == 0 || letters >> (name[0] & 31) & 1 == 0 {
+            return None;
+        }
+        Self::find(name).filter(|command| matches!(command.row().handler, Handler::PerKey(_)))
+    }
+
     /// The command of this name, in whatever case.
     #[inline]
     pub fn find(name: &[u8]) -> Option<Self> {
@@ -107,6 +168,21 @@ impl Command {
     }
 }
 
+/// Lengths of the names of commands that are taken apart key by key, and their first letters: one bit each. They rule out
+/// nearly all other names before the table is searched.
+const PER_KEY: (u64, u32) = {
+    let (mut lengths, mut letters, mut n) = (0, 0, 0);
+    while n < COUNT {
+        if let Handler::PerKey(_) = ROWS[n].handler {
+            let name = ROWS[n].name.as_bytes();
+            lengths |= 1 << name.len();
+            letters |= 1 << (name[0] & 31);
+        }
+        n += 1;
+    }
+    (lengths, letters)
+};
+
 /// Places for names: so many that most commands are found at the first.
 const PLACES_BITS: u32 = 11;
 
@@ -117,6 +193,8 @@ const MULTIPLIER: u64 = 0x75b0_db67_1b72_098b;
 const NONE: u8 = u8::MAX;
 
 const _: () = assert!(COUNT < NONE as usize, "a command's number fits in a place");
+
+const _: () = assert!(NAME_BYTES_MAX < u64::BITS as usize, "a name's length is a bit of PER_KEY");
 
 const NAME_BYTES_MAX: usize = {
     let (mut n, mut most) = (0, 0);

@@ -1,13 +1,54 @@
-//! Commands on plain values: memcached's, and later the strings of RESP.
+//! Commands of memcached's protocol.
 
-use super::Outcome;
-use crate::command::{Condition, End, Expiry, Failure, Reply, UnixMs, ValueHead};
-use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Upload, Value};
+use crate::command::{Condition, End, Expiry, Failure, Operation, Reply, Request, UnixMs, ValueHead};
+use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Reader, Upload, Value};
 use crate::metrics::{Counter, Counters};
 use crate::slots::Group;
 
 /// Digits of the largest number.
 const NUMBER_DIGITS_MAX: usize = 20;
+
+/// The result of one of memcached's commands.
+#[derive(Debug)]
+pub(super) enum Outcome<'k, 'e> {
+    /// A reply, with all its bytes; they are the request's and the engine's.
+    Ready(Reply<'e>),
+    /// A value that is to be read from the engine piece by piece.
+    Long {
+        /// What is sent before it.
+        head: ValueHead<'k>,
+        /// Its length in bytes.
+        length: usize,
+        /// Where to read it; to be closed.
+        reader: Reader,
+    },
+}
+
+impl<'e> From<Reply<'e>> for Outcome<'_, 'e> {
+    fn from(reply: Reply<'e>) -> Self {
+        Self::Ready(reply)
+    }
+}
+
+/// Executes one of memcached's commands on the key of `target`.
+#[inline]
+pub(super) fn execute<'k: 'e, 'e>(request: &Request<&'k [u8]>, target: Target<'k, 'e>) -> Outcome<'k, 'e> {
+    let reply = match request.operation {
+        Operation::Get { versions, touch: None, first, last } => return target.get(versions, [first, last]),
+        Operation::Get { versions, touch: Some(expiry), first, last } => {
+            return target.get_and_touch(versions, expiry, [first, last]);
+        }
+        Operation::Store { condition, flags, expiry, value } => target.store(condition, flags, expiry, value),
+        Operation::Extend { end, value, bytes_max } => target.extend(end, value, bytes_max),
+        Operation::RefuseTooLarge { drop_old } => target.refuse(drop_old, PutError::TooLarge),
+        Operation::Delete => target.delete(),
+        Operation::Arithmetic { decrement, delta } => target.arithmetic(decrement, delta),
+        Operation::Touch { expiry } => target.touch(expiry),
+        // Commands of RESP have replies of their own (`resp::call`).
+        Operation::Call(_) => Reply::Failed(Failure::Unknown),
+    };
+    reply.into()
+}
 
 /// A key on its engine: what a command works on.
 pub(super) struct Target<'k, 'e> {

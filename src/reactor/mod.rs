@@ -85,13 +85,13 @@ impl std::fmt::Display for Errno {
 
 /// What happened since the last [`Reactor::reap`].
 #[derive(Debug)]
-pub enum Event {
+pub enum Event<S = OwnedFd, B = Buffer> {
     /// A client connected.
     Accepted {
         /// Index of the listener, as given to [`Reactor::accept`].
         listener: u32,
         /// The new socket.
-        socket: OwnedFd,
+        socket: S,
         /// The accept goes on; otherwise it must be armed again.
         armed: bool,
     },
@@ -107,7 +107,7 @@ pub enum Event {
         /// The connection.
         token: Token,
         /// Where they are.
-        buffer: Buffer,
+        buffer: B,
         /// The receive goes on; otherwise it must be armed again.
         armed: bool,
     },
@@ -241,6 +241,13 @@ impl Reactor {
     pub fn receive(&mut self, token: Token, socket: BorrowedFd) {
         let receive = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::GROUP);
         self.push(receive.build().user_data(user_data(Kind::Receive, token)));
+    }
+
+    /// Receives from a connection once, into one buffer.
+    pub fn receive_once(&mut self, token: Token, socket: BorrowedFd) {
+        let receive = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), 0);
+        let receive = receive.buf_group(buffers::GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
+        self.push(receive.user_data(user_data(Kind::Receive, token)));
     }
 
     /// Ends a receive; its last event follows.

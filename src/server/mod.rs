@@ -7,11 +7,11 @@ use crate::engine::{self, Engine, EngineConfig};
 use crate::mesh::{MeshEnd, mesh};
 use crate::protocol::{State, memcached, resp};
 use crate::reactor::{RECEIVE_BUFFERS_MAX, Reactor, ReceiveBuffers, StartError, UringSize, probe};
-use crate::shard::{Listening, Message, Node, Shard};
+use crate::shard::{Driver, Listening, Message, Shard, SharedState};
 use crate::sys;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -76,7 +76,7 @@ fn listen_cause(error: &io::Error) -> String {
 
 /// A node that runs.
 pub struct Server {
-    node: Arc<Node>,
+    shared: Arc<SharedState>,
     addresses: Vec<Address>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -91,17 +91,17 @@ impl Server {
         probe(UringSize::SHARD, shards)?;
         let (addresses, listeners) = open_listeners(&config)?;
         let port_of = |protocol| addresses.iter().find(|a| a.protocol == protocol).map_or(0, |a| a.address.port());
-        let node =
-            Node::new(config, port_of(MEMCACHED), port_of(RESP)).map_err(|e| ServeError::System("eventfd", e))?;
-        let node = Arc::new(node);
+        let shared = SharedState::new(config, port_of(MEMCACHED), port_of(RESP))
+            .map_err(|e| ServeError::System("eventfd", e))?;
+        let shared = Arc::new(shared);
 
         let (ready, started) = mpsc::channel();
         let mut threads = Vec::new();
         let mut starters = Vec::new();
         for ((shard, mesh), listeners) in mesh(shards).into_iter().enumerate().zip(listeners) {
             let (start, wait) = mpsc::channel();
-            let (node, ready) = (Arc::clone(&node), ready.clone());
-            let body = move || run_shard(shard, node, mesh, listeners, &ready, &wait);
+            let (shared, ready) = (Arc::clone(&shared), ready.clone());
+            let body = move || run_shard(shard, shared, mesh, listeners, &ready, &wait);
             let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(body);
             threads.push(thread.map_err(|e| ServeError::System("cannot start a thread", e))?);
             starters.push(start);
@@ -115,11 +115,11 @@ impl Server {
             let (shard, doorbell) = started.recv().expect("every shard reports")?;
             doorbells[shard] = doorbell;
         }
-        node.set_doorbells(doorbells);
+        shared.set_doorbells(doorbells);
         for start in starters {
             start.send(()).map_err(|_| ServeError::System("a shard ended early", io::ErrorKind::Other.into()))?;
         }
-        Ok(Self { node, addresses, threads })
+        Ok(Self { shared, addresses, threads })
     }
 
     /// Where the node listens.
@@ -127,15 +127,15 @@ impl Server {
         &self.addresses
     }
 
-    /// What the shards share: statistics and the stop.
-    pub fn node(&self) -> &Arc<Node> {
-        &self.node
+    /// The state that the shards share: statistics and the stop.
+    pub fn shared(&self) -> &Arc<SharedState> {
+        &self.shared
     }
 
     /// Stops: accepts nothing more, answers what was received, and returns when the shards have ended (a few seconds at
     /// most).
     pub fn stop(self) {
-        self.node.stop();
+        self.shared.stop();
         for thread in self.threads {
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
@@ -148,26 +148,27 @@ type Started = Result<(usize, RawFd), ServeError>;
 
 fn run_shard(
     shard: usize,
-    node: Arc<Node>,
-    mesh: MeshEnd<Message>,
+    shared: Arc<SharedState>,
+    mesh: MeshEnd<Message<OwnedFd>>,
     listeners: Vec<Listening>,
     ready: &mpsc::Sender<Started>,
     start: &mpsc::Receiver<()>,
 ) {
     // Memory is first touched here, by the thread that is pinned where it will be used.
-    match prepare(shard, &node) {
+    match prepare(shard, &shared) {
         Err(error) => _ = ready.send(Err(error)),
         Ok((engine, reactor, buffers)) => {
             let _ = ready.send(Ok((shard, reactor.doorbell())));
             if start.recv().is_ok() {
-                Shard::new(shard, node, engine, reactor, mesh, listeners).run(buffers);
+                let (driver, listeners) = Driver::new(shard, reactor, mesh, Arc::clone(&shared), listeners);
+                Shard::new(shard, shared, engine, driver, listeners).run(buffers);
             }
         }
     }
 }
 
-fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers), ServeError> {
-    let config = &node.config;
+fn prepare(shard: usize, shared: &SharedState) -> Result<(Engine, Reactor, ReceiveBuffers), ServeError> {
+    let config = &shared.config;
     let core = config.shard_cores[shard];
     if !sys::pin_to_core(core) {
         return Err(ServeError::Pin { shard, core });
@@ -180,7 +181,7 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
         user_bytes_max: None,
     };
     let memory_bytes_max = config.shard_memory_bytes_max();
-    let engine = Engine::resizable(limits, memory_bytes_max, node.hasher.clone(), node.clock.now());
+    let engine = Engine::resizable(limits, memory_bytes_max, shared.hasher.clone(), shared.clock.now());
     let engine = engine.map_err(|error| ServeError::Memory { shard, mebibytes: memory_bytes >> 20, error })?;
     if config.huge_pages
         && let Err(error) = engine.advise_huge_pages()
@@ -188,7 +189,7 @@ fn prepare(shard: usize, node: &Node) -> Result<(Engine, Reactor, ReceiveBuffers
         tracing::warn!(shard, %error, "no huge pages: ordinary ones are used");
     }
     let (buffers, bytes) = (config.receive_buffers, config.receive_buffer_bytes);
-    let (reactor, buffers) = Reactor::new(UringSize::SHARD, buffers, bytes, node.shards())?;
+    let (reactor, buffers) = Reactor::new(UringSize::SHARD, buffers, bytes, shared.shards())?;
     Ok((engine, reactor, buffers))
 }
 

@@ -1,13 +1,12 @@
-//! What travels over the mesh: a batch of requests, which comes back with their replies in the same buffers.
+//! A batch: the tasks of one shard for another, which travels back with their replies in its own buffers.
 
 use super::connection::Moving;
-use super::outgoing::StreamStart;
-use crate::command::{Request, Span};
+use crate::command::{Administration, Args, Call, Operation, Part, Request, Span};
 use crate::engine::KeyHash;
 use crate::reactor::Token;
 
-/// A batch takes no more requests once it has this many.
-const REQUESTS_MAX: usize = 1024;
+/// A batch takes no more tasks once it has this many.
+const TASKS_MAX: usize = 1024;
 /// Or this many bytes of keys and values.
 const BYTES_MAX: usize = 256 << 10;
 /// The owner stops executing a batch once its replies are this long; the rest follows when these are taken.
@@ -15,117 +14,208 @@ pub(super) const REPLY_BYTES_MAX: usize = 1 << 20;
 /// Buffers that have grown beyond this are not kept for the next batch.
 const BYTES_KEPT: usize = 512 << 10;
 
-/// A request on its way.
+/// The sequence number of a task without a reply of its own.
+const NO_REPLY: u32 = 0;
+/// The hash of a task without a key.
+pub(super) const NO_KEY: KeyHash = KeyHash(0);
+
+/// Something for another shard to do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    /// Who asked.
+pub(super) struct Task {
+    /// The connection that it is for.
     pub(super) token: Token,
-    /// Which of its replies this will be.
+    /// Which of the connection's replies it resolves.
     pub(super) sequence: u32,
+    /// The hash of its key, and its database.
     pub(super) hash: KeyHash,
-    pub(super) task: Task,
+    pub(super) kind: TaskKind,
 }
 
-/// What a sibling is to do.
+/// What to do.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Task {
-    /// Execute a request, and reply.
-    Request(Request<Span>),
+pub(super) enum TaskKind {
+    /// Execute a request; the reply is encoded for its client.
+    Execute(Request<Span>),
+    /// Execute a request's part for one key or for this shard; the reply is a typed part.
+    Part { key: Span, call: Call<Span> },
+    /// Change the engine; the reply is empty.
+    Administer(Administration),
+    /// CLIENT LIST or CLIENT KILL on this shard's clients: the arguments after CLIENT. The reply is a part.
+    Clients { asked_by: u64, args: Span, count: u32 },
     /// Take a long value, whose pieces will follow.
     BeginUpload { request: Request<Span>, value_bytes: usize },
     /// The next piece of it.
     Piece(Span),
-    /// It is complete, its line end right or not, with the arguments of RESP after it: store it, and reply.
-    FinishUpload { intact: bool, tail: Span, args: u32 },
-    /// It will not be complete.
+    /// It is complete, its line end right or not, followed by `count` arguments of RESP: store it, and reply.
+    FinishUpload { intact: bool, after: Span, count: u32 },
+    /// It will not be completed.
     AbortUpload,
-    /// Send the next piece of a long value.
-    ReadOn { stream: u64 },
-    /// Send no more of it.
+    /// Read the next piece of a long value.
+    ReadStream { stream: u64 },
+    /// Close the reader of a long value.
     CloseStream { stream: u64 },
 }
 
-/// The sequence number of a task without a reply of its own.
-const NO_REPLY: u32 = 0;
-/// The hash of a task without a key.
-const NO_KEY: KeyHash = KeyHash(0);
+/// In a batch: a reply is a long value, to be read piece by piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamStart {
+    /// Bytes of the reply that come before the value; the rest come after it.
+    pub(super) head_bytes: usize,
+    /// The number that the owner knows it by.
+    pub(super) stream: u64,
+    /// Bytes of the value.
+    pub(super) length: usize,
+}
 
-/// Requests of one shard to another; then their replies.
-#[derive(Debug, Default)]
-pub struct Batch {
+/// What a reply is, where it is not an encoded reply as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Special {
+    /// A part, whose bytes the reply is.
+    Part(Part),
+    /// The start of a long value.
+    Stream(StreamStart),
+}
+
+/// Tasks of one shard for another; then their replies.
+#[derive(Debug)]
+pub struct Batch<S> {
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) entries: Vec<Entry>,
-    /// Keys and values of the entries.
+    pub(super) tasks: Vec<Task>,
+    /// Keys and values of the tasks.
     pub(super) bytes: Vec<u8>,
-    /// Entries that were executed in earlier rounds.
+    /// Tasks that were executed in earlier rounds.
     pub(super) done: usize,
     /// Replies of this round, one after the other.
     pub(super) replies: Vec<u8>,
     /// Where each reply of this round ends.
     pub(super) reply_ends: Vec<usize>,
-    /// Replies of this round that are long values, in order.
-    pub(super) streams: Vec<StreamStart>,
+    /// Replies of this round that are parts or long values, by their index, in order.
+    pub(super) specials: Vec<(usize, Special)>,
     /// Connections that move to the other shard.
-    pub(super) moving: Vec<Moving>,
+    pub(super) moving: Vec<Moving<S>>,
 }
 
 /// A message between shards.
 #[derive(Debug)]
-pub enum Message {
+pub enum Message<S> {
     /// To execute.
-    Requests(Box<Batch>),
+    Requests(Box<Batch<S>>),
     /// Executed, all or in part.
-    Replies(Box<Batch>),
+    Replies(Box<Batch<S>>),
 }
 
-impl Batch {
+impl<S> Batch<S> {
+    pub(super) fn new(from: usize, to: usize) -> Self {
+        Self {
+            from,
+            to,
+            tasks: Vec::new(),
+            bytes: Vec::new(),
+            done: 0,
+            replies: Vec::new(),
+            reply_ends: Vec::new(),
+            specials: Vec::new(),
+            moving: Vec::new(),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.moving.is_empty()
+        self.tasks.is_empty() && self.moving.is_empty()
     }
 
-    /// True if it takes no more requests. One that is not full takes any one more.
+    /// True if it takes no more tasks. One that is not full takes any one more.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= REQUESTS_MAX || self.bytes.len() >= BYTES_MAX
+        self.tasks.len() >= TASKS_MAX || self.bytes.len() >= BYTES_MAX
     }
 
+    /// Adds a request whose reply is expected as `sequence`.
     #[inline]
     pub(super) fn push(&mut self, token: Token, sequence: u32, hash: KeyHash, request: &Request<&[u8]>) {
         let request = request.map(|bytes| Span::append(bytes, &mut self.bytes));
-        self.entries.push(Entry { token, sequence, hash, task: Task::Request(request) });
+        self.tasks.push(Task { token, sequence, hash, kind: TaskKind::Execute(request) });
     }
 
-    /// Adds a task on a long value.
-    pub(super) fn push_task(&mut self, token: Token, task: Task) {
-        self.entries.push(Entry { token, sequence: NO_REPLY, hash: NO_KEY, task });
+    /// Adds a request whose part is expected for `sequence`.
+    pub(super) fn push_part(&mut self, token: Token, sequence: u32, hash: KeyHash, key: &[u8], call: &Call<&[u8]>) {
+        let key = Span::append(key, &mut self.bytes);
+        let call = Call { command: call.command, count: call.count, args: Span::append(call.args, &mut self.bytes) };
+        self.tasks.push(Task { token, sequence, hash, kind: TaskKind::Part { key, call } });
     }
 
+    /// Adds a change to the engine, whose completion is expected as `sequence`: an empty reply.
+    pub(super) fn push_administration(&mut self, token: Token, sequence: u32, administration: Administration) {
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Administer(administration) });
+    }
+
+    /// Adds CLIENT LIST or CLIENT KILL, whose part is expected for `sequence`.
+    pub(super) fn push_clients(&mut self, token: Token, sequence: u32, asked_by: u64, args: Args) {
+        let (count, args) = (args.len() as u32, Span::append(args.bytes(), &mut self.bytes));
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Clients { asked_by, args, count } });
+    }
+
+    /// Adds a task on a long value that has no reply of its own.
+    pub(super) fn push_task(&mut self, token: Token, kind: TaskKind) {
+        self.tasks.push(Task { token, sequence: NO_REPLY, hash: NO_KEY, kind });
+    }
+
+    /// Announces a long value.
     pub(super) fn push_begin(&mut self, token: Token, hash: KeyHash, request: &Request<&[u8]>, value_bytes: usize) {
         let request = request.map(|bytes| Span::append(bytes, &mut self.bytes));
-        let task = Task::BeginUpload { request, value_bytes };
-        self.entries.push(Entry { token, sequence: NO_REPLY, hash, task });
+        let kind = TaskKind::BeginUpload { request, value_bytes };
+        self.tasks.push(Task { token, sequence: NO_REPLY, hash, kind });
     }
 
+    /// Adds a piece of it.
     pub(super) fn push_piece(&mut self, token: Token, piece: &[u8]) {
-        let task = Task::Piece(Span::append(piece, &mut self.bytes));
-        self.push_task(token, task);
+        let kind = TaskKind::Piece(Span::append(piece, &mut self.bytes));
+        self.push_task(token, kind);
     }
 
-    pub(super) fn push_finish(&mut self, token: Token, sequence: u32, intact: bool, tail: (&[u8], usize)) {
-        let (args, tail) = (tail.1 as u32, Span::append(tail.0, &mut self.bytes));
-        self.entries.push(Entry { token, sequence, hash: NO_KEY, task: Task::FinishUpload { intact, tail, args } });
+    /// Completes it.
+    pub(super) fn push_finish(&mut self, token: Token, sequence: u32, intact: bool, after: Args) {
+        let (count, after) = (after.len() as u32, Span::append(after.bytes(), &mut self.bytes));
+        let kind = TaskKind::FinishUpload { intact, after, count };
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind });
     }
 
-    /// Empties it for the next requests.
+    /// Ends the reply that was just appended to `replies`.
+    #[inline]
+    pub(super) fn end_reply(&mut self) {
+        self.reply_ends.push(self.replies.len());
+    }
+
+    /// Forgets the replies of a round, which have been taken.
+    pub(super) fn clear_replies(&mut self) {
+        self.done += self.reply_ends.len();
+        self.replies.clear();
+        self.reply_ends.clear();
+        self.specials.clear();
+    }
+
+    /// Empties it for the next tasks.
     pub(super) fn clear(&mut self) {
-        self.entries.clear();
+        self.tasks.clear();
         self.moving.clear();
         self.done = 0;
         self.reply_ends.clear();
-        self.streams.clear();
+        self.specials.clear();
         for buffer in [&mut self.bytes, &mut self.replies] {
             buffer.clear();
             buffer.shrink_to(BYTES_KEPT);
         }
+    }
+}
+
+/// True for a request whose key is in the index: worth prefetching.
+#[inline]
+pub(super) fn has_key(kind: &TaskKind) -> bool {
+    match kind {
+        TaskKind::Execute(Request { operation: Operation::Call(call), .. }) | TaskKind::Part { call, .. } => {
+            call.command.row().keys.first != 0
+        }
+        TaskKind::Execute(_) => true,
+        _ => false,
     }
 }

@@ -1,4 +1,6 @@
-//! Commands of RESP that concern no key: their client's shard answers them, or asks all shards for their parts.
+//! Commands of RESP without a key: their client's shard executes them, or asks every shard for a part.
+//!
+//! The rows of the command table name the functions; `dispatch_local` is generated from them.
 //!
 //! | file | commands |
 //! |---|---|
@@ -12,9 +14,10 @@ mod info;
 mod logs;
 mod settings;
 
-use super::Shard;
-use super::connection::{Ending, Gather};
-use super::perform::{Pending, answer, begun, begun_request, describe};
+use super::connection::{ConnectionId, Gather};
+use super::dispatch::Pending;
+use super::{Io, Shard};
+use crate::command::table::{Flags, Handler, with_handlers};
 use crate::command::{Args, Call, Command, Operation, Request};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::execute::introspect;
@@ -22,7 +25,7 @@ use crate::execute::resp::keyspace::CURSOR_SHARD_BITS;
 use crate::execute::resp::scan::cursor;
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Arguments of an unknown command that are shown, and bytes of them.
 const SHOWN_BYTES_MAX: usize = 128;
@@ -30,140 +33,190 @@ const SHOWN_BYTES_MAX: usize = 128;
 /// An error's text, with its code.
 type Refused = String;
 
-impl Shard {
-    /// Answers a command that concerns no key.
-    pub(super) fn perform_local(&mut self, pending: &Pending, args: Args) {
-        let slot = pending.slot;
+/// What every shard contributes a part to.
+#[derive(Clone, Copy)]
+pub(super) enum ShardPart<'a> {
+    /// A command of RESP on the whole keyspace.
+    Call { call: Call<&'a [u8]>, database: u8 },
+    /// CLIENT LIST or CLIENT KILL: the arguments after CLIENT, and the client that asks.
+    Clients { asked_by: u64, args: Args<'a> },
+}
+
+/// How a command is executed by its client's shard.
+macro_rules! locally {
+    (local $shard:ident $pending:ident $args:ident [$handler:ident] []) => {
+        $shard.$handler($pending, $args)
+    };
+    (container $shard:ident $pending:ident $args:ident [$($keyed:tt)*] [$handler:ident]) => {
+        $shard.$handler($pending, $args)
+    };
+    (cursor $shard:ident $pending:ident $args:ident $($rest:tt)*) => {
+        $shard.scan($pending, $args)
+    };
+    (every_shard $shard:ident $pending:ident $args:ident $($rest:tt)*) => {
+        $shard.ask_whole_keyspace($pending, $args)
+    };
+    // Commands with a key come here only to be refused (`Shard::check`).
+    ($keyed:ident $shard:ident $pending:ident $args:ident $($rest:tt)*) => {
+        $shard.unreadable($pending, $args)
+    };
+}
+
+macro_rules! dispatcher {
+    ($({ $command:ident $kind:ident [$($merge:ident)?] [$($f:tt)*] [$($arg:expr),*] [$($local:ident)?] })*) => {
+        impl<I: Io> Shard<I> {
+            fn dispatch_local(&mut self, command: Command, pending: &Pending, args: Args) {
+                match command {
+                    $(Command::$command => locally!($kind self pending args [$($f)*] [$($local)?]),)*
+                }
+            }
+        }
+    };
+}
+with_handlers!(dispatcher);
+
+impl<I: Io> Shard<I> {
+    /// Executes a command of RESP that no owner of a key executes, or refuses it.
+    pub(super) fn execute_local(&mut self, pending: &Pending, args: Args) {
         let Some(name) = args.iter().next() else { return };
-        let command = match self.admit(slot, name, args) {
+        let command = match self.check(pending.id, name, args) {
             Ok(command) => command,
             Err(error) => {
-                self.counters.add(Counter::InvalidCommands);
-                return self.reply(slot, |w| w.error(error));
+                self.executor.counters.add(Counter::InvalidCommands);
+                return self.reply(pending.id, |w| w.error(error));
             }
         };
-        if command == Command::Scan {
-            return self.perform_scan(pending, args);
-        }
-        if matches!(
-            command,
-            Command::DbSize | Command::Keys | Command::RandomKey | Command::FlushDb | Command::FlushAll
-        ) {
-            return self.ask_all_shards(pending, command, args);
-        }
-        let arguments = args.skip(1);
-        let call = Call { command, resp3: false, count: arguments.len() as u32, args: arguments.bytes() };
-        let begun = begun(&call, &self.node.tunables);
-        match command {
-            Command::Client => self.perform_client(pending, args),
-            Command::Config => self.perform_config(pending, args),
-            Command::Info => self.perform_info(pending, args),
-            _ => {
-                self.counters.called(command);
-                self.perform_plain(slot, command, args);
-            }
-        }
-        if let Some(begun) = begun {
-            let Self { connections, now, node, .. } = self;
-            let client = connections.at(slot).and_then(|c| c.client.as_deref());
-            node.tunables.took(begun.elapsed().as_micros() as u64, *now, || describe(client, &call, *now));
+        let started = self.started_local(command);
+        self.dispatch_local(command, pending, args);
+        if let Some(started) = started {
+            let arguments = args.skip(1);
+            let call = Call { command, count: arguments.len() as u32, args: arguments.bytes() };
+            let micros = self.io.instant().saturating_duration_since(started).as_micros() as u64;
+            self.log_slow(Some(pending.id), &Operation::Call(call), micros);
         }
     }
 
+    /// When a command of this file starts, if it is measured. The parts of a command on every shard are measured one by one.
+    fn started_local(&self, command: Command) -> Option<Instant> {
+        let row = command.row();
+        let is_here = matches!(row.handler, Handler::Local | Handler::Container);
+        (is_here && (row.may_be_slow() || self.executor.time_all)).then(|| self.io.instant())
+    }
+
     /// The command of a name, if this client may call it with these arguments.
-    fn admit(&mut self, slot: u32, name: &[u8], args: Args) -> Result<Command, Refused> {
-        let now = self.now;
-        let Some(client) = self.connections.at(slot).and_then(|c| c.client.as_mut()) else {
+    fn check(&mut self, id: ConnectionId, name: &[u8], args: Args) -> Result<Command, Refused> {
+        let now = self.executor.now();
+        let Some(client) = self.connections.at(id).and_then(|c| c.client.as_mut()) else {
             return Err("ERR no client".into());
         };
-        let Some(command) = Command::find(name) else { return Err(unknown(name, args)) };
+        let Some(command) = Command::find(name) else { return Err(unknown_command(name, args)) };
         let row = command.row();
         let subcommand = args.iter().nth(1).and_then(|name| row.subcommand(name));
         client.sent(subcommand.unwrap_or(row), now);
         if !row.accepts(args.len()) {
             return Err(introspect::wrong_arity(row));
         }
-        if !client.authenticated && !matches!(command, Command::Auth | Command::Hello | Command::Quit | Command::Reset)
-        {
+        if !client.authenticated && !row.flags.has(Flags::NO_AUTH) {
             return Err("NOAUTH Authentication required.".into());
         }
         if row.keys.first > 0 {
             return Err(format!("ERR the key is longer than {KEY_BYTES_MAX} bytes"));
         }
+        if row.handler == Handler::Local && !matches!(command, Command::Client | Command::Config | Command::Info) {
+            self.executor.counters.called(command);
+        }
         Ok(command)
     }
 
-    /// Commands that only the connection and the node are needed for.
-    fn perform_plain(&mut self, slot: u32, command: Command, args: Args) {
-        let arguments = args.skip(1);
-        let first = arguments.iter().next();
-        match command {
-            Command::Ping if args.len() > 2 => {
-                self.reply(slot, |w| w.error(introspect::wrong_arity(command.row())));
-            }
-            Command::Ping => self.reply(slot, |w| match first {
-                Some(text) => w.bulk(text),
-                None => w.simple("PONG"),
-            }),
-            Command::Echo => self.reply(slot, |w| w.bulk(first.unwrap_or_default())),
-            Command::Quit => {
-                self.reply(slot, |w| w.simple("OK"));
-                if let Some(connection) = self.connections.at(slot) {
-                    connection.ending = Ending::Quitting;
-                }
-            }
-            Command::Reset => self.perform_reset(slot),
-            Command::Hello => self.perform_hello(slot, arguments),
-            Command::Auth => self.perform_auth(slot, arguments),
-            Command::Select => self.perform_select(slot, first.unwrap_or_default()),
-            Command::Command => self.reply(slot, |w| introspect::command(args, w)),
-            Command::SlowLog => self.perform_slowlog(slot, args),
-            Command::Latency => self.perform_latency(slot, args),
-            Command::Time => {
-                let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.reply(slot, |w| {
-                    w.array(2);
-                    w.bulk(time.as_secs().to_string().as_bytes());
-                    w.bulk(time.subsec_micros().to_string().as_bytes());
-                });
-            }
-            Command::LolWut => {
-                let text = format!("Pinion ver. {}\n", env!("CARGO_PKG_VERSION"));
-                self.reply(slot, |w| w.verbatim(b"txt", text.as_bytes()));
-            }
-            Command::Role => self.reply(slot, |w| {
-                w.array(3);
-                w.bulk(b"master");
-                w.integer(0);
-                w.array(0);
-            }),
-            Command::Cluster | Command::ReadOnly | Command::ReadWrite | Command::Asking => {
-                self.reply(slot, |w| w.error("ERR This instance has cluster support disabled"));
-            }
-            Command::Object => self.help_or_refuse(slot, command, args),
-            Command::Memory => self.perform_memory(slot, args),
-            _ => self.reply(slot, |w| w.error(unknown(command.name().as_bytes(), args))),
+    /// A command whose key cannot be told from its arguments.
+    fn unreadable(&mut self, pending: &Pending, args: Args) {
+        let name = args.iter().next().unwrap_or_default();
+        self.reply(pending.id, |w| w.error(unknown_command(name, args)));
+    }
+
+    /// PING.
+    fn ping(&mut self, pending: &Pending, args: Args) {
+        if args.len() > 2 {
+            return self.reply(pending.id, |w| w.error(introspect::wrong_arity(Command::Ping.row())));
+        }
+        self.reply(pending.id, |w| match args.iter().nth(1) {
+            Some(text) => w.bulk(text),
+            None => w.simple("PONG"),
+        });
+    }
+
+    /// ECHO.
+    fn echo(&mut self, pending: &Pending, args: Args) {
+        self.reply(pending.id, |w| w.bulk(args.iter().nth(1).unwrap_or_default()));
+    }
+
+    /// QUIT.
+    fn quit(&mut self, pending: &Pending, _: Args) {
+        self.reply(pending.id, |w| w.simple("OK"));
+        if let Some(connection) = self.connections.at(pending.id) {
+            connection.quit();
         }
     }
 
-    /// HELP of a container whose other subcommands concern keys.
-    fn help_or_refuse(&mut self, slot: u32, command: Command, args: Args) {
-        self.reply(slot, |w| match introspect::find_subcommand(command.row(), args) {
-            Ok(subcommand) if subcommand.name == "help" => introspect::help(command.row(), w),
+    /// COMMAND.
+    fn command(&mut self, pending: &Pending, args: Args) {
+        self.reply(pending.id, |w| introspect::command(args, w));
+    }
+
+    /// TIME.
+    fn time(&mut self, pending: &Pending, _: Args) {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reply(pending.id, |w| {
+            w.array(2);
+            w.bulk(time.as_secs().to_string().as_bytes());
+            w.bulk(time.subsec_micros().to_string().as_bytes());
+        });
+    }
+
+    /// LOLWUT.
+    fn lolwut(&mut self, pending: &Pending, _: Args) {
+        let text = format!("Pinion ver. {}\n", env!("CARGO_PKG_VERSION"));
+        self.reply(pending.id, |w| w.verbatim(b"txt", text.as_bytes()));
+    }
+
+    /// ROLE.
+    fn role(&mut self, pending: &Pending, _: Args) {
+        self.reply(pending.id, |w| {
+            w.array(3);
+            w.bulk(b"master");
+            w.integer(0);
+            w.array(0);
+        });
+    }
+
+    /// CLUSTER and the commands of its clients.
+    fn cluster_disabled(&mut self, pending: &Pending, _: Args) {
+        self.reply(pending.id, |w| w.error("ERR This instance has cluster support disabled"));
+    }
+
+    /// OBJECT HELP; its other subcommands concern keys.
+    fn object_help(&mut self, pending: &Pending, args: Args) {
+        let row = Command::Object.row();
+        self.executor.counters.called(row.command);
+        self.reply(pending.id, |w| match introspect::find_subcommand(row, args) {
+            Ok(subcommand) if subcommand.name == "help" => introspect::help(row, w),
             Ok(_) => w.error("ERR syntax error"),
             Err(error) => w.error(error),
         });
     }
 
-    fn perform_memory(&mut self, slot: u32, args: Args) {
+    /// MEMORY, except for USAGE, which concerns a key.
+    fn memory(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
+        self.executor.counters.called(Command::Memory);
         let subcommand = match introspect::find_subcommand(Command::Memory.row(), args) {
             Ok(subcommand) => subcommand.name,
-            Err(error) => return self.reply(slot, |w| w.error(error)),
+            Err(error) => return self.reply(id, |w| w.error(error)),
         };
         self.publish();
-        let (held, limit) = (self.node.sum(Counter::HeldBytes), self.node.tunables.memory_bytes());
-        let (user, items) = (self.node.sum(Counter::UserBytes), self.node.sum(Counter::CurrItems));
-        self.reply(slot, |w| match subcommand {
+        let (held, limit) = (self.shared.sum(Counter::HeldBytes), self.shared.tunables.memory_bytes());
+        let (user, items) = (self.shared.sum(Counter::UserBytes), self.shared.sum(Counter::CurrItems));
+        self.reply(id, |w| match subcommand {
             "doctor" => {
                 let percent = |part: u64| part as f64 * 100.0 / limit.max(1) as f64;
                 let text = format!(
@@ -193,113 +246,91 @@ impl Shard {
     }
 
     /// Writes a reply behind those before it, unless the client wants none.
-    fn reply(&mut self, slot: u32, write: impl FnOnce(&mut Writer)) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        let (resp3, noreply) = match &mut connection.client {
-            Some(client) => (client.resp3, client.take_noreply()),
-            None => (false, false),
+    fn reply(&mut self, id: ConnectionId, write: impl FnOnce(&mut Writer)) {
+        let Some(connection) = self.connections.answering(id) else { return };
+        let session = connection.session();
+        if !connection.take_noreply() {
+            connection.write(|out| write(&mut Writer::new(out, session.resp3)));
+        }
+    }
+
+    /// SCAN: executed by the shard that its cursor is at.
+    fn scan(&mut self, pending: &Pending, args: Args) {
+        let shards = self.router.shards();
+        let shard = cursor(args.iter().nth(1).unwrap_or_default())
+            .map(|cursor| (cursor & ((1 << CURSOR_SHARD_BITS) - 1)) as usize);
+        let Some(shard) = shard.ok().filter(|&shard| shard < shards) else {
+            return self.reply(pending.id, |w| w.error("ERR invalid cursor"));
         };
-        if !noreply {
-            self.outputs.provide(&mut connection.output);
-            connection.write(|out| write(&mut Writer::new(out, resp3)));
+        let Some(session) = self.connections.at(pending.id).map(|connection| connection.session()) else { return };
+        let arguments = args.skip(1);
+        let call = Call { command: Command::Scan, count: arguments.len() as u32, args: arguments.bytes() };
+        let request = Request { key: &[][..], operation: Operation::Call(call), session };
+        let pending = Pending { owner: shard as u16, hash: whole_database(session.database), ..*pending };
+        match shard == self.id {
+            true => self.execute_here(&pending, &request),
+            false => self.send_away(&pending, &request),
         }
     }
 
-    /// Sends a command without a key to the shard that its cursor is at.
-    fn perform_scan(&mut self, pending: &Pending, args: Args) {
-        let place = match cursor(args.iter().nth(1).unwrap_or_default()) {
-            Ok(cursor) => (cursor & ((1 << CURSOR_SHARD_BITS) - 1)) as usize,
-            Err(_) => return self.reply(pending.slot, |w| w.error("ERR invalid cursor")),
-        };
-        if place >= self.routes.len() {
-            return self.reply(pending.slot, |w| w.error("ERR invalid cursor"));
-        }
-        let (hash, operation) = self.without_key(pending.slot, Command::Scan, args);
-        let request = Request { key: &[][..], operation, noreply: false };
-        let sent = Pending { owner: place as u16, hash, request, ..*pending };
-        match (place == self.id, operation) {
-            (true, Operation::Call(call)) => self.perform_call(&sent, &call),
-            _ => self.send_away(&sent),
-        }
-    }
-
-    /// A command without a key, for a shard: its hash says which database.
-    fn without_key<'a>(&mut self, slot: u32, command: Command, args: Args<'a>) -> (KeyHash, Operation<&'a [u8]>) {
-        let client = self.connections.at(slot).and_then(|c| c.client.as_ref());
-        let (resp3, database) = client.map_or((false, 0), |client| (client.resp3, client.database));
-        let hash = if database == 0 { KeyHash(0) } else { KeyHash(0).in_database(database) };
-        let args = args.skip(1);
-        (hash, Operation::Call(Call { command, resp3, count: args.len() as u32, args: args.bytes() }))
-    }
-
-    /// Asks every shard for its part of the answer to a command on all keys.
-    fn ask_all_shards(&mut self, pending: &Pending, command: Command, args: Args) {
-        let (hash, operation) = self.without_key(pending.slot, command, args);
-        let shards = self.routes.len() as u32;
-        let Operation::Call(call) = operation else { return };
+    /// A command on all keys: every shard contributes a part.
+    fn ask_whole_keyspace(&mut self, pending: &Pending, args: Args) {
+        let Some((name, arguments)) = args.split_first() else { return };
+        let Some(command) = Command::find(name) else { return };
+        let Some(merge) = command.row().merge() else { return };
         if matches!(command, Command::FlushDb | Command::FlushAll) {
-            let option = args.iter().nth(1).unwrap_or(b"sync");
+            let option = arguments.iter().next().unwrap_or(b"sync");
             if args.len() > 2 || ![&b"sync"[..], b"async"].iter().any(|o| o.eq_ignore_ascii_case(option)) {
-                return self.reply(pending.slot, |w| w.error("ERR syntax error"));
+                return self.reply(pending.id, |w| w.error("ERR syntax error"));
             }
-            self.counters.add(Counter::CmdFlush);
+            self.executor.counters.add(Counter::CmdFlush);
         }
-        let gather = match command {
-            Command::DbSize => Gather::sum(shards),
-            Command::Keys => Gather::array(shards),
-            Command::RandomKey => Gather::any(shards, call.resp3),
-            _ => Gather::done(shards),
-        };
-        self.scatter(pending, hash, operation, gather);
+        let database = self.connections.at(pending.id).map_or(0, |connection| connection.session().database);
+        let call = Call { command, count: arguments.len() as u32, args: arguments.bytes() };
+        let gather = Gather::new(merge, self.router.shards() as u32);
+        self.ask_every_shard(pending, ShardPart::Call { call, database }, gather);
     }
 
-    /// Sends an operation to every shard, this one included; the reply is made of all of theirs.
-    fn scatter(&mut self, pending: &Pending, hash: KeyHash, operation: Operation<&[u8]>, gather: Gather) {
-        let shards = self.routes.len();
-        if !self.has_room(0..shards, pending) {
+    /// Has every shard, this one included, contribute a part to a reply.
+    fn ask_every_shard(&mut self, pending: &Pending, part: ShardPart, gather: Gather) {
+        if !self.has_room(0..self.router.shards(), pending) {
             return;
         }
-        let token = self.connections.token(pending.slot);
-        let Some(connection) = self.connections.at(pending.slot) else { return };
-        let noreply = connection.client.as_mut().is_some_and(|client| client.take_noreply());
-        let sequence = connection.order.await_parts(gather.noreply(noreply));
-        let request = Request { key: &[][..], operation, noreply: false };
-        for to in (0..shards).filter(|&to| to != self.id) {
-            self.routes[to].filling.push(token, sequence, hash, &request);
-        }
-        let mut part = Vec::new();
-        if let Operation::Clients { args, count } = operation {
-            self.answer_clients(Args::new(args, count as usize), &mut part);
-        } else {
-            let Self { connections, engine, now, counters, node, .. } = self;
-            let begun = begun_request(&request, &node.tunables);
-            let long = answer(&request, hash, engine, *now, counters, shards, &mut part);
-            debug_assert!(long.is_none(), "what has no key has no long value");
-            if let (Some(begun), Operation::Call(call)) = (begun, request.operation) {
-                let client = connections.at(pending.slot).and_then(|c| c.client.as_deref());
-                node.tunables.took(begun.elapsed().as_micros() as u64, *now, || describe(client, &call, *now));
+        let token = self.connections.token(pending.id);
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        let (session, noreply) = (connection.session(), connection.take_noreply());
+        let sequence = connection.replies.expect_parts(gather.answering(session.resp3, noreply));
+        for to in self.router.siblings() {
+            let batch = self.router.batch(to);
+            match part {
+                ShardPart::Call { call, database } => {
+                    batch.push_part(token, sequence, whole_database(database), &[], &call);
+                }
+                ShardPart::Clients { asked_by, args } => batch.push_clients(token, sequence, asked_by, args),
             }
         }
-        let Some(connection) = self.connections.at(pending.slot) else { return };
-        self.outputs.provide(&mut connection.output);
-        connection.take_reply(sequence, &part);
-    }
-
-    /// Sends an operation on the engine to every shard and answers OK.
-    fn set_everywhere(&mut self, operation: Operation<&[u8]>) {
-        let request = Request { key: &[][..], operation, noreply: true };
-        let token = self.connections.nobody();
-        for to in (0..self.routes.len()).filter(|&to| to != self.id) {
-            self.routes[to].filling.push(token, 0, KeyHash(0), &request);
+        match part {
+            ShardPart::Call { call, database } => {
+                self.execute_part(pending.id, sequence, &[], whole_database(database), &call);
+            }
+            ShardPart::Clients { asked_by, args } => {
+                let mut bytes = Vec::new();
+                let kind = self.clients_part(asked_by, args, &mut bytes);
+                if let Some(connection) = self.connections.answering(pending.id) {
+                    connection.on_part(sequence, kind, &bytes);
+                }
+            }
         }
-        let shards = self.routes.len();
-        let Self { engine, now, counters, .. } = self;
-        answer(&request, KeyHash(0), engine, *now, counters, shards, &mut Vec::new());
     }
 }
 
-/// What to say to a command that there is not, as Redis says it.
-fn unknown(name: &[u8], args: Args) -> Refused {
+/// The hash of a command that concerns a whole database: it says which.
+fn whole_database(database: u8) -> KeyHash {
+    if database == 0 { KeyHash(0) } else { KeyHash(0).in_database(database) }
+}
+
+/// Redis's `unknown command` error.
+fn unknown_command(name: &[u8], args: Args) -> Refused {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES_MAX)]).into_owned();
     let mut arguments = String::new();
     for arg in args.skip(1) {

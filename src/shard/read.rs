@@ -1,13 +1,13 @@
-//! From bytes received to pending requests.
+//! From received bytes to pending requests.
 //!
-//! Input is parsed where it was received. What cannot be used yet, the start of a command, is copied to the connection,
-//! and the rest of it added as it comes. At most one input of a connection is in the pending list at a time, so that a
-//! request that cannot be executed can always be set back to (`Connection::block`).
+//! Input is parsed where it was received. What cannot be used yet, the start of a command, is copied to the connection, and
+//! the rest of it added as it comes. At most one input of a connection is in the pending list at a time, so that the
+//! connection can be set back to any request that cannot be executed yet (`Connection::set_back`).
 
-use super::Shard;
-use super::connection::{BUFFER_BYTES_KEPT, Ending, Wait};
-use super::perform::{PREFETCH, Pending, recycle};
-use crate::command::Operation;
+use super::connection::{BUFFER_BYTES_KEPT, ConnectionId, Input, Wait};
+use super::dispatch::{PREFETCH, Pending, Work, recycle};
+use super::{Io, Shard};
+use crate::command::{Control, Operation, Request};
 use crate::engine::KeyHash;
 use crate::metrics::Counter;
 use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State as Memcached, parse};
@@ -17,119 +17,91 @@ use crate::reactor::{Errno, Token};
 /// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have keys.
 pub(super) const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
 
-/// A connection that has to wait goes on receiving until it has this much input; then comes only what the kernel had
-/// received before the receive ended.
-const WAITING_BYTES_MAX: usize = 16 << 10;
+/// Requests of one connection that are executed in one turn, about: the rest of its input waits for the next turn, so that
+/// the others get theirs.
+pub(super) const REQUESTS_PER_TURN: usize = 4096;
 
-impl Shard {
-    /// Takes bytes that arrived on a connection.
-    pub(super) fn received<'a>(&mut self, token: Token, bytes: &'a [u8], armed: bool, pending: &mut Vec<Pending<'a>>) {
-        self.counters.add_n(Counter::BytesRead, bytes.len() as u64);
+impl<I: Io> Shard<I> {
+    /// Bytes arrived on a connection.
+    pub(super) fn on_received<'a>(
+        &mut self,
+        token: Token,
+        bytes: &'a [u8],
+        armed: bool,
+        pending: &mut Vec<Pending<'a>>,
+    ) {
+        self.executor.counters.add_n(Counter::BytesRead, bytes.len() as u64);
         let Some(connection) = self.connections.get(token) else { return };
-        connection.receiving = armed;
-        connection.cancelling &= armed;
-        let in_the_list = connection.pending > 0;
-        let is_read = connection.is_read();
-        self.touch(token.slot);
-        if !is_read {
-            return;
-        }
+        connection.on_receive(armed);
+        let bytes = connection.transport.opened(bytes);
+        // Its input before this one is in the list: to be set back to, only one may be.
+        let in_the_list = connection.queued > 0 && connection.is_read();
+        self.connections.touch(token.slot);
         if in_the_list {
-            self.perform(pending);
+            self.execute(pending);
         }
         let Some(connection) = self.connections.get(token) else { return };
-        if connection.blocked.is_none() && connection.partial.is_empty() {
-            let used = self.read(token.slot, bytes, pending);
-            self.keep(token.slot, &bytes[used..]);
-            return;
-        }
-        if connection.blocked.is_some() {
-            connection.partial.reserve_exact(bytes.len());
-        }
-        connection.partial.extend_from_slice(bytes);
-        if connection.blocked.is_some() {
-            if connection.partial.len() > WAITING_BYTES_MAX {
-                self.stop_receiving(token.slot);
+        match connection.on_bytes(bytes) {
+            Input::Used => {}
+            Input::Parse => {
+                let used = self.read(token.slot, bytes, pending);
+                if used < bytes.len()
+                    && let Some(connection) = self.connections.get(token)
+                {
+                    connection.input.extend_from_slice(&bytes[used..]);
+                }
             }
-        } else if connection.partial.len() >= connection.needed {
-            self.read_partial(token.slot);
+            Input::ParseKept => self.read_kept(token.slot),
+            Input::StopReceiving => self.stop_receiving(token.slot),
         }
     }
 
-    /// Keeps input that cannot be used yet.
-    fn keep(&mut self, slot: u32, left: &[u8]) {
-        if left.is_empty() {
-            return;
-        }
-        let Some(connection) = self.connections.at(slot) else { return };
-        connection.partial.extend_from_slice(left);
-    }
-
-    /// The peer closed its direction, or the receive failed, was cancelled or ran out of buffers.
-    pub(super) fn receive_ended(&mut self, token: Token, errno: Option<Errno>) {
+    /// A receive ended: the peer closed its direction, or the receive failed, was cancelled or ran out of buffers.
+    pub(super) fn on_receive_ended(&mut self, token: Token, errno: Option<Errno>) {
         let Some(connection) = self.connections.get(token) else { return };
-        connection.receiving = false;
-        connection.cancelling = false;
-        match errno {
-            Some(Errno::NO_BUFFERS) => self.short_of_buffers = true,
-            Some(Errno::CANCELLED) => {}
-            None => connection.ended = true,
-            Some(_) => self.abandon(token.slot),
+        if errno == Some(Errno::NO_BUFFERS) {
+            self.last_shortage = self.turns;
         }
-        self.touch(token.slot);
+        if connection.on_receive_ended(errno) {
+            self.abandon(token.slot);
+        }
+        self.connections.touch(token.slot);
     }
 
-    /// Puts a connection into the list of those that may go on.
-    pub(super) fn may_resume(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.at(slot)
-            && !connection.resuming
-        {
-            connection.resuming = true;
-            self.resumable.push_back(slot);
+    /// Tries to go on with a connection that waits.
+    pub(super) fn try_resume(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.at(id) else { return };
+        let has_input = connection.try_resume();
+        if connection.wait().is_none() {
+            self.connections.touch(id);
         }
-    }
-
-    /// Lets a connection go on that had to wait, if what it waited for is there.
-    pub(super) fn try_resume(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        connection.resuming = false;
-        if connection.blocked.is_none() {
-            return;
-        }
-        if !connection.may_go_on() {
-            // Whatever it was in line for, it is no more: now its output comes first.
-            connection.blocked = Some(Wait::Output);
-            return;
-        }
-        connection.blocked = None;
-        let enough = connection.partial.len() >= connection.needed;
-        self.touch(slot);
-        if enough {
-            self.read_partial(slot);
+        if has_input {
+            self.read_kept(id);
         }
     }
 
     /// Parses and executes the input that a connection has kept.
-    fn read_partial(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        let mut input = std::mem::take(&mut connection.partial);
-        let mut pending = recycle(std::mem::take(&mut self.pending_partial));
-        let used = self.read(slot, &input, &mut pending);
-        self.perform(&mut pending);
-        self.pending_partial = recycle(pending);
+    fn read_kept(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.at(id) else { return };
+        let mut input = std::mem::take(&mut connection.input);
+        let mut pending = recycle(std::mem::take(&mut self.pending_kept));
+        let used = self.read(id, &input, &mut pending);
+        self.execute(&mut pending);
+        self.pending_kept = recycle(pending);
 
-        let Some(connection) = self.connections.at(slot) else { return };
+        // A connection that was set back has kept its input itself.
+        let Some(connection) = self.connections.at(id) else { return };
         if connection.is_served() {
             input.drain(..used);
             input.shrink_to(connection.needed.max(BUFFER_BYTES_KEPT));
-            connection.partial = input;
+            connection.input = input;
         }
     }
 
     /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
-    /// input is done with: all of it, where the connection was set back or closes.
-    fn read<'a>(&mut self, slot: u32, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
-        let Some(connection) = self.connections.at(slot) else { return input.len() };
+    /// input is done with: all of it, if the connection was set back or closes.
+    fn read<'a>(&mut self, id: ConnectionId, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
+        let Some(connection) = self.connections.at(id) else { return input.len() };
         if connection.state == State::Unknown {
             connection.state = match input.first() {
                 None => return 0,
@@ -138,35 +110,41 @@ impl Shard {
             };
         }
         match connection.state {
-            State::Resp(_) => self.read_resp(slot, input, pending),
-            State::Memcached(state) => self.read_memcached(slot, state, input, pending),
-            State::Unknown => unreachable!("the first byte has told"),
+            State::Memcached(state) => self.read_memcached(id, state, input, pending),
+            // Unknown no longer: the first byte has told.
+            State::Resp(_) | State::Unknown => self.read_resp(id, input, pending),
         }
     }
 
     fn read_memcached<'a>(
         &mut self,
-        slot: u32,
+        id: ConnectionId,
         mut state: Memcached,
         input: &'a [u8],
         pending: &mut Vec<Pending<'a>>,
     ) -> usize {
-        let value_bytes_max = self.node.config.max_item_bytes as usize;
-        let Some(connection) = self.connections.at(slot) else { return input.len() };
+        let value_bytes_max = self.shared.config.max_item_bytes as usize;
+        let Some(connection) = self.connections.at(id) else { return input.len() };
         let mut at = 0;
-        if connection.incoming.is_some() {
-            at = self.take_incoming(slot, input);
+        if connection.upload.is_some() {
+            at = self.take_upload(id, input);
             if at == input.len() {
                 return at;
             }
         }
         // Where in the list the command starts that is being parsed.
         let mut command = pending.len();
+        let mut executed = 0;
         let needed = loop {
             if (pending.len() >= PREFETCH && state == Memcached::Command) || pending.len() >= PENDING_MAX {
-                self.perform(pending);
+                executed += pending.len();
+                self.execute(pending);
                 command = 0;
-                if self.connections.at(slot).is_none_or(|c| !c.is_served()) {
+                if self.connections.at(id).is_none_or(|c| !c.is_served()) {
+                    return input.len();
+                }
+                if executed >= REQUESTS_PER_TURN && at < input.len() {
+                    self.set_back(id, Wait::Turn, &input[at..], State::Memcached(state));
                     return input.len();
                 }
             }
@@ -174,104 +152,119 @@ impl Shard {
             match parse(&mut state, rest, value_bytes_max) {
                 Parsed::Request { request, length } => {
                     at += length;
-                    if matches!(request.operation, Operation::Invalid(_)) {
-                        self.take_back(pending, command);
-                    }
                     if !matches!(request.operation, Operation::Get { first: false, .. }) {
                         command = pending.len();
                     }
-                    let owner = self.id as u16;
-                    self.queue(
-                        Pending { slot, owner, hash: KeyHash(0), request, rest, state: State::Memcached(before) },
-                        pending,
-                    );
+                    self.queue_request(id, request, rest, State::Memcached(before), pending);
+                }
+                Parsed::Control { control, noreply, length } => {
+                    at += length;
+                    if matches!(control, Control::Invalid(_)) {
+                        self.take_back(pending, command);
+                    }
+                    command = pending.len();
+                    self.queue(id, Work::Control(control, noreply), rest, State::Memcached(before), pending);
                 }
                 Parsed::Upload { request, value_bytes, length } => {
                     // What came before it is executed first.
-                    self.perform(pending);
+                    self.execute(pending);
                     command = 0;
-                    if !self.may_begin_incoming(slot, rest, State::Memcached(before)) {
+                    if !self.may_begin_upload(id, rest, State::Memcached(before)) {
                         return input.len();
                     }
                     // What was said last may be from before this input.
-                    if let Some(connection) = self.connections.at(slot) {
+                    if let Some(connection) = self.connections.at(id) {
                         connection.state = State::Memcached(Memcached::Command);
                     }
                     at += length;
-                    self.begin_incoming(slot, &request, value_bytes);
-                    at += self.take_incoming(slot, &input[at..]);
-                    if self.connections.at(slot).is_none_or(|c| !c.is_served() || c.incoming.is_some()) {
+                    let hash = self.shared.hasher.hash(request.key);
+                    self.begin_upload(id, hash, request, value_bytes, 0);
+                    at += self.take_upload(id, &input[at..]);
+                    if self.connections.at(id).is_none_or(|c| !c.is_served() || c.upload.is_some()) {
                         return input.len();
                     }
                 }
                 Parsed::Skip { length } => at += length,
                 Parsed::Incomplete { needed } => break needed,
                 Parsed::Close => {
-                    if let Some(connection) = self.connections.at(slot).filter(|c| c.ending == Ending::Open) {
-                        connection.ending = Ending::Quitting;
+                    if let Some(connection) = self.connections.at(id) {
+                        connection.quit();
                     }
                     return input.len();
                 }
             }
         };
-        if let Some(connection) = self.connections.at(slot) {
+        if let Some(connection) = self.connections.at(id) {
             connection.state = State::Memcached(state);
             connection.needed = needed;
         }
         at
     }
 
-    /// True if a connection may begin with a long value. Otherwise it waits for its output to be taken, and its input is set
-    /// back to the command.
-    pub(super) fn may_begin_incoming(&mut self, slot: u32, rest: &[u8], state: State) -> bool {
-        let Some(connection) = self.connections.at(slot).filter(|c| c.is_served()) else { return false };
-        if connection.must_wait() {
-            self.counters.add(Counter::ConnYields);
-            connection.block(Wait::Output, rest, state);
-            return false;
+    /// Adds a request to the list and starts to load the cache lines that it needs.
+    #[inline]
+    fn queue_request<'a>(
+        &mut self,
+        id: ConnectionId,
+        request: Request<&'a [u8]>,
+        rest: &'a [u8],
+        state: State,
+        pending: &mut Vec<Pending<'a>>,
+    ) {
+        let hash = self.shared.hasher.hash(request.key);
+        let owner = self.shared.slots.owner(request.key);
+        if usize::from(owner) == self.id {
+            self.executor.engine.prefetch_index(hash);
         }
-        connection.needed = 0;
-        true
+        if let Some(connection) = self.connections.at(id) {
+            connection.queued += 1;
+        }
+        pending.push(Pending { id, owner, hash, work: Work::Request(request), rest, state });
     }
 
-    /// Adds a request to the list and starts to load what it needs.
-    #[inline]
-    fn queue<'a>(&mut self, mut request: Pending<'a>, pending: &mut Vec<Pending<'a>>) {
-        if request.request.operation.has_key() {
-            let key = request.request.key;
-            request.hash = self.node.hasher.hash(key);
-            request.owner = self.node.slots.owner(key);
-            if usize::from(request.owner) == self.id {
-                self.engine.prefetch_index(request.hash);
-            }
+    /// Adds something without a key to the list.
+    pub(super) fn queue<'a>(
+        &mut self,
+        id: ConnectionId,
+        work: Work<'a>,
+        rest: &'a [u8],
+        state: State,
+        pending: &mut Vec<Pending<'a>>,
+    ) {
+        if let Some(connection) = self.connections.at(id) {
+            connection.queued += 1;
         }
-        if let Some(connection) = self.connections.at(request.slot) {
-            connection.pending += 1;
-        }
-        pending.push(request);
+        pending.push(Pending { id, owner: self.id as u16, hash: KeyHash(0), work, rest, state });
     }
 
     /// Takes back the keys of a get line that turned out to be wrong: those from `from` on, if that is what they are.
     fn take_back(&mut self, pending: &mut Vec<Pending>, from: usize) {
-        let is_unfinished = |p: &Pending| matches!(p.request.operation, Operation::Get { last: false, .. });
+        let is_unfinished = |p: &Pending| {
+            matches!(p.work, Work::Request(Request { operation: Operation::Get { last: false, .. }, .. }))
+        };
         if pending[from..].iter().all(is_unfinished) {
             for key in pending.drain(from..) {
-                if let Some(connection) = self.connections.at(key.slot) {
-                    connection.pending -= 1;
+                if let Some(connection) = self.connections.at(key.id) {
+                    connection.queued -= 1;
                 }
             }
         }
     }
 
+    /// Sets a connection back to a request that cannot be executed yet, and notes what it waits for.
+    pub(super) fn set_back(&mut self, id: ConnectionId, wait: Wait, rest: &[u8], state: State) {
+        let token = self.connections.token(id);
+        if let Some(connection) = self.connections.at(id) {
+            connection.set_back(wait, rest, state);
+            self.connections.wait_for(wait, token);
+        }
+    }
+
     /// Leaves what else the client sends in the socket, for as long as the connection waits.
-    pub(super) fn stop_receiving(&mut self, slot: u32) {
-        let token = self.connections.token(slot);
-        if let Some(connection) = self.connections.at(slot)
-            && connection.receiving
-            && !connection.cancelling
-        {
-            connection.cancelling = true;
-            self.reactor.cancel_receive(token);
+    pub(super) fn stop_receiving(&mut self, id: ConnectionId) {
+        let token = self.connections.token(id);
+        if self.connections.at(id).is_some_and(|connection| connection.cancel_receive()) {
+            self.io.cancel_receive(token);
         }
     }
 }

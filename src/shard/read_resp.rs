@@ -1,226 +1,230 @@
-//! From bytes received to pending requests, where a client speaks RESP.
+//! From received bytes to pending requests, where a client speaks RESP.
 //!
 //! Commands that change how later ones of the same connection are understood (SELECT, HELLO, AUTH) are executed before any
 //! more is parsed. All others are collected, as those of memcached's protocol are.
 
-use super::Shard;
-use super::connection::{Client, Connection, Ending};
-use super::perform::{PREFETCH, Pending};
+use super::connection::{Client, ConnectionId, Wait};
+use super::dispatch::{PREFETCH, Pending, Work};
+use super::read::REQUESTS_PER_TURN;
+use super::{Io, Shard};
 use crate::command::table::Row;
-use crate::command::{Args, Call, Command, Operation, Request};
-use crate::engine::{KEY_BYTES_MAX, KeyHash};
+use crate::command::{Args, Call, Command, Operation, Request, Session};
+use crate::engine::KEY_BYTES_MAX;
 use crate::protocol::State;
 use crate::protocol::resp::{self, Limits, Parsed, Writer};
-use crate::sys;
 
-/// What of a client matters to reading its commands.
+/// Where a command is, and whose: what is needed to queue it.
 #[derive(Clone, Copy)]
-struct Reading {
-    resp3: bool,
-    authenticated: bool,
-    database: u8,
+struct Source<'a> {
+    id: ConnectionId,
+    /// The input from the command on, and the state that it is parsed in.
+    rest: &'a [u8],
+    state: State,
+    session: Session,
 }
 
-impl Shard {
+impl<I: Io> Shard<I> {
     /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
-    /// input is done with: all of it, where the connection was set back or closes.
-    pub(super) fn read_resp<'a>(&mut self, slot: u32, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
-        let bulk_bytes_max = self.node.config.resp_item_bytes as usize;
+    /// input is done with: all of it, if the connection was set back or closes.
+    pub(super) fn read_resp<'a>(&mut self, id: ConnectionId, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
+        let bulk_bytes_max = self.shared.config.resp_item_bytes as usize;
         let mut at = 0;
-        if self.connections.at(slot).is_some_and(|c| c.incoming.is_some()) {
-            at = self.take_incoming(slot, input);
+        if self.connections.at(id).is_some_and(|c| c.upload.is_some()) {
+            at = self.take_upload(id, input);
             if at == input.len() {
                 return at;
             }
         }
         // The last command with a key: other commands note themselves.
         let mut last = None;
+        let mut executed = 0;
         loop {
-            if pending.len() >= PREFETCH {
-                self.perform(pending);
+            let is_due = pending.len() >= PREFETCH;
+            if is_due {
+                executed += pending.len();
+                self.execute(pending);
             }
+            let Some(connection) = self.connections.at(id) else { return input.len() };
             // After QUIT nothing counts any more.
-            let goes_on = |c: &&mut Connection| c.is_served() && c.ending != Ending::Quitting;
-            let Some(connection) = self.connections.at(slot).filter(goes_on) else { return input.len() };
+            if !connection.is_served() || connection.is_quitting() {
+                return input.len();
+            }
             let before = connection.state;
-            let State::Resp(mut state) = before else { unreachable!("it speaks RESP") };
+            if is_due && executed >= REQUESTS_PER_TURN && at < input.len() {
+                self.set_back(id, Wait::Turn, &input[at..], before);
+                return input.len();
+            }
+            let State::Resp(mut state) = before else { return input.len() };
             let Some(client) = &connection.client else {
-                self.meet_client(slot);
+                self.meet_client(id);
                 continue;
             };
-            let reading =
-                Reading { resp3: client.resp3, authenticated: client.authenticated, database: client.database };
-            let limits = match reading.authenticated {
+            let authenticated = client.authenticated;
+            let session = connection.session();
+            let limits = match authenticated {
                 true => Limits::authenticated(bulk_bytes_max),
                 false => Limits::UNAUTHENTICATED,
             };
             let rest = &input[at..];
+            let source = Source { id, rest, state: before, session };
             let parsed = resp::parse(&mut state, rest, &limits);
-            // Mostly it is the same: written each time, it would be read back before it has arrived.
+            // Mostly it is unchanged: written each time, it would be read back before the store has left the core's buffer.
             if before != State::Resp(state) {
                 connection.state = State::Resp(state);
             }
             match parsed {
                 Parsed::Command { args, length } => {
                     at += length;
-                    last = self.take_command(slot, args, rest, before, reading, pending);
+                    last = self.take_command(source, args, authenticated, pending);
                 }
                 Parsed::Inline { args, count, length } => {
                     at += length;
                     last = None;
-                    self.perform(pending);
-                    if self.read_typed(slot, count, &args) {
+                    self.execute(pending);
+                    if self.connections.at(id).is_none_or(|c| !c.is_served()) {
+                        // Set back to a command before it: all that follows is kept already.
+                        return input.len();
+                    }
+                    if self.read_inline(id, count, &args) {
                         continue;
                     }
-                    // It was set back: what comes after it waits as well.
-                    if let Some(connection) = self.connections.at(slot).filter(|c| c.blocked.is_some()) {
-                        connection.partial.extend_from_slice(&input[at..]);
+                    // Set back to the typed command: what follows it waits as well.
+                    if let Some(connection) = self.connections.at(id).filter(|c| c.wait().is_some()) {
+                        connection.input.extend_from_slice(&input[at..]);
                     }
                     return input.len();
                 }
                 Parsed::Split { command, keys, length } => {
                     at += length;
-                    let operation = Operation::Split { command, keys, resp3: reading.resp3 };
-                    self.queue_keyless(slot, operation, rest, before, pending);
+                    self.queue(id, Work::Split { command, keys, session }, rest, before, pending);
                 }
                 Parsed::Key { command, key, length, .. } => {
                     at += length;
                     last = Some(command);
-                    let call = Call { command, resp3: reading.resp3, count: 1, args: &rest[..length] };
-                    self.queue_key(slot, key, call, rest, before, reading, pending);
+                    let call = Call { command, count: 1, args: &rest[..length] };
+                    self.queue_call(source, key, call, Work::Key, pending);
                 }
                 Parsed::Upload { args, value_bytes, after, length } => {
                     // What came before it is executed first.
-                    self.perform(pending);
-                    if !self.may_begin_incoming(slot, rest, before) {
+                    self.execute(pending);
+                    if !self.may_begin_upload(id, rest, before) {
                         return input.len();
                     }
                     at += length;
                     last = args.iter().next().and_then(Command::find);
-                    self.note_sent(slot, last);
-                    self.begin_upload(slot, args, value_bytes, after, reading.database);
-                    at += self.take_incoming(slot, &input[at..]);
-                    if self.connections.at(slot).is_none_or(|c| !c.is_served() || c.incoming.is_some()) {
+                    self.note_sent(id, last);
+                    self.begin_resp_upload(id, args, value_bytes, after, session);
+                    at += self.take_upload(id, &input[at..]);
+                    if self.connections.at(id).is_none_or(|c| !c.is_served() || c.upload.is_some()) {
                         return input.len();
                     }
                 }
                 Parsed::Skip { length } => at += length,
                 Parsed::Incomplete { needed } => {
                     connection.needed = needed;
-                    self.note_sent(slot, last);
+                    self.note_sent(id, last);
                     return at;
                 }
                 Parsed::Broken(error) => {
-                    self.perform(pending);
-                    let Some(connection) = self.connections.at(slot).filter(|c| c.is_served()) else {
-                        return input.len();
-                    };
-                    self.outputs.provide(&mut connection.output);
-                    connection.write(|out| error.write(&mut Writer::new(out, false)));
-                    connection.ending = Ending::Quitting;
+                    self.execute(pending);
+                    self.break_off(id, error);
                     return input.len();
                 }
             }
         }
     }
 
-    /// Takes note of the last command of a client.
-    fn note_sent(&mut self, slot: u32, command: Option<Command>) {
-        if let Some(command) = command
-            && let Some(client) = self.connections.at(slot).and_then(|c| c.client.as_mut())
-        {
-            client.sent(command.row(), self.now);
+    /// Replies with a protocol error, after which the connection closes. One that was set back parses the error again later.
+    pub(super) fn break_off(&mut self, id: ConnectionId, error: resp::ProtocolError) {
+        if let Some(connection) = self.connections.answering(id).filter(|c| c.is_served()) {
+            // The keys that a command announced and that cannot be parsed would never complete its reply.
+            connection.give_up_split();
+            connection.write(|out| error.write(&mut Writer::new(out, false)));
+            connection.quit();
         }
     }
 
-    /// Executes a command that was typed, as if it had been sent as arguments. False if it was set back, or the connection closes.
-    fn read_typed(&mut self, slot: u32, count: usize, args: &[u8]) -> bool {
+    /// Notes the last command of a client.
+    fn note_sent(&mut self, id: ConnectionId, command: Option<Command>) {
+        let now = self.executor.now();
+        if let Some(command) = command
+            && let Some(client) = self.connections.at(id).and_then(|c| c.client.as_mut())
+        {
+            client.sent(command.row(), now);
+        }
+    }
+
+    /// Executes a command that was typed, as if it had been sent as strings. False if it was set back, or the connection
+    /// closes.
+    fn read_inline(&mut self, id: ConnectionId, count: usize, args: &[u8]) -> bool {
         let command = [format!("*{count}\r\n").as_bytes(), args].concat();
         let mut typed = Vec::new();
-        self.read_resp(slot, &command, &mut typed);
-        self.perform(&mut typed);
-        self.connections.at(slot).is_some_and(|c| c.is_served() && c.is_read())
+        self.read_resp(id, &command, &mut typed);
+        self.execute(&mut typed);
+        self.connections.at(id).is_some_and(|c| c.is_served() && c.is_read())
     }
 
-    /// Takes note of a client that has sent its first bytes.
-    fn meet_client(&mut self, slot: u32) {
-        let id = self.node.next_client();
-        let authenticated = self.node.tunables.password().is_empty();
-        let Some(connection) = self.connections.at(slot) else { return };
-        let (address, local_address) = sys::addresses(connection.socket());
-        connection.client = Some(Box::new(Client::new(id, authenticated, address, local_address, self.now)));
+    /// Notes a client that has sent its first bytes.
+    fn meet_client(&mut self, id: ConnectionId) {
+        let number = self.shared.next_client();
+        let authenticated = self.shared.tunables.password().is_empty();
+        let Some(socket) = self.connections.socket(id) else { return };
+        let (address, local_address) = self.io.addresses(socket);
+        let now = self.executor.now();
+        if let Some(connection) = self.connections.at(id) {
+            let client = Client::new(number, authenticated, address, local_address, now);
+            connection.client = Some(Box::new(client));
+        }
     }
 
-    /// Adds a command to the list: for the owner of its key, or to be answered here. Returns which, if it has a key.
+    /// Adds a command to the list: for the owner of its key, or to be executed here. Returns which, if it has a key.
     #[inline]
     fn take_command<'a>(
         &mut self,
-        slot: u32,
+        source: Source<'a>,
         args: Args<'a>,
-        rest: &'a [u8],
-        before: State,
-        reading: Reading,
+        authenticated: bool,
         pending: &mut Vec<Pending<'a>>,
     ) -> Option<Command> {
-        if reading.authenticated
+        if authenticated
             && let Some((name, arguments)) = args.split_first()
             && let Some(command) = Command::find(name)
             && command.row().accepts(args.len())
             && let Some(key) = key_of(command.row(), args)
             && key.len() <= KEY_BYTES_MAX
         {
-            let Reading { resp3, .. } = reading;
-            let call = Call { command, resp3, count: arguments.len() as u32, args: arguments.bytes() };
-            self.queue_key(slot, key, call, rest, before, reading, pending);
+            let call = Call { command, count: arguments.len() as u32, args: arguments.bytes() };
+            self.queue_call(source, key, call, Work::Request, pending);
             return Some(command);
         }
-        let operation = Operation::Local { args: args.bytes(), count: args.len() as u32 };
-        self.queue_keyless(slot, operation, rest, before, pending);
-        self.perform(pending);
+        self.queue(source.id, Work::Local(args), source.rest, source.state, pending);
+        self.execute(pending);
         None
     }
 
-    #[allow(clippy::too_many_arguments)]
     #[inline(always)]
-    fn queue_key<'a>(
+    fn queue_call<'a>(
         &mut self,
-        slot: u32,
+        source: Source<'a>,
         key: &'a [u8],
         call: Call<&'a [u8]>,
-        rest: &'a [u8],
-        before: State,
-        reading: Reading,
+        work: impl FnOnce(Request<&'a [u8]>) -> Work<'a>,
         pending: &mut Vec<Pending<'a>>,
     ) {
-        let mut hash = self.node.hasher.hash(key);
-        if reading.database != 0 {
-            hash = hash.in_database(reading.database);
+        let Source { id, rest, state, session } = source;
+        let mut hash = self.shared.hasher.hash(key);
+        if session.database != 0 {
+            hash = hash.in_database(session.database);
         }
-        let owner = self.node.slots.owner(key);
+        let owner = self.shared.slots.owner(key);
         if usize::from(owner) == self.id {
-            self.engine.prefetch_index(hash);
+            self.executor.engine.prefetch_index(hash);
         }
-        let request = Request { key, operation: Operation::Call(call), noreply: false };
-        if let Some(connection) = self.connections.at(slot) {
-            connection.pending += 1;
+        let request = Request { key, operation: Operation::Call(call), session };
+        if let Some(connection) = self.connections.at(id) {
+            connection.queued += 1;
         }
-        pending.push(Pending { slot, owner, hash, request, rest, state: before });
-    }
-
-    fn queue_keyless<'a>(
-        &mut self,
-        slot: u32,
-        operation: Operation<&'a [u8]>,
-        rest: &'a [u8],
-        before: State,
-        pending: &mut Vec<Pending<'a>>,
-    ) {
-        let request = Request { key: &[][..], operation, noreply: false };
-        if let Some(connection) = self.connections.at(slot) {
-            connection.pending += 1;
-        }
-        let owner = self.id as u16;
-        pending.push(Pending { slot, owner, hash: KeyHash(0), request, rest, state: before });
+        pending.push(Pending { id, owner, hash, work: work(request), rest, state });
     }
 }
 

@@ -1,6 +1,6 @@
 //! `stats`, as text: the shards' published counters, summed here and nowhere before.
 
-use super::Node;
+use super::SharedState;
 use crate::command::StatsTopic;
 use crate::eviction::Eviction;
 use crate::metrics::Counter;
@@ -22,7 +22,7 @@ impl Lines {
     }
 }
 
-impl Node {
+impl SharedState {
     /// The answer to `stats` with a topic.
     pub(super) fn statistics(&self, topic: StatsTopic) -> String {
         let lines = Lines(String::new());

@@ -10,7 +10,7 @@ mod cut;
 
 use cut::cut;
 use libfuzzer_sys::fuzz_target;
-use pinion::command::{Operation, Request};
+use pinion::command::{Control, Operation, Request};
 use pinion::engine::KEY_BYTES_MAX;
 use pinion::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
 
@@ -26,10 +26,17 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(run(cut(input)), whole, "cut in pieces");
 });
 
+/// What a connection was asked.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Request(Request<Vec<u8>>),
+    Control(Control, bool),
+}
+
 /// What a connection does with its input.
 #[derive(Debug, Default, PartialEq)]
 struct Run {
-    requests: Vec<Request<Vec<u8>>>,
+    requests: Vec<Seen>,
     closed: bool,
     /// What has come of a command that is not complete.
     rest: Vec<u8>,
@@ -50,17 +57,22 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
                 Parsed::Request { request, length } => {
                     assert!((1..=input.len()).contains(&length), "a request of {length} bytes");
                     check(&request);
-                    if matches!(request.operation, Operation::Invalid(_)) {
+                    run.requests.push(Seen::Request(request.map(<[u8]>::to_vec)));
+                    at += length;
+                }
+                Parsed::Control { control, noreply, length } => {
+                    assert!((1..=input.len()).contains(&length), "a command of {length} bytes");
+                    if matches!(control, Control::Invalid(_)) {
                         take_keys_back(&mut run.requests);
                     }
-                    run.requests.push(request.map(<[u8]>::to_vec));
+                    run.requests.push(Seen::Control(control, noreply));
                     at += length;
                 }
                 Parsed::Upload { request, value_bytes, length } => {
                     assert!((1..=input.len()).contains(&length), "a command line of {length} bytes");
                     assert!(value_bytes <= VALUE_BYTES_MAX, "a value of {value_bytes} bytes");
                     check(&request);
-                    run.requests.push(request.map(<[u8]>::to_vec));
+                    run.requests.push(Seen::Request(request.map(<[u8]>::to_vec)));
                     at += length;
                     state = State::Discard(value_bytes as u64 + 2);
                 }
@@ -88,8 +100,7 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
 
 /// What the layers behind the parser assert or rely on.
 fn check(request: &Request<&[u8]>) {
-    let key_is_needed = request.operation.has_key();
-    assert_eq!(key_is_needed, !request.key.is_empty(), "{request:?}");
+    assert!(!request.key.is_empty(), "{request:?}");
     assert!(request.key.len() <= KEY_BYTES_MAX, "{request:?}");
     assert!(!request.key.iter().any(|b| b" \n".contains(b)), "{request:?}");
     if let Operation::Store { value, .. } | Operation::Extend { value, .. } = request.operation {
@@ -98,8 +109,11 @@ fn check(request: &Request<&[u8]>) {
 }
 
 /// An error in a get line: of a short one no key has been executed, and of a long one it depends on the pieces which.
-fn take_keys_back(requests: &mut Vec<Request<Vec<u8>>>) {
-    while requests.last().is_some_and(|r| matches!(r.operation, Operation::Get { last: false, .. })) {
+fn take_keys_back(requests: &mut Vec<Seen>) {
+    let is_key = |seen: &Seen| {
+        matches!(seen, Seen::Request(Request { operation: Operation::Get { last: false, .. }, .. }))
+    };
+    while requests.last().is_some_and(is_key) {
         requests.pop();
     }
 }

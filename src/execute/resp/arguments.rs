@@ -34,17 +34,22 @@ impl From<PutError> for Error {
 }
 
 impl Error {
-    pub(super) fn write(&self, writer: &mut Writer) {
-        writer.error(match self {
+    /// What the client is told, with the error's code.
+    pub fn text(&self) -> &str {
+        match self {
             Self::Text(text) => text,
             Self::Put(PutError::WrongType) => "WRONGTYPE Operation against a key holding the wrong kind of value",
             Self::Put(PutError::OutOfMemory) => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::Put(PutError::TooLarge) => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
-        });
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.error(self.text());
     }
 }
 
-/// A argument that has to be there, as arity says it is.
+/// The next argument; a syntax error if there is none.
 pub(super) fn required<'w>(args: &mut impl Iterator<Item = &'w [u8]>) -> Result<&'w [u8], Error> {
     args.next().ok_or(SYNTAX)
 }

@@ -10,26 +10,26 @@ use crate::protocol::resp::Writer;
 /// Longest string that Redis calls embstr, in bytes.
 const EMBEDDED_BYTES_MAX: usize = 44;
 
-pub(super) fn del(c: &mut Context, w: &mut Writer) -> Done {
+/// DEL of one key: 1 if it existed.
+pub(super) fn del(c: &mut Context) -> Result<i64, Error> {
     let existed = c.engine.remove(c.hash, c.key, c.now);
     c.counters.add(if existed { Counter::DeleteHits } else { Counter::DeleteMisses });
-    w.integer(existed.into());
-    Ok(())
+    Ok(existed.into())
 }
 
-pub(super) fn exists(c: &mut Context, w: &mut Writer) -> Done {
+/// EXISTS of one key: 1 if it exists.
+pub(super) fn exists(c: &mut Context) -> Result<i64, Error> {
     let exists = c.engine.get(c.hash, c.key, c.now).is_some();
     c.looked(exists);
-    w.integer(exists.into());
-    Ok(())
+    Ok(exists.into())
 }
 
-pub(super) fn touch(c: &mut Context, w: &mut Writer) -> Done {
+/// TOUCH of one key: 1 if it exists.
+pub(super) fn touch(c: &mut Context) -> Result<i64, Error> {
     let exists = c.engine.get(c.hash, c.key, c.now).is_some();
     c.counters.add(Counter::CmdTouch);
     c.counters.add(if exists { Counter::TouchHits } else { Counter::TouchMisses });
-    w.integer(exists.into());
-    Ok(())
+    Ok(exists.into())
 }
 
 /// NX, XX, GT, LT: whether a new time may take the place of an old one.

@@ -1,8 +1,9 @@
 //! Commands on all keys of a database, of one shard: its part of them.
 
-use super::arguments::required;
+use super::arguments::{Error, required};
 use super::scan::{ScanOptions, cursor};
 use super::{Context, Done};
+use crate::command::Part;
 use crate::engine::{Kind, Value};
 use crate::protocol::resp::Writer;
 use crate::values::glob;
@@ -15,26 +16,25 @@ fn kind_of(value: Value) -> Kind {
     if let Value::Collection(kind, _) = value { kind } else { Kind::String }
 }
 
-/// The number of keys.
-pub(super) fn size(c: &mut Context, w: &mut Writer) -> Done {
-    w.integer(c.engine.database(c.hash.database()).items as i64);
-    Ok(())
+/// DBSIZE: the number of keys of this shard.
+pub(super) fn size(c: &mut Context, _: &mut Vec<u8>) -> Result<Part, Error> {
+    Ok(Part::Count(c.engine.database(c.hash.database()).items as i64))
 }
 
-pub(super) fn flush(c: &mut Context, w: &mut Writer, all: bool) -> Done {
+/// FLUSHDB and FLUSHALL.
+pub(super) fn flush(c: &mut Context, _: &mut Vec<u8>, all: bool) -> Result<Part, Error> {
     match all {
         true => c.engine.flush(),
         false => c.engine.flush_database(c.hash.database()),
     }
-    w.simple("OK");
-    Ok(())
+    Ok(Part::Done)
 }
 
-/// KEYS: all that match a pattern.
-pub(super) fn keys(c: &mut Context, w: &mut Writer) -> Done {
+/// KEYS: the keys of this shard that match a pattern.
+pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let pattern = required(&mut c.args.into_iter())?;
     let (database, any) = (c.hash.database(), pattern == b"*");
-    let array = w.begin_array();
+    let mut w = Writer::new(out, false);
     let (mut cursor, mut count) = (0, 0);
     loop {
         cursor = c.engine.scan(cursor, c.now, |key, hash, _| {
@@ -44,19 +44,16 @@ pub(super) fn keys(c: &mut Context, w: &mut Writer) -> Done {
             }
         });
         if cursor == 0 {
-            break;
+            return Ok(Part::Elements(count));
         }
     }
-    w.end(array, count);
-    Ok(())
 }
 
-/// A key, whichever; nothing if there is none.
-pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
+/// RANDOMKEY: any key of this shard.
+pub(super) fn random(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let database = c.hash.database();
     if c.engine.database(database).items == 0 {
-        w.null();
-        return Ok(());
+        return Ok(Part::Nothing);
     }
     let (start, pick) = (c.engine.random() as u32, c.engine.random());
     let mut cursor = start;
@@ -72,15 +69,15 @@ pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
             break;
         }
     }
-    match found.len() {
-        0 => w.null(),
-        count => w.bulk(&found[(pick % count as u64) as usize]),
+    if found.is_empty() {
+        return Ok(Part::Nothing);
     }
-    Ok(())
+    out.extend_from_slice(&found[(pick % found.len() as u64) as usize]);
+    Ok(Part::Text)
 }
 
-/// SCAN: this shard's part; its cursors have the shard in their lower bits. `shards` there are.
-pub(super) fn scan(c: &mut Context, w: &mut Writer, shards: u64) -> Done {
+/// SCAN: this shard's share; its cursors carry the shard in their lower bits.
+pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.into_iter();
     let cursor = cursor(required(&mut args)?)?;
     let options = ScanOptions::read(args, None)?;
@@ -103,7 +100,7 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer, shards: u64) -> Done {
         }
     }
     let next = match position {
-        0 if shard + 1 == shards => 0,
+        0 if shard + 1 == c.shards as u64 => 0,
         0 => shard + 1,
         _ => u64::from(position) << CURSOR_SHARD_BITS | shard,
     };

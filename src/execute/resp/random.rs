@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_rank_is_as_likely() {
-        let mut engine = Session::new().engine;
+        let mut engine = Session::new().executor.engine;
         for (count, length) in [(1, 20), (4, 20), (9, 20), (19, 20), (20, 20)] {
             let mut drawn = [0_u64; 20];
             for _ in 0..4000 {
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(Draw::of(3), Ok(Draw::Distinct(3)));
         assert_eq!(Draw::of(-3), Ok(Draw::Repeated(3)));
         assert!(Draw::of(i64::MIN).is_err());
-        let mut engine = Session::new().engine;
+        let mut engine = Session::new().executor.engine;
         assert_eq!(Draw::Distinct(9).ranks(3, &mut engine), [0, 1, 2]);
         assert_eq!(Draw::Repeated(9).ranks(1, &mut engine), [0; 9]);
         assert!(Draw::Repeated(9).ranks(0, &mut engine).is_empty());

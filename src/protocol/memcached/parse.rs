@@ -8,7 +8,9 @@
 //! the keys of the command back when an `Invalid` follows them. Longer lines must be gets; their keys are used as they
 //! arrive.
 
-use crate::command::{Condition, End, Expiry, Failure, Operation, Request, StatsTopic};
+use crate::command::{
+    Administration, Condition, Control, End, Expiry, Failure, Operation, Request, Session, StatsTopic,
+};
 use memchr::{memchr, memchr_iter, memchr2};
 
 /// Longest key, in bytes.
@@ -64,6 +66,15 @@ pub enum Parsed<'a> {
     Request {
         /// The request.
         request: Request<&'a [u8]>,
+        /// Bytes that it took.
+        length: usize,
+    },
+    /// A command without a key in the first `length` bytes.
+    Control {
+        /// The command.
+        control: Control,
+        /// The client wants no reply.
+        noreply: bool,
         /// Bytes that it took.
         length: usize,
     },
@@ -125,7 +136,10 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
     {
         let key = without_cr(&input[4..4 + end]);
         let operation = Operation::Get { versions: false, touch: None, first: true, last: true };
-        return Parsed::Request { request: Request { key, operation, noreply: false }, length: 4 + end + 1 };
+        return Parsed::Request {
+            request: Request { key, operation, session: Session::default() },
+            length: 4 + end + 1,
+        };
     }
     let Some(end) = memchr(b'\n', input) else { return unfinished_line(state, input) };
     let length = end + 1;
@@ -203,7 +217,7 @@ fn key<'a>(
         Token::Some { token, after, last } => {
             *state = if last { State::Command } else { State::Keys { versions, touch } };
             let operation = Operation::Get { versions, touch, first, last };
-            Parsed::Request { request: Request { key: token, operation, noreply: false }, length: after }
+            Parsed::Request { request: Request { key: token, operation, session: Session::default() }, length: after }
         }
         Token::None => invalid(state, input, Failure::Unknown),
         Token::TooLong => invalid(state, input, Failure::BadFormat),
@@ -288,7 +302,7 @@ fn invalid<'a>(state: &mut State, input: &'a [u8], failure: Failure) -> Parsed<'
             input.len()
         }
     };
-    Parsed::Request { request: failed(failure, false), length }
+    failed(failure, false, length)
 }
 
 fn other_command<'a>(
@@ -315,52 +329,50 @@ fn other_command<'a>(
     }
     let noreply = arguments.noreply();
     let args = arguments.args();
-    let keyed = |key: &'a [u8], operation| {
-        if key.len() > KEY_BYTES_MAX {
-            failed(Failure::BadFormat, noreply)
-        } else {
-            Request { key, operation, noreply }
-        }
+    let session = Session { noreply, ..Session::default() };
+    let fail = |failure| failed(failure, noreply, line_bytes);
+    let control = |control| Parsed::Control { control, noreply, length: line_bytes };
+    let keyed = |key: &'a [u8], operation| match key.len() {
+        0..=KEY_BYTES_MAX => Parsed::Request { request: Request { key, operation, session }, length: line_bytes },
+        _ => fail(Failure::BadFormat),
     };
-    let unkeyed = |operation| Request { key: &[][..], operation, noreply };
-    let request = match (verb, args) {
+    match (verb, args) {
         (b"delete", [key] | [key, b"0"]) => keyed(key, Operation::Delete),
-        (b"delete", [_, _, ..]) => failed(Failure::DeleteUsage, noreply),
+        (b"delete", [_, _, ..]) => fail(Failure::DeleteUsage),
         (b"incr" | b"decr", [key, delta, ..]) => match unsigned(delta) {
             Some(delta) => keyed(key, Operation::Arithmetic { decrement: verb == b"decr", delta }),
-            None => failed(Failure::InvalidDelta, noreply),
+            None => fail(Failure::InvalidDelta),
         },
         (b"touch", [key, time, ..]) => match expiry(time) {
             Some(expiry) => keyed(key, Operation::Touch { expiry }),
-            None => failed(Failure::InvalidExpiry, noreply),
+            None => fail(Failure::InvalidExpiry),
         },
-        (b"flush_all", []) => unkeyed(Operation::FlushAll { delay: Expiry::Never }),
+        (b"flush_all", []) => control(Control::EveryShard(Administration::Flush { delay: Expiry::Never })),
         (b"flush_all", [delay, ..]) => match expiry(delay) {
-            Some(Expiry::Now) => unkeyed(Operation::FlushAll { delay: Expiry::Never }),
-            Some(delay) => unkeyed(Operation::FlushAll { delay }),
-            None => failed(Failure::InvalidExpiry, noreply),
+            Some(Expiry::Now) => control(Control::EveryShard(Administration::Flush { delay: Expiry::Never })),
+            Some(delay) => control(Control::EveryShard(Administration::Flush { delay })),
+            None => fail(Failure::InvalidExpiry),
         },
         (b"eviction", [policy]) => match std::str::from_utf8(policy).ok().and_then(|name| name.parse().ok()) {
-            Some(eviction) => unkeyed(Operation::SetEviction(eviction)),
-            None => failed(Failure::InvalidEviction, noreply),
+            Some(eviction) => control(Control::EveryShard(Administration::SetEviction(eviction))),
+            None => fail(Failure::InvalidEviction),
         },
-        (b"version", _) => Request { noreply: false, ..unkeyed(Operation::Version) },
+        (b"version", _) => Parsed::Control { control: Control::Version, noreply: false, length: line_bytes },
         (b"verbosity", [level, ..]) => match unsigned(level) {
-            Some(_) => unkeyed(Operation::Verbosity),
-            None => failed(Failure::BadFormat, noreply),
+            Some(_) => control(Control::Verbosity),
+            None => fail(Failure::BadFormat),
         },
         (b"stats", topic) if !noreply => match stats_topic(topic) {
-            Some(topic) => unkeyed(Operation::Stats(topic)),
-            None => failed(Failure::Unknown, false),
+            Some(topic) => control(Control::Stats(topic)),
+            None => fail(Failure::Unknown),
         },
-        (b"shutdown", _) => failed(Failure::ShutdownDisabled, noreply),
-        // A browser, or a script that makes one send requests to us: none of what follows may be executed.
-        (_, [.., last]) if last.starts_with(b"HTTP/") => return Parsed::Close,
-        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => failed(Failure::Unknown, noreply),
-        // What is no command has no noreply.
-        _ => failed(Failure::Unknown, false),
-    };
-    Parsed::Request { request, length: line_bytes }
+        (b"shutdown", _) => fail(Failure::ShutdownDisabled),
+        // HTTP, from a browser or from a script that makes one send requests to us: execute none of what follows.
+        (_, [.., last]) if last.starts_with(b"HTTP/") => Parsed::Close,
+        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::Unknown),
+        // An unknown command has no noreply: the error is always sent.
+        _ => failed(Failure::Unknown, false, line_bytes),
+    }
 }
 
 fn stats_topic(args: &[&[u8]]) -> Option<StatsTopic> {
@@ -374,8 +386,8 @@ fn stats_topic(args: &[&[u8]]) -> Option<StatsTopic> {
     })
 }
 
-fn failed<'a>(failure: Failure, noreply: bool) -> Request<&'a [u8]> {
-    Request { key: &[], operation: Operation::Invalid(failure), noreply }
+fn failed<'a>(failure: Failure, noreply: bool, length: usize) -> Parsed<'a> {
+    Parsed::Control { control: Control::Invalid(failure), noreply, length }
 }
 
 #[derive(Clone, Copy)]
@@ -394,10 +406,11 @@ fn store<'a>(
     value_bytes_max: usize,
 ) -> Parsed<'a> {
     let noreply = arguments.noreply();
-    let fail = |failure, length| Parsed::Request { request: failed(failure, noreply), length };
+    let session = Session { noreply, ..Session::default() };
+    let fail = |failure, length| failed(failure, noreply, length);
     let is_cas = matches!(kind, Store::When(Condition::Version(_)));
     let [key, flags, time, bytes, more @ ..] = arguments.args() else {
-        return Parsed::Request { request: failed(Failure::Unknown, false), length: line_bytes };
+        return failed(Failure::Unknown, false, line_bytes);
     };
     let Some(value_bytes) = unsigned(bytes).filter(|&n| n <= ANNOUNCED_BYTES_MAX) else {
         return fail(Failure::BadFormat, line_bytes);
@@ -413,7 +426,7 @@ fn store<'a>(
     if value_bytes > value_bytes_max as u64 {
         *state = State::Discard(value_bytes + 2);
         let operation = Operation::RefuseTooLarge { drop_old: matches!(kind, Store::When(Condition::Always)) };
-        return Parsed::Request { request: Request { key, operation, noreply }, length: line_bytes };
+        return Parsed::Request { request: Request { key, operation, session }, length: line_bytes };
     }
     let operation = |value: &'a [u8]| match kind {
         Store::When(Condition::Version(_)) => {
@@ -424,7 +437,7 @@ fn store<'a>(
     };
     let value_bytes = value_bytes as usize;
     if value_bytes >= UPLOAD_BYTES_MIN {
-        let request = Request { key: *key, operation: operation(&[]), noreply };
+        let request = Request { key: *key, operation: operation(&[]), session };
         return Parsed::Upload { request, value_bytes, length: line_bytes };
     }
     let value_end = line_bytes + value_bytes;
@@ -435,7 +448,7 @@ fn store<'a>(
     if input[value_end..length] != *LINE_END {
         return fail(Failure::BadDataChunk, length);
     }
-    let request = Request { key: *key, operation: operation(&input[line_bytes..value_end]), noreply };
+    let request = Request { key: *key, operation: operation(&input[line_bytes..value_end]), session };
     Parsed::Request { request, length }
 }
 

@@ -13,6 +13,7 @@
 
 use super::Writer;
 use super::inline::inline;
+use crate::command::table::{Handler, Merge};
 use crate::command::{Args, Command};
 
 /// Values from this length on are not waited for to be whole.
@@ -279,9 +280,9 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             if !is_whole {
                 return Parsed::Incomplete { needed: end };
             }
-            // Of one key, only MGET replies something else than of each of many.
-            let is_split = |command: &Command| count > 2 || *command == Command::MGet;
-            if let Some(command) = taken_apart(&input[arg..end - LINE_END_BYTES]).filter(is_split) {
+            // With one key, the owner's reply is the whole reply, except that MGET's is an array.
+            let is_split = |command: &Command| count > 2 || command.row().handler == Handler::PerKey(Merge::InOrder);
+            if let Some(command) = Command::find_per_key(&input[arg..end - LINE_END_BYTES]).filter(is_split) {
                 let keys = (count - 1) as u32;
                 *state = State::Keys { command, left: keys };
                 return Parsed::Split { command, keys, length: end };
@@ -313,34 +314,16 @@ fn key<'a>(state: &mut State, input: &'a [u8], command: Command, left: u32, limi
     }
 }
 
-/// The command of this name, if it is executed key by key.
-#[inline]
-fn taken_apart(name: &[u8]) -> Option<Command> {
-    let candidate = match (name.len(), name.first()? | 0x20) {
-        (3, b'd') => Command::Del,
-        (4, b'm') => Command::MGet,
-        (5, b't') => Command::Touch,
-        (6, b'e') => Command::Exists,
-        (6, b'u') => Command::Unlink,
-        _ => return None,
-    };
-    candidate.name().as_bytes().eq_ignore_ascii_case(name).then_some(candidate)
-}
-
-/// True if these arguments of `count` are those before a value that is taken piece by piece. One whose key is too long is
-/// refused as a whole: the engine has no place for it.
+/// True if `args`, the first of `count`, precede a value that is streamed, as the command's row says. A command whose key
+/// is too long for the engine is refused once it is whole.
 fn is_upload(args: Args, count: usize) -> bool {
     let mut first = args.iter();
     let Some(command) = first.next().and_then(Command::find) else { return false };
     if first.next().is_none_or(|key| key.len() > UPLOAD_KEY_BYTES_MAX) {
         return false;
     }
-    let value = match command {
-        Command::Set | Command::SetNx | Command::GetSet | Command::Append => 2,
-        Command::SetEx | Command::PSetEx => 3,
-        _ => return false,
-    };
-    args.len() == value && command.row().accepts(count) && count - value - 1 <= UPLOAD_ARGS_AFTER_MAX
+    let row = command.row();
+    args.len() == usize::from(row.value_at) && row.accepts(count) && count - args.len() - 1 <= UPLOAD_ARGS_AFTER_MAX
 }
 
 /// True if a command is longer than it may be, of which `end` bytes are known and so many arguments are to come.

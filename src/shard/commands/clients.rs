@@ -1,14 +1,12 @@
 //! Who the clients are and what they want: HELLO, AUTH, SELECT, RESET, CLIENT.
 
-use super::{Refused, Shard};
-use crate::command::table::Row;
-use crate::command::{Args, Command, DATABASES, Operation, UnixMs};
-use crate::engine::KeyHash;
+use super::{Io, Refused, Shard, ShardPart};
+use crate::command::table::{Merge, Row};
+use crate::command::{Args, Command, DATABASES, Part, UnixMs};
 use crate::execute::introspect;
 use crate::protocol::State;
-use crate::protocol::resp::Writer;
-use crate::shard::connection::{Client, Connection, Ending, Gather, Replies};
-use crate::shard::perform::Pending;
+use crate::shard::connection::{Client, Connection, ConnectionId, Gather, Replies};
+use crate::shard::dispatch::Pending;
 use crate::values::numbers;
 use std::fmt::Write;
 
@@ -19,35 +17,39 @@ const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user i
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is \
      correct?";
 
-impl Shard {
-    fn client(&mut self, slot: u32) -> Option<&mut Client> {
-        self.connections.at(slot)?.client.as_deref_mut()
+impl<I: Io> Shard<I> {
+    fn client_of(&mut self, id: ConnectionId) -> Option<&mut Client> {
+        self.connections.at(id)?.client.as_deref_mut()
     }
 
-    pub(super) fn perform_reset(&mut self, slot: u32) {
-        let open = self.node.tunables.password().is_empty();
-        if let Some(client) = self.client(slot) {
+    /// RESET.
+    pub(super) fn reset(&mut self, pending: &Pending, _: Args) {
+        let id = pending.id;
+        let open = self.shared.tunables.password().is_empty();
+        if let Some(client) = self.client_of(id) {
             client.reset(open);
         }
-        self.reply(slot, |w| w.simple("RESET"));
+        self.reply(id, |w| w.simple("RESET"));
     }
 
-    pub(super) fn perform_select(&mut self, slot: u32, arg: &[u8]) {
-        let number = numbers::integer(arg);
+    /// SELECT.
+    pub(super) fn select(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
+        let number = args.iter().nth(1).and_then(numbers::integer);
         let database = number.and_then(|n| u8::try_from(n).ok()).filter(|&n| usize::from(n) < DATABASES);
-        match (database, self.client(slot)) {
+        match (database, self.client_of(id)) {
             (Some(database), Some(client)) => {
                 client.database = database;
-                self.reply(slot, |w| w.simple("OK"));
+                self.reply(id, |w| w.simple("OK"));
             }
-            _ if number.is_none() => self.reply(slot, |w| w.error("ERR value is not an integer or out of range")),
-            _ => self.reply(slot, |w| w.error("ERR DB index is out of range")),
+            _ if number.is_none() => self.reply(id, |w| w.error("ERR value is not an integer or out of range")),
+            _ => self.reply(id, |w| w.error("ERR DB index is out of range")),
         }
     }
 
     /// Whether a password is right; the only user is `default`.
-    fn authenticate(&mut self, slot: u32, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refused> {
-        let wanted = self.node.tunables.password();
+    fn authenticate(&mut self, id: ConnectionId, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refused> {
+        let wanted = self.shared.tunables.password();
         if wanted.is_empty() && user.is_none() {
             return Err(NO_PASSWORD.into());
         }
@@ -55,32 +57,36 @@ impl Shard {
         if !is_default || !wanted.is_empty() && !is_same(&wanted, password) {
             return Err(WRONG_PASSWORD.into());
         }
-        if let Some(client) = self.client(slot) {
+        if let Some(client) = self.client_of(id) {
             client.authenticated = true;
         }
         Ok(())
     }
 
-    pub(super) fn perform_auth(&mut self, slot: u32, args: Args) {
-        let all: Vec<&[u8]> = args.iter().collect();
+    /// AUTH.
+    pub(super) fn auth(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
+        let all: Vec<&[u8]> = args.iter().skip(1).collect();
         let done = match all[..] {
-            [password] => self.authenticate(slot, None, password),
-            [user, password] => self.authenticate(slot, Some(user), password),
+            [password] => self.authenticate(id, None, password),
+            [user, password] => self.authenticate(id, Some(user), password),
             _ => Err("ERR syntax error".into()),
         };
-        self.reply(slot, |w| match done {
+        self.reply(id, |w| match done {
             Ok(()) => w.simple("OK"),
             Err(error) => w.error(error),
         });
     }
 
-    pub(super) fn perform_hello(&mut self, slot: u32, args: Args) {
-        if let Err(error) = self.hello(slot, args) {
-            return self.reply(slot, |w| w.error(error));
+    /// HELLO.
+    pub(super) fn hello(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
+        if let Err(error) = self.negotiate(id, args.skip(1)) {
+            return self.reply(id, |w| w.error(error));
         }
-        let Some(client) = self.client(slot) else { return };
-        let (id, resp3) = (client.id, client.resp3);
-        self.reply(slot, |w| {
+        let Some(client) = self.client_of(id) else { return };
+        let (number, resp3) = (client.id, client.resp3);
+        self.reply(id, |w| {
             w.map(7);
             let mut pair = |name: &str, value: &str| {
                 w.bulk(name.as_bytes());
@@ -91,7 +97,7 @@ impl Shard {
             w.bulk(b"proto");
             w.integer(if resp3 { 3 } else { 2 });
             w.bulk(b"id");
-            w.integer(id as i64);
+            w.integer(number as i64);
             for (name, value) in [("mode", "standalone"), ("role", "master")] {
                 w.bulk(name.as_bytes());
                 w.bulk(value.as_bytes());
@@ -101,7 +107,8 @@ impl Shard {
         });
     }
 
-    fn hello(&mut self, slot: u32, args: Args) -> Result<(), Refused> {
+    /// Does what HELLO's arguments ask for.
+    fn negotiate(&mut self, id: ConnectionId, args: Args) -> Result<(), Refused> {
         let mut args = args.into_iter();
         let version = match args.next().map(numbers::integer) {
             None => None,
@@ -122,9 +129,9 @@ impl Shard {
             }
         }
         if let Some((user, password)) = login {
-            self.authenticate(slot, Some(user), password)?;
+            self.authenticate(id, Some(user), password)?;
         }
-        let Some(client) = self.client(slot) else { return Ok(()) };
+        let Some(client) = self.client_of(id) else { return Ok(()) };
         if !client.authenticated {
             return Err(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
@@ -142,36 +149,32 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn perform_client(&mut self, pending: &Pending, args: Args) {
-        let slot = pending.slot;
+    /// CLIENT.
+    pub(super) fn client(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
         let row = Command::Client.row();
         let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
-            Err(error) => return self.reply(slot, |w| w.error(error)),
+            Err(error) => return self.reply(id, |w| w.error(error)),
         };
-        self.counters.called(Command::Client);
+        self.executor.counters.called(Command::Client);
         let arguments: Vec<&[u8]> = args.skip(2).iter().collect();
         if matches!(subcommand, "list" | "kill") {
             if let Err(error) = Filter::read(args.skip(1), None) {
-                return self.reply(slot, |w| w.error(error));
+                return self.reply(id, |w| w.error(error));
             }
-            let shards = self.routes.len() as u32;
-            let resp3 = self.client(slot).is_some_and(|client| client.resp3);
-            let own = self.client(slot).map_or(0, |client| client.id);
-            let gather = match subcommand {
-                "list" => Gather::text(shards, resp3),
-                _ if arguments.len() == 1 => Gather::killed(shards),
-                _ => Gather::sum(shards),
+            let shards = self.router.shards() as u32;
+            let asked_by = self.client_of(id).map_or(0, |client| client.id);
+            let merge = match subcommand {
+                "list" => Merge::Text,
+                _ if arguments.len() == 1 => Merge::Killed,
+                _ => Merge::Sum,
             };
-            // The client's own number travels as the first argument: SKIPME needs it.
-            let mut asked = Vec::new();
-            crate::command::args::push_arg(own.to_string().as_bytes(), &mut asked);
-            asked.extend_from_slice(args.skip(1).bytes());
-            let operation = Operation::Clients { args: &asked[..], count: args.len() as u32 };
-            return self.scatter(pending, KeyHash(0), operation, gather);
+            let part = ShardPart::Clients { asked_by, args: args.skip(1) };
+            return self.ask_every_shard(pending, part, Gather::new(merge, shards));
         }
-        let (now, shard) = (self.now, self.id);
-        let connection = self.connections.at(slot);
+        let (now, shard) = (self.executor.now(), self.id);
+        let connection = self.connections.at(id);
         let Some(connection) = connection else { return };
         let line = shown(connection, shard, now);
         let Some(client) = connection.client.as_deref_mut() else { return };
@@ -182,14 +185,14 @@ impl Shard {
         };
         let done = match subcommand {
             "id" => {
-                let id = client.id as i64;
-                return self.reply(slot, |w| w.integer(id));
+                let number = client.id as i64;
+                return self.reply(id, |w| w.integer(number));
             }
             "getname" => {
                 let name = client.name.clone();
-                return self.reply(slot, |w| if name.is_empty() { w.null() } else { w.bulk(&name) });
+                return self.reply(id, |w| if name.is_empty() { w.null() } else { w.bulk(&name) });
             }
-            "info" => return self.reply(slot, |w| w.verbatim(b"txt", line.as_bytes())),
+            "info" => return self.reply(id, |w| w.verbatim(b"txt", line.as_bytes())),
             "setname" => checked_name(arguments[0]).map(|name| client.name = name),
             "setinfo" => set_info(client, arguments[0], arguments[1]),
             "no-touch" => toggle().map(|on| client.no_touch = on),
@@ -211,24 +214,29 @@ impl Shard {
                 }
                 _ => Err("ERR syntax error".into()),
             },
-            _ => return self.reply(slot, |w| introspect::help(row, w)),
+            _ => return self.reply(id, |w| introspect::help(row, w)),
         };
-        self.reply(slot, |w| match done {
+        self.reply(id, |w| match done {
             Ok(()) => w.simple("OK"),
             Err(error) => w.error(error),
         });
     }
 
-    /// This shard's part of CLIENT LIST or CLIENT KILL. The first argument is the number of the client that asks.
-    pub(in crate::shard) fn answer_clients(&mut self, args: Args, out: &mut Vec<u8>) {
-        let Some((own, args)) = args.split_first() else { return };
-        let own = std::str::from_utf8(own).ok().and_then(|own| own.parse().ok());
-        let Ok(filter) = Filter::read(args, own) else { return };
+    /// This shard's part of CLIENT LIST or CLIENT KILL, whose arguments after CLIENT are `args`. `asked_by` is the number of the
+    /// client that asks: SKIPME needs it.
+    pub(in crate::shard) fn clients_part(&mut self, asked_by: u64, args: Args, out: &mut Vec<u8>) -> Part {
+        let filter = match Filter::read(args, Some(asked_by)) {
+            Ok(filter) => filter,
+            Err(error) => {
+                out.extend_from_slice(error.as_bytes());
+                return Part::Error;
+            }
+        };
         let mut lines = String::new();
         let mut killed = 0;
-        for slot in 0..self.connections.slots() {
-            let (shard, now) = (self.id, self.now);
-            let Some(connection) = self.connections.at(slot) else { continue };
+        for id in self.connections.ids() {
+            let (shard, now) = (self.id, self.executor.now());
+            let Some(connection) = self.connections.at(id) else { continue };
             if !filter.matches(connection, now) {
                 continue;
             }
@@ -237,16 +245,16 @@ impl Shard {
                 continue;
             }
             killed += 1;
-            match connection.client.as_ref().map(|client| client.id) == own {
-                true => connection.ending = Ending::Quitting,
-                false => self.abandon(slot),
+            match connection.client.as_ref().is_some_and(|client| client.id == asked_by) {
+                true => connection.quit(),
+                false => self.abandon(id),
             }
         }
-        let mut writer = Writer::new(out, false);
-        match filter.kill {
-            true => writer.integer(killed),
-            false => writer.bulk(lines.as_bytes()),
+        if filter.kill {
+            return Part::Count(killed);
         }
+        out.extend_from_slice(lines.as_bytes());
+        Part::Text
     }
 }
 
@@ -293,10 +301,10 @@ fn shown(connection: &Connection, shard: usize, now: UnixMs) -> String {
         now.saturating_sub(client.connected) / 1000,
         now.saturating_sub(client.active) / 1000,
         client.database,
-        connection.partial.len(),
+        connection.input.len(),
         connection.output.capacity(),
         connection.output.len(),
-        connection.partial.capacity() + connection.output.capacity(),
+        connection.input.capacity() + connection.output.capacity(),
         client.last_command.map_or_else(|| "NULL".to_owned(), Row::full_name),
         if client.resp3 { 3 } else { 2 },
         text(&client.library),

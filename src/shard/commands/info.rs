@@ -1,18 +1,17 @@
-//! INFO: the node's counters under Redis's names, in sections.
+//! INFO: the shared's counters under Redis's names, in sections.
 
-use super::Shard;
 use super::clients::REDIS_VERSION;
 use super::settings::policy_name;
+use super::{Io, Shard};
 use crate::command::{Args, Command, DATABASES};
 use crate::metrics::Counter;
-use crate::shard::Node;
-use crate::shard::connection::Wait;
-use crate::shard::perform::Pending;
+use crate::shard::SharedState;
+use crate::shard::dispatch::Pending;
 use crate::sys;
 use std::fmt::{Display, Write};
 
 /// A section's name, and what writes it.
-type Section = (&'static str, fn(&Node, &mut Lines));
+type Section = (&'static str, fn(&SharedState, &mut Lines));
 
 /// What INFO shows where nothing is said; those after them are shown by name or with everything.
 const SECTIONS: [Section; 11] = [
@@ -38,15 +37,14 @@ impl Lines {
     }
 }
 
-impl Shard {
-    pub(super) fn perform_info(&mut self, pending: &Pending, args: Args) {
-        // What siblings have done for this client is to be in it.
-        let Some(connection) = self.connections.at(pending.slot) else { return };
-        if !connection.order.is_empty() {
-            connection.block(Wait::Output, pending.rest, pending.state);
+impl<I: Io> Shard<I> {
+    /// INFO.
+    pub(super) fn info(&mut self, pending: &Pending, args: Args) {
+        // Siblings' work for this client is to be counted in it.
+        if self.waits_for_replies(pending) {
             return;
         }
-        self.counters.called(Command::Info);
+        self.executor.counters.called(Command::Info);
         self.publish();
         self.publish_more();
         let wanted: Vec<String> = args.skip(1).iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
@@ -64,14 +62,14 @@ impl Shard {
                 }
                 let title = name[..1].to_uppercase() + &name[1..];
                 let _ = write!(lines.0, "# {title}\r\n");
-                write(&self.node, &mut lines);
+                write(&self.shared, &mut lines);
             }
         }
-        self.reply(pending.slot, |w| w.verbatim(b"txt", lines.0.as_bytes()));
+        self.reply(pending.id, |w| w.verbatim(b"txt", lines.0.as_bytes()));
     }
 }
 
-fn server(node: &Node, lines: &mut Lines) {
+fn server(shared: &SharedState, lines: &mut Lines) {
     lines.field("redis_version", REDIS_VERSION);
     lines.field("pinion_version", env!("CARGO_PKG_VERSION"));
     lines.field("server_name", "pinion");
@@ -80,19 +78,19 @@ fn server(node: &Node, lines: &mut Lines) {
     lines.field("arch_bits", usize::BITS);
     lines.field("multiplexing_api", "io_uring");
     lines.field("process_id", std::process::id());
-    lines.field("run_id", &node.run_id);
-    lines.field("tcp_port", node.resp_port);
-    lines.field("memcached_port", node.port);
-    lines.field("server_time_usec", node.clock.now() * 1000);
-    lines.field("uptime_in_seconds", node.clock.uptime_seconds());
-    lines.field("uptime_in_days", node.clock.uptime_seconds() / 86_400);
-    lines.field("shards", node.shards());
+    lines.field("run_id", &shared.run_id);
+    lines.field("tcp_port", shared.resp_port);
+    lines.field("memcached_port", shared.port);
+    lines.field("server_time_usec", shared.clock.now() * 1000);
+    lines.field("uptime_in_seconds", shared.clock.uptime_seconds());
+    lines.field("uptime_in_days", shared.clock.uptime_seconds() / 86_400);
+    lines.field("shards", shared.shards());
 }
 
-fn clients(node: &Node, lines: &mut Lines) {
-    lines.field("connected_clients", node.sum(Counter::CurrConnections));
+fn clients(shared: &SharedState, lines: &mut Lines) {
+    lines.field("connected_clients", shared.sum(Counter::CurrConnections));
     lines.field("cluster_connections", 0);
-    lines.field("maxclients", node.config.max_connections);
+    lines.field("maxclients", shared.config.max_connections);
     lines.field("blocked_clients", 0);
     lines.field("tracking_clients", 0);
 }
@@ -106,75 +104,75 @@ fn human(bytes: u64) -> String {
     }
 }
 
-fn memory(node: &Node, lines: &mut Lines) {
+fn memory(shared: &SharedState, lines: &mut Lines) {
     let (held, limit, resident) =
-        (node.sum(Counter::HeldBytes), node.tunables.memory_bytes(), sys::resident_bytes().unwrap_or(0));
+        (shared.sum(Counter::HeldBytes), shared.tunables.memory_bytes(), sys::resident_bytes().unwrap_or(0));
     for (name, bytes) in [("used_memory", held), ("used_memory_rss", resident), ("maxmemory", limit)] {
         lines.field(name, bytes);
         lines.field(format_args!("{name}_human"), human(bytes));
     }
-    lines.field("used_memory_dataset", node.sum(Counter::UserBytes));
-    lines.field("used_memory_index", node.sum(Counter::IndexBytes));
-    lines.field("maxmemory_policy", policy_name(node.eviction()));
+    lines.field("used_memory_dataset", shared.sum(Counter::UserBytes));
+    lines.field("used_memory_index", shared.sum(Counter::IndexBytes));
+    lines.field("maxmemory_policy", policy_name(shared.eviction()));
     lines.field("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / held.max(1) as f64));
     lines.field("mem_allocator", "pinion");
 }
 
 /// There is none, but tools ask: nothing was saved, so what was written since the start is not.
-fn persistence(node: &Node, lines: &mut Lines) {
+fn persistence(shared: &SharedState, lines: &mut Lines) {
     lines.field("loading", 0);
     lines.field("async_loading", 0);
-    lines.field("rdb_changes_since_last_save", node.sum(Counter::TotalItems));
+    lines.field("rdb_changes_since_last_save", shared.sum(Counter::TotalItems));
     lines.field("rdb_bgsave_in_progress", 0);
     lines.field("rdb_last_bgsave_status", "ok");
     lines.field("aof_enabled", 0);
     lines.field("aof_rewrite_in_progress", 0);
 }
 
-fn stats(node: &Node, lines: &mut Lines) {
-    let calls: u64 = Command::ALL.iter().map(|&command| node.calls(command)).sum();
-    lines.field("total_connections_received", node.since_reset(Counter::TotalConnections));
+fn stats(shared: &SharedState, lines: &mut Lines) {
+    let calls: u64 = Command::ALL.iter().map(|&command| shared.calls(command)).sum();
+    lines.field("total_connections_received", shared.since_reset(Counter::TotalConnections));
     lines.field("total_commands_processed", calls);
-    lines.field("total_net_input_bytes", node.since_reset(Counter::BytesRead));
-    lines.field("total_net_output_bytes", node.since_reset(Counter::BytesWritten));
-    lines.field("rejected_connections", node.since_reset(Counter::RejectedConnections));
-    lines.field("expired_keys", node.since_reset(Counter::Reclaimed));
-    lines.field("evicted_keys", node.since_reset(Counter::Evictions));
-    lines.field("keyspace_hits", node.since_reset(Counter::GetHits));
-    lines.field("keyspace_misses", node.since_reset(Counter::GetMisses));
-    lines.field("expiry_lag_p99_ms", node.sum(Counter::ExpiryLag));
-    lines.field("total_error_replies", node.since_reset(Counter::InvalidCommands));
+    lines.field("total_net_input_bytes", shared.since_reset(Counter::BytesRead));
+    lines.field("total_net_output_bytes", shared.since_reset(Counter::BytesWritten));
+    lines.field("rejected_connections", shared.since_reset(Counter::RejectedConnections));
+    lines.field("expired_keys", shared.since_reset(Counter::Reclaimed));
+    lines.field("evicted_keys", shared.since_reset(Counter::Evictions));
+    lines.field("keyspace_hits", shared.since_reset(Counter::GetHits));
+    lines.field("keyspace_misses", shared.since_reset(Counter::GetMisses));
+    lines.field("expiry_lag_p99_ms", shared.sum(Counter::ExpiryLag));
+    lines.field("total_error_replies", shared.since_reset(Counter::InvalidCommands));
     for name in ["sync_full", "sync_partial_ok", "sync_partial_err", "pubsub_channels", "pubsub_patterns"] {
         lines.field(name, 0);
     }
 }
 
-fn replication(_: &Node, lines: &mut Lines) {
+fn replication(_: &SharedState, lines: &mut Lines) {
     lines.field("role", "master");
     lines.field("connected_slaves", 0);
     lines.field("master_repl_offset", 0);
 }
 
-fn cpu(_: &Node, lines: &mut Lines) {
+fn cpu(_: &SharedState, lines: &mut Lines) {
     let (user, system) = sys::resource_usage();
     lines.field("used_cpu_sys", format_args!("{:.6}", system.as_secs_f64()));
     lines.field("used_cpu_user", format_args!("{:.6}", user.as_secs_f64()));
 }
 
-fn errors(node: &Node, lines: &mut Lines) {
-    let count = node.since_reset(Counter::InvalidCommands);
+fn errors(shared: &SharedState, lines: &mut Lines) {
+    let count = shared.since_reset(Counter::InvalidCommands);
     if count > 0 {
         lines.field("errorstat_ERR", format_args!("count={count}"));
     }
 }
 
-fn cluster(_: &Node, lines: &mut Lines) {
+fn cluster(_: &SharedState, lines: &mut Lines) {
     lines.field("cluster_enabled", 0);
 }
 
-fn commands(node: &Node, lines: &mut Lines) {
+fn commands(shared: &SharedState, lines: &mut Lines) {
     for &command in Command::ALL {
-        let calls = node.calls(command);
+        let calls = shared.calls(command);
         if calls > 0 {
             // The time of single commands is not measured.
             lines.field(format_args!("cmdstat_{}", command.name()), format_args!("calls={calls}"));
@@ -182,9 +180,9 @@ fn commands(node: &Node, lines: &mut Lines) {
     }
 }
 
-fn keyspace(node: &Node, lines: &mut Lines) {
+fn keyspace(shared: &SharedState, lines: &mut Lines) {
     for number in 0..DATABASES {
-        let held = (0..node.shards()).map(|shard| node.published(shard).database(number));
+        let held = (0..shared.shards()).map(|shard| shared.published(shard).database(number));
         let [keys, expires] = held.fold([0, 0], |all, one| [all[0] + one[0], all[1] + one[1]]);
         if keys > 0 {
             lines

@@ -1,38 +1,41 @@
 //! SLOWLOG and LATENCY: what took long.
 
-use super::Shard;
+use super::{Io, Shard};
 use crate::command::{Args, Command};
 use crate::execute::introspect;
+use crate::shard::dispatch::Pending;
 use crate::shard::tunables::Spike;
 use crate::values::numbers;
 
 /// Entries that SLOWLOG GET shows where nothing is said.
 const SHOWN_DEFAULT: i64 = 10;
 
-impl Shard {
-    pub(super) fn perform_slowlog(&mut self, slot: u32, args: Args) {
+impl<I: Io> Shard<I> {
+    /// SLOWLOG.
+    pub(super) fn slowlog(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
         let row = Command::SlowLog.row();
         let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
-            Err(error) => return self.reply(slot, |w| w.error(error)),
+            Err(error) => return self.reply(id, |w| w.error(error)),
         };
         match subcommand {
             "len" => {
-                let count = self.node.tunables.slow_commands().len();
-                self.reply(slot, |w| w.integer(count as i64));
+                let count = self.shared.tunables.slow_commands().len();
+                self.reply(id, |w| w.integer(count as i64));
             }
             "reset" => {
-                self.node.tunables.forget_slow_commands();
-                self.reply(slot, |w| w.simple("OK"));
+                self.shared.tunables.forget_slow_commands();
+                self.reply(id, |w| w.simple("OK"));
             }
             "get" => {
                 let count = args.iter().nth(2).map_or(Some(SHOWN_DEFAULT), numbers::integer);
                 let Some(count) = count.filter(|&count| count >= -1) else {
-                    return self.reply(slot, |w| w.error("ERR count should be greater than or equal to -1"));
+                    return self.reply(id, |w| w.error("ERR count should be greater than or equal to -1"));
                 };
-                let mut slow = self.node.tunables.slow_commands();
+                let mut slow = self.shared.tunables.slow_commands();
                 slow.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-                self.reply(slot, |w| {
+                self.reply(id, |w| {
                     w.array(slow.len());
                     for command in slow {
                         w.array(6);
@@ -46,21 +49,23 @@ impl Shard {
                     }
                 });
             }
-            _ => self.reply(slot, |w| introspect::help(row, w)),
+            _ => self.reply(id, |w| introspect::help(row, w)),
         }
     }
 
-    pub(super) fn perform_latency(&mut self, slot: u32, args: Args) {
+    /// LATENCY.
+    pub(super) fn latency(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
         let row = Command::Latency.row();
         let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
-            Err(error) => return self.reply(slot, |w| w.error(error)),
+            Err(error) => return self.reply(id, |w| w.error(error)),
         };
         let arguments = args.skip(2);
-        let spikes = self.node.tunables.spikes();
+        let spikes = self.shared.tunables.spikes();
         let longest = |history: &mut dyn Iterator<Item = &Spike>| history.map(|spike| spike.milliseconds).max();
         match subcommand {
-            "latest" => self.reply(slot, |w| {
+            "latest" => self.reply(id, |w| {
                 w.array(spikes.len());
                 for (event, history) in &spikes {
                     let last = history.back().copied().unwrap_or(Spike { seconds: 0, milliseconds: 0 });
@@ -74,7 +79,7 @@ impl Shard {
             "history" => {
                 let wanted = arguments.iter().next().unwrap_or_default();
                 let found = spikes.iter().find(|(event, _)| wanted.eq_ignore_ascii_case(event.as_bytes()));
-                self.reply(slot, |w| {
+                self.reply(id, |w| {
                     w.array(found.map_or(0, |(_, history)| history.len()));
                     for spike in found.into_iter().flat_map(|(_, history)| history) {
                         w.array(2);
@@ -84,8 +89,8 @@ impl Shard {
                 });
             }
             "reset" => {
-                let forgotten = self.node.tunables.forget_spikes(arguments.iter());
-                self.reply(slot, |w| w.integer(forgotten as i64));
+                let forgotten = self.shared.tunables.forget_spikes(arguments.iter());
+                self.reply(id, |w| w.integer(forgotten as i64));
             }
             "doctor" => {
                 let lines = spikes.iter().map(|(event, history)| {
@@ -96,10 +101,10 @@ impl Shard {
                 if text.is_empty() {
                     text.push_str("No spike was seen. (CONFIG SET latency-monitor-threshold MS turns this on.)\n");
                 }
-                self.reply(slot, |w| w.verbatim(b"txt", text.as_bytes()));
+                self.reply(id, |w| w.verbatim(b"txt", text.as_bytes()));
             }
-            "help" => self.reply(slot, |w| introspect::help(row, w)),
-            _ => self.reply(slot, |w| w.error(format!("ERR LATENCY {} is not supported", subcommand.to_uppercase()))),
+            "help" => self.reply(id, |w| introspect::help(row, w)),
+            _ => self.reply(id, |w| w.error(format!("ERR LATENCY {} is not supported", subcommand.to_uppercase()))),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! CONFIG: settings under Redis's names.
 
-use super::Shard;
-use crate::command::{Args, Command, EncodingLimits, Operation};
+use super::{Io, Shard};
+use crate::command::{Administration, Args, Command, EncodingLimits};
 use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::eviction::Eviction;
 use crate::execute::introspect;
-use crate::shard::Node;
-use crate::shard::perform::Pending;
+use crate::shard::SharedState;
+use crate::shard::dispatch::Pending;
 use crate::shard::tunables::WITHOUT_EFFECT;
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;
@@ -124,21 +124,21 @@ fn bytes(text: &[u8]) -> Option<u64> {
 }
 
 /// All settings, by name.
-fn all(node: &Node) -> Vec<(&'static str, String)> {
-    let tunables = &node.tunables;
-    let config = &node.config;
+fn all(shared: &SharedState) -> Vec<(&'static str, String)> {
+    let tunables = &shared.tunables;
+    let config = &shared.config;
     let mut settings: Vec<(&str, String)> = vec![
         ("maxmemory", tunables.memory_bytes().to_string()),
-        ("maxmemory-policy", policy_name(node.eviction()).into()),
+        ("maxmemory-policy", policy_name(shared.eviction()).into()),
         ("maxclients", config.max_connections.to_string()),
-        ("port", node.resp_port.to_string()),
+        ("port", shared.resp_port.to_string()),
         ("bind", config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("proto-max-bulk-len", config.resp_item_bytes.to_string()),
         ("requirepass", String::from_utf8_lossy(&tunables.password()).into_owned()),
         ("slowlog-log-slower-than", tunables.slowlog_micros.load(Ordering::Relaxed).to_string()),
         ("slowlog-max-len", tunables.slowlog_length.load(Ordering::Relaxed).to_string()),
         ("latency-monitor-threshold", tunables.latency_ms.load(Ordering::Relaxed).to_string()),
-        ("io-threads", node.shards().to_string()),
+        ("io-threads", shared.shards().to_string()),
     ];
     settings
         .extend(encoding_settings(&mut tunables.encoding_limits()).iter().map(|(name, number)| (*name, number.text())));
@@ -152,21 +152,22 @@ fn all(node: &Node) -> Vec<(&'static str, String)> {
     settings
 }
 
-impl Shard {
-    pub(super) fn perform_config(&mut self, pending: &Pending, args: Args) {
-        let slot = pending.slot;
+impl<I: Io> Shard<I> {
+    /// CONFIG.
+    pub(super) fn config(&mut self, pending: &Pending, args: Args) {
+        let id = pending.id;
         let row = Command::Config.row();
         let subcommand = match introspect::find_subcommand(row, args) {
             Ok(subcommand) => subcommand.name,
-            Err(error) => return self.reply(slot, |w| w.error(error)),
+            Err(error) => return self.reply(id, |w| w.error(error)),
         };
-        self.counters.called(Command::Config);
+        self.executor.counters.called(Command::Config);
         let arguments = args.skip(2);
         match subcommand {
             "get" => {
-                let mut found = all(&self.node);
+                let mut found = all(&self.shared);
                 found.retain(|(name, _)| arguments.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), true)));
-                self.reply(slot, |w| {
+                self.reply(id, |w| {
                     w.map(found.len());
                     for (name, value) in &found {
                         w.bulk(name.as_bytes());
@@ -177,19 +178,19 @@ impl Shard {
             "set" => {
                 let done = self.set_settings(pending, arguments);
                 match done {
-                    Some(Ok(())) => self.reply(slot, |w| w.simple("OK")),
-                    Some(Err(error)) => self.reply(slot, |w| w.error(error)),
+                    Some(Ok(())) => self.reply(id, |w| w.simple("OK")),
+                    Some(Err(error)) => self.reply(id, |w| w.error(error)),
                     None => {}
                 }
             }
             "resetstat" => {
                 self.publish();
                 self.publish_more();
-                self.node.reset_counters();
-                self.reply(slot, |w| w.simple("OK"));
+                self.shared.reset_counters();
+                self.reply(id, |w| w.simple("OK"));
             }
-            "rewrite" => self.reply(slot, |w| w.error("ERR The server is running without a config file")),
-            _ => self.reply(slot, |w| introspect::help(row, w)),
+            "rewrite" => self.reply(id, |w| w.error("ERR The server is running without a config file")),
+            _ => self.reply(id, |w| introspect::help(row, w)),
         }
     }
 
@@ -199,7 +200,7 @@ impl Shard {
             return Some(Err("ERR wrong number of arguments for 'config|set' command".into()));
         }
         let mut changes = Vec::new();
-        let mut encoding_limits = self.node.tunables.encoding_limits();
+        let mut encoding_limits = self.shared.tunables.encoding_limits();
         let mut pairs = args.into_iter();
         while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
             match self.change(name, value, &mut encoding_limits) {
@@ -207,7 +208,7 @@ impl Shard {
                 Err(error) => return Some(Err(error)),
             }
         }
-        if !self.has_room(0..self.routes.len(), pending) {
+        if !self.has_room(0..self.router.shards(), pending) {
             return None;
         }
         for change in changes {
@@ -238,11 +239,11 @@ impl Shard {
         }
         match name.as_str() {
             "maxmemory" => {
-                let shards = self.node.shards() as u64;
-                let (least, most) = (SHARD_MEMORY_BYTES_MIN * shards, self.node.config.memory_bytes_max);
+                let shards = self.shared.shards() as u64;
+                let (least, most) = (SHARD_MEMORY_BYTES_MIN * shards, self.shared.config.memory_bytes_max);
                 let most = most.min(SHARD_MEMORY_BYTES_MAX * shards);
                 match bytes(value) {
-                    Some(0) => Ok(Change::Memory(self.node.config.memory_bytes)),
+                    Some(0) => Ok(Change::Memory(self.shared.config.memory_bytes)),
                     Some(bytes) if (least..=most).contains(&bytes) => Ok(Change::Memory(bytes)),
                     _ => fail(&format!("allowed: {least} to {most} bytes, or 0 for what --memory says")),
                 }
@@ -271,7 +272,7 @@ impl Shard {
                 Some(ms) => Ok(Change::LatencyMs(ms)),
                 None => fail("argument must be between 0 and 9223372036854775807 inclusive"),
             },
-            _ => match all(&self.node).into_iter().find(|(known, _)| *known == name) {
+            _ => match all(&self.shared).into_iter().find(|(known, _)| *known == name) {
                 Some((_, current)) if current == shown => Ok(Change::Nothing),
                 Some(_) => fail("can't set immutable config"),
                 None => Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")),
@@ -280,7 +281,7 @@ impl Shard {
     }
 
     fn apply(&mut self, change: Change) {
-        let tunables = &self.node.tunables;
+        let tunables = &self.shared.tunables;
         match change {
             Change::Nothing => {}
             Change::WithoutEffect(name, value) => tunables.set_without_effect(name, value),
@@ -290,15 +291,15 @@ impl Shard {
             Change::LatencyMs(ms) => tunables.latency_ms.store(ms, Ordering::Relaxed),
             Change::Memory(bytes) => {
                 tunables.set_memory_bytes(bytes);
-                self.set_everywhere(Operation::SetMemory(bytes / self.node.shards() as u64));
+                self.administer_everywhere(Administration::SetMemory(bytes / self.shared.shards() as u64));
             }
             Change::Policy(policy) => {
-                self.node.set_eviction(policy);
-                self.set_everywhere(Operation::SetEviction(policy));
+                self.shared.set_eviction(policy);
+                self.administer_everywhere(Administration::SetEviction(policy));
             }
             Change::EncodingLimits(encoding_limits) => {
                 tunables.set_encoding_limits(encoding_limits);
-                self.set_everywhere(Operation::SetEncodingLimits(encoding_limits));
+                self.administer_everywhere(Administration::SetEncodingLimits(encoding_limits));
             }
         }
     }

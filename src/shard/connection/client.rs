@@ -1,17 +1,7 @@
-//! What a shard knows of a client that speaks RESP: what it said of itself, and how it wants to be answered.
+//! What a shard knows of a client that speaks RESP: its identity, and how it wants to be answered.
 
 use crate::command::UnixMs;
 use crate::command::table::Row;
-use crate::protocol::State;
-use std::os::fd::OwnedFd;
-
-/// A connection on its way to another shard.
-#[derive(Debug)]
-pub(in crate::shard) struct Moving {
-    pub(in crate::shard) socket: OwnedFd,
-    pub(in crate::shard) state: State,
-    pub(in crate::shard) client: Option<Box<Client>>,
-}
 
 /// Which replies a client wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,9 +20,9 @@ pub(in crate::shard) enum Replies {
 pub(in crate::shard) struct Client {
     /// Unique in the node, increasing.
     pub(in crate::shard) id: u64,
-    /// It understands RESP3.
+    /// It has switched to RESP3.
     pub(in crate::shard) resp3: bool,
-    /// It has told the password, or none is needed.
+    /// It has given the password, or none is needed.
     pub(in crate::shard) authenticated: bool,
     /// Number of the database that it has selected.
     pub(in crate::shard) database: u8,
@@ -78,12 +68,12 @@ impl Client {
         }
     }
 
-    /// Takes note of a command.
+    /// Notes the client's latest command.
     pub(in crate::shard) fn sent(&mut self, command: &'static Row, now: UnixMs) {
         (self.active, self.last_command) = (now, Some(command));
     }
 
-    /// True if the reply to this command is not wanted; the next one is another matter.
+    /// True if the reply to this command is suppressed. Ends a SKIP.
     pub(in crate::shard) fn take_noreply(&mut self) -> bool {
         match self.replies {
             Replies::On => false,
@@ -95,7 +85,7 @@ impl Client {
         }
     }
 
-    /// Forgets what RESET makes forget. `authenticated`: no password is needed.
+    /// Returns to the state of a new connection, for RESET. `authenticated`: no password is needed.
     pub(in crate::shard) fn reset(&mut self, authenticated: bool) {
         self.resp3 = false;
         self.authenticated = authenticated;

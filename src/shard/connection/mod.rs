@@ -1,355 +1,398 @@
-//! One client's connection: its state, and the table of all of a shard's.
+//! One client's connection: a state machine without a socket.
+//!
+//! It is told what happened (`on_receive`, `on_bytes`, `on_receive_ended`, `on_sent`, `on_reply`, `on_part`, …) and says what to do next
+//! ([`Connection::next_action`]). Parsing and executing its input is the shard's (`read.rs`, `dispatch.rs`), its socket is in
+//! the table of connections (`table.rs`).
+//!
+//! | file | concept |
+//! |---|---|
+//! | `phase.rs` | from the first byte to the last: serving, closing, moving; the next action |
+//! | `replies.rs`, `gather.rs` | the order of replies; replies that are merged from parts |
+//! | `upload.rs`, `download.rs` | long values from and to the client |
+//! | `client.rs` | what a client that speaks RESP has told about itself |
+//! | `table.rs` | a shard's connections, and which of them need attention |
 
 mod client;
+mod download;
 mod gather;
-mod order;
+mod phase;
+mod replies;
+mod table;
+mod upload;
 
+use super::faults::{self, Fault};
+use super::transport::Transport;
+use crate::command::{Part, Session};
+use crate::execute::LongReply;
 use crate::protocol::State;
-use crate::reactor::Token;
-use crate::shard::incoming::Incoming;
-use crate::shard::outgoing::Outgoing;
-pub(super) use client::{Client, Moving, Replies};
+use crate::reactor::Errno;
+use crate::shard::batch::StreamStart;
+pub(super) use client::{Client, Replies};
+pub(super) use download::{Download, Fetch, PATIENCE, PIECE_BYTES, Source};
 pub(super) use gather::Gather;
-use order::Order;
-use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+pub(super) use phase::Action;
+use phase::Phase;
+use replies::ReplyQueue;
+use std::time::{Duration, Instant};
+pub(super) use table::{ConnectionId, Connections, Moving};
+pub(super) use upload::{UploadSource, UploadStep};
 
-/// A connection with this much output is not read from until most of it is sent.
+/// A connection with this many bytes of output is not served until most of them are sent.
 const OUTPUT_BYTES_HIGH: usize = 256 << 10;
-/// Then it is read from again. So much output is not held back for siblings either.
+/// Then it is served again. More output than this is not held back for replies of siblings either.
 pub(super) const OUTPUT_BYTES_LOW: usize = 64 << 10;
-/// What a reply that a sibling owes is taken for before any has come: 32 requests may be on their way.
+/// The expected length of a sibling's reply before any has come: 32 requests may be on their way.
 const REPLY_BYTES_FIRST: usize = 8 << 10;
-/// And at least, however short replies have been: 128 may be.
+/// The least expected length, however short replies have been: 128 requests may be on their way.
 const REPLY_BYTES_LEAST: usize = 2 << 10;
-/// Replies that may be in the making at once.
+/// Replies that may be outstanding at once.
 const REPLIES_MAX: usize = 4096;
-/// Room that an input or output buffer keeps while it is empty.
+/// Capacity that an input or output buffer keeps while it is empty.
 pub(super) const BUFFER_BYTES_KEPT: usize = 16 << 10;
+/// A connection that waits goes on receiving until it has this much input; then comes only what the kernel had received
+/// before the receive ended.
+const WAITING_BYTES_MAX: usize = 16 << 10;
 
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// It does not.
-    Open,
-    /// The client has said so: nothing after that is read, and it closes once all replies are sent.
-    Quitting,
-    /// The node stops: nothing more is received, and it closes once what was is answered.
-    Closing,
-    /// It has been shut down; what still arrives is thrown away.
-    ShutDown,
-}
+/// A few replies are held back so that those that siblings owe can go out in the same send. They leave when all of those
+/// have come, or with the first that comes after this time: a connection that always has a reply outstanding does not hold
+/// its output for ever.
+const HOLD: Duration = Duration::from_micros(100);
 
-/// What a connection waits for before more of its input is used.
+/// Why a connection's input is not used for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Its output to be taken, and its replies from siblings to come in.
+    /// Its output must be sent first, and its replies from siblings must come.
     Output,
-    /// Room in a batch to a sibling; it is in the shard's list of those.
+    /// A batch to a sibling is full; the connection is in the shard's list of those that wait for that.
     Mesh,
-    /// The next turn: it has done in this one what it may. It is in the shard's list of those.
+    /// It has used up its share of this turn; it is in the shard's list of those that resume in the next.
     Turn,
+}
+
+/// The receive of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receive {
+    Off,
+    /// Bytes come until an event says otherwise.
+    Armed,
+    /// It is being cancelled: bytes may come until its last event.
+    Cancelling,
+}
+
+/// A command that is taken apart key by key, while its keys are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Split {
+    /// Each key contributes a part to this reply.
+    Merged { sequence: u32 },
+    /// Each key has a reply of its own, in order.
+    InOrder { noreply: bool },
+}
+
+/// A send in flight: how many bytes it has, and how many of them had gone out before.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    from: usize,
+    bytes: usize,
+}
+
+/// What to do with bytes that were received.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Nothing: they were kept, or discarded.
+    Used,
+    /// Parse them where they lie.
+    Parse,
+    /// Parse what is kept, to which they were added.
+    ParseKept,
+    /// They were kept, and the receive should be cancelled: the connection waits, and has enough.
+    StopReceiving,
 }
 
 /// One client.
 pub(super) struct Connection {
-    socket: OwnedFd,
+    pub(super) transport: Transport,
     /// Where in the protocol the next input byte is.
     pub(super) state: State,
     /// What is known of a client that speaks RESP.
     pub(super) client: Option<Box<Client>>,
-    /// The reply that the keys of a command that is taken apart are added up in.
-    pub(super) sum: Option<u32>,
+    /// The command whose keys are being executed.
+    pub(super) split: Option<Split>,
     /// Input that could not be used yet.
-    pub(super) partial: Vec<u8>,
-    /// It makes no sense to look at `partial` again before it is so long.
+    pub(super) input: Vec<u8>,
+    /// Length of `input` below which it is pointless to parse it again.
     pub(super) needed: usize,
     /// Requests in the turn's pending list.
-    pub(super) pending: u32,
-    pub(super) order: Order,
+    pub(super) queued: u32,
+    /// Why `input` may hold a whole command.
+    wait: Option<Wait>,
+    phase: Phase,
+    /// The peer has closed its direction.
+    peer_closed: bool,
+    pub(super) replies: ReplyQueue,
     /// Replies that go out with the next send.
     pub(super) output: Vec<u8>,
-    /// Bytes in the send in flight, from where on they have not gone out yet.
-    pub(super) sending: Option<Sending>,
-    pub(super) receiving: bool,
-    pub(super) cancelling: bool,
-    /// Why input is left in `partial` that could be used.
-    pub(super) blocked: Option<Wait>,
-    /// In the turn's list of connections that may go on.
-    pub(super) resuming: bool,
-    pub(super) ending: Ending,
-    /// The peer has closed its direction.
-    pub(super) ended: bool,
-    /// The peer is gone: what is still to be answered, is for nobody.
-    abandoned: bool,
-    /// On its way to another shard.
-    pub(super) leaving: Option<usize>,
+    sending: Option<Sending>,
+    /// Since when output is held for the replies that siblings owe.
+    held_since: Option<Instant>,
+    receive: Receive,
+    /// The shard ran out of receive buffers: receives take one buffer each, so that every connection gets its turn.
+    frugal: bool,
+    /// The shard that it is on its way to.
+    leaving: Option<usize>,
     /// Belongs to this shard's own port and never moves.
     pub(super) pinned: bool,
-    /// In the turn's list of connections to settle.
-    pub(super) touched: bool,
-    /// Since when output is held for the replies that siblings owe.
-    pub(super) held_since: Option<Instant>,
     /// The long value that the client is sending.
-    pub(super) incoming: Option<Box<Incoming>>,
-    /// Long values that the client is to be sent, in the order of replies.
-    pub(super) outgoing: VecDeque<Outgoing>,
+    pub(super) upload: Option<Box<UploadSource>>,
     /// When the client last took some output.
-    pub(super) progress: Instant,
-    /// How long a reply that a sibling owes may be: the longest of late.
+    progress: Instant,
+    /// The expected length of a sibling's reply: the longest of late.
     reply_bytes_estimate: usize,
 }
 
-/// A send in flight.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sending {
-    pub(super) from: usize,
-    pub(super) bytes: usize,
-}
-
 impl Connection {
-    fn new(socket: OwnedFd, state: State, pinned: bool, now: Instant) -> Self {
+    pub(super) fn new(state: State, client: Option<Box<Client>>, pinned: bool, now: Instant) -> Self {
         Self {
-            socket,
+            transport: Transport::default(),
             state,
-            client: None,
-            sum: None,
-            partial: Vec::new(),
+            client,
+            split: None,
+            input: Vec::new(),
             needed: 0,
-            pending: 0,
-            order: Order::default(),
+            queued: 0,
+            wait: None,
+            phase: Phase::Open,
+            peer_closed: false,
+            replies: ReplyQueue::default(),
             output: Vec::new(),
             sending: None,
-            receiving: false,
-            cancelling: false,
-            blocked: None,
-            resuming: false,
-            ending: Ending::Open,
-            ended: false,
-            abandoned: false,
+            held_since: None,
+            receive: Receive::Off,
+            frugal: false,
             leaving: None,
             pinned,
-            touched: false,
-            held_since: None,
-            incoming: None,
-            outgoing: VecDeque::new(),
+            upload: None,
             progress: now,
             reply_bytes_estimate: REPLY_BYTES_FIRST,
         }
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// The session of the client's next request, as far as it is known when the request is parsed.
+    #[inline]
+    pub(super) fn session(&self) -> Session {
+        match &self.client {
+            Some(client) => Session { database: client.database, resp3: client.resp3, noreply: false },
+            None => Session::default(),
+        }
     }
+
+    /// True if the reply to the client's next command is suppressed by CLIENT REPLY. Advances SKIP.
+    #[inline]
+    pub(super) fn take_noreply(&mut self) -> bool {
+        self.client.as_mut().is_some_and(|client| client.take_noreply()) && !faults::has(Fault::UnwantedReply)
+    }
+
+    // Input.
+
+    /// The receive goes on, or has ended with the bytes that just came.
+    #[inline]
+    pub(super) fn on_receive(&mut self, armed: bool) {
+        if !armed {
+            self.receive = Receive::Off;
+        }
+    }
+
+    /// Bytes of the protocol arrived.
+    #[inline]
+    pub(super) fn on_bytes(&mut self, bytes: &[u8]) -> Input {
+        if !self.is_read() {
+            return Input::Used;
+        }
+        if self.wait.is_none() && self.input.is_empty() {
+            return Input::Parse;
+        }
+        if self.wait.is_some() {
+            self.input.reserve_exact(bytes.len());
+        }
+        self.input.extend_from_slice(bytes);
+        match self.wait {
+            Some(_) if self.input.len() > WAITING_BYTES_MAX => Input::StopReceiving,
+            Some(_) => Input::Used,
+            None if self.input.len() >= self.needed => Input::ParseKept,
+            None => Input::Used,
+        }
+    }
+
+    /// The receive ended without bytes: the peer closed its direction (no errno), or it failed, was cancelled or ran out of
+    /// buffers. True if the peer is gone.
+    pub(super) fn on_receive_ended(&mut self, errno: Option<Errno>) -> bool {
+        self.receive = Receive::Off;
+        match errno {
+            Some(Errno::NO_BUFFERS) => self.frugal = true,
+            Some(Errno::CANCELLED) => {}
+            None => self.peer_closed = true,
+            Some(_) => return true,
+        }
+        false
+    }
+
+    /// True if a receive was armed and is to end.
+    pub(super) fn is_cancelling(&self) -> bool {
+        self.receive == Receive::Cancelling
+    }
+
+    /// Lets the connection use multishot receives again.
+    pub(super) fn end_frugality(&mut self) {
+        self.frugal = false;
+    }
+
+    /// True if a receive is armed and should be cancelled now; it is noted as cancelled.
+    pub(super) fn cancel_receive(&mut self) -> bool {
+        let was_armed = self.receive == Receive::Armed;
+        if was_armed {
+            self.receive = Receive::Cancelling;
+        }
+        was_armed
+    }
+
+    /// Sets the input back to a request that cannot be executed yet: `rest` starts with it, in the given state.
+    pub(super) fn set_back(&mut self, wait: Wait, rest: &[u8], state: State) {
+        self.wait = Some(wait);
+        self.state = state;
+        self.needed = 0;
+        self.input.clear();
+        let rest = if faults::has(Fault::LostInput) { &rest[1..] } else { rest };
+        self.input.extend_from_slice(rest);
+        if self.phase == Phase::Quitting {
+            // The QUIT comes after the request and will be parsed again.
+            self.phase = Phase::Open;
+        }
+    }
+
+    /// What the connection waits for.
+    pub(super) fn wait(&self) -> Option<Wait> {
+        self.wait
+    }
+
+    /// Resumes, if what it waited for is there: true if its input should be parsed. A connection that had its turn but has
+    /// too much output now waits for that instead.
+    pub(super) fn try_resume(&mut self) -> bool {
+        if self.wait.is_none() {
+            return false;
+        }
+        if !self.may_go_on() {
+            self.wait = Some(Wait::Output);
+            return false;
+        }
+        self.wait = None;
+        self.input.len() >= self.needed
+    }
+
+    // Replies.
 
     /// Replies that are ready, and those that siblings owe, in bytes.
     fn output_bytes(&self) -> usize {
         let sending = self.sending.map_or(0, |s| s.bytes - s.from);
-        let owed = self.order.awaited_whole() * self.reply_bytes_estimate;
-        self.output.len() + sending + self.order.held_bytes() + owed
+        let owed = self.replies.awaited_whole() * self.reply_bytes_estimate;
+        self.output.len() + sending + self.replies.held_bytes() + owed
     }
 
     /// True if no more requests should be executed for the moment.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        !self.outgoing.is_empty() || self.output_bytes() >= OUTPUT_BYTES_HIGH || self.order.len() >= REPLIES_MAX
+        self.replies.has_downloads() || self.output_bytes() >= OUTPUT_BYTES_HIGH || self.replies.len() >= REPLIES_MAX
     }
 
-    /// True if a connection that had to wait may go on. Whatever keeps it from that comes to an end: a send completes, or a
-    /// sibling answers.
-    pub(super) fn may_go_on(&self) -> bool {
-        self.outgoing.is_empty() && self.output_bytes() <= OUTPUT_BYTES_LOW && self.order.len() <= REPLIES_MAX / 2
+    /// True if a connection that waits may go on. Whatever prevents that comes to an end: a send completes, or a sibling
+    /// answers.
+    fn may_go_on(&self) -> bool {
+        !self.replies.has_downloads()
+            && self.output_bytes() <= OUTPUT_BYTES_LOW
+            && self.replies.len() <= REPLIES_MAX / 2
     }
 
-    /// Writes output behind all that came before it.
+    /// Writes a reply behind all that came before it.
     #[inline]
     pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.order.is_empty() {
-            write(&mut self.output);
-        } else {
-            self.order.hold(write);
-        }
+        self.replies.write(&mut self.output, write);
     }
 
-    /// Takes a sibling's reply.
-    pub(super) fn take_reply(&mut self, sequence: u32, reply: &[u8]) {
-        if self.abandoned {
+    /// Adds a long value of this shard's engine to the replies.
+    pub(super) fn write_stream(&mut self, reply: LongReply, now: Instant) {
+        self.progress = now;
+        self.replies.push_download(Download::local(reply));
+    }
+
+    /// A sibling's reply came.
+    #[inline]
+    pub(super) fn on_reply(&mut self, sequence: u32, reply: &[u8]) {
+        if self.phase == Phase::Abandoned {
             return;
         }
         let fading = self.reply_bytes_estimate - self.reply_bytes_estimate / 8;
         self.reply_bytes_estimate = fading.max(reply.len()).max(REPLY_BYTES_LEAST);
-        self.order.fulfil(sequence, reply, &mut self.output);
+        self.replies.resolve(sequence, reply, &mut self.output);
     }
 
-    /// Sets the input back to a request that cannot be executed yet: `rest` starts with it, in the given state.
-    pub(super) fn block(&mut self, wait: Wait, rest: &[u8], state: State) {
-        self.blocked = Some(wait);
-        self.state = state;
-        self.needed = 0;
-        self.partial.clear();
-        self.partial.extend_from_slice(rest);
-        if self.ending == Ending::Quitting {
-            // The quit comes after the request and will be parsed again.
-            self.ending = Ending::Open;
+    /// A part of a merged reply came.
+    pub(super) fn on_part(&mut self, sequence: u32, part: Part, bytes: &[u8]) {
+        if self.phase != Phase::Abandoned {
+            self.replies.resolve_part(sequence, part, bytes, &mut self.output);
         }
     }
 
-    /// True if nothing is under way that belongs to this shard: the socket could be anybody's.
-    pub(super) fn is_idle(&self) -> bool {
-        self.is_answered()
-            && self.partial.is_empty()
-            && self.incoming.is_none()
-            && self.state.is_at_start()
-            && self.pending == 0
-    }
-
-    /// True if everything that was asked is answered and sent.
-    pub(super) fn is_answered(&self) -> bool {
-        self.blocked.is_none()
-            && self.outgoing.is_empty()
-            && self.order.is_empty()
-            && self.output.is_empty()
-            && self.sending.is_none()
-    }
-
-    /// Forgets all input and output: nobody is there to answer.
-    pub(super) fn abandon(&mut self) {
-        self.blocked = None;
-        self.partial = Vec::new();
-        self.output.clear();
-        self.order.clear();
-        self.ended = true;
-        self.abandoned = true;
-        self.ending = Ending::ShutDown;
-    }
-
-    /// True if nobody is there to answer.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned
-    }
-
-    /// True if what is asked should be executed and answered.
-    pub(super) fn is_served(&self) -> bool {
-        self.blocked.is_none() && !self.abandoned
-    }
-
-    /// True if input should be parsed.
-    pub(super) fn is_read(&self) -> bool {
-        self.ending == Ending::Open && !self.abandoned
-    }
-
-    /// The connection, for another shard.
-    pub(super) fn into_moving(self) -> Moving {
-        Moving { socket: self.socket, state: self.state, client: self.client }
-    }
-}
-
-/// A shard's connections, by slot.
-pub(super) struct Connections {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    open: usize,
-}
-
-struct Slot {
-    generation: u32,
-    connection: Option<Box<Connection>>,
-}
-
-impl Connections {
-    pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), open: 0 }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.open == 0
-    }
-
-    /// Slots ever used: every connection's slot is below.
-    pub(super) fn slots(&self) -> u32 {
-        self.slots.len() as u32
-    }
-
-    pub(super) fn insert(&mut self, moving: Moving, pinned: bool, now: Instant) -> Token {
-        let Moving { socket, state, client } = moving;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            assert!(self.slots.len() < Token::SLOTS_MAX as usize, "far more than --max-connections allows");
-            self.slots.push(Slot { generation: 0, connection: None });
-            self.slots.len() as u32 - 1
-        });
-        let mut connection = Box::new(Connection::new(socket, state, pinned, now));
-        connection.client = client;
-        self.slots[slot as usize].connection = Some(connection);
-        self.open += 1;
-        Token { slot, generation: self.slots[slot as usize].generation }
-    }
-
-    /// The connection that uses a slot now.
-    #[inline]
-    pub(super) fn at(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.slots.get_mut(slot as usize)?.connection.as_deref_mut()
-    }
-
-    /// The connection that a token was made for, if it is still there.
-    #[inline]
-    pub(super) fn get(&mut self, token: Token) -> Option<&mut Connection> {
-        let slot = self.slots.get_mut(token.slot as usize)?;
-        if slot.generation == token.generation { slot.connection.as_deref_mut() } else { None }
-    }
-
-    pub(super) fn token(&self, slot: u32) -> Token {
-        Token { slot, generation: self.slots[slot as usize].generation }
-    }
-
-    /// A token that no connection has: for requests whose replies nobody waits for.
-    pub(super) fn nobody(&self) -> Token {
-        Token { slot: Token::SLOTS_MAX - 1, generation: 0 }
-    }
-
-    /// Frees a slot; later completions with its token are nobody's.
-    pub(super) fn remove(&mut self, slot: u32) -> Connection {
-        let used = &mut self.slots[slot as usize];
-        used.generation = used.generation.wrapping_add(1);
-        self.free.push(slot);
-        self.open -= 1;
-        *used.connection.take().expect("the slot is in use")
-    }
-}
-
-/// Output buffers that no connection uses at the moment: the last one back is the next one out, still in the cache.
-pub(super) struct OutputPool {
-    buffers: Vec<Vec<u8>>,
-}
-
-/// Buffers kept at most.
-const POOLED_MAX: usize = 256;
-/// Buffers that have grown beyond this are not kept.
-const POOLED_BYTES_MAX: usize = 64 << 10;
-
-impl OutputPool {
-    pub(super) fn new() -> Self {
-        Self { buffers: Vec::with_capacity(POOLED_MAX) }
-    }
-
-    /// Gives a connection's output room, if it has none.
-    #[inline]
-    pub(super) fn provide(&mut self, output: &mut Vec<u8>) {
-        if output.capacity() == 0 {
-            *output = self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_KEPT));
+    /// A sibling's reply turned out to be a long value, to be read piece by piece. False if nobody wants it any more.
+    pub(super) fn on_stream(
+        &mut self,
+        sequence: u32,
+        owner: usize,
+        start: &StreamStart,
+        reply: &[u8],
+        now: Instant,
+    ) -> bool {
+        if self.phase == Phase::Abandoned {
+            return false;
         }
+        self.progress = now;
+        self.replies.resolve_to_download(sequence, Download::remote(owner, start, reply));
+        true
     }
 
-    /// Takes a buffer back.
+    /// The next piece of a long value to fetch, if one is the next reply and the output has room.
     #[inline]
-    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if self.buffers.len() < POOLED_MAX && (1..=POOLED_BYTES_MAX).contains(&buffer.capacity()) {
-            buffer.clear();
-            self.buffers.push(buffer);
+    pub(super) fn next_fetch(&mut self, now: Instant) -> Option<Fetch<'_>> {
+        if self.output.len() >= OUTPUT_BYTES_LOW {
+            return None;
         }
+        self.replies.front_download()?.next_fetch(now, &mut self.output)
+    }
+
+    /// `bytes` bytes of the front long value have been added to the output. After the last, returns where it was read: a
+    /// local reader is to be closed.
+    pub(super) fn on_fetched(&mut self, bytes: usize) -> Option<Source> {
+        if !self.replies.front_download()?.piece_written(bytes) {
+            return None;
+        }
+        self.replies.finish_download(&mut self.output)
+    }
+
+    /// A sibling sent a piece of the front long value. True if it was the last.
+    pub(super) fn on_piece(&mut self, piece: &[u8]) -> bool {
+        if self.replies.front_download().is_none() {
+            return false;
+        }
+        self.output.extend_from_slice(piece);
+        self.on_fetched(piece.len()).is_some()
+    }
+
+    /// A send ended: `count` bytes went out, or it failed. Returns the offset from which on the rest is to be sent.
+    pub(super) fn on_sent(&mut self, count: Option<usize>, now: Instant) -> Option<usize> {
+        let Sending { from, bytes } = self.sending.take()?;
+        self.progress = now;
+        let from = from + count?;
+        if from >= bytes || faults::has(Fault::ShortSend) {
+            return None;
+        }
+        self.sending = Some(Sending { from, bytes });
+        Some(from)
     }
 }

@@ -11,16 +11,15 @@ mod sets;
 mod sorted;
 mod strings;
 
-use super::{call, finish_upload};
-use crate::command::{Args, Call, Command, UnixMs, args};
-use crate::engine::{Attributes, Engine, EngineConfig, Eviction, KeyHasher};
-use crate::metrics::Counters;
+use crate::command::{Args, Call, Command, Operation, Request, Session as ClientSession, UnixMs, args};
+use crate::engine::{Engine, EngineConfig, Eviction, KeyHasher};
+use crate::execute::{Executor, Outcome};
 
 pub(super) const NOW: UnixMs = 1_700_000_000_000;
 
 /// An engine and the time.
 pub(super) struct Session {
-    pub(super) engine: Engine,
+    pub(super) executor: Executor,
     pub(super) now: UnixMs,
     hasher: KeyHasher,
     resp3: bool,
@@ -36,7 +35,7 @@ impl Session {
             user_bytes_max: None,
         };
         let engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
-        Self { engine, now: NOW, hasher, resp3: false }
+        Self { executor: Executor::new(engine, 1, NOW, || 0), now: NOW, hasher, resp3: false }
     }
 
     pub(super) fn resp3() -> Self {
@@ -49,18 +48,24 @@ impl Session {
         assert!(found.row().accepts(command.len()), "{} args", command.len());
         let key_at = if found == Command::Object || found == Command::Memory { 2 } else { 1 };
         let arguments = args::encode(&command[1..]);
-        let request = Call { command: found, resp3: self.resp3, count: command.len() as u32 - 1, args: &arguments[..] };
         let (key, mut out) = (command[key_at], Vec::new());
-        let Self { engine, now, hasher, .. } = self;
-        let streamed = call(&request, key, hasher.hash(key), engine, *now, &mut Counters::new(), 1, &mut out);
-        if let Some(mut long) = streamed {
-            while engine.unread(&long.reader) > 0 {
-                out.extend_from_slice(engine.read(&mut long.reader, usize::MAX));
-            }
-            engine.close(long.reader);
-            out.extend_from_slice(b"\r\n");
+        let request = self.request(found, key, command.len() - 1, &arguments);
+        self.executor.advance(self.now);
+        let hash = self.hasher.hash(key);
+        if let Outcome::Stream(reply) = self.executor.run(&request, hash, &mut out) {
+            let mut reply = *reply;
+            out.extend_from_slice(&reply.head);
+            self.executor.copy(&mut reply.reader, usize::MAX, &mut out);
+            self.executor.close(reply.reader);
+            out.extend_from_slice(&reply.tail);
         }
         out
+    }
+
+    fn request<'r>(&self, command: Command, key: &'r [u8], count: usize, args: &'r [u8]) -> Request<&'r [u8]> {
+        let call = Call { command, count: count as u32, args };
+        let session = ClientSession { resp3: self.resp3, ..ClientSession::default() };
+        Request { key, operation: Operation::Call(call), session }
     }
 
     /// The reply to a line of arguments, with `|` for each end of a line.
@@ -73,16 +78,15 @@ impl Session {
     pub(super) fn upload(&mut self, before: &[&[u8]], value: &[u8], after: &[&[u8]]) -> String {
         let (arguments, after_bytes) = (args::encode(&before[1..]), args::encode(after));
         let command = Command::find(before[0]).expect("a command");
-        let request = Call { command, resp3: self.resp3, count: before.len() as u32 - 1, args: &arguments[..] };
         let (key, mut out) = (before[1], Vec::new());
-        let Self { engine, now, hasher, .. } = self;
-        let upload = engine.begin(key, value.len(), Attributes::default(), *now).expect("room");
+        let request = self.request(command, key, before.len() - 1, &arguments);
+        self.executor.advance(self.now);
+        let mut target = self.executor.begin_upload(&request, self.hasher.hash(key), value.len());
         let mut rest = value;
         while !rest.is_empty() {
-            rest = &rest[engine.append(&upload, rest, *now).expect("room")..];
+            rest = &rest[self.executor.append(&mut target, rest)..];
         }
-        let after = Args::new(&after_bytes, after.len());
-        finish_upload(&request, key, hasher.hash(key), Ok(upload), after, engine, *now, &mut Counters::new(), &mut out);
+        self.executor.finish_upload(target, true, Args::new(&after_bytes, after.len()), &mut out);
         String::from_utf8_lossy(&out).replace("\r\n", "|")
     }
 

@@ -28,13 +28,18 @@ fn run(pieces: &[&[u8]]) -> Run {
                 Parsed::Request { request, length } => {
                     assert!(length > 0, "every request takes some input");
                     let text = request.map(|b| String::from_utf8_lossy(b).into_owned());
+                    run.requests.push(format!("{text:?}"));
+                    at += length;
+                }
+                Parsed::Control { control, noreply, length } => {
+                    assert!(length > 0, "every command takes some input");
                     let is_key = |r: &String| r.contains("last: false");
-                    if matches!(request.operation, Operation::Invalid(_)) {
+                    if matches!(control, Control::Invalid(_)) {
                         while run.requests.last().is_some_and(is_key) {
                             run.requests.pop();
                         }
                     }
-                    run.requests.push(format!("{text:?}"));
+                    run.requests.push(format!("{control:?} {noreply}"));
                     at += length;
                 }
                 Parsed::Upload { request, value_bytes, length } => {
@@ -70,7 +75,18 @@ fn one(input: &[u8]) -> (Operation<&[u8]>, &[u8], bool) {
     match parse(&mut state, input, VALUE_MAX) {
         Parsed::Request { request, length } => {
             assert_eq!(length, input.len(), "{}", String::from_utf8_lossy(input));
-            (request.operation, request.key, request.noreply)
+            (request.operation, request.key, request.session.noreply)
+        }
+        other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
+    }
+}
+
+fn control(input: &[u8]) -> (Control, bool) {
+    let mut state = State::Command;
+    match parse(&mut state, input, VALUE_MAX) {
+        Parsed::Control { control, noreply, length } => {
+            assert_eq!(length, input.len(), "{}", String::from_utf8_lossy(input));
+            (control, noreply)
         }
         other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
     }
@@ -79,9 +95,7 @@ fn one(input: &[u8]) -> (Operation<&[u8]>, &[u8], bool) {
 fn failure(input: &[u8]) -> Failure {
     let mut state = State::Command;
     match parse(&mut state, input, VALUE_MAX) {
-        Parsed::Request { request: Request { operation: Operation::Invalid(failure), noreply: false, .. }, .. } => {
-            failure
-        }
+        Parsed::Control { control: Control::Invalid(failure), noreply: false, .. } => failure,
         other => panic!("{}: {other:?}", String::from_utf8_lossy(input)),
     }
 }
@@ -112,7 +126,7 @@ fn stores_carry_everything() {
         one(b"prepend k 0 0 5\r\nhello\r\n").0,
         Operation::Extend { end: End::Front, value, bytes_max: VALUE_MAX as u32 }
     );
-    assert!(one(b"set k 4294967295 0 2\r\n\r\n\r\n").0.has_key());
+    assert!(matches!(one(b"set k 4294967295 0 2\r\n\r\n\r\n").0, Operation::Store { flags: u32::MAX, .. }));
 }
 
 #[test]
@@ -122,13 +136,11 @@ fn other_commands() {
     assert_eq!(one(b"incr k 18446744073709551615\r\n").0, Operation::Arithmetic { decrement: false, delta: u64::MAX });
     assert_eq!(one(b"decr k 1 noreply\r\n"), (Operation::Arithmetic { decrement: true, delta: 1 }, &b"k"[..], true));
     assert_eq!(one(b"touch k 5\r\n").0, Operation::Touch { expiry: Expiry::AfterSeconds(5) });
-    assert_eq!(one(b"flush_all\r\n").0, Operation::FlushAll { delay: Expiry::Never });
-    assert_eq!(
-        one(b"flush_all 10 noreply\r\n"),
-        (Operation::FlushAll { delay: Expiry::AfterSeconds(10) }, &b""[..], true)
-    );
-    assert_eq!(one(b"verbosity 1\r\n").0, Operation::Verbosity);
-    assert_eq!(one(b"stats settings\r\n").0, Operation::Stats(StatsTopic::Settings));
+    let flush = |delay| Control::EveryShard(Administration::Flush { delay });
+    assert_eq!(control(b"flush_all\r\n"), (flush(Expiry::Never), false));
+    assert_eq!(control(b"flush_all 10 noreply\r\n"), (flush(Expiry::AfterSeconds(10)), true));
+    assert_eq!(control(b"verbosity 1\r\n").0, Control::Verbosity);
+    assert_eq!(control(b"stats settings\r\n").0, Control::Stats(StatsTopic::Settings));
     let gat = Operation::Get { versions: true, touch: Some(Expiry::AfterSeconds(9)), first: true, last: true };
     assert_eq!(one(b"gats 9 k\r\n"), (gat, &b"k"[..], false));
 }

@@ -1,7 +1,7 @@
 //! What the shards of a node share. Nothing here is touched to answer a request.
 
+use super::balancer::ConnectionBalancer;
 use super::slots::SlotMap;
-use super::spread::Spread;
 use super::tunables::Tunables;
 use crate::command::{Command, UnixMs};
 use crate::config::Config;
@@ -27,7 +27,12 @@ impl Clock {
     /// A clock that agrees with the wall clock now.
     pub fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_unix_ms: since_epoch.as_millis() as UnixMs }
+        Self::starting(Instant::now(), since_epoch.as_millis() as UnixMs)
+    }
+
+    /// A clock that shows `unix_ms` at `instant`.
+    pub fn starting(instant: Instant, unix_ms: UnixMs) -> Self {
+        Self { started: instant, started_unix_ms: unix_ms }
     }
 
     /// The time.
@@ -52,8 +57,8 @@ impl Default for Clock {
     }
 }
 
-/// The shards' common ground.
-pub struct Node {
+/// The state that the shards of a node share.
+pub struct SharedState {
     /// The settings.
     pub config: Config,
     /// The time.
@@ -70,7 +75,7 @@ pub struct Node {
     /// Identifies this run of the node.
     pub(super) run_id: String,
     next_client: AtomicU64,
-    pub(super) spread: Spread,
+    pub(super) balancer: ConnectionBalancer,
     published: Vec<Published>,
     /// What `stats reset` subtracts.
     baseline: Mutex<Vec<u64>>,
@@ -84,17 +89,24 @@ pub struct Node {
     drained: AtomicUsize,
 }
 
-impl Node {
+impl SharedState {
     /// The node of a configuration, before its shards run.
     ///
     /// # Errors
     /// When no more files may be opened.
     pub fn new(config: Config, port: u16, resp_port: u16) -> io::Result<Self> {
+        Self::with(config, port, resp_port, Clock::new(), KeyHasher::new())
+    }
+
+    /// The state with a clock and a hasher of the caller's: for the simulator.
+    ///
+    /// # Errors
+    /// When no more files may be opened.
+    pub fn with(config: Config, port: u16, resp_port: u16, clock: Clock, hasher: KeyHasher) -> io::Result<Self> {
         let shards = config.shard_cores.len();
-        let hasher = KeyHasher::new();
         let run_id = (0..5_u64).map(|n| format!("{:08x}", hasher.hash(&n.to_le_bytes()).0 >> 32)).collect();
         Ok(Self {
-            clock: Clock::new(),
+            clock,
             hasher,
             run_id,
             resp_port,
@@ -102,7 +114,7 @@ impl Node {
             next_client: AtomicU64::new(0),
             slots: SlotMap::new(shards),
             port,
-            spread: Spread::new(shards, config.max_connections),
+            balancer: ConnectionBalancer::new(shards, config.max_connections),
             published: (0..shards).map(|_| Published::new()).collect(),
             baseline: Mutex::new(vec![0; Counter::ALL.len()]),
             calls_baseline: Mutex::new(vec![0; Command::ALL.len()]),
@@ -113,6 +125,12 @@ impl Node {
             drained: AtomicUsize::new(0),
             config,
         })
+    }
+
+    /// Connections that the balancer counts. For the simulator's accounting.
+    #[cfg(feature = "sim")]
+    pub fn connections_counted(&self) -> u32 {
+        self.balancer.total()
     }
 
     /// How many shards there are.

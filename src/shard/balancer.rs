@@ -1,9 +1,10 @@
-//! How many connections each shard has. Behind a lock, as it is used only when a connection comes, goes or moves.
+//! The connection balancer: how many connections each shard has, and where the next one goes. Behind a lock, as it is used
+//! only when a connection comes, goes or moves.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Connections per shard, those on their way included.
-pub(super) struct Spread {
+pub(super) struct ConnectionBalancer {
     counts: Mutex<Vec<u32>>,
     most: u32,
 }
@@ -19,13 +20,19 @@ pub(super) enum Placed {
     Nowhere,
 }
 
-impl Spread {
+impl ConnectionBalancer {
     pub(super) fn new(shards: usize, most: u32) -> Self {
         Self { counts: Mutex::new(vec![0; shards]), most }
     }
 
     fn counts(&self) -> MutexGuard<'_, Vec<u32>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections of all shards.
+    #[cfg(feature = "sim")]
+    pub(super) fn total(&self) -> u32 {
+        self.counts().iter().sum()
     }
 
     /// Places a connection that shard `here` accepted, and counts it.
@@ -76,33 +83,33 @@ mod tests {
 
     #[test]
     fn connections_differ_by_one_at_most_whoever_accepts() {
-        let spread = Spread::new(3, 100);
+        let balancer = ConnectionBalancer::new(3, 100);
         for _ in 0..50 {
-            spread.place(1, false);
+            balancer.place(1, false);
         }
-        let counts = spread.counts().clone();
+        let counts = balancer.counts().clone();
         assert_eq!(counts.iter().sum::<u32>(), 50);
         assert!(counts.iter().all(|c| (16..=17).contains(c)), "{counts:?}");
     }
 
     #[test]
     fn what_closing_leaves_uneven_is_moved() {
-        let spread = Spread::new(2, 100);
-        (0..20).for_each(|_| _ = spread.place(0, false));
-        (0..8).for_each(|_| spread.closed(0));
-        let moves = std::iter::from_fn(|| spread.lighter(1)).count();
-        assert_eq!((moves, spread.lighter(0)), (4, None));
-        assert_eq!(*spread.counts(), [6, 6]);
+        let balancer = ConnectionBalancer::new(2, 100);
+        (0..20).for_each(|_| _ = balancer.place(0, false));
+        (0..8).for_each(|_| balancer.closed(0));
+        let moves = std::iter::from_fn(|| balancer.lighter(1)).count();
+        assert_eq!((moves, balancer.lighter(0)), (4, None));
+        assert_eq!(*balancer.counts(), [6, 6]);
     }
 
     #[test]
     fn pinned_connections_stay_and_too_many_are_refused() {
-        let spread = Spread::new(2, 3);
+        let balancer = ConnectionBalancer::new(2, 3);
         for _ in 0..3 {
-            assert_eq!(spread.place(1, true), Placed::Here);
+            assert_eq!(balancer.place(1, true), Placed::Here);
         }
-        assert_eq!(spread.place(0, false), Placed::Nowhere);
-        spread.closed(1);
-        assert_eq!(spread.place(1, false), Placed::There(0));
+        assert_eq!(balancer.place(0, false), Placed::Nowhere);
+        balancer.closed(1);
+        assert_eq!(balancer.place(1, false), Placed::There(0));
     }
 }

@@ -1,0 +1,96 @@
+//! A long value on its way to a client, from the connection's side.
+//!
+//! The owner of the key has a reader, which keeps the value as it was when the command was executed. The connection asks
+//! for the next piece when most of its output has been sent: from its own shard's engine, or from a sibling, one piece at
+//! a time. The download is an entry of the reply queue, so replies behind it wait.
+
+use crate::engine::Reader;
+use crate::execute::LongReply;
+use crate::shard::batch::StreamStart;
+use std::time::{Duration, Instant};
+
+/// Bytes that are read at a time.
+pub(in crate::shard) const PIECE_BYTES: usize = 64 << 10;
+
+/// A client that takes nothing of its value for this long is disconnected. For the whole value it has as long, and one
+/// second more for each `BYTES_PER_SECOND_MIN`.
+pub(in crate::shard) const PATIENCE: Duration = Duration::from_secs(30);
+const BYTES_PER_SECOND_MIN: usize = 64 << 10;
+
+/// A long value that is being sent.
+#[derive(Debug)]
+pub(in crate::shard) struct Download {
+    pub(in crate::shard) source: Source,
+    /// What is sent before the value, until it has been written.
+    head: Vec<u8>,
+    /// What is sent after it.
+    tail: Vec<u8>,
+    /// Bytes of the value that are still to be written to the output.
+    left: usize,
+    /// When the client must have taken all of it; set when its first byte is written.
+    deadline: Option<Instant>,
+}
+
+/// Where a value is read.
+#[derive(Debug)]
+pub(in crate::shard) enum Source {
+    /// In this shard's engine.
+    Local(Reader),
+    /// At a sibling. `asked`: a piece is under way.
+    Remote { owner: usize, stream: u64, asked: bool },
+}
+
+/// The next piece to fetch.
+#[derive(Debug)]
+pub(in crate::shard) enum Fetch<'d> {
+    Local(&'d mut Reader),
+    Remote { owner: usize, stream: u64 },
+}
+
+impl Download {
+    pub(in crate::shard) fn local(reply: LongReply) -> Self {
+        let LongReply { head, tail, length, reader } = reply;
+        Self { source: Source::Local(reader), head, tail, left: length, deadline: None }
+    }
+
+    /// A value at `owner`; `reply` is what comes before it and after it.
+    pub(in crate::shard) fn remote(owner: usize, start: &StreamStart, reply: &[u8]) -> Self {
+        let (head, tail) = reply.split_at(start.head_bytes);
+        let source = Source::Remote { owner, stream: start.stream, asked: false };
+        Self { source, head: head.into(), tail: tail.into(), left: start.length, deadline: None }
+    }
+
+    /// Writes what comes before the value, once, and says where to fetch the next piece. None while one is under way.
+    pub(super) fn next_fetch(&mut self, now: Instant, output: &mut Vec<u8>) -> Option<Fetch<'_>> {
+        let seconds = (self.left / BYTES_PER_SECOND_MIN) as u64;
+        self.deadline.get_or_insert(now + PATIENCE + Duration::from_secs(seconds));
+        output.append(&mut self.head);
+        match &mut self.source {
+            Source::Local(reader) => Some(Fetch::Local(reader)),
+            Source::Remote { asked: true, .. } => None,
+            Source::Remote { owner, stream, asked } => {
+                *asked = true;
+                Some(Fetch::Remote { owner: *owner, stream: *stream })
+            }
+        }
+    }
+
+    /// Notes that a piece of `bytes` bytes has been written to the output. True if it was the last.
+    pub(super) fn piece_written(&mut self, bytes: usize) -> bool {
+        if let Source::Remote { asked, .. } = &mut self.source {
+            *asked = false;
+        }
+        self.left -= bytes;
+        self.left == 0
+    }
+
+    /// What comes after the value, and where it was read.
+    pub(super) fn finish(self) -> (Vec<u8>, Source) {
+        (self.tail, self.source)
+    }
+
+    /// True if the client should have taken all of it by `now`.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now > deadline)
+    }
+}

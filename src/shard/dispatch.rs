@@ -1,0 +1,307 @@
+//! From pending requests to replies: executed here if this shard owns the key, sent to the owner otherwise.
+//!
+//! Requests of many connections are collected first, and the index lines that they need prefetched; then the items; then they
+//! are executed. So the cache misses of a batch overlap instead of following one another.
+
+use super::connection::{Client, ConnectionId, Gather, Split, Wait};
+use super::tunables::SlowCommand;
+use super::{Io, Shard};
+use crate::command::table::Merge;
+use crate::command::{
+    Administration, Args, Call, Command, Control, Operation, Reply, Request, Session, StatsTopic, UnixMs,
+};
+use crate::engine::{KeyHash, Next};
+use crate::execute::Outcome;
+use crate::metrics::Counter;
+use crate::protocol::State;
+use crate::protocol::memcached::encode;
+use crate::protocol::resp::Writer;
+use std::ops::Range;
+
+/// Requests whose cache lines are loaded at the same time: more would evict each other from the first-level cache.
+pub(super) const PREFETCH: usize = 64;
+
+/// Something that was parsed and is not executed yet. It borrows from the input that it was parsed from.
+pub(super) struct Pending<'a> {
+    /// Its connection.
+    pub(super) id: ConnectionId,
+    /// The shard that owns the key; this one, where there is none.
+    pub(super) owner: u16,
+    pub(super) hash: KeyHash,
+    pub(super) work: Work<'a>,
+    /// The input from here on, to set the connection back to if this cannot be executed yet.
+    pub(super) rest: &'a [u8],
+    /// The state that `rest` is parsed in.
+    pub(super) state: State,
+}
+
+/// What to do.
+#[derive(Clone, Copy)]
+pub(super) enum Work<'a> {
+    /// A request on a key.
+    Request(Request<&'a [u8]>),
+    /// One key of a command of RESP that is taken apart.
+    Key(Request<&'a [u8]>),
+    /// The head of such a command: its keys follow.
+    Split { command: Command, keys: u32, session: Session },
+    /// A command of memcached's without a key, and whether its reply is suppressed.
+    Control(Control, bool),
+    /// A command of RESP that no owner of a key executes, or that is refused; its name is the first argument.
+    Local(Args<'a>),
+}
+
+/// An empty list with the storage of another: nothing is allocated when lists of different lifetimes take turns.
+pub(super) fn recycle<'a>(mut list: Vec<Pending<'_>>) -> Vec<Pending<'a>> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
+}
+
+/// What the log of slow commands keeps of one, without passwords. `client` is known to its own shard only.
+pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
+    let mut args = vec![call.command.name().as_bytes().to_vec()];
+    let mut is_secret = false;
+    for arg in Args::new(call.args, call.count as usize) {
+        is_secret |= matches!(call.command, Command::Auth | Command::Hello);
+        args.push(if is_secret { b"(redacted)".to_vec() } else { arg.to_vec() });
+        is_secret = call.command == Command::Config && arg.eq_ignore_ascii_case(b"requirepass");
+    }
+    let (client_address, client_name) = match client {
+        Some(client) => (client.address.clone(), client.name.clone()),
+        None => Default::default(),
+    };
+    SlowCommand { id: 0, seconds: now / 1000, micros: 0, args, client_address, client_name }
+}
+
+impl<I: Io> Shard<I> {
+    /// Executes what is pending, in order, and empties the list.
+    pub(super) fn execute(&mut self, pending: &mut Vec<Pending>) {
+        for chunk in pending.chunks(PREFETCH) {
+            for request in chunk {
+                if usize::from(request.owner) == self.id {
+                    self.executor.engine.prefetch_item(request.hash);
+                }
+            }
+            for request in chunk {
+                self.dispatch(request);
+            }
+            self.continue_work();
+        }
+        pending.clear();
+    }
+
+    /// Lets the engine go on with its background work, if it has some left: in a long turn more than in a short one.
+    pub(super) fn continue_work(&mut self) {
+        if self.next_work == Next::Now {
+            self.next_work = self.executor.work();
+        }
+    }
+
+    #[inline]
+    fn dispatch(&mut self, pending: &Pending) {
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        connection.queued -= 1;
+        if !connection.is_served() {
+            return;
+        }
+        if connection.must_wait() {
+            self.executor.counters.add(Counter::ConnYields);
+            self.set_back(pending.id, Wait::Output, pending.rest, pending.state);
+            return;
+        }
+        match &pending.work {
+            Work::Request(request) if usize::from(pending.owner) == self.id => self.execute_here(pending, request),
+            Work::Request(request) => self.send_away(pending, request),
+            Work::Key(request) => self.dispatch_key(pending, request),
+            Work::Split { command, keys, session } => self.begin_split(pending.id, *command, *keys, *session),
+            Work::Control(control, noreply) => self.execute_control(pending, *control, *noreply),
+            Work::Local(args) => self.execute_local(pending, *args),
+        }
+    }
+
+    /// Executes a request of one of this shard's clients on this shard's engine.
+    #[inline]
+    pub(super) fn execute_here(&mut self, pending: &Pending, request: &Request<&[u8]>) {
+        let Self { connections, executor, .. } = self;
+        let Some(connection) = connections.answering(pending.id) else { return };
+        let mut request = *request;
+        request.session.noreply |= connection.take_noreply();
+        let mut outcome = Outcome::Done;
+        connection.write(|out| outcome = executor.run(&request, pending.hash, out));
+        if let Outcome::Stream(reply) = outcome {
+            connection.write_stream(*reply, self.instant);
+        }
+        if let Some(micros) = self.executor.take_elapsed() {
+            self.log_slow(Some(pending.id), &request.operation, micros);
+        }
+    }
+
+    /// Logs a command that was measured, if it was slow. `id`: the connection, if it is this shard's.
+    pub(super) fn log_slow(&mut self, id: Option<ConnectionId>, operation: &Operation<&[u8]>, micros: u64) {
+        let Operation::Call(call) = operation else { return };
+        let now = self.executor.now();
+        let Self { connections, shared, .. } = self;
+        let client = id.and_then(|id| connections.at(id)).and_then(|connection| connection.client.as_deref());
+        shared.tunables.took(micros, now, || describe(client, call, now));
+    }
+
+    /// Sends a request to the shard that owns its key.
+    pub(super) fn send_away(&mut self, pending: &Pending, request: &Request<&[u8]>) {
+        let owner = usize::from(pending.owner);
+        if !self.has_room(owner..owner + 1, pending) {
+            return;
+        }
+        let token = self.connections.token(pending.id);
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        let mut request = *request;
+        request.session.noreply |= connection.take_noreply();
+        let sequence = connection.replies.expect_reply();
+        self.router.batch(owner).push(token, sequence, pending.hash, &request);
+    }
+
+    /// True if the batches to all of these shards, this one left out, have room for a task. If not, the connection waits for
+    /// that.
+    pub(super) fn has_room(&mut self, shards: Range<usize>, pending: &Pending) -> bool {
+        if self.router.has_room(shards) {
+            return true;
+        }
+        self.set_back(pending.id, Wait::Mesh, pending.rest, pending.state);
+        false
+    }
+
+    /// The head of a command that is taken apart: the keys follow.
+    fn begin_split(&mut self, id: ConnectionId, command: Command, keys: u32, session: Session) {
+        let Some(connection) = self.connections.answering(id) else { return };
+        let noreply = connection.take_noreply();
+        connection.split = Some(match command.row().merge() {
+            Some(Merge::InOrder) | None => {
+                if !noreply {
+                    connection.write(|out| Writer::new(out, session.resp3).array(keys as usize));
+                }
+                Split::InOrder { noreply }
+            }
+            Some(merge) => {
+                let gather = Gather::new(merge, keys).answering(session.resp3, noreply);
+                Split::Merged { sequence: connection.replies.expect_parts(gather) }
+            }
+        });
+    }
+
+    /// One key of a command that is taken apart.
+    fn dispatch_key(&mut self, pending: &Pending, request: &Request<&[u8]>) {
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        let is_here = usize::from(pending.owner) == self.id;
+        match (connection.split, request.operation) {
+            (Some(Split::Merged { sequence }), Operation::Call(call)) if is_here => {
+                self.execute_part(pending.id, sequence, request.key, pending.hash, &call);
+            }
+            (Some(Split::Merged { sequence }), Operation::Call(call)) => {
+                let owner = usize::from(pending.owner);
+                if self.has_room(owner..owner + 1, pending) {
+                    let token = self.connections.token(pending.id);
+                    self.router.batch(owner).push_part(token, sequence, pending.hash, request.key, &call);
+                }
+            }
+            (split, _) => {
+                // A reply per key: CLIENT REPLY was asked once, for all of them.
+                let noreply = matches!(split, Some(Split::InOrder { noreply: true }));
+                let session = Session { noreply, ..request.session };
+                let request = Request { session, ..*request };
+                match is_here {
+                    true => self.execute_here(pending, &request),
+                    false => self.send_away(pending, &request),
+                }
+            }
+        }
+    }
+
+    /// Executes a part of one of this shard's clients' replies on this shard's engine.
+    pub(super) fn execute_part(
+        &mut self,
+        id: ConnectionId,
+        sequence: u32,
+        key: &[u8],
+        hash: KeyHash,
+        call: &Call<&[u8]>,
+    ) {
+        let Self { connections, executor, part, .. } = self;
+        let Some(connection) = connections.answering(id) else { return };
+        part.clear();
+        let kind = executor.part(call, key, hash, part);
+        connection.on_part(sequence, kind, part);
+        if let Some(micros) = self.executor.take_elapsed() {
+            self.log_slow(Some(id), &Operation::Call(*call), micros);
+        }
+    }
+
+    /// Executes one of memcached's commands without a key.
+    fn execute_control(&mut self, pending: &Pending, control: Control, noreply: bool) {
+        let reply = match control {
+            Control::EveryShard(administration) => {
+                return self.administer_for(pending, administration, noreply);
+            }
+            Control::Stats(topic) => return self.execute_stats(pending, topic),
+            Control::Version => Reply::Version,
+            Control::Verbosity => Reply::Ok,
+            Control::Invalid(failure) => {
+                self.executor.counters.add(Counter::InvalidCommands);
+                Reply::Failed(failure)
+            }
+        };
+        self.reply_memcached(pending.id, &reply, noreply);
+    }
+
+    fn reply_memcached(&mut self, id: ConnectionId, reply: &Reply, noreply: bool) {
+        if let Some(connection) = self.connections.answering(id).filter(|_| !noreply) {
+            connection.write(|out| encode(reply, out));
+        }
+    }
+
+    /// Changes every shard's engine. The reply goes out when all of them are done.
+    fn administer_for(&mut self, pending: &Pending, administration: Administration, noreply: bool) {
+        if !self.has_room(0..self.router.shards(), pending) {
+            return;
+        }
+        let token = self.connections.token(pending.id);
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        for to in self.router.siblings() {
+            let sequence = connection.replies.expect_reply();
+            self.router.batch(to).push_administration(token, sequence, administration);
+        }
+        match administration {
+            Administration::SetEviction(eviction) => self.shared.set_eviction(eviction),
+            _ => self.executor.counters.add(Counter::CmdFlush),
+        }
+        self.executor.administer(administration);
+        self.reply_memcached(pending.id, &Reply::Ok, noreply);
+    }
+
+    /// Changes every shard's engine, without a reply. The caller has seen to it that the batches have room.
+    pub(super) fn administer_everywhere(&mut self, administration: Administration) {
+        let nobody = self.connections.nobody();
+        for to in self.router.siblings() {
+            self.router.batch(to).push_administration(nobody, 0, administration);
+        }
+        self.executor.administer(administration);
+    }
+
+    /// Statistics count all that this connection asked before, so they wait until siblings have answered it.
+    fn execute_stats(&mut self, pending: &Pending, topic: StatsTopic) {
+        if self.waits_for_replies(pending) {
+            return;
+        }
+        self.publish();
+        let text = self.shared.statistics(topic);
+        if let Some(connection) = self.connections.answering(pending.id) {
+            connection.write(|out| out.extend_from_slice(text.as_bytes()));
+        }
+    }
+
+    /// True if siblings owe the connection replies; then it is set back, and waits for them.
+    pub(super) fn waits_for_replies(&mut self, pending: &Pending) -> bool {
+        let is_waiting = self.connections.at(pending.id).is_some_and(|c| !c.replies.is_empty());
+        if is_waiting {
+            self.set_back(pending.id, Wait::Output, pending.rest, pending.state);
+        }
+        is_waiting
+    }
+}
