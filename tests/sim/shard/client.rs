@@ -199,7 +199,7 @@ impl Client {
 
     fn value(&mut self) -> Vec<u8> {
         let length = match self.random.permille(self.long_permille) {
-            true => self.random.pick(&[16 << 10, 17_000, 65_536, 65_537, 70_000, 150_000]),
+            true => *self.random.pick(&[16 << 10, 17_000, 65_536, 65_537, 70_000, 150_000]),
             false => self.random.below(200),
         };
         if self.random.permille(200) {
