@@ -206,7 +206,7 @@ impl<D: Disk> Node<D> {
                 }
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);
-                self.carry_out(actions, now, store, out);
+                self.dispatch(actions, now, store, out);
                 self.lead(now, store, out);
             }
         }
@@ -218,7 +218,7 @@ impl<D: Disk> Node<D> {
     pub fn flush(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
         self.replication.flush(now, store, &mut actions);
-        self.carry_out(actions, now, store, out);
+        self.dispatch(actions, now, store, out);
     }
 
     fn receive(
@@ -244,7 +244,7 @@ impl<D: Disk> Node<D> {
                 if to == Some(self.me) && from.node == sender {
                     let mut actions = Vec::new();
                     self.replication.receive(from, message, now, store, &mut actions);
-                    self.carry_out(actions, now, store, out);
+                    self.dispatch(actions, now, store, out);
                 }
             }
         }
@@ -278,7 +278,7 @@ impl<D: Disk> Node<D> {
         let promised = self.map().members().map(MemberState::identity);
         let promised = promised.filter(|&identity| self.membership.is_promised_against(identity));
         let promised: BTreeSet<Identity> = promised.collect();
-        self.replication.set_promised(promised);
+        self.replication.set_fenced(promised);
         for action in actions {
             match action {
                 membership::Action::Send { to, message } => {
@@ -313,7 +313,7 @@ impl<D: Disk> Node<D> {
         self.agree(event, now, store, out);
     }
 
-    fn carry_out(&mut self, actions: Vec<replication::Action>, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn dispatch(&mut self, actions: Vec<replication::Action>, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut changes = Vec::new();
         for action in actions {
             match action {
@@ -353,7 +353,7 @@ impl<D: Disk> Node<D> {
         let mut actions = Vec::new();
         self.replication.map_changed(map, changed, now, store, &mut actions);
         self.mover.members_may_have_changed(map);
-        self.carry_out(actions, now, store, out);
+        self.dispatch(actions, now, store, out);
         self.take_part(membership::Event::Map(view), now, store, out);
     }
 
@@ -379,7 +379,7 @@ impl<D: Disk> Node<D> {
             if to == self.me {
                 let mut actions = Vec::new();
                 self.replication.receive(self.me, message, now, store, &mut actions);
-                self.carry_out(actions, now, store, out);
+                self.dispatch(actions, now, store, out);
             } else {
                 out.push(self.send(to, message));
             }

@@ -4,7 +4,7 @@
 //!            history: epoch 3 from 1, epoch 4 from 120, epoch 7 from 125
 //!   1 ─────────────────┬────────────────┬───────────┬──────────────► seq
 //!     not here any more│ entries        │           last
-//!                      first            applied, committed: the copy's (copy.rs)
+//!                      first            applied, committed: the copy's (replica_state.rs)
 //! ```
 //!
 //! The entries that are kept are the backlog, and the backlog is the send queue: a peer is a cursor in it (`peer.rs`).

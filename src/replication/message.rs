@@ -47,11 +47,11 @@ pub enum Body {
     /// Replica: the logs agree up to here.
     Acknowledge {
         /// The last entry of them.
-        agreed: Seq,
+        matched: Seq,
         /// What it knows to be committed.
         committed: Seq,
         /// A snapshot is under way to it, so it has not all that is before the log: which attempt.
-        filling: Option<u64>,
+        snapshot: Option<u64>,
     },
     /// Replica: what was sent does not follow.
     Mismatch {
@@ -59,7 +59,7 @@ pub enum Body {
         common: Option<Position>,
     },
     /// Primary: the snapshot begins. What it will show is the group after `base` entries, or later.
-    Fill {
+    SnapshotBegin {
         /// Which attempt.
         id: u64,
         /// In which epochs the log was written, each with its first entry.
@@ -68,7 +68,7 @@ pub enum Body {
         base: Seq,
     },
     /// Primary: some of the snapshot.
-    Chunk {
+    SnapshotChunk {
         /// Which attempt.
         id: u64,
         /// Which chunk, from 1.
@@ -79,7 +79,7 @@ pub enum Body {
         is_last: bool,
     },
     /// Replica: it waits for this chunk.
-    Filled {
+    SnapshotAcknowledge {
         /// Which attempt.
         id: u64,
         /// The number of the chunk; greater than the last one's when it has all.

@@ -7,11 +7,11 @@
 //! |---|---|
 //! | `entry.rs`, `message.rs` | what a log consists of; what nodes say to each other |
 //! | `log.rs` | the newest entries of a group, and their epochs |
-//! | `copy.rs` | what a node holds of a group: log, applied, committed; being filled by a snapshot |
+//! | `replica_state.rs` | what a node holds of a group: log, applied, committed; being filled by a snapshot |
 //! | `peer.rs` | another holder, as its primary sees it: a cursor in the log, a snapshot under way |
 //! | `primary.rs` | what a primary does: admit, commit, propose, hand over |
 //! | `lease.rs` | who may believe to be primary, and until when |
-//! | `held.rs` | a group on a node: which of these it is now |
+//! | `replica_group.rs` | a group on a node: which of these it is now |
 //! | `rules.rs` | the rules, and the switches by which tests break them |
 //! | `store.rs` | what is asked of the store |
 //!
@@ -23,14 +23,14 @@
 
 #![forbid(unsafe_code)]
 
-mod copy;
 mod entry;
-mod held;
 mod lease;
 mod log;
 mod message;
 mod peer;
 mod primary;
+mod replica_group;
+mod replica_state;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -46,8 +46,8 @@ pub use store::Store;
 use crate::cluster::map::{Assignment, GroupChange, Map, State};
 use crate::cluster::{Epoch, Identity, NodeId};
 use crate::slots::{GROUPS, Group};
-use held::Held;
 use lease::Leases;
+use replica_group::ReplicaGroup;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A time in milliseconds, of a clock that goes on while the machine sleeps and is never set (CLOCK_BOOTTIME).
@@ -64,12 +64,12 @@ const WINDOW_ENTRIES: u64 = 65_536;
 /// Bytes of a chunk of a snapshot, about.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Snapshots that a node sends at once.
-const FILLS_MAX: usize = 8;
+const SNAPSHOTS_MAX: usize = 8;
 /// How long a node that knows no leader can take itself for a part of the cluster: less than a leader waits before it gives up
 /// members of which it hears nothing at all (`membership::DOWN_ALONE_MS`), and far more than an election takes.
 const LEADERLESS_MS: u64 = 2_000;
 /// A group where nothing happens is looked at every so many ticks: leases may have ended.
-const QUIET_TURNS: usize = 10;
+const IDLE_TICKS: usize = 10;
 /// Keys whose values are asked for at once.
 const FETCHED_KEYS_MAX: usize = 64;
 
@@ -118,7 +118,7 @@ pub enum Answer {
 
 /// Whether a request's answer can be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum Completion {
     /// At once. The position is the session's next token.
     Now(Position),
     /// With an [`Action::Answer`]. The position is the token then.
@@ -153,7 +153,7 @@ pub enum Action {
 }
 
 impl Action {
-    fn about(group: Group, epoch: Epoch, to: Identity, body: Body) -> Self {
+    fn to_holder(group: Group, epoch: Epoch, to: Identity, body: Body) -> Self {
         Self::Send { to, message: Message::Group { group: group.index() as u16, epoch, body } }
     }
 }
@@ -181,16 +181,16 @@ pub struct Replication {
     map_version: u64,
     members: Vec<Identity>,
     min_in_sync: usize,
-    groups: BTreeMap<Group, Held>,
+    groups: BTreeMap<Group, ReplicaGroup>,
     /// Who was reported as unreachable, and the map has not answered yet.
-    promised: BTreeSet<Identity>,
+    fenced: BTreeSet<Identity>,
     /// Groups with something to send.
     dirty: BTreeSet<Group>,
     requested_at: Option<Ms>,
     led_at: Option<Ms>,
-    next_fill: u64,
+    next_snapshot_id: u64,
     backlog_bytes: usize,
-    turn: usize,
+    tick_number: usize,
 }
 
 impl Replication {
@@ -204,13 +204,13 @@ impl Replication {
             members: Vec::new(),
             min_in_sync: 1,
             groups: BTreeMap::new(),
-            promised: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             dirty: BTreeSet::new(),
             requested_at: None,
             led_at: None,
-            next_fill: 0,
+            next_snapshot_id: 0,
             backlog_bytes,
-            turn: 0,
+            tick_number: 0,
         }
     }
 
@@ -244,25 +244,25 @@ impl Replication {
     ) {
         let holds = assignment.holders().any(|holder| holder == self.me);
         // A primary that is ahead of this map may have made it a holder again.
-        let is_ahead = self.groups.get(&group).is_some_and(|held| held.epoch() > assignment.epoch);
+        let is_ahead = self.groups.get(&group).is_some_and(|replica_group| replica_group.epoch() > assignment.epoch);
         if !holds && !is_ahead {
-            if let Some(held) = self.groups.remove(&group) {
-                held.leave(store, out);
+            if let Some(replica_group) = self.groups.remove(&group) {
+                replica_group.leave(store, out);
             }
             return;
         }
         self.dirty.insert(group);
         let mut groups = std::mem::take(&mut self.groups);
         let view = self.view(now);
-        let held = groups.entry(group).or_insert_with(|| Held::new(group, &view));
-        held.assign(assignment, &view, store, out);
+        let replica_group = groups.entry(group).or_insert_with(|| ReplicaGroup::new(group, &view));
+        replica_group.assign(assignment, &view, store, out);
         self.groups = groups;
     }
 
     /// Who was reported to the cluster's leader as unreachable, and has not been answered for: they get no acknowledgements and no
     /// leases.
-    pub fn set_promised(&mut self, promised: BTreeSet<Identity>) {
-        self.promised = promised;
+    pub fn set_fenced(&mut self, fenced: BTreeSet<Identity>) {
+        self.fenced = fenced;
     }
 
     /// The cluster had this leader at `at`, as far as this node knows. It counts where the two hear each other: who is cut off
@@ -274,8 +274,8 @@ impl Replication {
         }
     }
 
-    fn has_promised_against(&self, identity: Identity) -> bool {
-        self.promised.contains(&identity) && self.rules.hold(Rule::Promise)
+    fn is_fenced(&self, identity: Identity) -> bool {
+        self.fenced.contains(&identity) && self.rules.hold(Rule::Fencing)
     }
 
     fn view(&self, now: Ms) -> View<'_> {
@@ -307,13 +307,13 @@ impl Replication {
         token: Option<Position>,
         now: Ms,
     ) -> Result<(), Refusal> {
-        let held = self.groups.get(&group).ok_or(Refusal::Elsewhere(None))?;
-        held.admit(key, level, writes, token, &self.view(now))
+        let replica_group = self.groups.get(&group).ok_or(Refusal::Elsewhere(None))?;
+        replica_group.admit(key, level, writes, token, &self.view(now))
     }
 
     /// The version that the next effect on a group gets.
     pub fn next_position(&self, group: Group) -> Option<Position> {
-        self.groups.get(&group).map(Held::next_position)
+        self.groups.get(&group).map(ReplicaGroup::next_position)
     }
 
     /// Writes down an effect that the store has already, at the group's next position.
@@ -321,28 +321,28 @@ impl Replication {
     /// # Panics
     /// In debug builds: no request that writes was admitted to the group.
     pub fn record(&mut self, group: Group, effect: Effect) {
-        if let Some(held) = self.groups.get_mut(&group) {
-            held.record(effect);
+        if let Some(replica_group) = self.groups.get_mut(&group) {
+            replica_group.record(effect);
             self.dirty.insert(group);
         }
     }
 
     /// The store has evicted a key on its own, which is gone from it.
     pub fn evicted(&mut self, group: Group, key: &[u8], now: Ms, store: &mut impl Store) {
-        let Some(mut held) = self.groups.remove(&group) else { return };
-        held.evicted(key, &self.view(now), store);
-        self.groups.insert(group, held);
+        let Some(mut replica_group) = self.groups.remove(&group) else { return };
+        replica_group.evicted(key, &self.view(now), store);
+        self.groups.insert(group, replica_group);
         self.dirty.insert(group);
     }
 
     /// Whether a request that was carried out can be answered.
-    pub fn settle(&mut self, group: Group, level: Level, ticket: Ticket, now: Ms) -> Settled {
+    pub fn complete_request(&mut self, group: Group, level: Level, ticket: Ticket, now: Ms) -> Completion {
         let mut groups = std::mem::take(&mut self.groups);
-        let held = groups.get_mut(&group).expect("it was admitted");
-        let token = held.copy().applied();
-        let parks = level == Level::Strong && held.park(ticket, &self.view(now));
+        let replica_group = groups.get_mut(&group).expect("it was admitted");
+        let token = replica_group.replica().applied();
+        let parks = level == Level::Strong && replica_group.park(ticket, &self.view(now));
         self.groups = groups;
-        if parks { Settled::Parked(token) } else { Settled::Now(token) }
+        if parks { Completion::Parked(token) } else { Completion::Now(token) }
     }
 
     /// Sends what the requests and messages of a turn have left to send. To be called at its end.
@@ -351,8 +351,8 @@ impl Replication {
         let dirty = std::mem::take(&mut self.dirty);
         let view = self.view(now);
         for group in dirty {
-            if let Some(held) = groups.get_mut(&group) {
-                held.flush(&view, store, out);
+            if let Some(replica_group) = groups.get_mut(&group) {
+                replica_group.flush(&view, store, out);
             }
         }
         self.groups = groups;
@@ -373,7 +373,7 @@ impl Replication {
             // Whoever is not in the map needs none, and there are as many of them as anybody may think of.
             Message::LeaseRequest { .. } | Message::LeaseGrant { .. } if !self.members.contains(&from) => {}
             Message::LeaseRequest { sent_at } => {
-                if !self.has_promised_against(from) {
+                if !self.is_fenced(from) {
                     self.leases.grant(from, now);
                     let message = Message::LeaseGrant { sent_at, map_version: self.map_version };
                     out.push(Action::Send { to: from, message });
@@ -385,13 +385,13 @@ impl Replication {
                 }
             }
             Message::Group { group, epoch, body } => {
-                if usize::from(group) >= GROUPS || self.has_promised_against(from) {
+                if usize::from(group) >= GROUPS || self.is_fenced(from) {
                     return;
                 }
                 let group = Group::numbered(usize::from(group));
-                let Some(mut held) = self.groups.remove(&group) else { return };
-                held.receive(from, epoch, body, &self.view(now), store, out);
-                self.groups.insert(group, held);
+                let Some(mut replica_group) = self.groups.remove(&group) else { return };
+                replica_group.receive(from, epoch, body, &self.view(now), store, out);
+                self.groups.insert(group, replica_group);
                 self.dirty.insert(group);
             }
         }
@@ -405,18 +405,18 @@ impl Replication {
             out.extend(others.map(|&to| Action::Send { to, message: Message::LeaseRequest { sent_at: now } }));
         }
         let mut groups = std::mem::take(&mut self.groups);
-        let mut next_fill = self.next_fill;
-        let mut fills = FILLS_MAX.saturating_sub(groups.values().map(Held::fills).sum());
-        self.turn = (self.turn + 1) % QUIET_TURNS;
+        let mut next_snapshot_id = self.next_snapshot_id;
+        let mut snapshots = SNAPSHOTS_MAX.saturating_sub(groups.values().map(ReplicaGroup::snapshots).sum());
+        self.tick_number = (self.tick_number + 1) % IDLE_TICKS;
         let view = self.view(now);
-        for (group, held) in &mut groups {
-            if !held.is_quiet() || group.index() % QUIET_TURNS == self.turn {
-                let before = held.fills();
-                held.tick(&view, &mut next_fill, fills, store, out);
-                fills = fills.saturating_sub(held.fills().saturating_sub(before));
+        for (group, replica_group) in &mut groups {
+            if !replica_group.is_idle() || group.index() % IDLE_TICKS == self.tick_number {
+                let before = replica_group.snapshots();
+                replica_group.tick(&view, &mut next_snapshot_id, snapshots, store, out);
+                snapshots = snapshots.saturating_sub(replica_group.snapshots().saturating_sub(before));
             }
         }
-        (self.groups, self.next_fill) = (groups, next_fill);
+        (self.groups, self.next_snapshot_id) = (groups, next_snapshot_id);
     }
 
     // For monitoring, and for tests.
@@ -428,6 +428,6 @@ impl Replication {
 
     /// The epoch in which this node is the primary of a group, as far as it knows.
     pub fn leads_in(&self, group: Group) -> Option<Epoch> {
-        self.groups.get(&group).filter(|held| held.is_primary()).map(Held::epoch)
+        self.groups.get(&group).filter(|replica_group| replica_group.is_primary()).map(ReplicaGroup::epoch)
     }
 }

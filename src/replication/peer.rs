@@ -13,9 +13,9 @@
 //! A snapshot goes beside the live log: one chunk at a time, the next when the last has arrived. A chunk shows what the
 //! primary's store has, committed or not, so it is held back until what it shows is committed.
 
-use super::copy::Copy;
 use super::entry::{Image, Position, Seq};
 use super::message::Body;
+use super::replica_state::ReplicaState;
 use super::rules::{Rule, Rules};
 use super::store::Store;
 use super::{CHUNK_BYTES, ENTRIES_PER_FRAME_MAX, FRAME_ENTRY_BYTES, Ms, WINDOW_ENTRIES};
@@ -29,33 +29,33 @@ pub(super) const RETRY_MS: u64 = 60;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) identity: Identity,
-    state: State,
+    progress: Progress,
     next: Seq,
     /// What it was told of what is committed, and what it has said that it knows.
-    told: Seq,
-    knows: Seq,
+    commit_sent: Seq,
+    commit_acked: Seq,
     sent_at: Option<Ms>,
     /// The last snapshot that it got whole.
-    filled: Option<u64>,
+    installed: Option<u64>,
     /// When it got further last, or was sent something while it had all.
     advanced_at: Ms,
 }
 
 #[derive(Debug)]
-enum State {
+enum Progress {
     /// Whether it has the entry before the next is not known yet.
-    Unknown,
+    Probing,
     /// It cannot follow the log, and no snapshot is under way.
-    Lost,
+    NeedsSnapshot,
     /// Its log is the same up to here.
-    Following { agreed: Seq },
+    Replicating { matched: Seq },
     /// A snapshot is under way; the log is, too, once that has begun.
-    Filling { fill: Fill, agreed: Option<Seq> },
+    Snapshotting { snapshot: OutgoingSnapshot, matched: Option<Seq> },
 }
 
 /// A snapshot that is being sent.
 #[derive(Debug)]
-struct Fill {
+struct OutgoingSnapshot {
     id: u64,
     base: Seq,
     cursor: u64,
@@ -76,7 +76,7 @@ struct Chunk {
 /// What sending needs to know.
 pub(super) struct Sending<'a, S> {
     pub(super) group: Group,
-    pub(super) copy: &'a Copy,
+    pub(super) replica: &'a ReplicaState,
     pub(super) store: &'a S,
     pub(super) rules: Rules,
     pub(super) has_yielded: bool,
@@ -88,170 +88,173 @@ impl Peer {
     pub(super) fn new(identity: Identity, last: Seq, now: Ms) -> Self {
         Self {
             identity,
-            state: State::Unknown,
+            progress: Progress::Probing,
             next: last + 1,
-            told: 0,
-            knows: 0,
+            commit_sent: 0,
+            commit_acked: 0,
             sent_at: None,
-            filled: None,
+            installed: None,
             advanced_at: now,
         }
     }
 
     /// Begins to find out anew where its log agrees: the epoch is another one.
-    pub(super) fn ask_again(&mut self, last: Seq, now: Ms) {
-        if !self.is_filling() {
-            (self.state, self.next) = (State::Unknown, last + 1);
+    pub(super) fn restart_probing(&mut self, last: Seq, now: Ms) {
+        if !self.is_snapshotting() {
+            (self.progress, self.next) = (Progress::Probing, last + 1);
         }
-        (self.told, self.knows) = (0, 0);
+        (self.commit_sent, self.commit_acked) = (0, 0);
         (self.sent_at, self.advanced_at) = (None, now);
     }
 
     /// Up to where it has the log.
-    pub(super) fn agreed(&self) -> Option<Seq> {
-        match self.state {
-            State::Following { agreed } => Some(agreed),
-            State::Filling { agreed, .. } => agreed,
-            State::Unknown | State::Lost => None,
+    pub(super) fn matched(&self) -> Option<Seq> {
+        match self.progress {
+            Progress::Replicating { matched } => Some(matched),
+            Progress::Snapshotting { matched, .. } => matched,
+            Progress::Probing | Progress::NeedsSnapshot => None,
         }
     }
 
     /// True if it has all that the group had when its snapshot was made, and follows the log.
-    pub(super) fn is_following(&self) -> bool {
-        matches!(self.state, State::Following { .. })
+    pub(super) fn is_replicating(&self) -> bool {
+        matches!(self.progress, Progress::Replicating { .. })
     }
 
     /// True if it has the whole log, and knows what of it is committed.
-    pub(super) fn has_all(&self, copy: &Copy) -> bool {
-        let last = copy.last().seq;
-        self.is_following() && self.agreed() == Some(last) && self.knows == last
+    pub(super) fn is_caught_up(&self, replica: &ReplicaState) -> bool {
+        let last = replica.last().seq;
+        self.is_replicating() && self.matched() == Some(last) && self.commit_acked == last
     }
 
     /// True if it needs a snapshot.
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(self.state, State::Lost)
+    pub(super) fn needs_snapshot(&self) -> bool {
+        matches!(self.progress, Progress::NeedsSnapshot)
     }
 
-    pub(super) fn is_filling(&self) -> bool {
-        matches!(self.state, State::Filling { .. })
+    pub(super) fn is_snapshotting(&self) -> bool {
+        matches!(self.progress, Progress::Snapshotting { .. })
     }
 
     /// For how long it has not come further, while there was something to come to.
     pub(super) fn stalled_for(&self, last: Seq, now: Ms) -> u64 {
-        if self.agreed().is_some_and(|agreed| agreed >= last) { 0 } else { now.saturating_sub(self.advanced_at) }
+        if self.matched().is_some_and(|matched| matched >= last) { 0 } else { now.saturating_sub(self.advanced_at) }
     }
 
     /// It has the log up to here; all that is before it, too, unless a snapshot is under way to it.
-    pub(super) fn acknowledged(&mut self, seq: Seq, filling: Option<u64>, copy: &Copy, now: Ms) {
-        match (&self.state, filling) {
+    pub(super) fn acknowledged(&mut self, seq: Seq, snapshot: Option<u64>, replica: &ReplicaState, now: Ms) {
+        match (&self.progress, snapshot) {
             (_, None) => {}
-            (State::Filling { fill, .. }, Some(id)) if fill.id == id => {}
+            (Progress::Snapshotting { snapshot, .. }, Some(id)) if snapshot.id == id => {}
             // It does not know yet that another one has begun.
-            (State::Filling { fill, .. }, Some(_)) if fill.number == 0 => return,
+            (Progress::Snapshotting { snapshot, .. }, Some(_)) if snapshot.number == 0 => return,
             // It was said before that one came to its end.
-            (State::Following { .. }, Some(id)) if self.filled == Some(id) => return,
+            (Progress::Replicating { .. }, Some(id)) if self.installed == Some(id) => return,
             // What is under way to it is a snapshot that nobody here sends any more.
-            (_, Some(_)) => return self.state = State::Lost,
+            (_, Some(_)) => return self.progress = Progress::NeedsSnapshot,
         }
-        let seq = seq.min(copy.last().seq);
-        let before = self.agreed();
-        match &mut self.state {
-            State::Unknown | State::Lost => self.state = State::Following { agreed: seq },
-            State::Following { agreed } => *agreed = seq.max(*agreed),
-            State::Filling { agreed, fill } if seq >= fill.base => *agreed = Some(seq.max(agreed.unwrap_or(0))),
-            State::Filling { .. } => return,
+        let seq = seq.min(replica.last().seq);
+        let before = self.matched();
+        match &mut self.progress {
+            Progress::Probing | Progress::NeedsSnapshot => self.progress = Progress::Replicating { matched: seq },
+            Progress::Replicating { matched } => *matched = seq.max(*matched),
+            Progress::Snapshotting { matched, snapshot } if seq >= snapshot.base => {
+                *matched = Some(seq.max(matched.unwrap_or(0)))
+            }
+            Progress::Snapshotting { .. } => return,
         }
         self.next = if before.is_none() { seq + 1 } else { self.next.max(seq + 1) };
-        if self.agreed() > before || seq == copy.last().seq {
+        if self.matched() > before || seq == replica.last().seq {
             self.advanced_at = now;
         }
     }
 
     /// It knows that all in-sync holders have the log up to here.
-    pub(super) fn knows_committed(&mut self, seq: Seq) {
-        self.knows = self.knows.max(seq);
+    pub(super) fn commit_acknowledged(&mut self, seq: Seq) {
+        self.commit_acked = self.commit_acked.max(seq);
     }
 
     /// It does not have the entry that what was sent follows. Each answer names an earlier one, so there is an end to it.
-    pub(super) fn mismatched(&mut self, common: Option<Position>, copy: &Copy) {
-        let has_begun = matches!(&self.state, State::Filling { fill, .. } if fill.number > 0);
-        let is_lost = common.is_none() && (has_begun || !self.is_filling());
-        if !is_lost && (self.is_filling() || self.is_following()) {
+    pub(super) fn mismatched(&mut self, common: Option<Position>, replica: &ReplicaState) {
+        let has_begun = matches!(&self.progress, Progress::Snapshotting { snapshot, .. } if snapshot.number > 0);
+        let needs_snapshot = common.is_none() && (has_begun || !self.is_snapshotting());
+        if !needs_snapshot && (self.is_snapshotting() || self.is_replicating()) {
             // It has not begun to be filled, or what was sent before has not arrived: that is sent again.
             return;
         }
-        let common = common.and_then(|common| copy.log().common_end(common));
-        match common.filter(|&common| copy.log().entries_from(common + 1).is_some()) {
+        let common = common.and_then(|common| replica.log().common_end(common));
+        match common.filter(|&common| replica.log().entries_from(common + 1).is_some()) {
             Some(common) => (self.next, self.sent_at) = (common.min(self.next - 1) + 1, None),
-            None => self.state = State::Lost,
+            None => self.progress = Progress::NeedsSnapshot,
         }
     }
 
     /// Begins to send a snapshot.
-    pub(super) fn begin_filling(&mut self, id: u64, copy: &Copy, now: Ms) {
-        let base = copy.last().seq;
-        let fill = Fill { id, base, cursor: 0, number: 0, chunk: None, sent_at: None };
-        self.state = State::Filling { fill, agreed: None };
+    pub(super) fn begin_snapshot(&mut self, id: u64, replica: &ReplicaState, now: Ms) {
+        let base = replica.last().seq;
+        let snapshot = OutgoingSnapshot { id, base, cursor: 0, number: 0, chunk: None, sent_at: None };
+        self.progress = Progress::Snapshotting { snapshot, matched: None };
         (self.next, self.advanced_at) = (base + 1, now);
     }
 
     /// It waits for that chunk of a snapshot.
-    pub(super) fn filled(&mut self, id: u64, next_chunk: u64, now: Ms) {
-        let State::Filling { fill, agreed } = &mut self.state else { return };
-        if fill.id != id || next_chunk <= fill.number {
+    pub(super) fn chunk_acknowledged(&mut self, id: u64, next_chunk: u64, now: Ms) {
+        let Progress::Snapshotting { snapshot, matched } = &mut self.progress else { return };
+        if snapshot.id != id || next_chunk <= snapshot.number {
             return;
         }
         self.advanced_at = now;
-        fill.sent_at = None;
-        match fill.chunk.take() {
+        snapshot.sent_at = None;
+        match snapshot.chunk.take() {
             // There are no more: the cursor has come round.
             Some(chunk) if chunk.next_cursor == 0 => {
-                self.filled = Some(id);
-                self.state = State::Following { agreed: agreed.unwrap_or(fill.base) };
+                self.installed = Some(id);
+                self.progress = Progress::Replicating { matched: matched.unwrap_or(snapshot.base) };
             }
-            Some(chunk) => (fill.cursor, fill.number) = (chunk.next_cursor, fill.number + 1),
-            None => fill.number = 1,
+            Some(chunk) => (snapshot.cursor, snapshot.number) = (chunk.next_cursor, snapshot.number + 1),
+            None => snapshot.number = 1,
         }
     }
 
     /// What to send to it now.
     pub(super) fn send<S: Store>(&mut self, sending: &Sending<S>, mut send: impl FnMut(Body)) {
-        if let State::Filling { fill, .. } = &mut self.state {
-            fill.send(sending, &mut send);
-            if fill.number == 0 {
+        if let Progress::Snapshotting { snapshot, .. } = &mut self.progress {
+            snapshot.send(sending, &mut send);
+            if snapshot.number == 0 {
                 return;
             }
         }
-        match self.state {
-            State::Lost => {}
-            State::Unknown => self.ask(sending, &mut send),
-            State::Following { .. } | State::Filling { .. } => self.send_log(sending, &mut send),
+        match self.progress {
+            Progress::NeedsSnapshot => {}
+            Progress::Probing => self.probe(sending, &mut send),
+            Progress::Replicating { .. } | Progress::Snapshotting { .. } => self.send_log(sending, &mut send),
         }
     }
 
     /// Sends nothing, behind the entry before the next: the answer says whether the other has that.
-    fn ask<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
+    fn probe<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
         let is_early = self.sent_at.is_some_and(|sent_at| sending.now < sent_at + RETRY_MS);
-        if !is_early && let Some(previous) = self.previous(sending.copy) {
+        if !is_early && let Some(previous) = self.previous(sending.replica) {
             self.sent_at = Some(sending.now);
             send(sending.append(previous, Vec::new()));
         }
     }
 
     fn send_log<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
-        let (copy, now) = (sending.copy, sending.now);
-        let agreed = self.agreed().unwrap_or(self.next - 1);
-        let awaits_nothing = self.next == agreed + 1;
+        let (replica, now) = (sending.replica, sending.now);
+        let matched = self.matched().unwrap_or(self.next - 1);
+        let awaits_nothing = self.next == matched + 1;
         let is_late = self.sent_at.is_some_and(|sent_at| now >= sent_at + RETRY_MS);
-        if is_late && self.next > agreed + 1 {
-            self.next = agreed + 1;
+        if is_late && self.next > matched + 1 {
+            self.next = matched + 1;
         }
-        let has_news = self.told < copy.committed();
-        let has_all = self.agreed().is_some_and(|agreed| agreed >= copy.last().seq) && self.knows >= copy.committed();
-        let is_unsure = is_late && !has_all;
-        while self.next <= copy.last().seq && self.next <= agreed + WINDOW_ENTRIES {
-            let Some(entries) = copy.log().entries_from(self.next) else {
-                self.state = State::Lost;
+        let has_news = self.commit_sent < replica.committed();
+        let is_caught_up = self.matched().is_some_and(|matched| matched >= replica.last().seq)
+            && self.commit_acked >= replica.committed();
+        let is_unsure = is_late && !is_caught_up;
+        while self.next <= replica.last().seq && self.next <= matched + WINDOW_ENTRIES {
+            let Some(entries) = replica.log().entries_from(self.next) else {
+                self.progress = Progress::NeedsSnapshot;
                 return;
             };
             let mut bytes = 0;
@@ -262,59 +265,59 @@ impl Peer {
                 fits
             });
             let entries: Vec<_> = entries.cloned().collect();
-            let Some(previous) = self.previous(copy) else { return };
+            let Some(previous) = self.previous(replica) else { return };
             self.next += entries.len() as u64;
-            (self.sent_at, self.told) = (Some(now), copy.committed());
+            (self.sent_at, self.commit_sent) = (Some(now), replica.committed());
             if awaits_nothing {
                 self.advanced_at = now;
             }
             send(sending.append(previous, entries));
         }
-        if (has_news && self.told < copy.committed() || is_unsure && self.sent_at != Some(now))
-            && let Some(previous) = self.previous(copy)
+        if (has_news && self.commit_sent < replica.committed() || is_unsure && self.sent_at != Some(now))
+            && let Some(previous) = self.previous(replica)
         {
-            (self.sent_at, self.told) = (Some(now), copy.committed());
+            (self.sent_at, self.commit_sent) = (Some(now), replica.committed());
             send(sending.append(previous, Vec::new()));
         }
     }
 
     /// The entry before the next. None, and it is lost, where its epoch is not known any more.
-    fn previous(&mut self, copy: &Copy) -> Option<Position> {
+    fn previous(&mut self, replica: &ReplicaState) -> Option<Position> {
         let seq = self.next - 1;
-        let epoch = copy.log().epoch_at(seq);
+        let epoch = replica.log().epoch_at(seq);
         if epoch.is_none() {
-            self.state = State::Lost;
+            self.progress = Progress::NeedsSnapshot;
         }
         Some(Position { epoch: epoch?, seq })
     }
 }
 
-impl Fill {
+impl OutgoingSnapshot {
     fn send<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
-        let Sending { group, copy, store, rules, now, .. } = sending;
+        let Sending { group, replica, store, rules, now, .. } = sending;
         if self.sent_at.is_some_and(|sent_at| *now < sent_at + RETRY_MS) {
             return;
         }
         if self.number == 0 {
             self.sent_at = Some(*now);
-            let known = copy.log().history().iter().filter(|&&(_, first)| first <= self.base);
-            return send(Body::Fill { id: self.id, history: known.copied().collect(), base: self.base });
+            let known = replica.log().history().iter().filter(|&&(_, first)| first <= self.base);
+            return send(Body::SnapshotBegin { id: self.id, history: known.copied().collect(), base: self.base });
         }
         let chunk = self.chunk.get_or_insert_with(|| {
             let (images, next_cursor) = store.images(*group, self.cursor, CHUNK_BYTES);
-            Chunk { images, next_cursor, shows: copy.last().seq }
+            Chunk { images, next_cursor, shows: replica.last().seq }
         });
-        if chunk.shows > copy.committed() && rules.hold(Rule::FilledWhole) {
+        if chunk.shows > replica.committed() && rules.hold(Rule::SnapshotCommitted) {
             return;
         }
         self.sent_at = Some(*now);
         let is_last = chunk.next_cursor == 0;
-        send(Body::Chunk { id: self.id, number: self.number, images: chunk.images.clone(), is_last });
+        send(Body::SnapshotChunk { id: self.id, number: self.number, images: chunk.images.clone(), is_last });
     }
 }
 
 impl<S> Sending<'_, S> {
     fn append(&self, previous: Position, entries: Vec<super::entry::Entry>) -> Body {
-        Body::Append { previous, entries, committed: self.copy.committed(), has_yielded: self.has_yielded }
+        Body::Append { previous, entries, committed: self.replica.committed(), has_yielded: self.has_yielded }
     }
 }

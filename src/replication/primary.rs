@@ -11,10 +11,10 @@
 //! so. It commits nothing that the proposed holder does not have; and one that has proposed its successor serves no more.
 
 use super::Ms;
-use super::copy::Copy;
 use super::entry::Seq;
 use super::lease::LEASE_MS;
 use super::peer::{Peer, Sending};
+use super::replica_state::ReplicaState;
 use super::rules::{Rule, Rules};
 use super::store::Store;
 use super::{Action, Answer, Level, Refusal, Ticket, View};
@@ -46,11 +46,11 @@ pub(super) struct Primary {
     peers: Vec<Peer>,
     /// Who was proposed as in-sync in this epoch.
     candidates: BTreeSet<Identity>,
-    began: Ms,
+    started_at: Ms,
     /// Strong requests are served from then on: no other primary's lease is left.
     strong_from: Ms,
     /// When it had its lease last.
-    assured_at: Ms,
+    lease_held_at: Ms,
     proposed_at: Option<Ms>,
     handing_over: Option<HandingOver>,
     parked: VecDeque<Parked>,
@@ -74,20 +74,20 @@ struct Parked {
 
 impl Primary {
     /// Begins, in an epoch, with a copy that has applied all it has.
-    pub(super) fn new(assignment: &Assignment, me: Identity, copy: &Copy, strong_from: Ms, now: Ms) -> Self {
+    pub(super) fn new(assignment: &Assignment, me: Identity, replica: &ReplicaState, strong_from: Ms, now: Ms) -> Self {
         let mut primary = Self {
             epoch: assignment.epoch,
             in_sync: Vec::new(),
             peers: Vec::new(),
             candidates: BTreeSet::new(),
-            began: now,
+            started_at: now,
             strong_from,
-            assured_at: now,
+            lease_held_at: now,
             proposed_at: None,
             handing_over: None,
             parked: VecDeque::new(),
         };
-        primary.assign(assignment, me, copy.last().seq, now);
+        primary.assign(assignment, me, replica.last().seq, now);
         primary
     }
 
@@ -98,7 +98,7 @@ impl Primary {
         (self.proposed_at, self.handing_over) = (None, None);
         let holders: Vec<Identity> = assignment.holders().filter(|&holder| holder != me).collect();
         self.peers.retain(|peer| holders.contains(&peer.identity));
-        self.peers.iter_mut().for_each(|peer| peer.ask_again(last, now));
+        self.peers.iter_mut().for_each(|peer| peer.restart_probing(last, now));
         for identity in holders {
             if !self.peers.iter().any(|peer| peer.identity == identity) {
                 self.peers.push(Peer::new(identity, last, now));
@@ -114,8 +114,8 @@ impl Primary {
         self.peers.iter_mut().find(|peer| peer.identity == identity)
     }
 
-    pub(super) fn fills(&self) -> usize {
-        self.peers.iter().filter(|peer| peer.is_filling()).count()
+    pub(super) fn snapshots(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.is_snapshotting()).count()
     }
 
     pub(super) fn is_frozen(&self) -> bool {
@@ -123,8 +123,8 @@ impl Primary {
     }
 
     /// True if all holders are in sync and have all, and nothing is asked of them or of the map.
-    pub(super) fn is_quiet(&self, copy: &Copy) -> bool {
-        let has_all = |peer: &Peer| self.in_sync.contains(&peer.identity) && peer.has_all(copy);
+    pub(super) fn is_idle(&self, replica: &ReplicaState) -> bool {
+        let has_all = |peer: &Peer| self.in_sync.contains(&peer.identity) && peer.is_caught_up(replica);
         self.parked.is_empty() && self.proposed_at.is_none() && !self.is_frozen() && self.peers.iter().all(has_all)
     }
 
@@ -157,7 +157,7 @@ impl Primary {
                 return Err(Refusal::Waiting);
             }
         }
-        let is_in_doubt = now > self.assured_at + DOUBT_MS || !view.is_led;
+        let is_in_doubt = now > self.lease_held_at + DOUBT_MS || !view.is_led;
         if writes && is_in_doubt && rules.hold(Rule::BoundedDoubt) {
             return Err(Refusal::NoLease);
         }
@@ -196,41 +196,41 @@ impl Primary {
     }
 
     /// Notes what is committed, and answers those that waited for it.
-    pub(super) fn commit(&mut self, copy: &mut Copy, view: &View, out: &mut Vec<Action>) {
+    pub(super) fn commit(&mut self, replica: &mut ReplicaState, view: &View, out: &mut Vec<Action>) {
         let needed = |peer: &&Peer| self.in_sync.contains(&peer.identity) || self.candidates.contains(&peer.identity);
-        let agreed = self.peers.iter().filter(needed).map(|peer| peer.agreed().unwrap_or(0));
-        let last = copy.last().seq;
-        let committed = if view.rules.hold(Rule::AllAcknowledge) { agreed.min().unwrap_or(last) } else { last };
-        copy.set_committed(committed);
+        let matched = self.peers.iter().filter(needed).map(|peer| peer.matched().unwrap_or(0));
+        let last = replica.last().seq;
+        let committed = if view.rules.hold(Rule::AllAcknowledge) { matched.min().unwrap_or(last) } else { last };
+        replica.set_committed(committed);
         if self.in_sync.len() < view.min_in_sync && view.rules.hold(Rule::MinInSync) {
             return;
         }
-        let is_safe = |parked: &Parked| parked.needs <= copy.committed() || !view.rules.hold(Rule::CommittedReads);
+        let is_safe = |parked: &Parked| parked.needs <= replica.committed() || !view.rules.hold(Rule::CommittedReads);
         while let Some(parked) = self.parked.pop_front_if(|parked| is_safe(parked)) {
             out.push(Action::Answer { ticket: parked.ticket, answer: Answer::Done });
         }
     }
 
     /// What time brings: doubts, retries, proposals.
-    pub(super) fn tick(&mut self, group: Group, copy: &Copy, view: &View, out: &mut Vec<Action>) {
+    pub(super) fn tick(&mut self, group: Group, replica: &ReplicaState, view: &View, out: &mut Vec<Action>) {
         if self.has_lease(view) {
-            self.assured_at = view.now;
+            self.lease_held_at = view.now;
         }
         while let Some(parked) = self.parked.pop_front_if(|parked| view.now >= parked.since + PARKED_MS) {
             out.push(Action::Answer { ticket: parked.ticket, answer: Answer::Unknown });
         }
-        self.go_on_handing_over(copy, view.now);
+        self.continue_hand_over(replica, view.now);
         let may_propose = self.proposed_at.is_none_or(|at| view.now >= at + PROPOSE_INTERVAL_MS);
         if may_propose {
-            let change = self.wanted_change(group, copy, view);
+            let change = self.next_change(group, replica, view);
             self.proposed_at = change.is_some().then_some(view.now);
             out.extend(change.map(Action::Propose));
         }
     }
 
-    fn go_on_handing_over(&mut self, copy: &Copy, now: Ms) {
+    fn continue_hand_over(&mut self, replica: &ReplicaState, now: Ms) {
         let Some(handing_over) = &mut self.handing_over else { return };
-        if copy.committed() == copy.last().seq {
+        if replica.committed() == replica.last().seq {
             handing_over.has_yielded = true;
         } else if !handing_over.has_yielded && now >= handing_over.since + FREEZE_MS {
             self.handing_over = None;
@@ -238,7 +238,7 @@ impl Primary {
     }
 
     /// The change of the group's holders that it wants now.
-    fn wanted_change(&mut self, group: Group, copy: &Copy, view: &View) -> Option<GroupChange> {
+    fn next_change(&mut self, group: Group, replica: &ReplicaState, view: &View) -> Option<GroupChange> {
         let change =
             |primary, in_sync, learners| GroupChange { group, expected: self.epoch, primary, in_sync, learners };
         let learners = self.peers.iter().map(|peer| peer.identity).filter(|identity| !self.in_sync.contains(identity));
@@ -248,44 +248,44 @@ impl Primary {
         }
         let mut in_sync = self.in_sync.clone();
         in_sync.retain(|&identity| {
-            let keeps = identity == view.me || !self.has_stalled(identity, copy, view);
+            let keeps = identity == view.me || !self.has_stalled(identity, replica, view);
             if !keeps {
                 learners.push(identity);
             }
             keeps
         });
         let is_ready = |peer: &&Peer| {
-            let has_all = peer.agreed().is_some_and(|agreed| agreed >= copy.committed());
+            let has_all = peer.matched().is_some_and(|matched| matched >= replica.committed());
             let is_learner = !self.in_sync.contains(&peer.identity);
-            is_learner && peer.is_following() && has_all && view.leases.holds(peer.identity, view.now)
+            is_learner && peer.is_replicating() && has_all && view.leases.holds(peer.identity, view.now)
         };
         let ready: Vec<Identity> = self.peers.iter().filter(is_ready).map(|peer| peer.identity).collect();
         learners.retain(|identity| !ready.contains(identity));
         self.candidates.extend(&ready);
         in_sync.extend(ready);
         // A candidate that is none any more, and numbers that come to their end, are reasons for a new epoch too.
-        let is_due = !self.candidates.is_empty() || copy.log().seq_in_epoch(copy.last()) >= SEQS_PER_EPOCH;
+        let is_due = !self.candidates.is_empty() || replica.log().seq_in_epoch(replica.last()) >= SEQS_PER_EPOCH;
         (in_sync != self.in_sync || is_due).then(|| change(view.me, in_sync, learners))
     }
 
-    fn has_stalled(&self, identity: Identity, copy: &Copy, view: &View) -> bool {
+    fn has_stalled(&self, identity: Identity, replica: &ReplicaState, view: &View) -> bool {
         let View { leases, now, .. } = *view;
         let Some(peer) = self.peers.iter().find(|peer| peer.identity == identity) else { return false };
         let silent_for =
-            (now + LEASE_MS).saturating_sub(leases.held_until(identity)).min(now.saturating_sub(self.began));
+            (now + LEASE_MS).saturating_sub(leases.held_until(identity)).min(now.saturating_sub(self.started_at));
         let is_silent = silent_for >= LEASE_MS + STALL_MS;
-        peer.is_lost() || is_silent || peer.stalled_for(copy.last().seq, now) >= STALL_MS
+        peer.needs_snapshot() || is_silent || peer.stalled_for(replica.last().seq, now) >= STALL_MS
     }
 
     /// Begins snapshots for learners that need one, as many as may be under way. They cost a copy what it has, so those who may
     /// be in sync by now get none until the epoch has moved.
-    pub(super) fn begin_fills(&mut self, copy: &Copy, next_id: &mut u64, most: usize, now: Ms) {
+    pub(super) fn begin_snapshots(&mut self, replica: &ReplicaState, next_id: &mut u64, most: usize, now: Ms) {
         let (in_sync, candidates) = (&self.in_sync, &self.candidates);
         let may_be_in_sync = |identity: &Identity| in_sync.contains(identity) || candidates.contains(identity);
-        let lost = |peer: &&mut Peer| peer.is_lost() && !may_be_in_sync(&peer.identity);
+        let lost = |peer: &&mut Peer| peer.needs_snapshot() && !may_be_in_sync(&peer.identity);
         for peer in self.peers.iter_mut().filter(lost).take(most) {
             *next_id += 1;
-            peer.begin_filling(*next_id, copy, now);
+            peer.begin_snapshot(*next_id, replica, now);
         }
     }
 
@@ -293,16 +293,16 @@ impl Primary {
     pub(super) fn send<S: Store>(
         &mut self,
         group: Group,
-        copy: &Copy,
+        replica: &ReplicaState,
         store: &S,
         rules: Rules,
         now: Ms,
         out: &mut Vec<Action>,
     ) {
-        let sending = Sending { group, copy, store, rules, has_yielded: self.has_yielded(), now };
+        let sending = Sending { group, replica, store, rules, has_yielded: self.has_yielded(), now };
         for peer in &mut self.peers {
             let to = peer.identity;
-            peer.send(&sending, |body| out.push(Action::about(group, self.epoch, to, body)));
+            peer.send(&sending, |body| out.push(Action::to_holder(group, self.epoch, to, body)));
         }
     }
 }

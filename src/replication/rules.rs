@@ -17,7 +17,7 @@ pub enum Rule {
     /// 3: A new primary waits until no lease of the old one can be left.
     Grace,
     /// 4: Who was reported gets no more acknowledgements until the map has answered.
-    Promise,
+    Fencing,
     /// 5: Strong requests want as many in-sync copies as the settings say.
     MinInSync,
     /// 5: A group whose in-sync copies are all gone is opened empty: what others still have of it is void.
@@ -45,7 +45,7 @@ pub enum Rule {
     /// Sessions: a replica answers once it has what the session has written.
     SessionToken,
     /// Movement: a learner becomes in-sync when all that its snapshot shows is committed.
-    FilledWhole,
+    SnapshotCommitted,
     /// Movement: a primary that hands over takes no more requests, and once all is committed its log stays as it is.
     Freeze,
     /// Agreement: a change of a group is made to the epoch that it was meant for.
@@ -60,7 +60,7 @@ impl Rule {
         Self::Truncation,
         Self::Lease,
         Self::Grace,
-        Self::Promise,
+        Self::Fencing,
         Self::MinInSync,
         Self::Opened,
         Self::ChangedVersion,
@@ -74,7 +74,7 @@ impl Rule {
         Self::CommittedApplied,
         Self::BoundedDoubt,
         Self::SessionToken,
-        Self::FilledWhole,
+        Self::SnapshotCommitted,
         Self::Freeze,
         Self::CompareAndSet,
     ];

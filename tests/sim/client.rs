@@ -3,7 +3,7 @@
 use crate::check::What;
 use crate::random::Random;
 use crate::world::{Event, MS, SECOND, Us, World};
-use pinion::replication::{Effect, Key, Level, Position, Refusal, Rule, Settled};
+use pinion::replication::{Completion, Effect, Key, Level, Position, Refusal, Rule};
 use pinion::slots::Group;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -349,17 +349,17 @@ pub fn execute(world: &mut World, host: usize, request: Request) {
         node.replication_mut().record(group, effect);
     }
     let ticket = id << 8 | client as u64;
-    let settled = node.replication_mut().settle(group, level, ticket, now_ms);
+    let completion = node.replication_mut().complete_request(group, level, ticket, now_ms);
     let mut actions = Vec::new();
-    match settled {
-        Settled::Now(token) => {
+    match completion {
+        Completion::Now(token) => {
             let isolated = this.isolated_since;
             world.reply(host, reply(outcome, Some(token)));
             if writes && level == Level::Eventual {
                 check_doubt(world, host, isolated);
             }
         }
-        Settled::Parked(token) => {
+        Completion::Parked(token) => {
             world.parked.insert((host, incarnation, ticket), reply(outcome, Some(token)));
         }
     }
@@ -367,7 +367,7 @@ pub fn execute(world: &mut World, host: usize, request: Request) {
     if let Some(node) = &mut this.node {
         node.flush(now_ms, &mut this.store, &mut actions);
     }
-    world.carry_out(host, actions);
+    world.dispatch(host, actions);
 }
 
 /// Who has been alone for long takes no writes.

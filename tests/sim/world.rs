@@ -375,10 +375,10 @@ impl World {
             self.look_at_map(host);
         }
         self.look_at_leaders(host);
-        self.carry_out(host, actions);
+        self.dispatch(host, actions);
     }
 
-    pub fn carry_out(&mut self, host: usize, actions: Vec<Action>) {
+    pub fn dispatch(&mut self, host: usize, actions: Vec<Action>) {
         let Some(incarnation) = self.hosts[host].node.as_ref().map(|node| node.identity().incarnation) else { return };
         for action in actions {
             match action {

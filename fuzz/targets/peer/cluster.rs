@@ -19,7 +19,7 @@ use pinion::cluster::map::{self, Change, GroupChange, Map, MemberState, State};
 use pinion::cluster::membership::{BeaconTiming, Contact, Profile, To};
 use pinion::cluster::{Epoch, Identity, Member, NodeId};
 use pinion::node::{Action, Event, Node};
-use pinion::replication::{Body, Level, Message, Position, Rules, Settled, Store, Ticket};
+use pinion::replication::{Body, Level, Message, Position, Rules, Completion, Store, Ticket};
 use pinion::slots::Group;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,12 +199,12 @@ impl Cluster {
             Message::Group { group, epoch, body } => {
                 let body = match body {
                     Body::Append { previous, entries, committed, .. } => Body::Acknowledge {
-                        agreed: entries.last().map_or(previous.seq, |entry| entry.at.seq),
+                        matched: entries.last().map_or(previous.seq, |entry| entry.at.seq),
                         committed,
-                        filling: None,
+                        snapshot: None,
                     },
-                    Body::Fill { id, .. } => Body::Filled { id, next_chunk: 1 },
-                    Body::Chunk { id, number, .. } => Body::Filled { id, next_chunk: number + 1 },
+                    Body::SnapshotBegin { id, .. } => Body::SnapshotAcknowledge { id, next_chunk: 1 },
+                    Body::SnapshotChunk { id, number, .. } => Body::SnapshotAcknowledge { id, next_chunk: number + 1 },
                     _ => return None,
                 };
                 Some(Message::Group { group, epoch, body })
@@ -236,12 +236,12 @@ impl Cluster {
             self.node.replication_mut().record(group, effect);
         }
         self.tickets += 1;
-        if let Settled::Parked(_) = self.node.replication_mut().settle(group, level, self.tickets, self.now) {
+        if let Completion::Parked(_) = self.node.replication_mut().complete_request(group, level, self.tickets, self.now) {
             self.parked.insert(self.tickets);
         }
         let mut actions = Vec::new();
         self.node.flush(self.now, &mut self.store, &mut actions);
-        self.carry_out(actions);
+        self.dispatch(actions);
     }
 
     // The node.
@@ -268,10 +268,10 @@ impl Cluster {
     fn step(&mut self, event: Event) {
         let mut actions = Vec::new();
         let _ = self.node.step(event, self.now, &mut self.store, &mut actions);
-        self.carry_out(actions);
+        self.dispatch(actions);
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) {
+    fn dispatch(&mut self, actions: Vec<Action>) {
         assert!(actions.len() <= ACTIONS_MAX, "{} actions", actions.len());
         for action in actions {
             match action {

@@ -39,12 +39,12 @@ impl<'a> Arbitrary<'a> for Message {
 #[derive(Arbitrary, Debug)]
 pub enum Said {
     Append { previous: Option<At>, entries: Entries, committed: Number, has_yielded: bool },
-    Acknowledge { agreed: Number, committed: Number, filling: Option<u64> },
+    Acknowledge { matched: Number, committed: Number, snapshot: Option<u64> },
     Mismatch { common: Option<At> },
-    Fill { id: Number, history: Vec<(Number, Number)>, base: Number },
-    FillHere { id: Number },
-    Chunk { id: Number, number: Number, images: Vec<Shown>, is_last: bool },
-    Filled { id: Number, next_chunk: Number },
+    SnapshotBegin { id: Number, history: Vec<(Number, Number)>, base: Number },
+    SnapshotBeginHere { id: Number },
+    SnapshotChunk { id: Number, number: Number, images: Vec<Shown>, is_last: bool },
+    SnapshotAcknowledge { id: Number, next_chunk: Number },
     Fetch { keys: Vec<u8> },
     FetchOften { key: u8, times: u8 },
     Images { images: Vec<Shown> },
@@ -226,23 +226,23 @@ impl Said {
                 let committed = committed.around(entries.last().map_or(previous.seq, |entry| entry.at.seq));
                 Body::Append { previous, entries, committed, has_yielded: *has_yielded }
             }
-            Self::Acknowledge { agreed, committed, filling } => {
-                let (agreed, committed) = (agreed.around(known.last), committed.around(known.last));
-                Body::Acknowledge { agreed, committed, filling: *filling }
+            Self::Acknowledge { matched, committed, snapshot } => {
+                let (matched, committed) = (matched.around(known.last), committed.around(known.last));
+                Body::Acknowledge { matched, committed, snapshot: *snapshot }
             }
             Self::Mismatch { common } => Body::Mismatch { common: common.map(|common| common.position(known)) },
-            Self::Fill { id, history, base } => {
+            Self::SnapshotBegin { id, history, base } => {
                 let epoch = |&(epoch, first): &(Number, Number)| (epoch.epoch(known.epoch), first.around(known.last));
                 let history = history.iter().take(ITEMS_MAX).map(epoch).collect();
-                Body::Fill { id: id.around(1), history, base: base.around(known.last) }
+                Body::SnapshotBegin { id: id.around(1), history, base: base.around(known.last) }
             }
-            Self::FillHere { id } => {
-                Body::Fill { id: id.around(1), history: vec![(known.epoch, known.last)], base: known.last }
+            Self::SnapshotBeginHere { id } => {
+                Body::SnapshotBegin { id: id.around(1), history: vec![(known.epoch, known.last)], base: known.last }
             }
-            Self::Chunk { id, number, images: shown, is_last } => {
-                Body::Chunk { id: id.around(1), number: number.around(1), images: images(shown), is_last: *is_last }
+            Self::SnapshotChunk { id, number, images: shown, is_last } => {
+                Body::SnapshotChunk { id: id.around(1), number: number.around(1), images: images(shown), is_last: *is_last }
             }
-            Self::Filled { id, next_chunk } => Body::Filled { id: id.around(1), next_chunk: next_chunk.around(1) },
+            Self::SnapshotAcknowledge { id, next_chunk } => Body::SnapshotAcknowledge { id: id.around(1), next_chunk: next_chunk.around(1) },
             Self::Fetch { keys } => Body::Fetch { keys: keys.iter().map(|&number| key(number)).collect() },
             Self::FetchOften { key: number, times } => Body::Fetch { keys: vec![key(*number); usize::from(*times)] },
             Self::Images { images: shown } => Body::Images { images: images(shown) },

@@ -63,7 +63,7 @@ impl Cluster {
         self.asked.push(asked);
         let (Node { replication, store, .. }, mut actions) = (&mut self.nodes[node], Vec::new());
         replication.flush(now, store, &mut actions);
-        self.carry_out(node, actions);
+        self.dispatch(node, actions);
         self.asked.len() - 1
     }
 
@@ -101,9 +101,9 @@ impl Cluster {
             store.apply(group(), &effect, at);
             replication.record(group(), effect);
         }
-        let (fate, token) = match replication.settle(group(), level, self.asked.len() as Ticket, now) {
-            Settled::Now(token) => (Fate::Done, Some(token)),
-            Settled::Parked(token) => (Fate::Parked, Some(token)),
+        let (fate, token) = match replication.complete_request(group(), level, self.asked.len() as Ticket, now) {
+            Completion::Now(token) => (Fate::Done, Some(token)),
+            Completion::Parked(token) => (Fate::Parked, Some(token)),
         };
         let seen = live.map(|item| String::from_utf8_lossy(&item.value).into_owned());
         Asked { fate, seen, token }

@@ -69,8 +69,8 @@ fn silent(rules: Rules) -> bool {
 
 #[test]
 fn who_was_reported_is_given_nothing() {
-    assert_needed(Rule::Promise, reported);
-    assert_needed(Rule::Promise, silent);
+    assert_needed(Rule::Fencing, reported);
+    assert_needed(Rule::Fencing, silent);
 }
 
 /// A third holder was decided to be in sync, and becomes the primary, while the old one does not know yet that it was: it

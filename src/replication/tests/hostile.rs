@@ -118,7 +118,7 @@ impl Scene {
 
     /// Time enough passes for everything to be looked at.
     fn tick(&mut self) {
-        (0..QUIET_TURNS).for_each(|_| self.replication.tick(NOW, &mut self.store, &mut Vec::new()));
+        (0..IDLE_TICKS).for_each(|_| self.replication.tick(NOW, &mut self.store, &mut Vec::new()));
     }
 }
 
@@ -128,7 +128,7 @@ fn what_is_known_to_be_committed_is_not_cut_off() {
     let mut scene = Scene::led_by(2);
     let entries: Vec<_> = (1..=2_000).map(|seq| at(4, seq)).collect();
     let answer = scene.append(2, at(1, 0), &entries, 2_000);
-    assert_eq!(answer, [Body::Acknowledge { agreed: 2_000, committed: 2_000, filling: None }]);
+    assert_eq!(answer, [Body::Acknowledge { matched: 2_000, committed: 2_000, snapshot: None }]);
     // By now it has applied about a thousand.
     assert_eq!(scene.append(3, at(4, 1_500), &[at(5, 1_501)], 0), [Body::Mismatch { common: None }]);
     scene.tick();
@@ -142,12 +142,12 @@ fn many_epochs_without_a_commit_are_no_end() {
     let entries: Vec<_> = (1..=200).map(|seq| at(3 + seq as u32, seq)).collect();
     assert_eq!(
         scene.append(2, at(1, 0), &entries, 0),
-        [Body::Acknowledge { agreed: 200, committed: 0, filling: None }]
+        [Body::Acknowledge { matched: 200, committed: 0, snapshot: None }]
     );
     scene.tick();
     assert_eq!(
         scene.append(3, at(1, 0), &[at(300, 1)], 1),
-        [Body::Acknowledge { agreed: 1, committed: 1, filling: None }]
+        [Body::Acknowledge { matched: 1, committed: 1, snapshot: None }]
     );
     scene.tick();
     assert_eq!(scene.replication.next_position(scene.group), Some(at(300, 2)));
@@ -158,10 +158,10 @@ fn many_epochs_without_a_commit_are_no_end() {
 fn a_snapshot_of_a_later_epoch_than_its_frames_is_refused() {
     let mut scene = Scene::led_by(2);
     for history in [vec![(Epoch(9), 0)], vec![(Epoch(1), 4), (Epoch(2), 4)], Vec::new()] {
-        assert!(scene.receive(2, 4, Body::Fill { id: 1, history, base: 5 }).is_empty());
+        assert!(scene.receive(2, 4, Body::SnapshotBegin { id: 1, history, base: 5 }).is_empty());
     }
-    let fill = Body::Fill { id: 1, history: vec![(Epoch(1), 0), (Epoch(4), 4)], base: 5 };
-    assert_eq!(scene.receive(2, 4, fill), [Body::Filled { id: 1, next_chunk: 1 }]);
+    let begin = Body::SnapshotBegin { id: 1, history: vec![(Epoch(1), 0), (Epoch(4), 4)], base: 5 };
+    assert_eq!(scene.receive(2, 4, begin), [Body::SnapshotAcknowledge { id: 1, next_chunk: 1 }]);
 }
 
 /// The place before the first entry of all was one less than nothing.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `failover.rs` | who may serve when the primary is gone, and with what |
 //! | `safety.rs` | what is acknowledged, and what may be read |
-//! | `filling.rs` | snapshots beside the log |
+//! | `snapshot.rs` | snapshots beside the log |
 //! | `hostile.rs` | frames that no sound peer sends |
 //! | `model.rs` | logs and copies against naive models |
 //! | `wire.rs` | what is on its way between nodes, and what a story does to it |
@@ -15,10 +15,10 @@
 
 mod client;
 mod failover;
-mod filling;
 mod hostile;
 mod model;
 mod safety;
+mod snapshot;
 mod store;
 mod wire;
 
@@ -171,7 +171,7 @@ impl Cluster {
         let now = self.clock(node);
         let Node { replication, store, .. } = &mut self.nodes[node];
         replication.map_changed(&self.map, [group()], now, store, &mut actions);
-        self.carry_out(node, actions);
+        self.dispatch(node, actions);
     }
 
     fn tell_all(&mut self) {
@@ -181,7 +181,7 @@ impl Cluster {
     /// A node has reported another as unreachable.
     fn promise(&mut self, node: usize, against: usize) {
         let against = self.nodes[against].identity;
-        self.nodes[node].replication.set_promised(BTreeSet::from([against]));
+        self.nodes[node].replication.set_fenced(BTreeSet::from([against]));
     }
 
     // Time.
@@ -200,7 +200,7 @@ impl Cluster {
                 // Whether there is a leader is no part of these stories.
                 replication.note_leader(identity.node, now, now);
                 replication.tick(now, store, &mut actions);
-                self.carry_out(node, actions);
+                self.dispatch(node, actions);
             }
             self.deliver();
         }

@@ -3,8 +3,8 @@
 //! The model of a copy is its primary: all entries ever written, and what the group was after each. Frames of it come to the
 //! copy late, again, or never; it is replaced by one that has less of the log; a snapshot comes in beside all that.
 
-use super::super::copy::{Copy, Mismatch};
 use super::super::log::{History, Log};
+use super::super::replica_state::{Mismatch, ReplicaState};
 use super::store::NaiveStore;
 use super::*;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ enum Operation {
     },
     /// Another becomes primary, which has no more than this.
     Replace(Index),
-    BeginFilling,
+    BeginSnapshot,
     /// Makes the next chunk, or delivers the one that was made.
     Chunk,
     /// The copy's node has no room for a key.
@@ -103,7 +103,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         3 => any::<Index>().prop_map(Operation::Commit),
         6 => (any::<Index>(), 0..12_usize).prop_map(|(after, count)| Operation::Send { after, count }),
         1 => any::<Index>().prop_map(Operation::Replace),
-        1 => Just(Operation::BeginFilling),
+        1 => Just(Operation::BeginSnapshot),
         3 => Just(Operation::Chunk),
         1 => letter.prop_map(|letter| Operation::Evict { letter }),
         2 => Just(Operation::Fetch),
@@ -158,12 +158,12 @@ impl Primary {
 
 /// A copy, as its primary has dealt with it.
 struct Replica {
-    copy: Copy,
+    state: ReplicaState,
     store: NaiveStore,
-    agreed: Seq,
+    matched: Seq,
     /// The snapshot that is under way: the next letter, and a chunk that was made.
-    filling: Option<(usize, Option<Vec<Image>>)>,
-    fills: u64,
+    incoming: Option<(usize, Option<Vec<Image>>)>,
+    snapshots: u64,
     chunks: u64,
     evicted: BTreeSet<Key>,
 }
@@ -171,9 +171,9 @@ struct Replica {
 impl Replica {
     /// That of a group that was just opened.
     fn new(rules: Rules) -> Self {
-        let (mut copy, mut store) = (Copy::nothing(group(), rules), NaiveStore::default());
-        copy.open(Epoch(1), &mut store);
-        Self { copy, store, agreed: 0, filling: None, fills: 0, chunks: 0, evicted: BTreeSet::new() }
+        let (mut state, mut store) = (ReplicaState::empty(group(), rules), NaiveStore::default());
+        state.open(Epoch(1), &mut store);
+        Self { state, store, matched: 0, incoming: None, snapshots: 0, chunks: 0, evicted: BTreeSet::new() }
     }
 
     fn step(&mut self, primary: &mut Primary, operation: &Operation) {
@@ -196,38 +196,38 @@ impl Replica {
             Operation::Send { after, count } => _ = self.take(primary, after.index(last as usize + 1) as Seq, *count),
             Operation::Replace(index) => {
                 primary.replace(primary.committed + index.index((last - primary.committed) as usize + 1) as Seq);
-                (self.agreed, self.filling) = (0, None);
+                (self.matched, self.incoming) = (0, None);
             }
-            Operation::BeginFilling if self.filling.is_some() => {}
-            Operation::BeginFilling => self.begin_filling(primary),
+            Operation::BeginSnapshot if self.incoming.is_some() => {}
+            Operation::BeginSnapshot => self.begin_snapshot(primary),
             Operation::Chunk => self.chunk(primary),
             Operation::Evict { letter } => {
                 self.store.remove(group(), &key(LETTERS[*letter]));
                 self.evicted.insert(key(LETTERS[*letter]));
             }
             Operation::Fetch => self.fetch(primary),
-            Operation::Trim(index) => self.copy.trim(0, index.index(last as usize + 1) as Seq),
+            Operation::Trim(index) => self.state.trim(0, index.index(last as usize + 1) as Seq),
         }
     }
 
     fn take(&mut self, primary: &Primary, after: Seq, count: usize) -> Result<(), Mismatch> {
         let entries = primary.entries.iter().skip(after as usize).take(count).cloned().collect();
-        let agreed = self.copy.accept(primary.identity, primary.position(after), entries, &mut self.store)?;
-        self.agreed = self.agreed.max(agreed);
-        self.copy.commit(primary.committed, self.agreed, usize::MAX, &mut self.store);
+        let matched = self.state.accept(primary.identity, primary.position(after), entries, &mut self.store)?;
+        self.matched = self.matched.max(matched);
+        self.state.commit(primary.committed, self.matched, usize::MAX, &mut self.store);
         Ok(())
     }
 
-    fn begin_filling(&mut self, primary: &Primary) {
-        self.fills += 1;
+    fn begin_snapshot(&mut self, primary: &Primary) {
+        self.snapshots += 1;
         let (from, last) = (primary.identity, primary.last());
-        self.copy.begin_filling(from, self.fills, primary.history(), last, &mut self.store);
-        (self.agreed, self.filling, self.chunks) = (last, Some((0, None)), 0);
+        self.state.begin_snapshot(from, self.snapshots, primary.history(), last, &mut self.store);
+        (self.matched, self.incoming, self.chunks) = (last, Some((0, None)), 0);
         self.evicted.clear();
     }
 
     fn chunk(&mut self, primary: &mut Primary) {
-        let Some((letter, chunk)) = &mut self.filling else { return };
+        let Some((letter, chunk)) = &mut self.incoming else { return };
         let Some(images) = chunk.take() else {
             *chunk = Some(primary.state().image(group(), &key(LETTERS[*letter])).into_iter().collect());
             // It is not sent before what it shows is committed.
@@ -237,33 +237,33 @@ impl Replica {
         *letter += 1;
         self.chunks += 1;
         let is_last = *letter == LETTERS.len();
-        assert_eq!(self.copy.next_chunk(primary.identity, self.fills), Some(self.chunks));
-        self.copy.fill(images, is_last, &mut self.store);
+        assert_eq!(self.state.next_chunk(primary.identity, self.snapshots), Some(self.chunks));
+        self.state.apply_chunk(images, is_last, &mut self.store);
         if is_last {
-            self.filling = None;
+            self.incoming = None;
         }
     }
 
     fn fetch(&mut self, primary: &Primary) {
         if primary.committed == primary.last() {
-            let keys: Vec<Key> = self.copy.incomplete().cloned().collect();
+            let keys: Vec<Key> = self.state.incomplete().cloned().collect();
             let images = keys.iter().filter_map(|key| primary.state().image(group(), key));
-            images.for_each(|image| self.copy.take_image(image, &mut self.store));
+            images.for_each(|image| self.state.take_image(image, &mut self.store));
         }
     }
 
     /// What the store says of each key is what the log made of it at some time since the last entry that was applied.
     fn check(&self, primary: &Primary) -> Result<(), TestCaseError> {
-        let applied = self.copy.applied();
-        prop_assert!(applied.seq <= self.copy.committed() && self.copy.committed() <= self.copy.last().seq);
-        if !self.copy.is_whole() {
+        let applied = self.state.applied();
+        prop_assert!(applied.seq <= self.state.committed() && self.state.committed() <= self.state.last().seq);
+        if !self.state.is_complete() {
             return Ok(());
         }
         prop_assert_eq!(applied, primary.position(applied.seq));
         for key in LETTERS.map(key) {
             let held = self.store.0.get(&key);
             let mut possible = primary.states[applied.seq as usize..].iter().map(|state| state.0.get(&key));
-            let may_lack = self.evicted.contains(&key) || !self.copy.can_read(&key);
+            let may_lack = self.evicted.contains(&key) || !self.state.can_read(&key);
             prop_assert!(possible.any(|image| image == held) || held.is_none() && may_lack, "{:?} of {:?}", held, key);
         }
         Ok(())
@@ -273,11 +273,13 @@ impl Replica {
     fn catch_up(&mut self, primary: &mut Primary) {
         primary.committed = primary.last();
         for _ in 0..2 {
-            let after = (0..=primary.last()).rev().find(|&seq| self.copy.log().holds(primary.position(seq)));
-            if self.filling.is_none() && self.take(primary, after.unwrap_or(0), usize::MAX) == Err(Mismatch::Nothing) {
-                self.begin_filling(primary);
+            let after = (0..=primary.last()).rev().find(|&seq| self.state.log().holds(primary.position(seq)));
+            if self.incoming.is_none()
+                && self.take(primary, after.unwrap_or(0), usize::MAX) == Err(Mismatch::NeedsSnapshot)
+            {
+                self.begin_snapshot(primary);
             }
-            while self.filling.is_some() {
+            while self.incoming.is_some() {
                 self.chunk(primary);
             }
         }
@@ -328,8 +330,8 @@ fn check_copy(operations: Vec<Operation>, rules: Rules) -> Result<(), TestCaseEr
     }
     replica.catch_up(&mut primary);
     replica.check(&primary)?;
-    prop_assert!(replica.copy.is_whole() && replica.copy.applied().seq == primary.last());
-    prop_assert_eq!(replica.copy.incomplete().count(), 0);
+    prop_assert!(replica.state.is_complete() && replica.state.applied().seq == primary.last());
+    prop_assert_eq!(replica.state.incomplete().count(), 0);
     Ok(())
 }
 
@@ -342,6 +344,6 @@ fn a_copy_that_breaks_a_rule_is_found() {
         let config = ProptestConfig { cases, max_shrink_iters, failure_persistence, ..ProptestConfig::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         let run = runner.run(&operations(), |operations| check_copy(operations, Rules::without(rule)));
-        assert!(run.is_err(), "the copy is right without {rule:?}");
+        assert!(run.is_err(), "the state is right without {rule:?}");
     }
 }

@@ -28,7 +28,7 @@ impl Frame {
     }
 
     pub(super) fn is_chunk(&self) -> bool {
-        matches!(self.body(), Some(Body::Chunk { .. }))
+        matches!(self.body(), Some(Body::SnapshotChunk { .. }))
     }
 }
 
@@ -50,7 +50,7 @@ impl Cluster {
             let Node { replication, store, .. } = &mut self.nodes[to];
             replication.receive(from, message, now, store, &mut actions);
             replication.flush(now, store, &mut actions);
-            self.carry_out(to, actions);
+            self.dispatch(to, actions);
         }
     }
 
@@ -65,7 +65,7 @@ impl Cluster {
         self.deliver();
     }
 
-    pub(super) fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
+    pub(super) fn dispatch(&mut self, node: usize, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Send { to, message } => {

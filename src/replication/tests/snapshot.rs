@@ -40,7 +40,7 @@ fn ahead(rules: Rules) -> bool {
     cluster.run(100);
     cluster.regroup(0, &[0, 1], &[2]);
     cluster.tell_all();
-    cluster.hold_back(|frame| matches!(frame.body(), Some(Body::Filled { .. })));
+    cluster.hold_back(|frame| matches!(frame.body(), Some(Body::SnapshotAcknowledge { .. })));
     cluster.run(50);
     cluster.put(0, Eventual, "x", "new");
     cluster.hold_back(|frame| frame.from == 0 && frame.is_append());
@@ -55,7 +55,7 @@ fn ahead(rules: Rules) -> bool {
 
 #[test]
 fn a_snapshot_shows_what_is_committed() {
-    assert_needed(Rule::FilledWhole, ahead);
+    assert_needed(Rule::SnapshotCommitted, ahead);
 }
 
 /// A learner is let go and taken back while its snapshot is under way. The primary hears of both at once.

@@ -8,12 +8,12 @@
 //! Epochs come from the map, or ahead of it with the frames of who has it already. An older frame is refused; an older map
 //! changes nothing.
 
-use super::copy::{Copy, Mismatch};
 use super::entry::{Effect, Key, Position, Seq};
 use super::lease::GRACE_MS;
 use super::message::Body;
 use super::peer::RETRY_MS;
 use super::primary::Primary;
+use super::replica_state::{Mismatch, ReplicaState};
 use super::rules::Rule;
 use super::store::Store;
 use super::{Action, CHUNK_BYTES, FETCHED_KEYS_MAX, Level, Ms, Refusal, Ticket, View};
@@ -29,17 +29,17 @@ const BACKLOGS_MAX: usize = 4;
 
 /// A group that a node holds.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ReplicaGroup {
     group: Group,
     /// What the map says.
     assignment: Assignment,
     /// The latest epoch that is known, and its primary: the map's, or that of a frame.
     epoch: Epoch,
     primary: Option<Identity>,
-    copy: Copy,
+    replica: ReplicaState,
     role: Role,
     /// How far the log agrees with the primary's.
-    agreed: Seq,
+    matched: Seq,
     /// Until then a lease of an earlier primary may be left.
     leased_until: Ms,
     /// The primary of that epoch serves no more.
@@ -53,32 +53,32 @@ enum Role {
     Primary(Box<Primary>),
 }
 
-impl Held {
+impl ReplicaGroup {
     pub(super) fn new(group: Group, view: &View) -> Self {
         Self {
             group,
             assignment: Assignment::default(),
             epoch: Epoch(0),
             primary: None,
-            copy: Copy::nothing(group, view.rules),
+            replica: ReplicaState::empty(group, view.rules),
             role: Role::Replica,
-            agreed: 0,
+            matched: 0,
             leased_until: 0,
             yielded: None,
             fetched_at: None,
         }
     }
 
-    pub(super) fn copy(&self) -> &Copy {
-        &self.copy
+    pub(super) fn replica(&self) -> &ReplicaState {
+        &self.replica
     }
 
     pub(super) fn primary(&self) -> Option<Identity> {
         self.primary
     }
 
-    pub(super) fn fills(&self) -> usize {
-        if let Role::Primary(primary) = &self.role { primary.fills() } else { 0 }
+    pub(super) fn snapshots(&self) -> usize {
+        if let Role::Primary(primary) = &self.role { primary.snapshots() } else { 0 }
     }
 
     /// True if it is the primary, as far as it knows.
@@ -105,9 +105,9 @@ impl Held {
             return;
         }
         let before = std::mem::replace(&mut self.assignment, assignment.clone());
-        self.note_leases(&before, view);
+        self.note_prior_leases(&before, view);
         // The frames of a primary may have come before the map.
-        if self.copy.is_from_before(assignment.opened) && view.rules.hold(Rule::Opened) {
+        if self.replica.predates(assignment.opened) && view.rules.hold(Rule::Opened) {
             self.open(view, store, out);
         }
         if assignment.epoch < self.epoch {
@@ -116,21 +116,21 @@ impl Held {
         let is_same = self.primary == assignment.primary;
         (self.epoch, self.primary) = (assignment.epoch, assignment.primary);
         if !is_same {
-            self.agreed = 0;
+            self.matched = 0;
         }
         if assignment.primary != Some(view.me) {
             return self.step_down(store, out);
         }
         if let Role::Primary(primary) = &mut self.role {
-            primary.assign(assignment, view.me, self.copy.last().seq, view.now);
-            let given_up = self.copy.take_given_up();
-            return self.remove(given_up, store);
+            primary.assign(assignment, view.me, self.replica.last().seq, view.now);
+            let locally_evicted = self.replica.take_locally_evicted();
+            return self.remove(locally_evicted, store);
         }
-        self.take_over(view, store, out);
+        self.promote(view, store, out);
     }
 
     /// Remembers until when an earlier primary can believe to be one.
-    fn note_leases(&mut self, before: &Assignment, view: &View) {
+    fn note_prior_leases(&mut self, before: &Assignment, view: &View) {
         let assignment = &self.assignment;
         let was_opened = assignment.opened == assignment.epoch;
         // Who was primary in an epoch that was never seen here is not known.
@@ -152,21 +152,26 @@ impl Held {
         self.step_down(store, out);
         // Who is in sync alone has opened it: nobody else is in sync before the first primary has seen to that.
         if self.assignment.in_sync == [view.me] {
-            self.copy.open(self.assignment.opened, store);
+            self.replica.open(self.assignment.opened, store);
         } else {
-            self.copy.clear(store);
+            self.replica.clear(store);
         }
     }
 
-    fn take_over(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
-        if !self.copy.is_whole() {
+    fn promote(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
+        if !self.replica.is_complete() {
             // A frame that claimed an epoch which the map never had has cost it its data. What is left is only a part.
-            self.copy.open(self.epoch, store);
+            self.replica.open(self.epoch, store);
             out.push(Action::Emptied { group: self.group });
         }
-        let unknown = self.copy.take_over(store);
-        self.role =
-            Role::Primary(Box::new(Primary::new(&self.assignment, view.me, &self.copy, self.leased_until, view.now)));
+        let unknown = self.replica.promote(store);
+        self.role = Role::Primary(Box::new(Primary::new(
+            &self.assignment,
+            view.me,
+            &self.replica,
+            self.leased_until,
+            view.now,
+        )));
         self.remove(unknown, store);
     }
 
@@ -174,7 +179,7 @@ impl Held {
     fn remove(&mut self, keys: impl IntoIterator<Item = Key>, store: &mut impl Store) {
         for key in keys {
             store.remove(self.group, &key);
-            self.copy.append(self.epoch, Effect::Remove { key });
+            self.replica.append(self.epoch, Effect::Remove { key });
         }
     }
 
@@ -182,8 +187,8 @@ impl Held {
     fn step_down(&mut self, store: &mut impl Store, out: &mut Vec<Action>) {
         if let Role::Primary(primary) = std::mem::replace(&mut self.role, Role::Replica) {
             primary.step_down(out);
-            if self.copy.committed() < self.copy.last().seq {
-                self.copy.clear(store);
+            if self.replica.committed() < self.replica.last().seq {
+                self.replica.clear(store);
             }
         }
     }
@@ -191,7 +196,7 @@ impl Held {
     /// The node does not hold it any more.
     pub(super) fn leave(mut self, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
-        self.copy.clear(store);
+        self.replica.clear(store);
     }
 
     // Requests.
@@ -212,21 +217,21 @@ impl Held {
             && level == Level::Session
             && view.rules.hold(Rule::SessionToken)
         {
-            let is_lost = match self.role {
+            let needs_snapshot = match self.role {
                 // What the primary's log does not have, nobody's has, unless there is a later primary.
-                Role::Primary(_) => token.epoch <= self.epoch && !self.copy.log().holds(token),
-                Role::Replica => self.copy.is_whole() && self.copy.cannot_have(token),
+                Role::Primary(_) => token.epoch <= self.epoch && !self.replica.log().holds(token),
+                Role::Replica => self.replica.is_complete() && self.replica.can_never_hold(token),
             };
-            if is_lost {
+            if needs_snapshot {
                 return Err(Refusal::SessionLost);
             }
-            if !self.copy.has_applied(token) {
+            if !self.replica.has_applied(token) {
                 return Err(self.elsewhere(view));
             }
         }
         match &self.role {
             Role::Primary(primary) => primary.admit(level, writes, view),
-            Role::Replica if !writes && level != Level::Strong && self.copy.can_read(key) => Ok(()),
+            Role::Replica if !writes && level != Level::Strong && self.replica.can_read(key) => Ok(()),
             Role::Replica => Err(self.elsewhere(view)),
         }
     }
@@ -238,13 +243,13 @@ impl Held {
 
     /// The position of the next entry.
     pub(super) fn next_position(&self) -> Position {
-        Position { epoch: self.epoch, seq: self.copy.last().seq + 1 }
+        Position { epoch: self.epoch, seq: self.replica.last().seq + 1 }
     }
 
     /// Writes down what was done to the store.
     pub(super) fn record(&mut self, effect: Effect) -> Position {
         debug_assert!(self.is_primary());
-        self.copy.append(self.epoch, effect)
+        self.replica.append(self.epoch, effect)
     }
 
     /// The store has evicted a key. As the primary's decision the log carries it; a replica remembers it, and where those are too
@@ -253,12 +258,12 @@ impl Held {
     pub(super) fn evicted(&mut self, key: &[u8], view: &View, store: &mut impl Store) {
         match &self.role {
             Role::Primary(primary) if primary.has_yielded() && view.rules.hold(Rule::Freeze) => {
-                self.copy.give_up(key);
+                self.replica.note_local_eviction(key);
             }
             Role::Primary(_) => _ = self.record(Effect::Remove { key: key.into() }),
             Role::Replica => {
-                if view.rules.hold(Rule::OwnEviction) && !self.copy.give_up(key) {
-                    self.copy.clear(store);
+                if view.rules.hold(Rule::OwnEviction) && !self.replica.note_local_eviction(key) {
+                    self.replica.clear(store);
                 }
             }
         }
@@ -267,8 +272,8 @@ impl Held {
     /// Keeps a request's answer until what it has seen is committed. False if that is so already.
     pub(super) fn park(&mut self, ticket: Ticket, view: &View) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
-        let needs = self.copy.applied().seq;
-        if needs <= self.copy.committed() || !view.rules.hold(Rule::CommittedReads) {
+        let needs = self.replica.applied().seq;
+        if needs <= self.replica.committed() || !view.rules.hold(Rule::CommittedReads) {
             return false;
         }
         primary.park(ticket, needs, view.now);
@@ -288,16 +293,16 @@ impl Held {
         out: &mut Vec<Action>,
     ) {
         match body {
-            Body::Append { .. } | Body::Fill { .. } | Body::Chunk { .. } | Body::Images { .. } => {
+            Body::Append { .. } | Body::SnapshotBegin { .. } | Body::SnapshotChunk { .. } | Body::Images { .. } => {
                 if epoch < self.epoch && view.rules.hold(Rule::Epoch) {
                     return;
                 }
                 if epoch > self.epoch {
-                    self.follow(from, epoch, store, out);
+                    self.adopt_epoch(from, epoch, store, out);
                 }
                 let is_primarys = self.primary == Some(from) || !view.rules.hold(Rule::Epoch);
                 if is_primarys && !self.is_primary() {
-                    self.obey(from, body, store, out);
+                    self.handle_from_primary(from, body, store, out);
                 }
             }
             Body::HandOver { to } => {
@@ -307,20 +312,23 @@ impl Held {
                     primary.hand_over(to, view.me, view.now);
                 }
             }
-            Body::Acknowledge { .. } | Body::Mismatch { .. } | Body::Filled { .. } | Body::Fetch { .. } => {
-                self.hear(from, epoch, body, view, store, out);
+            Body::Acknowledge { .. }
+            | Body::Mismatch { .. }
+            | Body::SnapshotAcknowledge { .. }
+            | Body::Fetch { .. } => {
+                self.handle_from_replica(from, epoch, body, view, store, out);
             }
         }
     }
 
     /// A frame of an epoch that the map has not told of yet.
-    fn follow(&mut self, from: Identity, epoch: Epoch, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn adopt_epoch(&mut self, from: Identity, epoch: Epoch, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
-        (self.epoch, self.primary, self.agreed) = (epoch, Some(from), 0);
+        (self.epoch, self.primary, self.matched) = (epoch, Some(from), 0);
     }
 
     /// What the primary says.
-    fn obey(&mut self, from: Identity, body: Body, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn handle_from_primary(&mut self, from: Identity, body: Body, store: &mut impl Store, out: &mut Vec<Action>) {
         let answer = match body {
             Body::Append { previous, entries, committed, has_yielded } => {
                 if !follow_one_another(previous, &entries, self.epoch) {
@@ -329,47 +337,47 @@ impl Held {
                 if has_yielded {
                     self.yielded = Some(self.epoch);
                 }
-                match self.copy.accept(from, previous, entries, store) {
-                    Ok(agreed) => {
-                        self.agreed = agreed.max(self.agreed);
-                        self.copy.commit(committed, self.agreed, APPLIED_PER_STEP, store);
+                match self.replica.accept(from, previous, entries, store) {
+                    Ok(matched) => {
+                        self.matched = matched.max(self.matched);
+                        self.replica.commit(committed, self.matched, APPLIED_PER_STEP, store);
                         {
-                            let (agreed, committed) = (self.agreed, self.copy.committed());
-                            Body::Acknowledge { agreed, committed, filling: self.copy.filling() }
+                            let (matched, committed) = (self.matched, self.replica.committed());
+                            Body::Acknowledge { matched, committed, snapshot: self.replica.incoming_snapshot() }
                         }
                     }
-                    Err(Mismatch::AtMost(common)) => Body::Mismatch { common: Some(common) },
-                    Err(Mismatch::Nothing) => Body::Mismatch { common: None },
+                    Err(Mismatch::CommonAtMost(common)) => Body::Mismatch { common: Some(common) },
+                    Err(Mismatch::NeedsSnapshot) => Body::Mismatch { common: None },
                 }
             }
-            Body::Fill { id, history, base } => {
+            Body::SnapshotBegin { id, history, base } => {
                 if !is_history(&history, base, self.epoch) {
                     return;
                 }
-                self.copy.begin_filling(from, id, history, base, store);
-                let Some(next_chunk) = self.copy.next_chunk(from, id) else { return };
+                self.replica.begin_snapshot(from, id, history, base, store);
+                let Some(next_chunk) = self.replica.next_chunk(from, id) else { return };
                 if next_chunk == 1 {
-                    self.agreed = base;
+                    self.matched = base;
                 }
-                Body::Filled { id, next_chunk }
+                Body::SnapshotAcknowledge { id, next_chunk }
             }
-            Body::Chunk { id, number, images, is_last } => {
-                if self.copy.next_chunk(from, id) == Some(number) {
-                    self.copy.fill(images, is_last, store);
+            Body::SnapshotChunk { id, number, images, is_last } => {
+                if self.replica.next_chunk(from, id) == Some(number) {
+                    self.replica.apply_chunk(images, is_last, store);
                 }
-                let Some(next_chunk) = self.copy.next_chunk(from, id) else { return };
-                Body::Filled { id, next_chunk }
+                let Some(next_chunk) = self.replica.next_chunk(from, id) else { return };
+                Body::SnapshotAcknowledge { id, next_chunk }
             }
             Body::Images { images } => {
-                return images.into_iter().for_each(|image| self.copy.take_image(image, store));
+                return images.into_iter().for_each(|image| self.replica.take_image(image, store));
             }
             _ => unreachable!("a primary says nothing else"),
         };
-        out.push(Action::about(self.group, self.epoch, from, answer));
+        out.push(Action::to_holder(self.group, self.epoch, from, answer));
     }
 
     /// What a replica answers.
-    fn hear(
+    fn handle_from_replica(
         &mut self,
         from: Identity,
         epoch: Epoch,
@@ -384,15 +392,15 @@ impl Held {
         }
         let Some(peer) = primary.peer(from) else { return };
         match body {
-            Body::Acknowledge { agreed, committed, filling } => {
-                peer.acknowledged(agreed, filling, &self.copy, view.now);
-                peer.knows_committed(committed);
+            Body::Acknowledge { matched, committed, snapshot } => {
+                peer.acknowledged(matched, snapshot, &self.replica, view.now);
+                peer.commit_acknowledged(committed);
             }
-            Body::Mismatch { common } => peer.mismatched(common, &self.copy),
-            Body::Filled { id, next_chunk } => peer.filled(id, next_chunk, view.now),
+            Body::Mismatch { common } => peer.mismatched(common, &self.replica),
+            Body::SnapshotAcknowledge { id, next_chunk } => peer.chunk_acknowledged(id, next_chunk, view.now),
             Body::Fetch { keys } => {
                 // What it is shown must be committed; it asks again.
-                if self.copy.committed() == self.copy.last().seq {
+                if self.replica.committed() == self.replica.last().seq {
                     let mut bytes = 0;
                     let images = keys.iter().take(FETCHED_KEYS_MAX).filter_map(|key| store.image(self.group, key));
                     let images = images.take_while(|image| {
@@ -401,7 +409,7 @@ impl Held {
                         fits
                     });
                     let images = images.collect();
-                    out.push(Action::about(self.group, self.epoch, from, Body::Images { images }));
+                    out.push(Action::to_holder(self.group, self.epoch, from, Body::Images { images }));
                 }
             }
             _ => unreachable!("a replica says nothing else"),
@@ -411,50 +419,51 @@ impl Held {
     // Time.
 
     /// True if nothing is under way: all holders have all there is, and nobody waits.
-    pub(super) fn is_quiet(&self) -> bool {
-        let is_applied = self.copy.applied() == self.copy.last() && self.copy.committed() == self.copy.last().seq;
+    pub(super) fn is_idle(&self) -> bool {
+        let is_applied =
+            self.replica.applied() == self.replica.last() && self.replica.committed() == self.replica.last().seq;
         match &self.role {
-            Role::Primary(primary) => is_applied && primary.is_quiet(&self.copy),
-            Role::Replica => is_applied && self.copy.incomplete().next().is_none(),
+            Role::Primary(primary) => is_applied && primary.is_idle(&self.replica),
+            Role::Replica => is_applied && self.replica.incomplete().next().is_none(),
         }
     }
 
     /// Sends what there is to send, and answers what is committed.
     pub(super) fn flush(&mut self, view: &View, store: &impl Store, out: &mut Vec<Action>) {
         let Role::Primary(primary) = &mut self.role else { return };
-        primary.commit(&mut self.copy, view, out);
-        primary.send(self.group, &self.copy, store, view.rules, view.now, out);
+        primary.commit(&mut self.replica, view, out);
+        primary.send(self.group, &self.replica, store, view.rules, view.now, out);
     }
 
     /// What is due.
     pub(super) fn tick(
         &mut self,
         view: &View,
-        next_fill: &mut u64,
-        fills: usize,
+        next_snapshot_id: &mut u64,
+        snapshots: usize,
         store: &mut impl Store,
         out: &mut Vec<Action>,
     ) {
-        let committed = self.copy.committed();
-        self.copy.trim(view.backlog_bytes, committed);
+        let committed = self.replica.committed();
+        self.replica.trim(view.backlog_bytes, committed);
         if let Role::Primary(primary) = &mut self.role {
             // A holder that keeps the log from being committed, and that nobody can remove, is not waited for without bound.
-            self.copy.trim(BACKLOGS_MAX * view.backlog_bytes, Seq::MAX);
-            primary.begin_fills(&self.copy, next_fill, fills, view.now);
-            primary.tick(self.group, &self.copy, view, out);
+            self.replica.trim(BACKLOGS_MAX * view.backlog_bytes, Seq::MAX);
+            primary.begin_snapshots(&self.replica, next_snapshot_id, snapshots, view.now);
+            primary.tick(self.group, &self.replica, view, out);
             return self.flush(view, store, out);
         }
-        self.copy.apply_some(APPLIED_PER_STEP, store);
+        self.replica.apply_some(APPLIED_PER_STEP, store);
         self.fetch(view, out);
     }
 
     /// Asks for the values that are missing.
     fn fetch(&mut self, view: &View, out: &mut Vec<Action>) {
-        let keys: Vec<_> = self.copy.incomplete().take(FETCHED_KEYS_MAX).cloned().collect();
+        let keys: Vec<_> = self.replica.incomplete().take(FETCHED_KEYS_MAX).cloned().collect();
         let is_early = self.fetched_at.is_some_and(|at| view.now < at + RETRY_MS);
         let Some(primary) = self.primary.filter(|_| !keys.is_empty() && !is_early) else { return };
         self.fetched_at = Some(view.now);
-        out.push(Action::about(self.group, self.epoch, primary, Body::Fetch { keys }));
+        out.push(Action::to_holder(self.group, self.epoch, primary, Body::Fetch { keys }));
     }
 }
 

@@ -31,35 +31,35 @@ use crate::slots::Group;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys of a group that a store may give up on its own.
-const GIVEN_UP_MAX: usize = 4_096;
+const LOCALLY_EVICTED_MAX: usize = 4_096;
 
 /// One node's copy of one group.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct ReplicaState {
     group: Group,
     rules: Rules,
     log: Log,
     applied: Seq,
     committed: Seq,
-    holding: Holding,
+    coverage: Coverage,
     /// The last attempt to fill it: one that was sent earlier, and comes late, is not begun again.
-    filled_by: Option<(Identity, u64)>,
+    last_snapshot: Option<(Identity, u64)>,
     /// Keys whose value is not here, each with the version that it would have.
     incomplete: BTreeMap<Key, Position>,
     /// Keys whose value the store has given up on its own, for want of memory.
-    given_up: BTreeSet<Key>,
+    locally_evicted: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
-enum Holding {
-    Nothing,
-    Part(Filling),
-    All,
+enum Coverage {
+    Empty,
+    Partial(IncomingSnapshot),
+    Complete,
 }
 
 /// A snapshot that is coming in.
 #[derive(Debug)]
-struct Filling {
+struct IncomingSnapshot {
     /// Whose it is: another primary's store may have what this one's has not.
     from: Identity,
     next_chunk: u64,
@@ -71,14 +71,14 @@ struct Filling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mismatch {
     /// The log here has another entry there, or ends before. This is the last that both may have: no later one can be.
-    AtMost(Position),
+    CommonAtMost(Position),
     /// There is nothing here to follow: a snapshot is needed.
-    Nothing,
+    NeedsSnapshot,
 }
 
-impl Copy {
+impl ReplicaState {
     /// The copy of a node that holds nothing.
-    pub(super) fn nothing(group: Group, rules: Rules) -> Self {
+    pub(super) fn empty(group: Group, rules: Rules) -> Self {
         let (log, incomplete) = (Log::new(Epoch(0)), BTreeMap::new());
         Self {
             group,
@@ -86,16 +86,16 @@ impl Copy {
             log,
             applied: 0,
             committed: 0,
-            holding: Holding::Nothing,
-            filled_by: None,
+            coverage: Coverage::Empty,
+            last_snapshot: None,
             incomplete,
-            given_up: BTreeSet::new(),
+            locally_evicted: BTreeSet::new(),
         }
     }
 
     /// Forgets everything: the node does not hold the group any more, or cannot know what of it is right.
     pub(super) fn clear(&mut self, store: &mut impl Store) {
-        *self = Self { filled_by: self.filled_by, ..Self::nothing(self.group, self.rules) };
+        *self = Self { last_snapshot: self.last_snapshot, ..Self::empty(self.group, self.rules) };
         store.clear(self.group);
     }
 
@@ -103,7 +103,7 @@ impl Copy {
     pub(super) fn open(&mut self, opened: Epoch, store: &mut impl Store) {
         self.clear(store);
         self.log = Log::new(opened);
-        self.holding = Holding::All;
+        self.coverage = Coverage::Complete;
     }
 
     pub(super) fn log(&self) -> &Log {
@@ -125,18 +125,18 @@ impl Copy {
     }
 
     /// True if what is here, or was, is of before an opening of the group.
-    pub(super) fn is_from_before(&self, opened: Epoch) -> bool {
+    pub(super) fn predates(&self, opened: Epoch) -> bool {
         self.log.history()[0].0 < opened
     }
 
     /// True if all that was committed is here, or will be with the log.
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(self.holding, Holding::All)
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.coverage, Coverage::Complete)
     }
 
     /// True if what the store says of a key is what the log has made of it.
     pub(super) fn can_read(&self, key: &[u8]) -> bool {
-        self.is_whole() && !self.incomplete.contains_key(key) && !self.given_up.contains(key)
+        self.is_complete() && !self.incomplete.contains_key(key) && !self.locally_evicted.contains(key)
     }
 
     /// True if the store has that entry's effect, and the log is the one that it was written to.
@@ -145,7 +145,7 @@ impl Copy {
     }
 
     /// True if the log can never have that entry: it has others there, or is past the epoch.
-    pub(super) fn cannot_have(&self, position: Position) -> bool {
+    pub(super) fn can_never_hold(&self, position: Position) -> bool {
         let last = self.last();
         !self.log.holds(position) && (position.seq <= last.seq || position.epoch < last.epoch)
     }
@@ -158,20 +158,20 @@ impl Copy {
     // As a primary.
 
     /// Applies all that was received: it will serve as primary. Returns the keys of which it does not know the values.
-    pub(super) fn take_over(&mut self, store: &mut impl Store) -> Vec<Key> {
+    pub(super) fn promote(&mut self, store: &mut impl Store) -> Vec<Key> {
         let last = self.last().seq;
         if self.rules.hold(Rule::AppliedBeforeServing) {
             self.apply_through(last, usize::MAX, store);
         }
         self.applied = last;
-        self.holding = Holding::All;
+        self.coverage = Coverage::Complete;
         let unknown = std::mem::take(&mut self.incomplete).into_keys();
-        unknown.chain(self.take_given_up()).collect()
+        unknown.chain(self.take_locally_evicted()).collect()
     }
 
     /// The keys that the store has given up on its own, to be removed by the log.
-    pub(super) fn take_given_up(&mut self) -> BTreeSet<Key> {
-        std::mem::take(&mut self.given_up)
+    pub(super) fn take_locally_evicted(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.locally_evicted)
     }
 
     /// Writes an entry, whose effect the store has already.
@@ -199,29 +199,29 @@ impl Copy {
         entries: Vec<Entry>,
         store: &mut impl Store,
     ) -> Result<Seq, Mismatch> {
-        match &self.holding {
-            Holding::Nothing => return Err(Mismatch::Nothing),
-            Holding::Part(filling) if filling.from != from => return Err(Mismatch::Nothing),
-            Holding::Part(_) | Holding::All => {}
+        match &self.coverage {
+            Coverage::Empty => return Err(Mismatch::NeedsSnapshot),
+            Coverage::Partial(incoming) if incoming.from != from => return Err(Mismatch::NeedsSnapshot),
+            Coverage::Partial(_) | Coverage::Complete => {}
         }
         if !self.log.holds(previous) {
             return Err(self.mismatch(previous, store));
         }
-        let mut agreed = previous.seq;
+        let mut matched = previous.seq;
         for entry in entries {
             let known = self.log.holds(entry.at) || !self.may_truncate(&entry);
             if !known && entry.at.seq <= self.last().seq {
-                if entry.at.seq <= self.settled() {
+                if entry.at.seq <= self.irrevocable_through() {
                     return Err(self.mismatch(entry.at, store));
                 }
                 self.log.truncate_after(entry.at.seq - 1);
             }
-            agreed = entry.at.seq;
+            matched = entry.at.seq;
             if !known {
                 self.log.push(entry);
             }
         }
-        Ok(agreed)
+        Ok(matched)
     }
 
     fn may_truncate(&self, entry: &Entry) -> bool {
@@ -229,26 +229,26 @@ impl Copy {
     }
 
     /// Up to where nothing can be taken back: it is applied, or will be.
-    fn settled(&self) -> Seq {
+    fn irrevocable_through(&self) -> Seq {
         self.applied.max(self.committed)
     }
 
     /// The log does not have an entry. If another one in its place is settled, the store has, or will have, what nobody else has.
     fn mismatch(&mut self, other: Position, store: &mut impl Store) -> Mismatch {
-        let has_parted = other.seq <= self.settled() && self.log.epoch_at(other.seq).is_some();
+        let has_parted = other.seq <= self.irrevocable_through() && self.log.epoch_at(other.seq).is_some();
         let common = self.log.common_end(other).filter(|_| !has_parted);
         match common.and_then(|seq| Some(Position { epoch: self.log.epoch_at(seq)?, seq })) {
-            Some(common) => Mismatch::AtMost(common),
+            Some(common) => Mismatch::CommonAtMost(common),
             None => {
                 self.clear(store);
-                Mismatch::Nothing
+                Mismatch::NeedsSnapshot
             }
         }
     }
 
     /// Applies what is committed, as far as `agreed` says that it is here: at most so many entries. True if that was all.
-    pub(super) fn commit(&mut self, committed: Seq, agreed: Seq, entries_max: usize, store: &mut impl Store) -> bool {
-        self.set_committed(committed.min(agreed));
+    pub(super) fn commit(&mut self, committed: Seq, matched: Seq, entries_max: usize, store: &mut impl Store) -> bool {
+        self.set_committed(committed.min(matched));
         self.apply_some(entries_max, store)
     }
 
@@ -275,10 +275,10 @@ impl Copy {
         if !is_newer {
             return;
         }
-        self.given_up.remove(key);
-        let removed = match &mut self.holding {
-            Holding::Part(filling) => Some(&mut filling.removed),
-            Holding::Nothing | Holding::All => None,
+        self.locally_evicted.remove(key);
+        let removed = match &mut self.coverage {
+            Coverage::Partial(incoming) => Some(&mut incoming.removed),
+            Coverage::Empty | Coverage::Complete => None,
         };
         match effect {
             Effect::Put { .. } => {
@@ -304,9 +304,9 @@ impl Copy {
     }
 
     /// The store has given up a key's value on its own. False if those are too many to remember.
-    pub(super) fn give_up(&mut self, key: &[u8]) -> bool {
-        self.given_up.insert(key.into());
-        self.given_up.len() <= GIVEN_UP_MAX
+    pub(super) fn note_local_eviction(&mut self, key: &[u8]) -> bool {
+        self.locally_evicted.insert(key.into());
+        self.locally_evicted.len() <= LOCALLY_EVICTED_MAX
     }
 
     /// Keeps no more of the log than so many bytes, of what `through` says that nobody needs.
@@ -317,7 +317,7 @@ impl Copy {
     // A snapshot.
 
     /// Begins to be filled: what was here is void. The log goes on after `base`. Does nothing if it has begun to be before.
-    pub(super) fn begin_filling(
+    pub(super) fn begin_snapshot(
         &mut self,
         from: Identity,
         id: u64,
@@ -325,49 +325,49 @@ impl Copy {
         base: Seq,
         store: &mut impl Store,
     ) {
-        if self.filled_by.is_some_and(|(last_from, last)| last_from == from && last >= id) {
+        if self.last_snapshot.is_some_and(|(last_from, last)| last_from == from && last >= id) {
             return;
         }
         self.clear(store);
-        self.filled_by = Some((from, id));
+        self.last_snapshot = Some((from, id));
         self.log = Log::from_snapshot(history, base);
         (self.applied, self.committed) = (base, base);
-        self.holding = Holding::Part(Filling { from, next_chunk: 1, removed: BTreeMap::new() });
+        self.coverage = Coverage::Partial(IncomingSnapshot { from, next_chunk: 1, removed: BTreeMap::new() });
     }
 
     /// The attempt to fill it that is under way.
-    pub(super) fn filling(&self) -> Option<u64> {
-        let is_part = matches!(self.holding, Holding::Part(_));
-        self.filled_by.filter(|_| is_part).map(|(_, id)| id)
+    pub(super) fn incoming_snapshot(&self) -> Option<u64> {
+        let is_part = matches!(self.coverage, Coverage::Partial(_));
+        self.last_snapshot.filter(|_| is_part).map(|(_, id)| id)
     }
 
     /// The chunk that is expected next of an attempt to fill it: one past the last if it has come to its end. None if it is
     /// not the attempt that was begun last.
     pub(super) fn next_chunk(&self, from: Identity, id: u64) -> Option<u64> {
-        let is_last_attempt = self.filled_by == Some((from, id));
-        match &self.holding {
-            Holding::Part(filling) if is_last_attempt => Some(filling.next_chunk),
-            Holding::All if is_last_attempt => Some(u64::MAX),
+        let is_last_attempt = self.last_snapshot == Some((from, id));
+        match &self.coverage {
+            Coverage::Partial(incoming) if is_last_attempt => Some(incoming.next_chunk),
+            Coverage::Complete if is_last_attempt => Some(u64::MAX),
             _ => None,
         }
     }
 
     /// Takes the chunk that is expected.
-    pub(super) fn fill(&mut self, images: Vec<Image>, is_last: bool, store: &mut impl Store) {
+    pub(super) fn apply_chunk(&mut self, images: Vec<Image>, is_last: bool, store: &mut impl Store) {
         images.into_iter().for_each(|image| self.take_image(image, store));
-        if let Holding::Part(filling) = &mut self.holding {
-            filling.next_chunk += 1;
+        if let Coverage::Partial(incoming) = &mut self.coverage {
+            incoming.next_chunk += 1;
             if is_last {
-                self.holding = Holding::All;
+                self.coverage = Coverage::Complete;
             }
         }
     }
 
     /// Stores an image, unless something newer is known of its key.
     pub(super) fn take_image(&mut self, image: Image, store: &mut impl Store) {
-        let removed = match &self.holding {
-            Holding::Part(filling) => filling.removed.get(&image.key).copied(),
-            Holding::Nothing | Holding::All => None,
+        let removed = match &self.coverage {
+            Coverage::Partial(incoming) => incoming.removed.get(&image.key).copied(),
+            Coverage::Empty | Coverage::Complete => None,
         };
         let stored = store.version(self.group, &image.key);
         let newest = stored.max(removed).max(self.incomplete.get(&image.key).copied());
@@ -376,7 +376,7 @@ impl Copy {
             return;
         }
         self.incomplete.remove(&image.key);
-        self.given_up.remove(&image.key);
+        self.locally_evicted.remove(&image.key);
         store.put(self.group, image);
     }
 }
