@@ -1,64 +1,65 @@
-//! What a group's log consists of: what was done to which key, and where in the order of the group that was.
+//! The entries of a group's log: effects on keys, and their positions.
 
 use crate::cluster::Epoch;
 use crate::command::UnixMs;
 use serde::{Deserialize, Serialize};
 
-/// The number of an entry in its group's log: the first is 1.
+/// The number of an entry in its group's log, from 1.
 pub type Seq = u64;
 
 /// A key.
 pub type Key = Box<[u8]>;
 
-/// Where in a group's log an entry is, and in which epoch it was written. Two logs that have the same position have the same
-/// entries up to there, unless the group was opened empty in between.
+/// The position of an entry: its number, and the epoch in which it was written. Two logs that contain the same position
+/// have the same entries up to it, unless the group was opened empty in between.
 ///
-/// It is also the version of what the entry wrote: positions of a group increase.
+/// It is also the version of the item that the entry wrote: positions of a group only increase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
-    /// The epoch of its writer.
+    /// The epoch of the primary that wrote it.
     pub epoch: Epoch,
-    /// Its number.
+    /// The entry's number.
     pub seq: Seq,
 }
 
-/// What an entry does to one key. Effects, not commands: INCR is a `Put` of the new number, and a time to live is a time.
+/// The effect of an entry on one key. Logs carry effects, not commands: INCR is a `Put` of the new number, and a time
+/// to live is an absolute time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// The key has this value, whatever it had before.
+    /// Sets the key's value, whatever it was before.
     Put {
         /// The key.
         key: Key,
-        /// All of its value.
+        /// The whole value.
         value: Box<[u8]>,
-        /// When it expires.
+        /// When it expires; never if None.
         expires: Option<UnixMs>,
     },
-    /// The key is gone: deleted, expired, or evicted by the primary.
+    /// Removes the key: it was deleted, has expired, or was evicted by the primary.
     Remove {
         /// The key.
         key: Key,
     },
-    /// The key's value is changed inside. It means something only for the version that it was made for.
+    /// Changes a part of the key's value. Valid only for the version `before`.
     Change {
         /// The key.
         key: Key,
-        /// The version of the value that is changed.
+        /// The version that is changed.
         before: Position,
-        /// What the store makes of it.
+        /// The change, in the store's encoding.
         change: Box<[u8]>,
     },
 }
 
 impl Effect {
-    /// The key that it is about.
+    /// The key that the effect concerns.
     pub fn key(&self) -> &[u8] {
         match self {
             Self::Put { key, .. } | Self::Remove { key } | Self::Change { key, .. } => key,
         }
     }
 
-    /// Bytes that it counts in a log.
+    /// Size in a log, in bytes.
     pub fn bytes(&self) -> usize {
         let content = match self {
             Self::Put { value, .. } => value.len(),
@@ -69,24 +70,24 @@ impl Effect {
     }
 }
 
-/// One entry of a log.
+/// An entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Where it is.
+    /// Its position, which is also the version that it writes.
     pub at: Position,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
 }
 
-/// All that there is of a key: what a snapshot consists of.
+/// The full state of a key, as snapshots and `Fetch` transfer it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The key.
     pub key: Key,
-    /// Its version.
+    /// The version: the position of the entry that wrote the value.
     pub at: Position,
     /// Its value.
     pub value: Box<[u8]>,
-    /// When it expires.
+    /// When it expires; never if None.
     pub expires: Option<UnixMs>,
 }

@@ -1,47 +1,47 @@
-//! Leases: what lets a primary believe for a while that nobody else is one.
+//! Leases, which let a primary assume for a while that no other node is primary.
 //!
 //! ```text
-//! primary  ──request, 100──►  holder               its clock    a clock
-//!          ◄─grant of 100──   (remembers when)
-//!          valid until 100 + 600                   nobody else serves before (when) + 800
+//! primary  ──request, 100──►  holder                primary's clock    holder's clock
+//!          ◄─grant of 100──   (notes its time t)
+//!          valid until 100 + 600                    does not serve as primary before t + 800
 //! ```
 //!
-//! A lease is between two nodes, whatever groups they share, so the cost is that of the nodes and not of the groups. It means: *I
-//! have not heard of a map, later than yours, in which you are not what you are; if I do, I wait before I take your place.* So
-//! a grant counts only if the granter's map is none that the receiver does not have yet, and who becomes primary waits
-//! until no grant that it gave to the last one can be valid.
+//! A lease is between two nodes, for all groups they share, so its cost depends on the number of nodes only. It means:
+//! *I know of no newer map that changes your role; if I learn of one, I wait before I take your place.* A grant
+//! therefore counts only if the granter's map is not newer than the receiver's, and a new primary waits until every
+//! lease it granted to its predecessor has expired.
 //!
-//! Times are of clocks that go on while a machine sleeps (CLOCK_BOOTTIME). Two of them may run apart by
-//! `GRACE / LEASE`: a third.
+//! Times are read from clocks that advance while the machine sleeps (CLOCK_BOOTTIME). Two of them may differ in rate by
+//! a factor of `GRACE / LEASE`, that is, by a third.
 
 use super::Ms;
 use crate::cluster::Identity;
 use std::collections::BTreeMap;
 
-/// How long a lease is valid, from when it was asked for.
+/// Validity of a lease, from when it was requested, by the receiver's clock.
 pub const LEASE_MS: u64 = 600;
-/// How long a granter waits, from when it gave the last one.
+/// How long a granter waits from its last grant, by its own clock, before it serves as primary itself.
 pub const GRACE_MS: u64 = 800;
-/// How often leases are asked for.
+/// Period of lease requests.
 pub(super) const REQUEST_INTERVAL_MS: u64 = 100;
 
 const _: () = assert!(GRACE_MS >= LEASE_MS + LEASE_MS / 4);
 
-/// The leases that a node has given and been given.
+/// The leases that a node has granted and holds.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     granted: BTreeMap<Identity, Ms>,
-    /// Until when, by this node's clock.
+    /// Expiry of the leases held, by this node's clock.
     held: BTreeMap<Identity, Ms>,
 }
 
 impl Leases {
-    /// Notes that one is given.
+    /// Notes a lease granted to `to`.
     pub(super) fn grant(&mut self, to: Identity, now: Ms) {
         self.granted.insert(to, now);
     }
 
-    /// Notes one that was given, for a request of that time.
+    /// Notes a lease granted by `from` in answer to the request of time `requested_at`.
     pub(super) fn receive(&mut self, from: Identity, requested_at: Ms, now: Ms) {
         let until = requested_at.saturating_add(LEASE_MS);
         if requested_at <= now {
@@ -50,22 +50,22 @@ impl Leases {
         }
     }
 
-    /// True if that node has promised to wait.
+    /// True if this node holds a valid lease of `from`.
     pub(super) fn holds(&self, from: Identity, now: Ms) -> bool {
         self.held.get(&from).is_some_and(|&until| now < until)
     }
 
-    /// Until when it has, or had.
+    /// Expiry of the last lease of `from`; 0 if there was none.
     pub(super) fn held_until(&self, from: Identity) -> Ms {
         self.held.get(&from).copied().unwrap_or(0)
     }
 
-    /// When whatever was granted to a node has ended.
+    /// When the last lease granted to `to` has certainly expired; 0 if there was none.
     pub(super) fn ended_for(&self, to: Identity) -> Ms {
         self.granted.get(&to).map_or(0, |&granted| granted + GRACE_MS)
     }
 
-    /// Forgets who is not a member any more. What was granted is kept until it has ended.
+    /// Drops the leases of nodes that are no longer live members. Granted leases are kept until they have expired.
     pub(super) fn retain(&mut self, is_live: impl Fn(Identity) -> bool, now: Ms) {
         self.held.retain(|&identity, _| is_live(identity));
         self.granted.retain(|&identity, &mut granted| is_live(identity) || granted + GRACE_MS > now);

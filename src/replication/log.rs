@@ -1,50 +1,52 @@
-//! The log of a group, as one node has it: the newest entries, and in which epochs all of them were written.
+//! A node's log of a group: the newest entries, and the epoch in which each entry of the whole log was written.
 //!
 //! ```text
 //!            history: epoch 3 from 1, epoch 4 from 120, epoch 7 from 125
 //!   1 ─────────────────┬────────────────┬───────────┬──────────────► seq
-//!     not here any more│ entries        │           last
-//!                      first            applied, committed: the copy's (replica_state.rs)
+//!         trimmed      │ entries        │           last
+//!                     base              applied, committed: see replica_state.rs
 //! ```
 //!
-//! The entries that are kept are the backlog, and the backlog is the send queue: a peer is a cursor in it (`peer.rs`).
+//! The entries kept are the backlog, and the backlog is the send queue: a peer is a cursor into it (`peer.rs`).
 //!
-//! The history is what tells whether two logs agree: the primary of an epoch writes its entries, so where two logs have an entry
-//! with the same number and the same epoch they have the same entry, and the same before it (as in Raft; Kafka's leader epochs).
+//! The history decides whether two logs match. Only the primary of an epoch writes entries of that epoch, so two logs
+//! that have an entry with equal number and epoch are identical up to it (Raft's log matching property; Kafka's leader
+//! epochs).
 
 use super::entry::{Effect, Entry, Position, Seq};
 use crate::cluster::Epoch;
 use std::collections::VecDeque;
 
-/// Epochs that are remembered, besides those of entries that are not applied: who comes with an older one gets a snapshot.
+/// Epochs remembered, besides those of entries that are not applied. A peer whose last entry is of an older epoch needs
+/// a snapshot.
 pub(super) const HISTORY_MAX: usize = 64;
 
-/// In which epochs the entries of a log were written: each epoch with the number of its first entry, in order. The first says in
-/// which epoch the log begins to be known.
+/// The epochs of a log's entries: each epoch with the number of its first entry, in order. Nothing is known before the
+/// first epoch listed.
 pub(super) type History = Vec<(Epoch, Seq)>;
 
-/// The newest entries of a group.
+/// A group's log.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     history: History,
     entries: VecDeque<Entry>,
-    /// The number of the entry before the first that is kept.
+    /// The number of the last entry that was trimmed.
     base: Seq,
     bytes: usize,
 }
 
 impl Log {
-    /// The log of a group that was opened empty in an epoch.
+    /// The log of a group that was opened empty in epoch `opened`.
     pub(super) fn new(opened: Epoch) -> Self {
         Self { history: vec![(opened, 0)], entries: VecDeque::new(), base: 0, bytes: 0 }
     }
 
-    /// A log of which nothing is kept, and that is known to end where a snapshot begins.
+    /// A log without entries that continues after a snapshot whose last entry is `base`.
     pub(super) fn from_snapshot(history: History, base: Seq) -> Self {
         Self { history, entries: VecDeque::new(), base, bytes: 0 }
     }
 
-    /// Its last entry's position.
+    /// The position of its last entry.
     pub(super) fn last(&self) -> Position {
         let seq = self.base + self.entries.len() as u64;
         Position { epoch: self.epoch_at(seq).expect("the end is known"), seq }
@@ -54,21 +56,21 @@ impl Log {
         &self.history
     }
 
-    /// The epoch in which an entry was written, if that is known.
+    /// The epoch of entry `seq`, unless it is older than the history.
     pub(super) fn epoch_at(&self, seq: Seq) -> Option<Epoch> {
         self.history.iter().rev().find(|&&(_, first)| first <= seq).map(|&(epoch, _)| epoch)
     }
 
-    /// True if it has this very entry, kept or not.
+    /// True if the log contains the entry at `position`, trimmed or not.
     pub(super) fn holds(&self, position: Position) -> bool {
         position.seq <= self.last().seq && self.epoch_at(position.seq) == Some(position.epoch)
     }
 
-    /// The number up to which a log that ends with an entry of an epoch can agree with this one.
+    /// The last number up to which a log that ends at `other` can match this one.
     pub(super) fn common_end(&self, other: Position) -> Option<Seq> {
         let later = self.history.iter().position(|&(epoch, _)| epoch > other.epoch);
         let own_end = match later {
-            // It is from before all that is known here.
+            // All epochs known here are later.
             Some(0) => return None,
             Some(later) => self.history[later].1 - 1,
             None => self.last().seq,
@@ -76,21 +78,21 @@ impl Log {
         Some(own_end.min(other.seq))
     }
 
-    /// Number and epoch of an entry relative to the first of its epoch: what the version of an item has room for.
+    /// The number of an entry, counted from the first of its epoch: versions of items have 32 bits for it.
     pub(super) fn seq_in_epoch(&self, position: Position) -> u64 {
         let first =
             self.history.iter().rev().find(|&&(epoch, _)| epoch == position.epoch).map_or(0, |&(_, first)| first);
         position.seq.saturating_sub(first)
     }
 
-    /// Writes an entry of an epoch that is not older than the last one's.
+    /// Appends an entry of `epoch`, which is not older than that of the last entry.
     pub(super) fn append(&mut self, epoch: Epoch, effect: Effect) -> Position {
         let at = Position { epoch, seq: self.last().seq + 1 };
         self.push(Entry { at, effect });
         at
     }
 
-    /// Adds the next entry.
+    /// Appends an entry that follows the last one.
     pub(super) fn push(&mut self, entry: Entry) {
         let last = self.last();
         assert!(entry.at.seq == last.seq + 1 && entry.at.epoch >= last.epoch, "{:?} after {last:?}", entry.at);
@@ -101,13 +103,13 @@ impl Log {
         self.entries.push_back(entry);
     }
 
-    /// The entries from a number on. None if they are not kept any more.
+    /// The entries from `seq` on. None if some of them were trimmed.
     pub(super) fn entries_from(&self, seq: Seq) -> Option<impl Iterator<Item = &Entry>> {
         let skipped = seq.checked_sub(self.base + 1)?;
         Some(self.entries.iter().skip(skipped as usize))
     }
 
-    /// Forgets all entries after a number.
+    /// Removes all entries after `seq`.
     pub(super) fn truncate_after(&mut self, seq: Seq) {
         while self.base + self.entries.len() as u64 > seq
             && let Some(entry) = self.entries.pop_back()
@@ -119,8 +121,9 @@ impl Log {
         }
     }
 
-    /// Stops keeping the oldest entries until it has no more than so many bytes, and none after a number; and forgets epochs that
-    /// are long over, but never that of the entry with the number, which may become the last.
+    /// Trims the oldest entries, at most through entry `through`, until no more than `bytes_max` bytes are left. Also
+    /// drops old epochs from the history, but never that of entry `through`, which may become the last one by a
+    /// truncation.
     pub(super) fn trim(&mut self, bytes_max: usize, through: Seq) {
         while self.history.len() > HISTORY_MAX && self.history[1].1 <= through {
             self.history.remove(0);
@@ -141,7 +144,7 @@ mod tests {
         Effect::Put { key: key.into(), value: key.into(), expires: None }
     }
 
-    /// A log with so many entries in each epoch.
+    /// A log with the given number of entries in each epoch.
     fn log(epochs: &[(u32, usize)]) -> Log {
         let mut log = Log::new(Epoch(1));
         for &(epoch, count) in epochs {
@@ -177,8 +180,8 @@ mod tests {
         assert_eq!(log.entries_from(6).map(Iterator::count), Some(0));
     }
 
-    /// A peer wrote each of a hundred entries in an epoch of its own, and committed none. The epoch of what was applied before
-    /// was forgotten, and whoever asked for it found nothing.
+    /// A peer wrote each of a hundred entries in an epoch of its own and committed none. The epoch of the last applied
+    /// entry was dropped from the history, so looking it up after a truncation failed.
     #[test]
     fn the_epoch_of_what_may_become_the_last_entry_is_not_forgotten() {
         let mut log = log(&[(1, 3)]);

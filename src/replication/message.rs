@@ -1,103 +1,103 @@
-//! What replication says to other nodes. The sender's identity comes with the frame that a message travels in.
+//! Messages of replication. The sender's identity comes with the frame that carries the message.
 
 use super::entry::{Entry, Image, Key, Position, Seq};
 use crate::cluster::Epoch;
 use serde::{Deserialize, Serialize};
 
-/// A message of one node to another.
+/// A message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Asks for a lease (`lease.rs`).
+    /// Requests a lease (`lease.rs`).
     LeaseRequest {
-        /// The sender's time, to be given back.
+        /// The sender's time, which the grant returns.
         sent_at: u64,
     },
-    /// Gives it.
+    /// Grants a lease.
     LeaseGrant {
-        /// The time of the request.
+        /// The time of the request that is granted.
         sent_at: u64,
-        /// The map that the sender knows.
+        /// The version of the granter's map.
         map_version: u64,
     },
-    /// About a group.
+    /// A message about a group.
     Group {
         /// The group's number.
         group: u16,
-        /// The epoch that the sender is in. A receiver in a later one refuses.
+        /// The sender's epoch of the group. A receiver in a later one ignores the message.
         epoch: Epoch,
-        /// What about it.
+        /// The message.
         body: Body,
     },
 }
 
-/// What one holder of a group says to another.
+/// A message between holders of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Primary: entries of the log, or none, to see where the other's log is.
+    /// Primary to replica: entries of the log; empty to probe or to announce the commit index.
     Append {
-        /// The entry before the first of them.
+        /// The position before the first entry.
         previous: Position,
-        /// They follow one another.
+        /// Consecutive entries.
         entries: Vec<Entry>,
-        /// All in-sync holders have the log up to here.
+        /// The commit index: all in-sync holders have the log up to it.
         committed: Seq,
-        /// It serves nobody any more in this epoch: it is handing over.
+        /// The primary is handing over and serves no more requests in this epoch.
         has_yielded: bool,
     },
-    /// Replica: the logs agree up to here.
+    /// Replica to primary: the log matches up to `matched`.
     Acknowledge {
-        /// The last entry of them.
+        /// The last entry up to which it matches.
         matched: Seq,
-        /// What it knows to be committed.
+        /// The replica's commit index.
         committed: Seq,
-        /// A snapshot is under way to it, so it has not all that is before the log: which attempt.
+        /// The snapshot it is receiving: it lacks part of the state before the log.
         snapshot: Option<u64>,
     },
-    /// Replica: what was sent does not follow.
+    /// Replica to primary: the entries do not follow the replica's log.
     Mismatch {
-        /// The last entry that both logs may have. None if there is none: it needs a snapshot.
+        /// The last entry that may be in both logs. None: it needs a snapshot.
         common: Option<Position>,
     },
-    /// Primary: the snapshot begins. What it will show is the group after `base` entries, or later.
+    /// Primary to replica: begins a snapshot. It will show the group as of entry `base` or later.
     SnapshotBegin {
-        /// Which attempt.
+        /// The number of the snapshot.
         id: u64,
-        /// In which epochs the log was written, each with its first entry.
+        /// The epochs of the log up to `base`, each with the number of its first entry.
         history: Vec<(Epoch, Seq)>,
-        /// The log goes on after this entry.
+        /// The log continues after this entry.
         base: Seq,
     },
-    /// Primary: some of the snapshot.
+    /// Primary to replica: a chunk of a snapshot.
     SnapshotChunk {
-        /// Which attempt.
+        /// The number of the snapshot.
         id: u64,
-        /// Which chunk, from 1.
+        /// The number of the chunk, from 1.
         number: u64,
-        /// What is in it.
+        /// The keys in it.
         images: Vec<Image>,
-        /// There are no more.
+        /// No chunk follows.
         is_last: bool,
     },
-    /// Replica: it waits for this chunk.
+    /// Replica to primary: acknowledges the chunks before `next_chunk`.
     SnapshotAcknowledge {
-        /// Which attempt.
+        /// The number of the snapshot.
         id: u64,
-        /// The number of the chunk; greater than the last one's when it has all.
+        /// The chunk that it expects; larger than the number of the last one once the snapshot is installed.
         next_chunk: u64,
     },
-    /// Replica: it does not have the values of these keys.
+    /// Replica to primary: requests the images of keys whose values it lacks.
     Fetch {
         /// The keys.
         keys: Vec<Key>,
     },
-    /// Primary: here they are. One that is gone is not among them: the log says so.
+    /// Primary to replica: the images. Keys that are gone have none; the log removes them.
     Images {
-        /// What is known of them.
+        /// The images, perhaps not of all keys requested.
         images: Vec<Image>,
     },
-    /// The cluster's leader to a primary: another in-sync holder is to be the primary.
+    /// The cluster's leader to a primary: hand the group over to another in-sync holder.
     HandOver {
-        /// Which node's.
+        /// The node that is to be primary.
         to: crate::cluster::NodeId,
     },
 }

@@ -1,24 +1,26 @@
-//! Replication of groups between nodes: primary and backups with in-sync sets, as in PacificA (Lin et al. 2008) and Kafka.
+//! Replication of groups between nodes: primary and backups with in-sync sets, as in PacificA (Lin et al. 2008) and
+//! Kafka.
 //!
-//! It is a state machine: requests, messages, maps and the time go in, [`Action`]s come out. It opens no socket, reads no clock
-//! and keeps no data: that is in a [`Store`]. `docs/replication.md` tells the protocol, and why it is right.
+//! [`Replication`] is a sans-IO state machine: requests, messages, maps and the time go in, [`Action`]s come out. It
+//! opens no socket, reads no clock and stores no items; those are in a [`Store`]. `docs/replication.md` describes the
+//! protocol and proves it.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `entry.rs`, `message.rs` | what a log consists of; what nodes say to each other |
-//! | `log.rs` | the newest entries of a group, and their epochs |
-//! | `replica_state.rs` | what a node holds of a group: log, applied, committed; being filled by a snapshot |
-//! | `peer.rs` | another holder, as its primary sees it: a cursor in the log, a snapshot under way |
-//! | `primary.rs` | what a primary does: admit, commit, propose, hand over |
-//! | `lease.rs` | who may believe to be primary, and until when |
-//! | `replica_group.rs` | a group on a node: which of these it is now |
-//! | `rules.rs` | the rules, and the switches by which tests break them |
-//! | `store.rs` | what is asked of the store |
+//! | `entry.rs`, `message.rs` | entries of a group's log; messages between nodes |
+//! | `log.rs` | the log: the newest entries, and the epoch of each entry |
+//! | `replica_state.rs` | a group's replica: log, commit index, applied index, and a snapshot being received |
+//! | `peer.rs` | the primary's view of another holder: replication progress, and a snapshot being sent |
+//! | `primary.rs` | the primary role: admit requests, commit, propose in-sync changes, hand over |
+//! | `lease.rs` | leases between nodes, which bound how long a primary may believe to be one |
+//! | `replica_group.rs` | a group on this node: its replica state and its role |
+//! | `rules.rs` | the safety rules, each with a switch that tests break |
+//! | `store.rs` | the interface to the store |
 //!
 //! ```text
-//!  request ─► admit ─► (the shard executes) ─► record the effects ─► settle ─► answer now, or park until committed
-//!                                                   │
-//!                                                 flush ─► Append to the other holders ─► Acknowledge ─► commit ─► Answer
+//!  request ─► admit ─► (the shard executes) ─► record the effects ─► complete ─► answer now, or park until committed
+//!                                                     │
+//!                                                   flush ─► Append to the other holders ─► Acknowledge ─► commit ─► Answer
 //! ```
 
 #![forbid(unsafe_code)]
@@ -50,102 +52,103 @@ use lease::Leases;
 use replica_group::ReplicaGroup;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A time in milliseconds, of a clock that goes on while the machine sleeps and is never set (CLOCK_BOOTTIME).
+/// Milliseconds of a clock that advances while the machine sleeps and is never set (CLOCK_BOOTTIME).
 pub type Ms = u64;
 
-/// Names a request, for its answer.
+/// Identifies a request in its answer.
 pub type Ticket = u64;
 
-/// Bytes of entries after which a frame is full, and how many it has at most.
+/// An `Append` frame is full once its entries exceed so many bytes; it never has more than `ENTRIES_PER_FRAME_MAX`
+/// entries.
 const FRAME_ENTRY_BYTES: usize = 64 << 10;
 const ENTRIES_PER_FRAME_MAX: usize = 4_096;
-/// Entries that may be on their way to a peer.
+/// Entries that may be in flight to a peer.
 const WINDOW_ENTRIES: u64 = 65_536;
-/// Bytes of a chunk of a snapshot, about.
+/// Approximate size of a snapshot chunk.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Snapshots that a node sends at once.
+/// Snapshots that a node sends concurrently.
 const SNAPSHOTS_MAX: usize = 8;
-/// How long a node that knows no leader can take itself for a part of the cluster: less than a leader waits before it gives up
-/// members of which it hears nothing at all (`membership::DOWN_ALONE_MS`), and far more than an election takes.
+/// A node without contact to a leader counts as part of the cluster for so long: less than a leader waits before it
+/// declares members down that no witness hears (`membership::DOWN_ALONE_MS`), and much longer than an election.
 const LEADERLESS_MS: u64 = 2_000;
-/// A group where nothing happens is looked at every so many ticks: leases may have ended.
+/// An idle group is ticked only every `IDLE_TICKS` ticks, to notice leases that have expired.
 const IDLE_TICKS: usize = 10;
-/// Keys whose values are asked for at once.
+/// Keys whose images one `Fetch` asks for.
 const FETCHED_KEYS_MAX: usize = 64;
 
-/// What a request is promised.
+/// Consistency level of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Level {
-    /// Copies converge; a failover may lose the last writes.
+    /// Replicas converge; a failover may lose the last writes.
     Eventual,
-    /// A session is never silently older than what it has written or read.
+    /// A session never silently reads a state older than its own reads and writes.
     Session,
     /// Linearizable per key.
     Strong,
 }
 
-/// Why a request is not carried out. Nothing was changed.
+/// Why a request was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// This node does not serve it; perhaps that one does.
+    /// This node does not serve the request; the named node may.
     #[error("another node serves it")]
     Elsewhere(Option<NodeId>),
-    /// The group is changing hands; in some milliseconds it has.
-    #[error("the group is being handed over")]
+    /// The group is being handed over to another primary; retry after some milliseconds.
+    #[error("the group is being handed over to another primary")]
     Frozen,
-    /// An earlier primary may still believe to be one; or too many requests wait already.
+    /// The lease of an earlier primary may still be valid, or too many requests are parked.
     #[error("the group is not ready yet")]
     Waiting,
-    /// The other holders, or most members, cannot be reached.
+    /// Some in-sync holder, or most members, do not grant this node a lease.
     #[error("the node has no lease")]
     NoLease,
-    /// Fewer in-sync copies than the settings want.
+    /// The in-sync set is smaller than `min_in_sync`.
     #[error("there are too few in-sync copies")]
     TooFewInSync,
-    /// What the session has written or read is lost: a failover did not know of it.
+    /// The log will never contain the session's token: a failover lost what the session wrote or read.
     #[error("the session's last writes were lost")]
     SessionLost,
 }
 
-/// What became of a request that was parked.
+/// The outcome of a parked request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// What it has seen and written is safe.
+    /// Everything that the request read or wrote is committed.
     Done,
-    /// It may have been carried out, or not, or be yet.
+    /// The request's writes may have been committed, may be committed later, or may be lost.
     Unknown,
 }
 
-/// Whether a request's answer can be given.
+/// Whether the answer of an executed request may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// At once. The position is the session's next token.
+    /// Now. The position is the session's next token.
     Now(Position),
-    /// With an [`Action::Answer`]. The position is the token then.
+    /// Later, with an [`Action::Answer`]; the position becomes the session's token then.
     Parked(Position),
 }
 
-/// What is to be done.
+/// What the caller has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send a message.
     Send {
-        /// To whom: if the node is in another life, to nobody.
+        /// The recipient. If that node runs in another incarnation, the message is dropped.
         to: Identity,
-        /// What.
+        /// The message.
         message: Message,
     },
     /// Propose a change of the map.
     Propose(GroupChange),
-    /// Answer a request that was parked.
+    /// Answer a parked request.
     Answer {
-        /// Which.
+        /// The request.
         ticket: Ticket,
-        /// What became of it.
+        /// Its outcome.
         answer: Answer,
     },
-    /// Tell the operator: this node became the primary of a group whose data it does not have, and begins with nothing. No
-    /// sound peer brings that about.
+    /// Tell the operator: this node was made primary of a group whose data it does not have, and opened it empty. Peers
+    /// that follow the protocol cannot cause this.
     Emptied {
         /// The group.
         group: Group,
@@ -158,15 +161,15 @@ impl Action {
     }
 }
 
-/// What the parts of a group ask about the node.
+/// The node's state that groups depend on.
 struct View<'a> {
     me: Identity,
     now: Ms,
     rules: Rules,
     leases: &'a Leases,
-    /// Most members have given leases, this node counted.
+    /// More than half of the members, this node included, have granted a lease.
     has_majority: bool,
-    /// The cluster has a leader, or had one just now.
+    /// The node had contact to a leader within `LEADERLESS_MS`.
     is_led: bool,
     min_in_sync: usize,
     backlog_bytes: usize,
@@ -182,9 +185,9 @@ pub struct Replication {
     members: Vec<Identity>,
     min_in_sync: usize,
     groups: BTreeMap<Group, ReplicaGroup>,
-    /// Who was reported as unreachable, and the map has not answered yet.
+    /// Identities reported as unreachable whose report the map has not decided yet.
     fenced: BTreeSet<Identity>,
-    /// Groups with something to send.
+    /// Groups to flush at the end of the turn.
     dirty: BTreeSet<Group>,
     requested_at: Option<Ms>,
     led_at: Option<Ms>,
@@ -194,7 +197,8 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// The replication of a node that holds nothing. Each group keeps so many bytes of its log for those who fall behind.
+    /// Replication of a node that holds nothing. Each group keeps `backlog_bytes` of its log for holders that fall
+    /// behind.
     pub fn new(me: Identity, backlog_bytes: usize, rules: Rules) -> Self {
         Self {
             me,
@@ -214,7 +218,7 @@ impl Replication {
         }
     }
 
-    /// The map has changed, in these groups.
+    /// Applies a new map, which differs from the last one in the groups `changed`.
     pub fn map_changed(
         &mut self,
         map: &Map,
@@ -242,8 +246,9 @@ impl Replication {
         store: &mut impl Store,
         out: &mut Vec<Action>,
     ) {
+        // `assign` is for holders of the group; a node that was removed drops its replica.
         let holds = assignment.holders().any(|holder| holder == self.me);
-        // A primary that is ahead of this map may have made it a holder again.
+        // A primary whose epoch is ahead of this map may have added this node again as a holder.
         let is_ahead = self.groups.get(&group).is_some_and(|replica_group| replica_group.epoch() > assignment.epoch);
         if !holds && !is_ahead {
             if let Some(replica_group) = self.groups.remove(&group) {
@@ -259,14 +264,14 @@ impl Replication {
         self.groups = groups;
     }
 
-    /// Who was reported to the cluster's leader as unreachable, and has not been answered for: they get no acknowledgements and no
-    /// leases.
+    /// Sets the fenced identities: reported to the cluster's leader as unreachable, the report not decided yet. While
+    /// fenced, they are sent no acknowledgements and granted no leases.
     pub fn set_fenced(&mut self, fenced: BTreeSet<Identity>) {
         self.fenced = fenced;
     }
 
-    /// The cluster had this leader at `at`, as far as this node knows. It counts where the two hear each other: who is cut off
-    /// from the leader, one way too, cannot know what was decided without it.
+    /// Notes that `leader` led the cluster at `at`. Counts only if this node and the leader hear each other (it holds a
+    /// lease of the leader): a node that is cut off, even one way, may have missed decisions.
     pub fn note_leader(&mut self, leader: NodeId, at: Ms, now: Ms) {
         let hears = |member: &Identity| member.node == leader && self.leases.holds(*member, now);
         if leader == self.me.node || self.members.iter().any(hears) {
@@ -294,10 +299,10 @@ impl Replication {
 
     // Requests.
 
-    /// Whether a request for a key may be carried out here, now.
+    /// Decides whether a request for `key` may be executed here, now. `token` is the session's last position.
     ///
     /// # Errors
-    /// It may not.
+    /// The [`Refusal`]; nothing was changed.
     pub fn admit(
         &self,
         group: Group,
@@ -311,15 +316,15 @@ impl Replication {
         replica_group.admit(key, level, writes, token, &self.view(now))
     }
 
-    /// The version that the next effect on a group gets.
+    /// The position that the group's next effect will get, which is also the version of the item.
     pub fn next_position(&self, group: Group) -> Option<Position> {
         self.groups.get(&group).map(ReplicaGroup::next_position)
     }
 
-    /// Writes down an effect that the store has already, at the group's next position.
+    /// Appends to the log, at the group's next position, an effect that the store has already applied.
     ///
     /// # Panics
-    /// In debug builds: no request that writes was admitted to the group.
+    /// In debug builds, if this node is not the group's primary: no write was admitted then.
     pub fn record(&mut self, group: Group, effect: Effect) {
         if let Some(replica_group) = self.groups.get_mut(&group) {
             replica_group.record(effect);
@@ -327,7 +332,7 @@ impl Replication {
         }
     }
 
-    /// The store has evicted a key on its own, which is gone from it.
+    /// The store has evicted `key` for want of memory; it no longer has it.
     pub fn evicted(&mut self, group: Group, key: &[u8], now: Ms, store: &mut impl Store) {
         let Some(mut replica_group) = self.groups.remove(&group) else { return };
         replica_group.evicted(key, &self.view(now), store);
@@ -335,7 +340,8 @@ impl Replication {
         self.dirty.insert(group);
     }
 
-    /// Whether a request that was carried out can be answered.
+    /// Completes an executed request: says whether it may be answered now, and parks it otherwise. Strong requests wait
+    /// until everything they may have read is committed.
     pub fn complete_request(&mut self, group: Group, level: Level, ticket: Ticket, now: Ms) -> Completion {
         let mut groups = std::mem::take(&mut self.groups);
         let replica_group = groups.get_mut(&group).expect("it was admitted");
@@ -345,7 +351,7 @@ impl Replication {
         if parks { Completion::Parked(token) } else { Completion::Now(token) }
     }
 
-    /// Sends what the requests and messages of a turn have left to send. To be called at its end.
+    /// Sends what the requests and messages of this turn have left to send. Call it at the end of each turn.
     pub fn flush(&mut self, now: Ms, store: &impl Store, out: &mut Vec<Action>) {
         let mut groups = std::mem::take(&mut self.groups);
         let dirty = std::mem::take(&mut self.dirty);
@@ -358,9 +364,9 @@ impl Replication {
         self.groups = groups;
     }
 
-    // Other nodes and time.
+    // Messages and time.
 
-    /// Another node has sent something.
+    /// Handles a message from another node.
     pub fn receive(
         &mut self,
         from: Identity,
@@ -370,9 +376,10 @@ impl Replication {
         out: &mut Vec<Action>,
     ) {
         match message {
-            // Whoever is not in the map needs none, and there are as many of them as anybody may think of.
+            // Lease messages of non-members are ignored: a peer could make up any number of identities.
             Message::LeaseRequest { .. } | Message::LeaseGrant { .. } if !self.members.contains(&from) => {}
             Message::LeaseRequest { sent_at } => {
+                // A fenced peer gets no lease: the leader may be about to make another primary in its place.
                 if !self.is_fenced(from) {
                     self.leases.grant(from, now);
                     let message = Message::LeaseGrant { sent_at, map_version: self.map_version };
@@ -380,11 +387,13 @@ impl Replication {
                 }
             }
             Message::LeaseGrant { sent_at, map_version } => {
+                // A granter with a newer map may know a map that changes this node's role, so its lease does not count.
                 if map_version <= self.map_version {
                     self.leases.receive(from, sent_at, now);
                 }
             }
             Message::Group { group, epoch, body } => {
+                // No acknowledgement may reach a fenced primary, so its frames are not processed at all.
                 if usize::from(group) >= GROUPS || self.is_fenced(from) {
                     return;
                 }
@@ -397,7 +406,7 @@ impl Replication {
         }
     }
 
-    /// The time has come to look at everything: every ten milliseconds or so.
+    /// Handles the passage of time; call it about every ten milliseconds.
     pub fn tick(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         if self.requested_at.is_none_or(|at| now >= at + lease::REQUEST_INTERVAL_MS) {
             self.requested_at = Some(now);
@@ -419,14 +428,14 @@ impl Replication {
         (self.groups, self.next_snapshot_id) = (groups, next_snapshot_id);
     }
 
-    // For monitoring, and for tests.
+    // For monitoring and tests.
 
-    /// Whom a node that holds a group takes for its primary.
+    /// The primary of a group that this node holds, as far as it knows.
     pub fn primary(&self, group: Group) -> Option<Identity> {
         self.groups.get(&group)?.primary()
     }
 
-    /// The epoch in which this node is the primary of a group, as far as it knows.
+    /// The epoch in which this node is the primary of `group`, as far as it knows. None if it is not.
     pub fn leads_in(&self, group: Group) -> Option<Epoch> {
         self.groups.get(&group).filter(|replica_group| replica_group.is_primary()).map(ReplicaGroup::epoch)
     }

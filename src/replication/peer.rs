@@ -1,17 +1,18 @@
-//! Another holder of a group, as its primary sees it: a cursor in the log, and perhaps a snapshot under way.
+//! The primary's view of another holder: its progress in the log (raft-rs's `Progress`), and a snapshot being sent to
+//! it.
 //!
 //! ```text
-//!            agreed        next        last
-//!   ───────────┬─────────────┬───────────┬──► seq
-//!   it has them│ on their way│ to be sent│
+//!             matched       next        last
+//!   ─────────────┬─────────────┬───────────┬──► seq
+//!   acknowledged │ in flight   │ to be sent│
 //! ```
 //!
-//! What is lost is sent again: after [`RETRY_MS`] without an answer the cursor goes back to what is agreed. The log that is sent
-//! is the log itself, so a peer that is slow costs nothing but its place in there; one whose place is not kept any more needs
-//! a snapshot.
+//! The log itself is the send queue: a slow peer costs nothing but its cursor `next`. After [`RETRY_MS`] without an
+//! answer the cursor goes back to `matched` and entries are sent again. A peer whose next entry was trimmed needs a
+//! snapshot.
 //!
-//! A snapshot goes beside the live log: one chunk at a time, the next when the last has arrived. A chunk shows what the
-//! primary's store has, committed or not, so it is held back until what it shows is committed.
+//! A snapshot is sent alongside the live log, one chunk at a time. A chunk shows the primary's store, which may be
+//! ahead of the commit index, so it is held back until everything it shows is committed.
 
 use super::entry::{Image, Position, Seq};
 use super::message::Body;
@@ -22,7 +23,7 @@ use super::{CHUNK_BYTES, ENTRIES_PER_FRAME_MAX, FRAME_ENTRY_BYTES, Ms, WINDOW_EN
 use crate::cluster::Identity;
 use crate::slots::Group;
 
-/// After how long without an answer something is sent again.
+/// Pause before something without an answer is sent again.
 pub(super) const RETRY_MS: u64 = 60;
 
 /// Another holder.
@@ -31,35 +32,35 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     progress: Progress,
     next: Seq,
-    /// What it was told of what is committed, and what it has said that it knows.
+    /// The commit index that was last sent to it, and the one that it last acknowledged.
     commit_sent: Seq,
     commit_acked: Seq,
     sent_at: Option<Ms>,
-    /// The last snapshot that it got whole.
+    /// The last snapshot that it has installed.
     installed: Option<u64>,
-    /// When it got further last, or was sent something while it had all.
+    /// When it last made progress, or was sent entries while it had none outstanding.
     advanced_at: Ms,
 }
 
 #[derive(Debug)]
 enum Progress {
-    /// Whether it has the entry before the next is not known yet.
+    /// It is not known yet whether its log has the entry before `next`.
     Probing,
-    /// It cannot follow the log, and no snapshot is under way.
+    /// Its log cannot be extended from this one, and no snapshot is being sent.
     NeedsSnapshot,
-    /// Its log is the same up to here.
+    /// Its log matches up to `matched` and is extended from there.
     Replicating { matched: Seq },
-    /// A snapshot is under way; the log is, too, once that has begun.
+    /// A snapshot is being sent; once the peer has begun it, the log is sent as well.
     Snapshotting { snapshot: OutgoingSnapshot, matched: Option<Seq> },
 }
 
-/// A snapshot that is being sent.
+/// A snapshot being sent.
 #[derive(Debug)]
 struct OutgoingSnapshot {
     id: u64,
     base: Seq,
     cursor: u64,
-    /// The chunk that the peer waits for; 0 until it has begun.
+    /// The chunk that the peer expects; 0 until it has begun the snapshot.
     number: u64,
     chunk: Option<Chunk>,
     sent_at: Option<Ms>,
@@ -69,11 +70,11 @@ struct OutgoingSnapshot {
 struct Chunk {
     images: Vec<Image>,
     next_cursor: u64,
-    /// The last entry whose effect it may show.
+    /// The last entry whose effect the chunk may show.
     shows: Seq,
 }
 
-/// What sending needs to know.
+/// The arguments of sending.
 pub(super) struct Sending<'a, S> {
     pub(super) group: Group,
     pub(super) replica: &'a ReplicaState,
@@ -84,7 +85,7 @@ pub(super) struct Sending<'a, S> {
 }
 
 impl Peer {
-    /// A peer that is to be asked where its log agrees with one that ends with `last`.
+    /// A peer whose log has to be probed, beginning at entry `last`.
     pub(super) fn new(identity: Identity, last: Seq, now: Ms) -> Self {
         Self {
             identity,
@@ -98,7 +99,7 @@ impl Peer {
         }
     }
 
-    /// Begins to find out anew where its log agrees: the epoch is another one.
+    /// Probes the peer's log again: the epoch has changed, and its log may have been truncated. A snapshot continues.
     pub(super) fn restart_probing(&mut self, last: Seq, now: Ms) {
         if !self.is_snapshotting() {
             (self.progress, self.next) = (Progress::Probing, last + 1);
@@ -107,7 +108,7 @@ impl Peer {
         (self.sent_at, self.advanced_at) = (None, now);
     }
 
-    /// Up to where it has the log.
+    /// The last entry up to which the peer's log is known to match.
     pub(super) fn matched(&self) -> Option<Seq> {
         match self.progress {
             Progress::Replicating { matched } => Some(matched),
@@ -116,12 +117,12 @@ impl Peer {
         }
     }
 
-    /// True if it has all that the group had when its snapshot was made, and follows the log.
+    /// True if it has the group's contents as of its snapshot, and replicates the log.
     pub(super) fn is_replicating(&self) -> bool {
         matches!(self.progress, Progress::Replicating { .. })
     }
 
-    /// True if it has the whole log, and knows what of it is committed.
+    /// True if it has the whole log and knows that all of it is committed.
     pub(super) fn is_caught_up(&self, replica: &ReplicaState) -> bool {
         let last = replica.last().seq;
         self.is_replicating() && self.matched() == Some(last) && self.commit_acked == last
@@ -136,21 +137,23 @@ impl Peer {
         matches!(self.progress, Progress::Snapshotting { .. })
     }
 
-    /// For how long it has not come further, while there was something to come to.
+    /// For how long it has made no progress while entries were outstanding.
     pub(super) fn stalled_for(&self, last: Seq, now: Ms) -> u64 {
         if self.matched().is_some_and(|matched| matched >= last) { 0 } else { now.saturating_sub(self.advanced_at) }
     }
 
-    /// It has the log up to here; all that is before it, too, unless a snapshot is under way to it.
+    /// The peer acknowledges the log up to `seq`, while it receives the snapshot `snapshot`, if any. Without one it
+    /// also has everything before.
     pub(super) fn acknowledged(&mut self, seq: Seq, snapshot: Option<u64>, replica: &ReplicaState, now: Ms) {
         match (&self.progress, snapshot) {
             (_, None) => {}
             (Progress::Snapshotting { snapshot, .. }, Some(id)) if snapshot.id == id => {}
-            // It does not know yet that another one has begun.
+            // Sent before it knew of the snapshot that has just begun: says nothing about that one.
             (Progress::Snapshotting { snapshot, .. }, Some(_)) if snapshot.number == 0 => return,
-            // It was said before that one came to its end.
+            // A late answer, sent before the snapshot was installed.
             (Progress::Replicating { .. }, Some(id)) if self.installed == Some(id) => return,
-            // What is under way to it is a snapshot that nobody here sends any more.
+            // It receives a snapshot that this primary does not send (an earlier role or attempt of this primary's): it
+            // waits for chunks that never come.
             (_, Some(_)) => return self.progress = Progress::NeedsSnapshot,
         }
         let seq = seq.min(replica.last().seq);
@@ -169,17 +172,18 @@ impl Peer {
         }
     }
 
-    /// It knows that all in-sync holders have the log up to here.
+    /// The peer knows that entries up to `seq` are committed.
     pub(super) fn commit_acknowledged(&mut self, seq: Seq) {
         self.commit_acked = self.commit_acked.max(seq);
     }
 
-    /// It does not have the entry that what was sent follows. Each answer names an earlier one, so there is an end to it.
+    /// The peer does not have the entry before the ones it was sent; `common` is the last that may match. Each answer
+    /// names an earlier entry, so probing ends.
     pub(super) fn mismatched(&mut self, common: Option<Position>, replica: &ReplicaState) {
         let has_begun = matches!(&self.progress, Progress::Snapshotting { snapshot, .. } if snapshot.number > 0);
         let needs_snapshot = common.is_none() && (has_begun || !self.is_snapshotting());
         if !needs_snapshot && (self.is_snapshotting() || self.is_replicating()) {
-            // It has not begun to be filled, or what was sent before has not arrived: that is sent again.
+            // Late, from before it matched or before it began the snapshot: retries repair that.
             return;
         }
         let common = common.and_then(|common| replica.log().common_end(common));
@@ -189,7 +193,7 @@ impl Peer {
         }
     }
 
-    /// Begins to send a snapshot.
+    /// Begins a snapshot of the current contents; the log continues after its last entry.
     pub(super) fn begin_snapshot(&mut self, id: u64, replica: &ReplicaState, now: Ms) {
         let base = replica.last().seq;
         let snapshot = OutgoingSnapshot { id, base, cursor: 0, number: 0, chunk: None, sent_at: None };
@@ -197,7 +201,7 @@ impl Peer {
         (self.next, self.advanced_at) = (base + 1, now);
     }
 
-    /// It waits for that chunk of a snapshot.
+    /// The peer expects chunk `next_chunk` of snapshot `id`.
     pub(super) fn chunk_acknowledged(&mut self, id: u64, next_chunk: u64, now: Ms) {
         let Progress::Snapshotting { snapshot, matched } = &mut self.progress else { return };
         if snapshot.id != id || next_chunk <= snapshot.number {
@@ -206,7 +210,7 @@ impl Peer {
         self.advanced_at = now;
         snapshot.sent_at = None;
         match snapshot.chunk.take() {
-            // There are no more: the cursor has come round.
+            // The last chunk was acknowledged (the cursor has come round): the snapshot is installed.
             Some(chunk) if chunk.next_cursor == 0 => {
                 self.installed = Some(id);
                 self.progress = Progress::Replicating { matched: matched.unwrap_or(snapshot.base) };
@@ -216,7 +220,7 @@ impl Peer {
         }
     }
 
-    /// What to send to it now.
+    /// Sends what is pending.
     pub(super) fn send<S: Store>(&mut self, sending: &Sending<S>, mut send: impl FnMut(Body)) {
         if let Progress::Snapshotting { snapshot, .. } = &mut self.progress {
             snapshot.send(sending, &mut send);
@@ -231,7 +235,7 @@ impl Peer {
         }
     }
 
-    /// Sends nothing, behind the entry before the next: the answer says whether the other has that.
+    /// Sends an empty `Append` after the entry before `next`; the answer says whether the peer has that entry.
     fn probe<S: Store>(&mut self, sending: &Sending<S>, send: &mut impl FnMut(Body)) {
         let is_early = self.sent_at.is_some_and(|sent_at| sending.now < sent_at + RETRY_MS);
         if !is_early && let Some(previous) = self.previous(sending.replica) {
@@ -245,6 +249,7 @@ impl Peer {
         let matched = self.matched().unwrap_or(self.next - 1);
         let awaits_nothing = self.next == matched + 1;
         let is_late = self.sent_at.is_some_and(|sent_at| now >= sent_at + RETRY_MS);
+        // No answer in time: go back and send again from the first entry that was not acknowledged.
         if is_late && self.next > matched + 1 {
             self.next = matched + 1;
         }
@@ -253,6 +258,7 @@ impl Peer {
             && self.commit_acked >= replica.committed();
         let is_unsure = is_late && !is_caught_up;
         while self.next <= replica.last().seq && self.next <= matched + WINDOW_ENTRIES {
+            // The next entry was trimmed.
             let Some(entries) = replica.log().entries_from(self.next) else {
                 self.progress = Progress::NeedsSnapshot;
                 return;
@@ -268,11 +274,14 @@ impl Peer {
             let Some(previous) = self.previous(replica) else { return };
             self.next += entries.len() as u64;
             (self.sent_at, self.commit_sent) = (Some(now), replica.committed());
+            // Nothing was outstanding: the time without progress counts from now.
             if awaits_nothing {
                 self.advanced_at = now;
             }
             send(sending.append(previous, entries));
         }
+        // Without entries to send: announces a new commit index, or repeats it until the peer has acknowledged
+        // everything.
         if (has_news && self.commit_sent < replica.committed() || is_unsure && self.sent_at != Some(now))
             && let Some(previous) = self.previous(replica)
         {
@@ -281,7 +290,8 @@ impl Peer {
         }
     }
 
-    /// The entry before the next. None, and it is lost, where its epoch is not known any more.
+    /// The position before `next`. If its epoch is no longer in the history, the peer needs a snapshot, and there is
+    /// none.
     fn previous(&mut self, replica: &ReplicaState) -> Option<Position> {
         let seq = self.next - 1;
         let epoch = replica.log().epoch_at(seq);

@@ -1,14 +1,15 @@
-//! The primary of a group: it decides what is written, sends it to the other holders, and says when it is safe.
+//! The primary role of a group: orders writes, sends them to the other holders, and decides when they are committed.
 //!
 //! | what | when |
 //! |---|---|
-//! | committed | all in-sync holders have it, and all that were proposed to be in sync |
-//! | an in-sync holder is proposed for removal | it has not come further for [`STALL_MS`], or has given no lease for as long |
-//! | a learner is proposed as in-sync | it follows the log and has all that is committed |
-//! | handing over | requests stop; when all is committed, the other is proposed as primary |
+//! | commit | all in-sync holders, and all holders proposed as in-sync, have acknowledged the entry |
+//! | propose to remove an in-sync holder | it has made no progress, or granted no lease, for [`STALL_MS`] |
+//! | propose a learner as in-sync | it replicates the log and has everything that is committed |
+//! | hand over | stop requests; once everything is committed, propose the target as primary |
 //!
-//! What was proposed may have been decided, whatever the answer: until the epoch has moved on the primary acts as if both were
-//! so. It commits nothing that the proposed holder does not have; and one that has proposed its successor serves no more.
+//! A proposal may have been decided even if its answer was lost. Until the epoch changes, the primary therefore assumes
+//! both outcomes: it commits nothing that a proposed in-sync holder lacks, and once it has proposed its successor it
+//! serves no requests.
 
 use super::Ms;
 use super::entry::Seq;
@@ -23,33 +24,33 @@ use crate::cluster::{Epoch, Identity, NodeId};
 use crate::slots::Group;
 use std::collections::{BTreeSet, VecDeque};
 
-/// For how long strong requests wait for a holder that does not answer, before it is proposed for removal.
+/// How long strong requests wait for an in-sync holder that does not answer, before the primary proposes to remove it.
 pub const STALL_MS: u64 = 200;
-/// How often a proposal is made again while the epoch has not moved.
+/// Pause before a proposal is repeated, while the epoch has not changed.
 const PROPOSE_INTERVAL_MS: u64 = 300;
-/// How long a group is frozen while the last of its log goes to its next primary, before that is given up.
+/// How long a group stays frozen to commit the end of its log before a hand over; then the hand over is cancelled.
 pub const FREEZE_MS: u64 = 100;
-/// How long a request waits for its commit.
+/// How long a request may stay parked; then its outcome is [`Answer::Unknown`].
 pub const PARKED_MS: u64 = 3_000;
-/// How long a primary without its lease takes writes that promise nothing.
+/// How long a primary that lost its lease still admits eventual and session writes.
 pub const DOUBT_MS: u64 = 2_000;
-/// Entries of an epoch, after which another one is asked for: versions of items have 32 bits for them.
+/// Entries after which an epoch is replaced: versions of items have 32 bits for the number within an epoch.
 const SEQS_PER_EPOCH: u64 = 1 << 31;
-/// Requests of a group that wait for their commit.
+/// Parked requests of a group.
 const PARKED_MAX: usize = 16_384;
 
-/// What the primary of a group knows beside its copy.
+/// What the primary of a group knows beside its replica state.
 #[derive(Debug)]
 pub(super) struct Primary {
     epoch: Epoch,
     in_sync: Vec<Identity>,
     peers: Vec<Peer>,
-    /// Who was proposed as in-sync in this epoch.
+    /// Learners proposed as in-sync in this epoch: the map may have added them already.
     candidates: BTreeSet<Identity>,
     started_at: Ms,
-    /// Strong requests are served from then on: no other primary's lease is left.
+    /// From then on strong requests are served: all leases of earlier primaries have expired.
     strong_from: Ms,
-    /// When it had its lease last.
+    /// When it last held its lease.
     lease_held_at: Ms,
     proposed_at: Option<Ms>,
     handing_over: Option<HandingOver>,
@@ -60,11 +61,11 @@ pub(super) struct Primary {
 struct HandingOver {
     to: Identity,
     since: Ms,
-    /// It was proposed: there is no way back.
+    /// The successor was proposed, so a hand over cannot be cancelled any more.
     has_yielded: bool,
 }
 
-/// A request whose result waits until what it has seen is committed.
+/// A request whose answer waits until entry `needs` is committed.
 #[derive(Debug)]
 struct Parked {
     ticket: Ticket,
@@ -73,7 +74,7 @@ struct Parked {
 }
 
 impl Primary {
-    /// Begins, in an epoch, with a copy that has applied all it has.
+    /// Takes the primary role in the epoch of `assignment`, with a replica that has applied its whole log.
     pub(super) fn new(assignment: &Assignment, me: Identity, replica: &ReplicaState, strong_from: Ms, now: Ms) -> Self {
         let mut primary = Self {
             epoch: assignment.epoch,
@@ -91,7 +92,7 @@ impl Primary {
         primary
     }
 
-    /// Goes on in a later epoch, with other holders, and a log that ends with `last`.
+    /// Continues in a later epoch, with other holders. The log ends at `last`.
     pub(super) fn assign(&mut self, assignment: &Assignment, me: Identity, last: Seq, now: Ms) {
         (self.epoch, self.in_sync) = (assignment.epoch, assignment.in_sync.clone());
         self.candidates.clear();
@@ -122,23 +123,24 @@ impl Primary {
         self.handing_over.is_some()
     }
 
-    /// True if all holders are in sync and have all, and nothing is asked of them or of the map.
+    /// True if all holders are in sync and caught up, and no request, proposal or hand over is pending.
     pub(super) fn is_idle(&self, replica: &ReplicaState) -> bool {
         let has_all = |peer: &Peer| self.in_sync.contains(&peer.identity) && peer.is_caught_up(replica);
         self.parked.is_empty() && self.proposed_at.is_none() && !self.is_frozen() && self.peers.iter().all(has_all)
     }
 
-    /// True if it hands over and has everything committed: from then on its log stays as it is until the epoch has moved.
+    /// True if it hands over and has committed everything: its log does not change any more until the epoch does.
     pub(super) fn has_yielded(&self) -> bool {
         self.handing_over.as_ref().is_some_and(|handing_over| handing_over.has_yielded)
     }
 
-    /// Whether a request may be carried out now.
+    /// Decides whether a request may be executed now.
     ///
     /// # Errors
-    /// It may not; nothing is to be changed.
+    /// The [`Refusal`]; nothing was changed.
     pub(super) fn admit(&self, level: Level, writes: bool, view: &View) -> Result<(), Refusal> {
         let View { rules, now, .. } = *view;
+        // While frozen, eventual reads are still served; once yielded, the successor may have written, so nothing is.
         let stops = self.is_frozen() && (writes || level == Level::Strong || self.has_yielded());
         if stops && rules.hold(Rule::Freeze) {
             return Err(Refusal::Frozen);
@@ -147,6 +149,7 @@ impl Primary {
             if self.in_sync.len() < view.min_in_sync && rules.hold(Rule::MinInSync) {
                 return Err(Refusal::TooFewInSync);
             }
+            // An earlier primary may still serve reads under its lease.
             if now < self.strong_from && rules.hold(Rule::Grace) {
                 return Err(Refusal::Waiting);
             }
@@ -157,6 +160,7 @@ impl Primary {
                 return Err(Refusal::Waiting);
             }
         }
+        // A write of any level could be lost in a partition: bound for how long that lasts.
         let is_in_doubt = now > self.lease_held_at + DOUBT_MS || !view.is_led;
         if writes && is_in_doubt && rules.hold(Rule::BoundedDoubt) {
             return Err(Refusal::NoLease);
@@ -164,20 +168,22 @@ impl Primary {
         Ok(())
     }
 
-    /// True if nobody else can be primary: all would wait who are in sync or were proposed to be, and most members, so that nobody
-    /// can have been taken for dead without one that would.
+    /// True if no other node can be primary now. A successor comes from the in-sync set or the candidates, or is
+    /// decided after more than half of the members fenced this node; a lease from each of them, and from a majority,
+    /// rules both out.
     fn has_lease(&self, view: &View) -> bool {
         let View { leases, now, me, .. } = *view;
         let others = self.in_sync.iter().chain(&self.candidates).filter(|&&identity| identity != me);
         others.into_iter().all(|&identity| leases.holds(identity, now)) && view.has_majority && view.is_led
     }
 
-    /// Keeps an answer until what it has seen is committed.
+    /// Parks a request until entry `needs` is committed.
     pub(super) fn park(&mut self, ticket: Ticket, needs: Seq, now: Ms) {
         self.parked.push_back(Parked { ticket, needs, since: now });
     }
 
-    /// The request that hands the group over to another in-sync holder.
+    /// Begins to hand the group over to the in-sync holder on node `to`. Ignored while another hand over or proposal is
+    /// pending.
     pub(super) fn hand_over(&mut self, to: NodeId, me: Identity, now: Ms) {
         let to = self.in_sync.iter().find(|identity| identity.node == to && **identity != me);
         if let Some(&to) = to
@@ -188,20 +194,22 @@ impl Primary {
         }
     }
 
-    /// Gives up: somebody is in a later epoch. What it has answered for is unknown.
+    /// Ends the role: there is a later epoch. The outcome of parked requests is unknown.
     pub(super) fn step_down(self, out: &mut Vec<Action>) {
         for parked in self.parked {
             out.push(Action::Answer { ticket: parked.ticket, answer: Answer::Unknown });
         }
     }
 
-    /// Notes what is committed, and answers those that waited for it.
+    /// Advances the commit index and answers the requests that waited for it.
     pub(super) fn commit(&mut self, replica: &mut ReplicaState, view: &View, out: &mut Vec<Action>) {
+        // Candidates count: the map may have made them in-sync already, and a later primary may be one of them.
         let needed = |peer: &&Peer| self.in_sync.contains(&peer.identity) || self.candidates.contains(&peer.identity);
         let matched = self.peers.iter().filter(needed).map(|peer| peer.matched().unwrap_or(0));
         let last = replica.last().seq;
         let committed = if view.rules.hold(Rule::AllAcknowledge) { matched.min().unwrap_or(last) } else { last };
         replica.set_committed(committed);
+        // Too few copies: nothing is answered as safe until the set has grown again.
         if self.in_sync.len() < view.min_in_sync && view.rules.hold(Rule::MinInSync) {
             return;
         }
@@ -211,7 +219,7 @@ impl Primary {
         }
     }
 
-    /// What time brings: doubts, retries, proposals.
+    /// Does what is due by time: lease, timeouts, hand over, proposals.
     pub(super) fn tick(&mut self, group: Group, replica: &ReplicaState, view: &View, out: &mut Vec<Action>) {
         if self.has_lease(view) {
             self.lease_held_at = view.now;
@@ -230,6 +238,7 @@ impl Primary {
 
     fn continue_hand_over(&mut self, replica: &ReplicaState, now: Ms) {
         let Some(handing_over) = &mut self.handing_over else { return };
+        // Everything is committed: yield. Otherwise give up in time, so that clients do not wait for a slow holder.
         if replica.committed() == replica.last().seq {
             handing_over.has_yielded = true;
         } else if !handing_over.has_yielded && now >= handing_over.since + FREEZE_MS {
@@ -237,16 +246,18 @@ impl Primary {
         }
     }
 
-    /// The change of the group's holders that it wants now.
+    /// The next change of the group's holders to propose, if any.
     fn next_change(&mut self, group: Group, replica: &ReplicaState, view: &View) -> Option<GroupChange> {
         let change =
             |primary, in_sync, learners| GroupChange { group, expected: self.epoch, primary, in_sync, learners };
         let learners = self.peers.iter().map(|peer| peer.identity).filter(|identity| !self.in_sync.contains(identity));
         let mut learners: Vec<Identity> = learners.collect();
+        // A hand over excludes other changes: it proposes the successor once it has yielded, and nothing before.
         if let Some(handing_over) = &self.handing_over {
             return handing_over.has_yielded.then(|| change(handing_over.to, self.in_sync.clone(), learners));
         }
         let mut in_sync = self.in_sync.clone();
+        // An in-sync holder that has stalled blocks every commit: demote it to a learner.
         in_sync.retain(|&identity| {
             let keeps = identity == view.me || !self.has_stalled(identity, replica, view);
             if !keeps {
@@ -254,6 +265,8 @@ impl Primary {
             }
             keeps
         });
+        // A learner is ready if it has installed its snapshot, has everything committed, and grants a lease (which the
+        // primary needs from every in-sync holder).
         let is_ready = |peer: &&Peer| {
             let has_all = peer.matched().is_some_and(|matched| matched >= replica.committed());
             let is_learner = !self.in_sync.contains(&peer.identity);
@@ -263,7 +276,8 @@ impl Primary {
         learners.retain(|identity| !ready.contains(identity));
         self.candidates.extend(&ready);
         in_sync.extend(ready);
-        // A candidate that is none any more, and numbers that come to their end, are reasons for a new epoch too.
+        // Two more reasons for a new epoch: a candidate that is not ready any more (only a new epoch clears the
+        // candidates), and sequence numbers about to exceed 32 bits.
         let is_due = !self.candidates.is_empty() || replica.log().seq_in_epoch(replica.last()) >= SEQS_PER_EPOCH;
         (in_sync != self.in_sync || is_due).then(|| change(view.me, in_sync, learners))
     }
@@ -271,14 +285,15 @@ impl Primary {
     fn has_stalled(&self, identity: Identity, replica: &ReplicaState, view: &View) -> bool {
         let View { leases, now, .. } = *view;
         let Some(peer) = self.peers.iter().find(|peer| peer.identity == identity) else { return false };
+        // A holder without a lease since this primary started is silent, however recent its last lease was.
         let silent_for =
             (now + LEASE_MS).saturating_sub(leases.held_until(identity)).min(now.saturating_sub(self.started_at));
         let is_silent = silent_for >= LEASE_MS + STALL_MS;
         peer.needs_snapshot() || is_silent || peer.stalled_for(replica.last().seq, now) >= STALL_MS
     }
 
-    /// Begins snapshots for learners that need one, as many as may be under way. They cost a copy what it has, so those who may
-    /// be in sync by now get none until the epoch has moved.
+    /// Begins snapshots for at most `most` learners that need one. A snapshot makes its receiver clear its replica, so
+    /// a peer that may be in sync by now gets none until the epoch has changed.
     pub(super) fn begin_snapshots(&mut self, replica: &ReplicaState, next_id: &mut u64, most: usize, now: Ms) {
         let (in_sync, candidates) = (&self.in_sync, &self.candidates);
         let may_be_in_sync = |identity: &Identity| in_sync.contains(identity) || candidates.contains(identity);
@@ -289,7 +304,7 @@ impl Primary {
         }
     }
 
-    /// Sends what there is to send.
+    /// Sends to each peer what is pending.
     pub(super) fn send<S: Store>(
         &mut self,
         group: Group,

@@ -1,12 +1,12 @@
-//! One group on one node: what the node holds of it, and as what.
+//! One group on one node: its replica state, and whether this node is its primary or a replica.
 //!
 //! ```text
-//!             the map names me            the map names another, or a frame of a later epoch comes
-//!   Replica ───────────────────► Primary ───────────────────► Replica (with nothing, if it was ahead of the others)
+//!             map names this node         map names another, or a frame of a later epoch arrives
+//!   Replica ───────────────────► Primary ───────────────────► Replica (cleared, if its log was ahead of the commit)
 //! ```
 //!
-//! Epochs come from the map, or ahead of it with the frames of who has it already. An older frame is refused; an older map
-//! changes nothing.
+//! A node learns of an epoch from the map, or earlier, from a frame of a primary that has that map already. Frames of
+//! older epochs are refused; maps of older epochs change nothing.
 
 use super::entry::{Effect, Key, Position, Seq};
 use super::lease::GRACE_MS;
@@ -21,28 +21,28 @@ use crate::cluster::map::Assignment;
 use crate::cluster::{Epoch, Identity};
 use crate::slots::Group;
 
-/// Entries that a replica applies at once; the others wait for the next frame, or tick.
+/// Entries that a replica applies in one step; it applies the rest with the next frame or tick.
 const APPLIED_PER_STEP: usize = 1_024;
 
-/// Backlogs that a primary keeps, at most, where entries are not committed.
+/// A primary keeps at most so many backlogs of uncommitted entries.
 const BACKLOGS_MAX: usize = 4;
 
-/// A group that a node holds.
+/// A group that this node holds.
 #[derive(Debug)]
 pub(super) struct ReplicaGroup {
     group: Group,
-    /// What the map says.
+    /// The last assignment that came with the map.
     assignment: Assignment,
-    /// The latest epoch that is known, and its primary: the map's, or that of a frame.
+    /// The latest epoch known, from the map or from a frame, and its primary.
     epoch: Epoch,
     primary: Option<Identity>,
     replica: ReplicaState,
     role: Role,
-    /// How far the log agrees with the primary's.
+    /// The last entry up to which this log matches the primary's.
     matched: Seq,
-    /// Until then a lease of an earlier primary may be left.
+    /// Until then, a lease of an earlier primary may be valid.
     leased_until: Ms,
-    /// The primary of that epoch serves no more.
+    /// The epoch whose primary has yielded: it serves no more requests.
     yielded: Option<Epoch>,
     fetched_at: Option<Ms>,
 }
@@ -81,19 +81,19 @@ impl ReplicaGroup {
         if let Role::Primary(primary) = &self.role { primary.snapshots() } else { 0 }
     }
 
-    /// True if it is the primary, as far as it knows.
+    /// True if this node is the primary, as far as it knows.
     pub(super) fn is_primary(&self) -> bool {
         matches!(self.role, Role::Primary(_))
     }
 
-    /// The epoch that it knows.
+    /// The latest epoch that this node knows.
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
     // The map.
 
-    /// The map says something new of the group.
+    /// Applies a new assignment of the map.
     pub(super) fn assign(
         &mut self,
         assignment: &Assignment,
@@ -106,21 +106,26 @@ impl ReplicaGroup {
         }
         let before = std::mem::replace(&mut self.assignment, assignment.clone());
         self.note_prior_leases(&before, view);
-        // The frames of a primary may have come before the map.
+        // The group was opened empty since this replica's log began, so its data is void. This comes before the epoch
+        // check: frames of the new primary may have moved the epoch ahead of the map.
         if self.replica.predates(assignment.opened) && view.rules.hold(Rule::Opened) {
             self.open(view, store, out);
         }
+        // A frame has brought a later epoch already: role and primary follow from that one.
         if assignment.epoch < self.epoch {
             return;
         }
         let is_same = self.primary == assignment.primary;
         (self.epoch, self.primary) = (assignment.epoch, assignment.primary);
+        // Another primary may have another log: matching starts anew.
         if !is_same {
             self.matched = 0;
         }
         if assignment.primary != Some(view.me) {
             return self.step_down(store, out);
         }
+        // This node stays primary, with other holders. A hand over that the map did not decide ends here, so the log is
+        // writable again: remove the keys evicted while it was frozen.
         if let Role::Primary(primary) = &mut self.role {
             primary.assign(assignment, view.me, self.replica.last().seq, view.now);
             let locally_evicted = self.replica.take_locally_evicted();
@@ -129,15 +134,18 @@ impl ReplicaGroup {
         self.promote(view, store, out);
     }
 
-    /// Remembers until when an earlier primary can believe to be one.
+    /// Computes until when an earlier primary may hold valid leases.
     fn note_prior_leases(&mut self, before: &Assignment, view: &View) {
         let assignment = &self.assignment;
         let was_opened = assignment.opened == assignment.epoch;
-        // Who was primary in an epoch that was never seen here is not known.
+        // The primary of an epoch that this node skipped is unknown, and so are the leases it got. The same holds for a
+        // group that was opened empty elsewhere: wait the full grace period.
         let was_skipped = assignment.epoch.0 > before.epoch.0 + 1;
         if was_opened && assignment.epoch > Epoch(1) || was_skipped {
             self.leased_until = view.now + GRACE_MS;
         }
+        // A known predecessor: wait until the last lease that this node granted it has expired, unless it has yielded
+        // and serves no more requests anyway.
         if let Some(primary) = before.primary
             && primary != view.me
             && assignment.primary != Some(primary)
@@ -147,10 +155,11 @@ impl ReplicaGroup {
         }
     }
 
-    /// The group was opened empty: what is here is void.
+    /// The group was opened empty: discards the local data.
     fn open(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
-        // Who is in sync alone has opened it: nobody else is in sync before the first primary has seen to that.
+        // A group opens with its primary alone in sync. A larger in-sync set means that the primary has written since,
+        // so this node needs a snapshot.
         if self.assignment.in_sync == [view.me] {
             self.replica.open(self.assignment.opened, store);
         } else {
@@ -158,9 +167,11 @@ impl ReplicaGroup {
         }
     }
 
+    // Takes the primary role.
     fn promote(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
         if !self.replica.is_complete() {
-            // A frame that claimed an epoch which the map never had has cost it its data. What is left is only a part.
+            // A frame of an epoch that the map never had made this node clear its data. The remains are incomplete, so
+            // open the group empty.
             self.replica.open(self.epoch, store);
             out.push(Action::Emptied { group: self.group });
         }
@@ -175,7 +186,7 @@ impl ReplicaGroup {
         self.remove(unknown, store);
     }
 
-    /// As the primary, removes keys whose values nobody here knows, whatever they are.
+    /// As the primary, removes `keys` whose values this node does not know, from the store and by the log.
     fn remove(&mut self, keys: impl IntoIterator<Item = Key>, store: &mut impl Store) {
         for key in keys {
             store.remove(self.group, &key);
@@ -183,7 +194,8 @@ impl ReplicaGroup {
         }
     }
 
-    /// Another is primary. A copy that has more than what is committed may have what the other has not.
+    /// Gives up the primary role. If the log ends after the commit index, the store may show entries that the new
+    /// primary does not have, so the replica is cleared.
     fn step_down(&mut self, store: &mut impl Store, out: &mut Vec<Action>) {
         if let Role::Primary(primary) = std::mem::replace(&mut self.role, Role::Replica) {
             primary.step_down(out);
@@ -193,7 +205,7 @@ impl ReplicaGroup {
         }
     }
 
-    /// The node does not hold it any more.
+    /// The node no longer holds the group.
     pub(super) fn leave(mut self, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
         self.replica.clear(store);
@@ -201,10 +213,10 @@ impl ReplicaGroup {
 
     // Requests.
 
-    /// Whether a request may be carried out here, now.
+    /// Decides whether a request may be executed here, now.
     ///
     /// # Errors
-    /// It may not.
+    /// The [`Refusal`].
     pub(super) fn admit(
         &self,
         key: &[u8],
@@ -217,14 +229,16 @@ impl ReplicaGroup {
             && level == Level::Session
             && view.rules.hold(Rule::SessionToken)
         {
-            let needs_snapshot = match self.role {
-                // What the primary's log does not have, nobody's has, unless there is a later primary.
+            let is_lost = match self.role {
+                // The primary's log is the only one that continues: a position it lacks is lost, unless the token is of
+                // a later primary's epoch.
                 Role::Primary(_) => token.epoch <= self.epoch && !self.replica.log().holds(token),
                 Role::Replica => self.replica.is_complete() && self.replica.can_never_hold(token),
             };
-            if needs_snapshot {
+            if is_lost {
                 return Err(Refusal::SessionLost);
             }
+            // Not lost, but not applied here yet: the primary has it, or will.
             if !self.replica.has_applied(token) {
                 return Err(self.elsewhere(view));
             }
@@ -246,15 +260,16 @@ impl ReplicaGroup {
         Position { epoch: self.epoch, seq: self.replica.last().seq + 1 }
     }
 
-    /// Writes down what was done to the store.
+    /// Appends an effect that the store has already applied.
     pub(super) fn record(&mut self, effect: Effect) -> Position {
         debug_assert!(self.is_primary());
         self.replica.append(self.epoch, effect)
     }
 
-    /// The store has evicted a key. As the primary's decision the log carries it; a replica remembers it, and where those are too
-    /// many it gives up its copy, to be filled anew. A primary that has yielded remembers it too, however many: it is in sync
-    /// with whoever is primary next only if its log stays as it is, and nothing is written that could be evicted without end.
+    /// The store has evicted `key`. A primary removes it by the log. A replica remembers it, and clears itself if it
+    /// has to remember too many keys; a snapshot follows. A primary that has yielded also only remembers it, however
+    /// many there are: it stays in sync with its successor only if its log does not change, and as it admits no writes,
+    /// the number of evictions is bounded.
     pub(super) fn evicted(&mut self, key: &[u8], view: &View, store: &mut impl Store) {
         match &self.role {
             Role::Primary(primary) if primary.has_yielded() && view.rules.hold(Rule::Freeze) => {
@@ -269,7 +284,7 @@ impl ReplicaGroup {
         }
     }
 
-    /// Keeps a request's answer until what it has seen is committed. False if that is so already.
+    /// Parks a request until everything it may have read is committed. False if that is so already.
     pub(super) fn park(&mut self, ticket: Ticket, view: &View) -> bool {
         let Role::Primary(primary) = &mut self.role else { return false };
         let needs = self.replica.applied().seq;
@@ -282,7 +297,7 @@ impl ReplicaGroup {
 
     // Other holders.
 
-    /// Another holder says something.
+    /// Handles a message from another holder.
     pub(super) fn receive(
         &mut self,
         from: Identity,
@@ -294,12 +309,15 @@ impl ReplicaGroup {
     ) {
         match body {
             Body::Append { .. } | Body::SnapshotBegin { .. } | Body::SnapshotChunk { .. } | Body::Images { .. } => {
+                // A deposed primary: its entries may conflict with those of the later epoch.
                 if epoch < self.epoch && view.rules.hold(Rule::Epoch) {
                     return;
                 }
+                // A later epoch: its primary has a map that has not arrived here yet.
                 if epoch > self.epoch {
                     self.adopt_epoch(from, epoch, store, out);
                 }
+                // Entries come from the primary of the epoch only, and the primary itself follows nobody.
                 let is_primarys = self.primary == Some(from) || !view.rules.hold(Rule::Epoch);
                 if is_primarys && !self.is_primary() {
                     self.handle_from_primary(from, body, store, out);
@@ -308,6 +326,7 @@ impl ReplicaGroup {
             Body::HandOver { to } => {
                 if let Role::Primary(primary) = &mut self.role
                     && epoch == self.epoch
+                // Void if the epoch has moved on since the leader sent it.
                 {
                     primary.hand_over(to, view.me, view.now);
                 }
@@ -321,47 +340,51 @@ impl ReplicaGroup {
         }
     }
 
-    /// A frame of an epoch that the map has not told of yet.
+    /// Adopts an epoch, and its primary `from`, that a frame announced before the map did.
     fn adopt_epoch(&mut self, from: Identity, epoch: Epoch, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
         (self.epoch, self.primary, self.matched) = (epoch, Some(from), 0);
     }
 
-    /// What the primary says.
+    /// Handles a message of the primary.
     fn handle_from_primary(&mut self, from: Identity, body: Body, store: &mut impl Store, out: &mut Vec<Action>) {
         let answer = match body {
             Body::Append { previous, entries, committed, has_yielded } => {
+                // Entries that no primary can send would break the log's invariants.
                 if !follow_one_another(previous, &entries, self.epoch) {
                     return;
                 }
+                // From now on the primary serves nobody: its successor need not wait for its lease.
                 if has_yielded {
                     self.yielded = Some(self.epoch);
                 }
                 match self.replica.accept(from, previous, entries, store) {
                     Ok(matched) => {
+                        // Commit only what is known to match: entries behind that may still be truncated.
                         self.matched = matched.max(self.matched);
                         self.replica.commit(committed, self.matched, APPLIED_PER_STEP, store);
-                        {
-                            let (matched, committed) = (self.matched, self.replica.committed());
-                            Body::Acknowledge { matched, committed, snapshot: self.replica.incoming_snapshot() }
-                        }
+                        let (committed, snapshot) = (self.replica.committed(), self.replica.incoming_snapshot());
+                        Body::Acknowledge { matched: self.matched, committed, snapshot }
                     }
                     Err(Mismatch::CommonAtMost(common)) => Body::Mismatch { common: Some(common) },
                     Err(Mismatch::NeedsSnapshot) => Body::Mismatch { common: None },
                 }
             }
             Body::SnapshotBegin { id, history, base } => {
+                // A history that no log can have; accepting it would make the log inconsistent.
                 if !is_history(&history, base, self.epoch) {
                     return;
                 }
                 self.replica.begin_snapshot(from, id, history, base, store);
                 let Some(next_chunk) = self.replica.next_chunk(from, id) else { return };
+                // Nothing of the snapshot has arrived yet, so the log matches up to its base.
                 if next_chunk == 1 {
                     self.matched = base;
                 }
                 Body::SnapshotAcknowledge { id, next_chunk }
             }
             Body::SnapshotChunk { id, number, images, is_last } => {
+                // Chunks apply in order; a duplicate or late one is only acknowledged again.
                 if self.replica.next_chunk(from, id) == Some(number) {
                     self.replica.apply_chunk(images, is_last, store);
                 }
@@ -376,7 +399,7 @@ impl ReplicaGroup {
         out.push(Action::to_holder(self.group, self.epoch, from, answer));
     }
 
-    /// What a replica answers.
+    /// Handles a message of a replica.
     fn handle_from_replica(
         &mut self,
         from: Identity,
@@ -387,6 +410,7 @@ impl ReplicaGroup {
         out: &mut Vec<Action>,
     ) {
         let Role::Primary(primary) = &mut self.role else { return };
+        // An answer to frames of another epoch says nothing about this one's log.
         if epoch != primary.epoch() && view.rules.hold(Rule::Epoch) {
             return;
         }
@@ -399,7 +423,8 @@ impl ReplicaGroup {
             Body::Mismatch { common } => peer.mismatched(common, &self.replica),
             Body::SnapshotAcknowledge { id, next_chunk } => peer.chunk_acknowledged(id, next_chunk, view.now),
             Body::Fetch { keys } => {
-                // What it is shown must be committed; it asks again.
+                // Images show the store, which may be ahead of the commit index. The replica retries until all is
+                // committed.
                 if self.replica.committed() == self.replica.last().seq {
                     let mut bytes = 0;
                     let images = keys.iter().take(FETCHED_KEYS_MAX).filter_map(|key| store.image(self.group, key));
@@ -418,7 +443,7 @@ impl ReplicaGroup {
 
     // Time.
 
-    /// True if nothing is under way: all holders have all there is, and nobody waits.
+    /// True if there is nothing to send, commit or apply, and no request is parked.
     pub(super) fn is_idle(&self) -> bool {
         let is_applied =
             self.replica.applied() == self.replica.last() && self.replica.committed() == self.replica.last().seq;
@@ -428,14 +453,14 @@ impl ReplicaGroup {
         }
     }
 
-    /// Sends what there is to send, and answers what is committed.
+    /// Advances the commit index, answers parked requests, and sends what is pending.
     pub(super) fn flush(&mut self, view: &View, store: &impl Store, out: &mut Vec<Action>) {
         let Role::Primary(primary) = &mut self.role else { return };
         primary.commit(&mut self.replica, view, out);
         primary.send(self.group, &self.replica, store, view.rules, view.now, out);
     }
 
-    /// What is due.
+    /// Does what is due by time.
     pub(super) fn tick(
         &mut self,
         view: &View,
@@ -447,7 +472,8 @@ impl ReplicaGroup {
         let committed = self.replica.committed();
         self.replica.trim(view.backlog_bytes, committed);
         if let Role::Primary(primary) = &mut self.role {
-            // A holder that keeps the log from being committed, and that nobody can remove, is not waited for without bound.
+            // A holder that stalls commits, and that nobody can remove now, must not make the log grow without bound:
+            // it gets a snapshot later.
             self.replica.trim(BACKLOGS_MAX * view.backlog_bytes, Seq::MAX);
             primary.begin_snapshots(&self.replica, next_snapshot_id, snapshots, view.now);
             primary.tick(self.group, &self.replica, view, out);
@@ -457,7 +483,7 @@ impl ReplicaGroup {
         self.fetch(view, out);
     }
 
-    /// Asks for the values that are missing.
+    /// Asks the primary for the images of incomplete keys.
     fn fetch(&mut self, view: &View, out: &mut Vec<Action>) {
         let keys: Vec<_> = self.replica.incomplete().take(FETCHED_KEYS_MAX).cloned().collect();
         let is_early = self.fetched_at.is_some_and(|at| view.now < at + RETRY_MS);
@@ -467,7 +493,7 @@ impl ReplicaGroup {
     }
 }
 
-/// True for entries that can follow a position in an epoch.
+/// True if `entries` can follow `previous` in the log of a primary of `epoch`.
 fn follow_one_another(previous: Position, entries: &[super::Entry], epoch: Epoch) -> bool {
     let mut last = previous;
     let follow = entries.iter().all(|entry| {
@@ -478,7 +504,7 @@ fn follow_one_another(previous: Position, entries: &[super::Entry], epoch: Epoch
     follow && last.epoch <= epoch
 }
 
-/// True for a history that can lead to an entry, in an epoch or before it.
+/// True if `history` can be that of a log whose last entry is `base`, in an epoch not after `epoch`.
 fn is_history(history: &[(Epoch, Seq)], base: Seq, epoch: Epoch) -> bool {
     let rises = history.is_sorted_by(|(epoch, first), (later, later_first)| epoch < later && first < later_first);
     let reaches = history.last().is_some_and(|&(last, first)| first <= base && last <= epoch);

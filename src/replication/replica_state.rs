@@ -1,26 +1,28 @@
-//! What a node holds of a group: its log, and how much of it is in the store.
+//! A node's replica of a group: its log, and how much of it the store has applied.
 //!
 //! ```text
 //!                applied <= committed <= last
 //!   1 ──────────────┬──────────┬──────────┬──► seq
-//!     in the store  │ safe     │ received │
+//!     in the store  │ committed│ received │
 //! ```
 //!
-//! A replica applies what is committed: what all in-sync holders have, and so every later primary. What it has only received it
-//! may have to cut off again, when a new primary does not have it; the store never has to take anything back. Only a primary
-//! applies at once what it writes, which is why one that was not in sync with its successor has nothing to offer any more.
+//! A replica applies only committed entries: all in-sync holders have them, so every later primary has. Received
+//! entries that are not committed may be truncated when a new primary lacks them; the store is never rolled back. Only
+//! a primary applies its own entries at once, so a deposed primary whose log is ahead of the commit index has to
+//! discard its data.
 //!
-//! | it holds | and |
+//! | coverage | meaning |
 //! |---|---|
-//! | nothing | has to be filled by a snapshot |
-//! | a part | a snapshot is under way, beside the log: the newer of two versions of a key stays |
-//! | all | what was applied |
+//! | `Empty` | needs a snapshot |
+//! | `Partial` | receives a snapshot alongside the log; of two versions of a key the newer one stays |
+//! | `Complete` | has all entries up to `applied` |
 //!
-//! A key that the store has *given up* on its own, for want of memory, is nobody's business while this is a replica. As a primary
-//! it has the log remove it: it is told to be gone, and is not to come back with the next primary.
+//! A key is *locally evicted* when this node's store dropped it for want of memory. That is harmless on a replica. On
+//! becoming primary the node removes such keys by the log: its clients see them as missing, so they must not reappear
+//! with the next primary.
 //!
-//! A key is *incomplete* when a change inside its value came and the value that it was made for is not here: then the store
-//! has nothing of the key, and an image of it is asked for.
+//! A key is *incomplete* when a `Change` arrived for a version that the store does not have. The store then drops the
+//! key, and its image is fetched from the primary.
 
 use super::entry::{Effect, Entry, Image, Key, Position, Seq};
 use super::log::{History, Log};
@@ -30,10 +32,10 @@ use crate::cluster::{Epoch, Identity};
 use crate::slots::Group;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Keys of a group that a store may give up on its own.
+/// Locally evicted keys that are remembered per group.
 const LOCALLY_EVICTED_MAX: usize = 4_096;
 
-/// One node's copy of one group.
+/// One node's replica of one group.
 #[derive(Debug)]
 pub(super) struct ReplicaState {
     group: Group,
@@ -42,11 +44,11 @@ pub(super) struct ReplicaState {
     applied: Seq,
     committed: Seq,
     coverage: Coverage,
-    /// The last attempt to fill it: one that was sent earlier, and comes late, is not begun again.
+    /// The last snapshot begun, as (sender, id): a duplicate or earlier `SnapshotBegin` does not begin another.
     last_snapshot: Option<(Identity, u64)>,
-    /// Keys whose value is not here, each with the version that it would have.
+    /// Keys whose value is missing, each with the version that it would have.
     incomplete: BTreeMap<Key, Position>,
-    /// Keys whose value the store has given up on its own, for want of memory.
+    /// Keys that the store has evicted on its own, for want of memory.
     locally_evicted: BTreeSet<Key>,
 }
 
@@ -57,27 +59,28 @@ enum Coverage {
     Complete,
 }
 
-/// A snapshot that is coming in.
+/// A snapshot being received.
 #[derive(Debug)]
 struct IncomingSnapshot {
-    /// Whose it is: another primary's store may have what this one's has not.
+    /// The sender. Chunks of another primary do not fit: its store may differ.
     from: Identity,
     next_chunk: u64,
-    /// Keys that the log has removed meanwhile, with the versions of their removals: an older image is not to bring them back.
+    /// Tombstones: keys removed by the log meanwhile, with the versions of the removals. An older image must not
+    /// restore them.
     removed: BTreeMap<Key, Position>,
 }
 
-/// What a primary sent does not follow what is here.
+/// Why entries of a primary could not be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mismatch {
-    /// The log here has another entry there, or ends before. This is the last that both may have: no later one can be.
+    /// The log ends before the previous entry, or has another entry there. No entry after this one is in both logs.
     CommonAtMost(Position),
-    /// There is nothing here to follow: a snapshot is needed.
+    /// There is no log that could be extended: a snapshot is needed.
     NeedsSnapshot,
 }
 
 impl ReplicaState {
-    /// The copy of a node that holds nothing.
+    /// The replica of a node that holds nothing.
     pub(super) fn empty(group: Group, rules: Rules) -> Self {
         let (log, incomplete) = (Log::new(Epoch(0)), BTreeMap::new());
         Self {
@@ -93,13 +96,13 @@ impl ReplicaState {
         }
     }
 
-    /// Forgets everything: the node does not hold the group any more, or cannot know what of it is right.
+    /// Discards everything: the node no longer holds the group, or its data cannot be trusted.
     pub(super) fn clear(&mut self, store: &mut impl Store) {
         *self = Self { last_snapshot: self.last_snapshot, ..Self::empty(self.group, self.rules) };
         store.clear(self.group);
     }
 
-    /// Begins as all that there is of a group that was just opened.
+    /// Becomes the empty, complete replica of a group that was opened in epoch `opened`.
     pub(super) fn open(&mut self, opened: Epoch, store: &mut impl Store) {
         self.clear(store);
         self.log = Log::new(opened);
@@ -118,46 +121,47 @@ impl ReplicaState {
         self.committed
     }
 
-    /// The last entry that the store has.
+    /// The last entry that the store has applied.
     pub(super) fn applied(&self) -> Position {
         let epoch = self.log.epoch_at(self.applied).expect("what is applied is of a known epoch");
         Position { epoch, seq: self.applied }
     }
 
-    /// True if what is here, or was, is of before an opening of the group.
+    /// True if the log begins before the epoch in which the group was last opened: all its data is void.
     pub(super) fn predates(&self, opened: Epoch) -> bool {
         self.log.history()[0].0 < opened
     }
 
-    /// True if all that was committed is here, or will be with the log.
+    /// True if the store, with the entries of the log, has everything that is committed.
     pub(super) fn is_complete(&self) -> bool {
         matches!(self.coverage, Coverage::Complete)
     }
 
-    /// True if what the store says of a key is what the log has made of it.
+    /// True if the store's answer for `key` reflects the log.
     pub(super) fn can_read(&self, key: &[u8]) -> bool {
         self.is_complete() && !self.incomplete.contains_key(key) && !self.locally_evicted.contains(key)
     }
 
-    /// True if the store has that entry's effect, and the log is the one that it was written to.
+    /// True if the store has applied the entry at `position`, of this very log.
     pub(super) fn has_applied(&self, position: Position) -> bool {
         position.seq <= self.applied && self.log.holds(position)
     }
 
-    /// True if the log can never have that entry: it has others there, or is past the epoch.
+    /// True if the log can never contain that entry: it has another one there, or has moved past its epoch.
     pub(super) fn can_never_hold(&self, position: Position) -> bool {
         let last = self.last();
         !self.log.holds(position) && (position.seq <= last.seq || position.epoch < last.epoch)
     }
 
-    /// Keys whose images are missing, the first few.
+    /// Keys whose images are missing.
     pub(super) fn incomplete(&self) -> impl Iterator<Item = &Key> {
         self.incomplete.keys()
     }
 
     // As a primary.
 
-    /// Applies all that was received: it will serve as primary. Returns the keys of which it does not know the values.
+    /// Prepares to serve as primary: applies everything received. Returns the keys whose values this node does not
+    /// know.
     pub(super) fn promote(&mut self, store: &mut impl Store) -> Vec<Key> {
         let last = self.last().seq;
         if self.rules.hold(Rule::AppliedBeforeServing) {
@@ -169,29 +173,30 @@ impl ReplicaState {
         unknown.chain(self.take_locally_evicted()).collect()
     }
 
-    /// The keys that the store has given up on its own, to be removed by the log.
+    /// Takes the locally evicted keys, which the caller removes by the log.
     pub(super) fn take_locally_evicted(&mut self) -> BTreeSet<Key> {
         std::mem::take(&mut self.locally_evicted)
     }
 
-    /// Writes an entry, whose effect the store has already.
+    /// Appends an entry whose effect the store has already applied.
     pub(super) fn append(&mut self, epoch: Epoch, effect: Effect) -> Position {
         let at = self.log.append(epoch, effect);
         self.applied = at.seq;
         at
     }
 
-    /// Notes that all in-sync holders have everything up to an entry.
+    /// Advances the commit index to `seq`, at most to the end of the log.
     pub(super) fn set_committed(&mut self, seq: Seq) {
         self.committed = self.committed.max(seq.min(self.last().seq));
     }
 
     // As a replica.
 
-    /// Takes entries that follow a position, as a primary has them. Returns up to which number the two logs agree now.
+    /// Appends the primary's `entries`, which follow `previous`. Returns the last entry up to which the two logs match
+    /// now.
     ///
     /// # Errors
-    /// They do not follow; nothing was taken.
+    /// The entries cannot follow; the log is unchanged, or cleared if it cannot be reconciled.
     pub(super) fn accept(
         &mut self,
         from: Identity,
@@ -199,17 +204,21 @@ impl ReplicaState {
         entries: Vec<Entry>,
         store: &mut impl Store,
     ) -> Result<Seq, Mismatch> {
+        // Without a complete replica, only the log that goes with the snapshot being received can be extended.
         match &self.coverage {
             Coverage::Empty => return Err(Mismatch::NeedsSnapshot),
             Coverage::Partial(incoming) if incoming.from != from => return Err(Mismatch::NeedsSnapshot),
             Coverage::Partial(_) | Coverage::Complete => {}
         }
+        // As Raft's consistency check: logs that have the entry `previous` match up to it.
         if !self.log.holds(previous) {
             return Err(self.mismatch(previous, store));
         }
         let mut matched = previous.seq;
         for entry in entries {
             let known = self.log.holds(entry.at) || !self.may_truncate(&entry);
+            // A conflicting entry: cut it off with all after it, unless it is applied or committed, which only a peer
+            // that breaks the protocol, or a lost group, can bring about.
             if !known && entry.at.seq <= self.last().seq {
                 if entry.at.seq <= self.irrevocable_through() {
                     return Err(self.mismatch(entry.at, store));
@@ -228,12 +237,13 @@ impl ReplicaState {
         entry.at.seq > self.last().seq || self.rules.hold(Rule::Truncation)
     }
 
-    /// Up to where nothing can be taken back: it is applied, or will be.
+    /// Entries up to here cannot be truncated: they are applied or will be.
     fn irrevocable_through(&self) -> Seq {
         self.applied.max(self.committed)
     }
 
-    /// The log does not have an entry. If another one in its place is settled, the store has, or will have, what nobody else has.
+    /// How the log differs from one that has the entry `other`. If an irrevocable entry conflicts, the store has, or
+    /// will have, effects that the primary lacks, so the replica is cleared.
     fn mismatch(&mut self, other: Position, store: &mut impl Store) -> Mismatch {
         let has_parted = other.seq <= self.irrevocable_through() && self.log.epoch_at(other.seq).is_some();
         let common = self.log.common_end(other).filter(|_| !has_parted);
@@ -246,13 +256,14 @@ impl ReplicaState {
         }
     }
 
-    /// Applies what is committed, as far as `agreed` says that it is here: at most so many entries. True if that was all.
+    /// Advances the commit index to `committed`, but not past `matched`, and applies at most `entries_max` entries.
+    /// True if nothing is left to apply.
     pub(super) fn commit(&mut self, committed: Seq, matched: Seq, entries_max: usize, store: &mut impl Store) -> bool {
         self.set_committed(committed.min(matched));
         self.apply_some(entries_max, store)
     }
 
-    /// Applies at most so many entries of what is committed. True if that was all.
+    /// Applies at most `entries_max` committed entries. True if nothing is left to apply.
     pub(super) fn apply_some(&mut self, entries_max: usize, store: &mut impl Store) -> bool {
         let through = if self.rules.hold(Rule::CommittedApplied) { self.committed } else { self.last().seq };
         self.apply_through(through, entries_max, store);
@@ -271,6 +282,7 @@ impl ReplicaState {
 
     fn apply(&mut self, Entry { at, effect }: &Entry, store: &mut impl Store) {
         let key = effect.key();
+        // An image of the snapshot may be newer than this entry already.
         let is_newer = store.version(self.group, key).is_none_or(|version| version < *at);
         if !is_newer {
             return;
@@ -281,17 +293,21 @@ impl ReplicaState {
             Coverage::Empty | Coverage::Complete => None,
         };
         match effect {
+            // A put replaces the whole value: neither a missing base nor an earlier tombstone matters any more.
             Effect::Put { .. } => {
                 self.incomplete.remove(key);
                 removed.map(|removed| removed.remove(key));
             }
             Effect::Remove { .. } => {
+                // Images of the snapshot that are still to come may show the key as it was before.
                 self.incomplete.remove(key);
                 if self.rules.hold(Rule::Tombstones) {
                     removed.map(|removed| removed.insert(key.into(), *at));
                 }
             }
             Effect::Change { before, .. } => {
+                // Applied to another version, a change would yield a value that never existed: drop the key and fetch
+                // its image.
                 let fits = store.version(self.group, key) == Some(*before);
                 if !fits && self.rules.hold(Rule::ChangedVersion) {
                     store.remove(self.group, key);
@@ -303,20 +319,21 @@ impl ReplicaState {
         store.apply(self.group, effect, *at);
     }
 
-    /// The store has given up a key's value on its own. False if those are too many to remember.
+    /// The store has evicted `key` on its own. False if there are too many such keys to remember.
     pub(super) fn note_local_eviction(&mut self, key: &[u8]) -> bool {
         self.locally_evicted.insert(key.into());
         self.locally_evicted.len() <= LOCALLY_EVICTED_MAX
     }
 
-    /// Keeps no more of the log than so many bytes, of what `through` says that nobody needs.
+    /// Trims the log to `bytes_max` bytes, but only applied entries up to `through`.
     pub(super) fn trim(&mut self, bytes_max: usize, through: Seq) {
         self.log.trim(bytes_max, through.min(self.applied));
     }
 
     // A snapshot.
 
-    /// Begins to be filled: what was here is void. The log goes on after `base`. Does nothing if it has begun to be before.
+    /// Begins a snapshot: discards the replica; the log continues after `base`. Ignored if this snapshot, or a later
+    /// one of `from`, has begun before.
     pub(super) fn begin_snapshot(
         &mut self,
         from: Identity,
@@ -335,14 +352,14 @@ impl ReplicaState {
         self.coverage = Coverage::Partial(IncomingSnapshot { from, next_chunk: 1, removed: BTreeMap::new() });
     }
 
-    /// The attempt to fill it that is under way.
+    /// The snapshot being received.
     pub(super) fn incoming_snapshot(&self) -> Option<u64> {
         let is_part = matches!(self.coverage, Coverage::Partial(_));
         self.last_snapshot.filter(|_| is_part).map(|(_, id)| id)
     }
 
-    /// The chunk that is expected next of an attempt to fill it: one past the last if it has come to its end. None if it is
-    /// not the attempt that was begun last.
+    /// The next chunk expected of snapshot `id`: `u64::MAX` if it is installed. None if it is not the last snapshot
+    /// that was begun.
     pub(super) fn next_chunk(&self, from: Identity, id: u64) -> Option<u64> {
         let is_last_attempt = self.last_snapshot == Some((from, id));
         match &self.coverage {
@@ -352,7 +369,7 @@ impl ReplicaState {
         }
     }
 
-    /// Takes the chunk that is expected.
+    /// Stores the expected chunk.
     pub(super) fn apply_chunk(&mut self, images: Vec<Image>, is_last: bool, store: &mut impl Store) {
         images.into_iter().for_each(|image| self.take_image(image, store));
         if let Coverage::Partial(incoming) = &mut self.coverage {
@@ -363,7 +380,7 @@ impl ReplicaState {
         }
     }
 
-    /// Stores an image, unless something newer is known of its key.
+    /// Stores an image, unless a newer version, tombstone or incomplete change of its key is known.
     pub(super) fn take_image(&mut self, image: Image, store: &mut impl Store) {
         let removed = match &self.coverage {
             Coverage::Partial(incoming) => incoming.removed.get(&image.key).copied(),

@@ -1,59 +1,60 @@
-//! The rules that the protocol stands on, and the switches that break them.
+//! The safety rules of the protocol, and switches that break them.
 //!
-//! Each has a failure behind it that the simulator finds again once the rule is broken (`sim`). Outside of tests and of the
-//! feature `sim` they all hold, and nothing of this is left in the program.
+//! For each rule there is a failure that the simulator, or a scenario in `tests/`, reproduces once the rule is broken.
+//! Outside of tests and of the feature `sim` all rules hold, and the switches compile to nothing.
 
-/// A rule of replication. `docs/replication.md` says what each is for; the numbers are those of its list.
+/// A safety rule of replication. `docs/replication.md` says what goes wrong without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// 1: Data belongs to one life of a node: who has started again is a stranger.
+    /// Data belongs to one incarnation of a node: after a restart the node is a stranger to it.
     Identity,
-    /// 2: A frame of an older epoch than the receiver's is refused.
+    /// Frames of an older epoch than the receiver's are refused.
     Epoch,
-    /// 2: What a log has that the new primary's has not is cut off.
+    /// Entries that conflict with the new primary's log are truncated.
     Truncation,
-    /// 3: Strong requests are served under a lease from all in-sync holders, and from most members.
+    /// Strong requests need leases of all in-sync holders and of a majority of the members.
     Lease,
-    /// 3: A new primary waits until no lease of the old one can be left.
+    /// A new primary waits until every lease of the old one has expired.
     Grace,
-    /// 4: Who was reported gets no more acknowledgements until the map has answered.
+    /// A node that was reported as unreachable is fenced until the map has decided: it gets no acknowledgements and no
+    /// leases.
     Fencing,
-    /// 5: Strong requests want as many in-sync copies as the settings say.
+    /// Strong requests need an in-sync set of at least `min_in_sync`.
     MinInSync,
-    /// 5: A group whose in-sync copies are all gone is opened empty: what others still have of it is void.
+    /// A group that lost all in-sync holders is opened empty: data that others still have is void.
     Opened,
-    /// 6: A change inside a value is applied to the version that it was made for.
+    /// A change inside a value is applied only to the version that it was made for.
     ChangedVersion,
-    /// 6: While a snapshot comes in, what was removed is remembered.
+    /// While a snapshot is received, removals leave tombstones.
     Tombstones,
-    /// 6: An image of a snapshot does not replace something newer.
+    /// An image of a snapshot does not replace a newer version.
     NewerWins,
-    /// 7: What a replica has evicted on its own is gone for its next primary too, if that is itself.
+    /// Keys that a replica evicted on its own are removed by the log when it becomes primary.
     OwnEviction,
-    /// 7: An expired item is removed by the log before anybody is told that it is gone.
+    /// An expired item is removed by the log before a client sees that it is gone.
     ExpiryInLog,
-    /// 8: A strong result waits until all that it has seen is committed.
+    /// The answer of a strong request waits until everything it has read is committed.
     CommittedReads,
-    /// 8: A write is committed when all in-sync holders have it.
+    /// A write is committed once all in-sync holders have acknowledged it.
     AllAcknowledge,
-    /// 9: All that was acknowledged is applied before its holder serves.
+    /// A new primary applies everything it has acknowledged before it serves.
     AppliedBeforeServing,
-    /// 9: A replica applies what is committed, not what it has only received.
+    /// A replica applies committed entries only, not all that it has received.
     CommittedApplied,
-    /// 10: Who has had no lease for two seconds takes no writes of any kind.
+    /// A primary without a lease for two seconds admits no writes of any level.
     BoundedDoubt,
-    /// Sessions: a replica answers once it has what the session has written.
+    /// A replica serves a session only once it has applied the session's token.
     SessionToken,
-    /// Movement: a learner becomes in-sync when all that its snapshot shows is committed.
+    /// Chunks of a snapshot are held back until everything they show is committed.
     SnapshotCommitted,
-    /// Movement: a primary that hands over takes no more requests, and once all is committed its log stays as it is.
+    /// A primary that hands over admits no requests, and once everything is committed its log does not change.
     Freeze,
-    /// Agreement: a change of a group is made to the epoch that it was meant for.
+    /// A group's change applies only to the epoch it was proposed for.
     CompareAndSet,
 }
 
 impl Rule {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Self; 22] = [
         Self::Identity,
         Self::Epoch,
@@ -80,7 +81,7 @@ impl Rule {
     ];
 }
 
-/// Which rules hold: all of them.
+/// Which rules hold: all.
 #[cfg(not(any(test, feature = "sim")))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules;
@@ -102,7 +103,7 @@ pub struct Rules {
 
 #[cfg(any(test, feature = "sim"))]
 impl Rules {
-    /// All but one.
+    /// All rules but `rule`.
     pub fn without(rule: Rule) -> Self {
         Self { broken: Some(rule) }
     }
