@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_which_epoch_an_entry_is_of() {
+    fn the_epoch_of_each_entry_is_known() {
         let mut log = log(&[(1, 3), (4, 2)]);
         assert_eq!(log.last(), at(4, 5));
         assert!(log.holds(at(1, 0)) && log.holds(at(1, 3)) && log.holds(at(4, 4)));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_trimmed_is_known_and_not_kept() {
+    fn trimmed_entries_are_known_but_not_kept() {
         let mut log = log(&[(1, 3), (4, 2)]);
         log.trim(0, 4);
         assert_eq!(log.last(), at(4, 5));
@@ -183,7 +183,7 @@ mod tests {
     /// A peer wrote each of a hundred entries in an epoch of its own and committed none. The epoch of the last applied
     /// entry was dropped from the history, so looking it up after a truncation failed.
     #[test]
-    fn the_epoch_of_what_may_become_the_last_entry_is_not_forgotten() {
+    fn the_epoch_of_a_possible_last_entry_is_kept() {
         let mut log = log(&[(1, 3)]);
         (2..102).for_each(|epoch| _ = log.append(Epoch(epoch), put(b"k")));
         log.trim(0, 3);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn two_logs_agree_up_to_where_one_of_them_left_the_other() {
+    fn two_logs_match_up_to_where_they_diverge() {
         let ours = log(&[(1, 3), (4, 2)]);
         assert_eq!(ours.common_end(at(1, 2)), Some(2));
         assert_eq!(ours.common_end(at(1, 9)), Some(3), "what epoch 1 wrote after 3 is not here");

@@ -1,19 +1,19 @@
-//! Requests, and how a node carries them out.
+//! Client requests, and how a node of the tests executes them.
 
 use super::*;
 
-/// What a client asks for.
+/// An operation of a client.
 #[derive(Clone, Copy)]
 pub(super) enum Op {
     Get,
     Put(&'static str),
-    /// With a time to live.
+    /// Put with a time to live, in milliseconds.
     PutFor(&'static str, u64),
     Append(&'static str),
     Delete,
 }
 
-/// What a read has seen: a value, nothing, or why it was not answered.
+/// The result of a read: a value, nothing, or why there was no answer.
 pub(super) type Seen = Result<Option<String>, Fate>;
 
 pub(super) fn value(value: &str) -> Seen {
@@ -22,7 +22,7 @@ pub(super) fn value(value: &str) -> Seen {
 
 pub(super) const NOTHING: Seen = Ok(None);
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Refused(Refusal),
@@ -31,7 +31,7 @@ pub(super) enum Fate {
     Done,
 }
 
-/// A request: what became of it, what it has seen, and the token that its answer carries.
+/// A request: its outcome, the value it read, and the token of its answer.
 pub(super) struct Asked {
     pub(super) fate: Fate,
     pub(super) seen: Option<String>,
@@ -39,12 +39,12 @@ pub(super) struct Asked {
 }
 
 impl Cluster {
-    /// A client asks a node for something. What the node has to say to others is on the wire then.
+    /// Sends a client's request to a node. The frames that the node sends in turn are on the wire afterwards.
     pub(super) fn ask(&mut self, node: usize, level: Level, letter: &str, op: Op) -> usize {
         self.ask_with(None, node, level, letter, op)
     }
 
-    /// A client asks with the token of what its session did before.
+    /// As [`Cluster::ask`], with a session's token.
     pub(super) fn ask_with(
         &mut self,
         token: Option<Position>,
@@ -67,7 +67,7 @@ impl Cluster {
         self.asked.len() - 1
     }
 
-    /// A node's store evicts a key.
+    /// A node's store evicts a key on its own.
     pub(super) fn evict(&mut self, node: usize, letter: &str) {
         let (key, now) = (key(letter), self.clock(node));
         let Node { replication, store, .. } = &mut self.nodes[node];
@@ -109,7 +109,7 @@ impl Cluster {
         Asked { fate, seen, token }
     }
 
-    /// Asks for a write.
+    /// Requests a write.
     pub(super) fn put(&mut self, node: usize, level: Level, letter: &str, value: &'static str) -> usize {
         self.ask(node, level, letter, Op::Put(value))
     }
@@ -118,21 +118,21 @@ impl Cluster {
         self.asked[request].fate == Fate::Done
     }
 
-    /// Reads, and delivers what there is to deliver. What it has seen, if it is answered then.
+    /// Requests a read and delivers frames. Returns its result, if it was answered.
     pub(super) fn read(&mut self, node: usize, level: Level, letter: &str) -> Seen {
         let request = self.ask(node, level, letter, Op::Get);
         self.deliver();
         self.seen(request)
     }
 
-    /// What a request has seen, if it is answered.
+    /// The result of a read, if it was answered.
     pub(super) fn seen(&self, request: usize) -> Seen {
         let Asked { fate, seen, .. } = &self.asked[request];
         if *fate == Fate::Done { Ok(seen.clone()) } else { Err(*fate) }
     }
 
-    /// True if a node's store has the same as another's.
-    pub(super) fn have_the_same(&self, node: usize, other: usize) -> bool {
+    /// True if the stores of two nodes are equal.
+    pub(super) fn stores_are_equal(&self, node: usize, other: usize) -> bool {
         self.nodes[node].store.0 == self.nodes[other].store.0
     }
 }

@@ -1,11 +1,12 @@
-//! Who may serve when the primary is gone, and with what.
+//! Which node may serve after the primary is gone, and with which data.
 
 use super::client::{NOTHING, Op, value};
 use super::*;
 use crate::cluster::map::COMPARES;
 use Level::{Eventual, Session, Strong};
 
-/// An old primary has not heard that another was made. True if it shows nothing old once the other has written something new.
+/// The old primary does not know that there is a new one. True if it serves no stale value once the new one has
+/// acknowledged a write.
 fn show_nothing_old(cluster: &mut Cluster, old: usize, new: usize) -> bool {
     let mut is_written = false;
     for _ in 0..2 * GRACE_MS / TICK_MS {
@@ -21,13 +22,13 @@ fn show_nothing_old(cluster: &mut Cluster, old: usize, new: usize) -> bool {
     true
 }
 
-/// The primary is cut off. It still has its lease when the others get another primary.
+/// The primary is partitioned away and still holds its lease when the others get a new primary.
 fn isolated(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.put(0, Strong, "x", "old");
     cluster.deliver();
     cluster.isolate(0);
-    cluster.take_for_down(0);
+    cluster.declare_down(0);
     cluster.tell(1);
     cluster.tell(2);
     show_nothing_old(&mut cluster, 0, 1)
@@ -43,24 +44,24 @@ fn an_old_primary_stops_with_its_lease() {
     assert_needed(Rule::Lease, isolated);
 }
 
-/// The primary, which alone holds the group, is reported by both others, and one of them becomes its home. The third hears of
-/// that late; meanwhile it hears the old primary again.
+/// Both other nodes report the primary, which is the group's only holder, so the group is opened at one of them. The
+/// third learns of that late and hears the old primary again meanwhile.
 fn reported(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 1, rules);
     cluster.put(0, Strong, "x", "old");
     cluster.deliver();
-    cluster.promise(1, 0);
-    cluster.promise(2, 0);
-    cluster.take_for_down(0);
+    cluster.fence(1, 0);
+    cluster.fence(2, 0);
+    cluster.declare_down(0);
     let home = cluster.primary();
     cluster.tell(home);
     show_nothing_old(&mut cluster, 0, home)
 }
 
-/// One that has reported the primary hears it again. True if it gives it nothing.
+/// A node that has reported the primary hears it again. True if it sends it neither acknowledgements nor leases.
 fn silent(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
-    cluster.promise(1, 0);
+    cluster.fence(1, 0);
     cluster.hold_back(|frame| frame.goes(1, 0));
     cluster.put(0, Eventual, "x", "1");
     cluster.run(200);
@@ -68,13 +69,13 @@ fn silent(rules: Rules) -> bool {
 }
 
 #[test]
-fn who_was_reported_is_given_nothing() {
+fn a_fenced_node_gets_no_acknowledgements_and_no_leases() {
     assert_needed(Rule::Fencing, reported);
     assert_needed(Rule::Fencing, silent);
 }
 
-/// A third holder was decided to be in sync, and becomes the primary, while the old one does not know yet that it was: it
-/// believes in the lease of the second alone. That one has not heard of either decision, and has promised only just now.
+/// The map has made a third holder in-sync, and then primary, while the old primary does not know that and relies on
+/// the lease of the second alone. The second knows of neither decision and was fenced only just now.
 fn candidate(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 1, rules);
     cluster.regroup(0, &[0], &[2]);
@@ -91,20 +92,20 @@ fn candidate(rules: Rules) -> bool {
     cluster.run(GRACE_MS);
     cluster.decide(proposed);
     cluster.tell(1);
-    cluster.promise(1, 0);
-    cluster.promise(2, 0);
-    cluster.take_for_down(0);
+    cluster.fence(1, 0);
+    cluster.fence(2, 0);
+    cluster.declare_down(0);
     cluster.tell(1);
     assert_eq!(cluster.primary(), 1);
     show_nothing_old(&mut cluster, 0, 1)
 }
 
 #[test]
-fn a_lease_includes_who_may_be_in_sync() {
+fn leases_of_candidates_are_needed() {
     assert!(candidate(Rules::default()));
 }
 
-/// A replica has an entry of the old primary that the new one lacks, and that one writes another in its place.
+/// A replica has an entry of the old primary that the new one lacks, and the new one writes another in its place.
 fn parted(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.hold_back(|frame| frame.goes(0, 1) && frame.is_append());
@@ -115,30 +116,30 @@ fn parted(rules: Rules) -> bool {
     let write = cluster.put(1, Strong, "y", "new");
     cluster.run(100);
     assert!(cluster.is_done(write));
-    cluster.have_the_same(1, 2)
+    cluster.stores_are_equal(1, 2)
 }
 
 #[test]
-fn a_log_is_cut_to_that_of_the_new_primary() {
+fn a_log_is_truncated_to_that_of_the_new_primary() {
     assert_needed(Rule::Truncation, parted);
 }
 
-/// The frame of an old primary comes to a replica that has acknowledged something else in its place to the new one.
+/// A late frame of the old primary reaches a replica that has acknowledged a conflicting entry of the new one.
 fn late(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.hold_back(|frame| frame.from == 0 && frame.is_append());
     cluster.put(0, Eventual, "x", "old");
     cluster.crash(0);
     cluster.run(GRACE_MS);
-    cluster.hold_back(|frame| frame.from == 0 && frame.is_append() || frame.is_news());
+    cluster.hold_back(|frame| frame.from == 0 && frame.is_append() || frame.is_commit_only());
     let write = cluster.put(1, Strong, "y", "new");
     cluster.deliver();
     assert!(cluster.is_done(write));
-    cluster.hold_back(Frame::is_news);
+    cluster.hold_back(Frame::is_commit_only);
     cluster.deliver();
     cluster.release();
     cluster.run(100);
-    cluster.have_the_same(1, 2)
+    cluster.stores_are_equal(1, 2)
 }
 
 #[test]
@@ -146,10 +147,10 @@ fn frames_of_an_older_epoch_are_refused() {
     assert_needed(Rule::Epoch, late);
 }
 
-/// A write is acknowledged by all, and the primary is gone before it has told the others so.
+/// A write is acknowledged by all, and the primary dies before it has announced the commit.
 fn unapplied(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
-    cluster.hold_back(|frame| frame.from == 0 && frame.is_news());
+    cluster.hold_back(|frame| frame.from == 0 && frame.is_commit_only());
     let write = cluster.put(0, Strong, "x", "1");
     cluster.deliver();
     assert!(cluster.is_done(write));
@@ -163,8 +164,8 @@ fn a_primary_has_applied_all_that_it_has_acknowledged() {
     assert_needed(Rule::AppliedBeforeServing, unapplied);
 }
 
-/// A replica has an entry that is not committed, and that the new primary lacks. It must come back to what the others have
-/// without having to throw away what is acknowledged: the new primary may be gone as well before it is filled again.
+/// A replica has an uncommitted entry that the new primary lacks. It must return to the common state without discarding
+/// what is acknowledged: the new primary may die before a snapshot is installed.
 fn uncommitted(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.put(0, Strong, "x", "1");
@@ -184,16 +185,16 @@ fn a_replica_applies_what_is_committed() {
     assert_needed(Rule::CommittedApplied, uncommitted);
 }
 
-/// A holder that fell behind is all that is left when the only one in sync is gone: the group is opened empty there.
+/// The only in-sync holder is gone, and a holder that fell behind is all that is left: the group is opened empty there.
 fn lost(rules: Rules) -> bool {
     let mut cluster = Cluster::new(2, 1, Rules::default());
-    // Of the other node alone: without the rule the first could not have opened the group either.
+    // Broken at the other node alone: without the rule the first could not have opened the group either.
     cluster.nodes[1].replication = Replication::new(cluster.nodes[1].identity, BACKLOG_BYTES, rules);
     cluster.put(0, Strong, "x", "old");
     cluster.regroup(0, &[0], &[1]);
     cluster.tell_all();
     cluster.run_agreeing(300);
-    assert!(cluster.have_the_same(0, 1));
+    assert!(cluster.stores_are_equal(0, 1));
     cluster.isolate(1);
     cluster.regroup(0, &[0], &[1]);
     cluster.tell(0);
@@ -207,14 +208,14 @@ fn lost(rules: Rules) -> bool {
 }
 
 #[test]
-fn what_is_left_of_a_lost_group_is_void() {
+fn the_remains_of_a_lost_group_are_void() {
     assert_needed(Rule::Opened, lost);
 }
 
-/// It had been proposed that they are not in sync: their acknowledgements were not there a tick after the write, and what they
-/// had acknowledged before it was long ago.
+/// The primary proposed to remove holders a tick after a write: they had not acknowledged it yet, and what they had
+/// acknowledged before was long ago.
 #[test]
-fn who_had_nothing_to_acknowledge_has_not_stalled() {
+fn a_holder_with_nothing_to_acknowledge_has_not_stalled() {
     let mut cluster = Cluster::new(3, 3, Rules::default());
     cluster.run(1_000);
     assert!(cluster.proposed.is_empty());
@@ -226,10 +227,10 @@ fn who_had_nothing_to_acknowledge_has_not_stalled() {
     assert_eq!(cluster.proposed.pop().expect("a proposal").in_sync.len(), 1, "who is silent has");
 }
 
-/// Seed 31025560 of the simulator: a learner was whole and proposed as in-sync. Then came its late answer from before its snapshot,
-/// that it had nothing, and another snapshot took away what it had, when the map had made it in-sync.
+/// Seed 31025560 of the simulator: a learner was complete and proposed as in-sync. Then its late answer from before its
+/// snapshot arrived, that it had nothing, and another snapshot cleared it when the map had made it in-sync.
 #[test]
-fn who_may_be_in_sync_by_now_is_not_filled_anew() {
+fn a_candidate_gets_no_new_snapshot() {
     let mut cluster = Cluster::new(3, 2, Rules::default());
     cluster.put(0, Strong, "x", "1");
     cluster.regroup(0, &[0, 1], &[2]);
@@ -262,8 +263,8 @@ fn hand_over(cluster: &mut Cluster) {
     cluster.run(2 * TICK_MS);
 }
 
-/// A primary hands over, and is asked for a write after it has named its successor.
-fn handed_over(rules: Rules) -> bool {
+/// A primary hands over, and receives a write after it has proposed its successor.
+fn writes_after_hand_over(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     hand_over(&mut cluster);
     cluster.hold_back(|frame| frame.from == 0 && frame.is_append());
@@ -278,11 +279,12 @@ fn handed_over(rules: Rules) -> bool {
 }
 
 #[test]
-fn who_hands_over_takes_no_more() {
-    assert_needed(Rule::Freeze, handed_over);
+fn a_primary_that_hands_over_admits_no_requests() {
+    assert_needed(Rule::Freeze, writes_after_hand_over);
 }
 
-/// A primary hands over, evicts a key after it has named its successor, which dies, and is primary again.
+/// A primary hands over and evicts a key after it has proposed its successor. The successor dies, and the first is
+/// primary again.
 fn evicted_while_frozen(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.put(0, Strong, "x", "1");
@@ -302,19 +304,21 @@ fn evicted_while_frozen(rules: Rules) -> bool {
     cluster.regroup(0, &[0, 2], &[]);
     cluster.tell_all();
     cluster.run(GRACE_MS + 100);
-    cluster.read(0, Strong, "y") == value("2") && cluster.read(0, Strong, "x") == NOTHING && cluster.have_the_same(0, 2)
+    cluster.read(0, Strong, "y") == value("2")
+        && cluster.read(0, Strong, "x") == NOTHING
+        && cluster.stores_are_equal(0, 2)
 }
 
-/// Seed 20006365 of the simulator: it had written what the next primary did not have, threw its copy away for that, and was
-/// still in sync by the map.
+/// Seed 20006365 of the simulator: the primary appended an entry after it had yielded. The next primary lacked it, so
+/// the old one discarded its replica, while it was in sync by the map.
 #[test]
-fn who_hands_over_writes_no_more() {
+fn a_primary_that_has_yielded_appends_nothing() {
     assert_needed(Rule::Freeze, evicted_while_frozen);
 }
 
-/// The same, but the map decides something else, and it stays primary.
+/// The primary evicts a key while it hands over, but the map decides otherwise, and it stays primary.
 #[test]
-fn what_was_evicted_while_frozen_is_removed_everywhere() {
+fn keys_evicted_while_frozen_are_removed_everywhere() {
     let mut cluster = Cluster::new(3, 3, Rules::default());
     cluster.put(0, Strong, "x", "1");
     cluster.run(100);
@@ -324,10 +328,10 @@ fn what_was_evicted_while_frozen_is_removed_everywhere() {
     cluster.tell_all();
     cluster.run(100);
     assert_eq!(cluster.read(0, Strong, "x"), NOTHING);
-    assert!(cluster.have_the_same(0, 1) && cluster.have_the_same(0, 2));
+    assert!(cluster.stores_are_equal(0, 1) && cluster.stores_are_equal(0, 2));
 }
 
-/// The primary's wall clock is ahead of the next one's. It has shown that a value has expired.
+/// The primary's wall clock is ahead of its successor's, and it has served that a value has expired.
 fn expired(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.nodes[0].wall_ahead_ms = 10_000;
@@ -340,12 +344,12 @@ fn expired(rules: Rules) -> bool {
 }
 
 #[test]
-fn what_was_seen_to_expire_does_not_come_back() {
+fn an_expired_value_does_not_come_back() {
     assert_needed(Rule::ExpiryInLog, expired);
 }
 
-/// A learner is proposed as in-sync; then it falls behind, and the map says that it is a learner, in a later epoch. The proposal
-/// arrives after that. True if what was acknowledged meanwhile is not lost unnoticed.
+/// A learner is proposed as in-sync, then falls behind, and the map makes it a learner in a later epoch. The proposal
+/// arrives after that. True if the loss of what was acknowledged meanwhile is noticed.
 fn belated(compares: bool) -> bool {
     COMPARES.set(compares);
     let mut cluster = Cluster::new(3, 2, Rules::default());
@@ -361,10 +365,10 @@ fn belated(compares: bool) -> bool {
     assert!(cluster.is_done(write));
     cluster.decide(belated);
     let opened = cluster.map.assignment(group()).opened;
-    cluster.take_for_down(0);
-    cluster.take_for_down(1);
+    cluster.declare_down(0);
+    cluster.declare_down(1);
     COMPARES.set(true);
-    // The third node has nothing of it, so the group is lost, and the map says so.
+    // The third node has none of it, so the map must open the group empty and count it as lost.
     cluster.map.assignment(group()).opened > opened
 }
 

@@ -1,14 +1,14 @@
-//! Stories of frames that no sound peer sends. (What sound ones do is the simulator's business: `tests/sim`.)
+//! Frames that no peer sends which follows the protocol. (The simulator in `tests/sim` covers those that do.)
 
 use super::*;
 use crate::cluster::Member;
 use crate::cluster::map::{Change, MemberState, Settings};
 
 const NOW: Ms = 1_000_000;
-/// Of as many, some do not fit a frame.
+/// `FETCHED_KEYS_MAX` values of that size do not fit a frame.
 const LARGE_BYTES: usize = 512 << 10;
 
-/// A map instead of an engine. One group is enough.
+/// A map as the store of one group.
 #[derive(Default)]
 struct Items(BTreeMap<Key, Image>);
 
@@ -58,7 +58,7 @@ fn put(key: &[u8], bytes: usize) -> Effect {
     Effect::Put { key: key.into(), value: vec![b'v'; bytes].into(), expires: None }
 }
 
-/// Node 1 of a cluster of three, all of which hold a group.
+/// Node 1 of a cluster of three that all hold one group.
 struct Scene {
     map: Map,
     group: Group,
@@ -67,7 +67,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// In epoch 4. The group was opened in epoch 1, at node 1.
+    /// The group is in epoch 4; it was opened in epoch 1 at node 1.
     fn led_by(primary: u64) -> Self {
         let mut map = Map::empty();
         let member = |id| Member { id: NodeId(id), zone: String::new(), memory_bytes: 1 };
@@ -87,7 +87,7 @@ impl Scene {
         scene
     }
 
-    /// The map says who holds the group from now on.
+    /// Decides who holds the group.
     fn assign(&mut self, primary: u64, in_sync: &[u64], learners: &[u64]) {
         let of = |numbers: &[u64]| numbers.iter().map(|&number| node(number)).collect();
         let expected = self.map.assignment(self.group).epoch;
@@ -98,7 +98,7 @@ impl Scene {
         self.replication.map_changed(&self.map, [self.group], NOW, &mut self.store, &mut Vec::new());
     }
 
-    /// What a node answers to a frame about the group.
+    /// The answers of the node to a message about the group.
     fn receive(&mut self, from: u64, epoch: u32, body: Body) -> Vec<Body> {
         let message = Message::Group { group: self.group.index() as u16, epoch: Epoch(epoch), body };
         let mut out = Vec::new();
@@ -116,28 +116,28 @@ impl Scene {
         self.receive(from, epoch, Body::Append { previous, entries, committed, has_yielded: false })
     }
 
-    /// Time enough passes for everything to be looked at.
+    /// Ticks until idle groups were ticked, too.
     fn tick(&mut self) {
         (0..IDLE_TICKS).for_each(|_| self.replication.tick(NOW, &mut self.store, &mut Vec::new()));
     }
 }
 
-/// It was to apply what had been cut off, and found nothing.
+/// A committed entry was truncated, and applying it found nothing.
 #[test]
-fn what_is_known_to_be_committed_is_not_cut_off() {
+fn committed_entries_are_not_truncated() {
     let mut scene = Scene::led_by(2);
     let entries: Vec<_> = (1..=2_000).map(|seq| at(4, seq)).collect();
     let answer = scene.append(2, at(1, 0), &entries, 2_000);
     assert_eq!(answer, [Body::Acknowledge { matched: 2_000, committed: 2_000, snapshot: None }]);
-    // By now it has applied about a thousand.
+    // About a thousand of them are applied by now.
     assert_eq!(scene.append(3, at(4, 1_500), &[at(5, 1_501)], 0), [Body::Mismatch { common: None }]);
     scene.tick();
     assert!(scene.store.0.is_empty());
 }
 
-/// The epoch of the last applied entry was forgotten, and then asked for.
+/// The epoch of the last applied entry was dropped from the history, and its lookup failed.
 #[test]
-fn many_epochs_without_a_commit_are_no_end() {
+fn many_epochs_without_a_commit_are_survived() {
     let mut scene = Scene::led_by(2);
     let entries: Vec<_> = (1..=200).map(|seq| at(3 + seq as u32, seq)).collect();
     assert_eq!(
@@ -153,7 +153,7 @@ fn many_epochs_without_a_commit_are_no_end() {
     assert_eq!(scene.replication.next_position(scene.group), Some(at(300, 2)));
 }
 
-/// Such a log had entries of a later epoch than its node, which then became the primary and could not add to it.
+/// The log got entries of a later epoch than the node's, which then became primary and could not append to it.
 #[test]
 fn a_snapshot_of_a_later_epoch_than_its_frames_is_refused() {
     let mut scene = Scene::led_by(2);
@@ -164,7 +164,7 @@ fn a_snapshot_of_a_later_epoch_than_its_frames_is_refused() {
     assert_eq!(scene.receive(2, 4, begin), [Body::SnapshotAcknowledge { id: 1, next_chunk: 1 }]);
 }
 
-/// The place before the first entry of all was one less than nothing.
+/// The position before the first entry underflowed.
 #[test]
 fn a_log_from_before_the_group_was_opened_is_lost() {
     let mut scene = Scene::led_by(1);
@@ -174,7 +174,7 @@ fn a_log_from_before_the_group_was_opened_is_lost() {
 
 /// Sixty-four large values did not fit the largest frame.
 #[test]
-fn values_that_are_asked_for_fit_a_frame() {
+fn fetched_images_fit_a_frame() {
     let mut scene = Scene::led_by(1);
     scene.store.apply(scene.group, &put(b"k", LARGE_BYTES), at(4, 1));
     let answer = scene.receive(2, 4, Body::Fetch { keys: vec![b"k"[..].into(); FETCHED_KEYS_MAX] });
@@ -182,10 +182,10 @@ fn values_that_are_asked_for_fit_a_frame() {
     assert_eq!(images.len(), 1, "the first is more than is sent at once");
 }
 
-/// A node was deposed by a frame of an epoch that its map never had, gave up what it had written, and was named as the primary
-/// by the map again.
+/// A frame of an epoch that the map never had deposed a primary, which discarded its writes; then the map named it
+/// primary again.
 #[test]
-fn a_primary_that_was_made_to_drop_its_data_begins_empty() {
+fn a_primary_that_had_to_clear_its_data_opens_empty() {
     let mut scene = Scene::led_by(1);
     scene.replication.record(scene.group, put(b"k", 1));
     scene.store.apply(scene.group, &put(b"k", 1), at(4, 1));
@@ -197,7 +197,7 @@ fn a_primary_that_was_made_to_drop_its_data_begins_empty() {
     assert!(scene.store.0.is_empty());
 }
 
-/// Each life that a peer thought of was remembered for ever.
+/// Every identity that a peer made up was remembered for ever.
 #[test]
 fn strangers_get_no_leases() {
     let mut scene = Scene::led_by(1);

@@ -1,17 +1,17 @@
-//! Stories of the rules: what each is for, and that what it forbids happens as soon as it is broken.
+//! Scenarios of the safety rules: each shows what a rule is for, and fails as soon as the rule is broken.
 //!
-//! A [`Cluster`] is some nodes, one map, and a wire. Nothing happens by itself: a story says which frames are delivered, which
-//! are held back or lost, when time goes on, what is decided and who hears of it.
+//! A [`Cluster`] is some nodes, one map, and a wire. Nothing happens by itself: a scenario says which frames are
+//! delivered, held back or lost, when time passes, what the map decides and which nodes learn of it.
 //!
 //! | file | rules |
 //! |---|---|
-//! | `failover.rs` | who may serve when the primary is gone, and with what |
-//! | `safety.rs` | what is acknowledged, and what may be read |
-//! | `snapshot.rs` | snapshots beside the log |
-//! | `hostile.rs` | frames that no sound peer sends |
-//! | `model.rs` | logs and copies against naive models |
-//! | `wire.rs` | what is on its way between nodes, and what a story does to it |
-//! | `client.rs`, `store.rs` | how a node carries requests out, and its naive store |
+//! | `failover.rs` | which node may serve after the primary is gone, and with which data |
+//! | `safety.rs` | what may be acknowledged, and what may be read |
+//! | `snapshot.rs` | snapshots alongside the log |
+//! | `hostile.rs` | frames that no peer sends which follows the protocol |
+//! | `model.rs` | logs and replica states against naive models |
+//! | `wire.rs` | frames in flight, and what a scenario does to them |
+//! | `client.rs`, `store.rs` | how a node executes requests, and its naive store |
 
 mod client;
 mod failover;
@@ -33,28 +33,28 @@ use wire::Frame;
 const TICK_MS: Ms = 10;
 /// Bytes of the log that each node keeps.
 const BACKLOG_BYTES: usize = 1 << 20;
-/// What a wall clock shows at first.
+/// The initial wall-clock time of all nodes.
 const WALL_MS: u64 = 1_700_000_000_000;
 
-/// Checks that a story's promise is kept, and that it is not without the rule.
+/// Checks that a scenario holds, and that it fails without the rule.
 fn assert_needed(rule: Rule, is_kept: fn(Rules) -> bool) {
-    assert!(is_kept(Rules::default()), "the promise is broken with all rules");
-    assert!(!is_kept(Rules::without(rule)), "the promise is kept without {rule:?}");
+    assert!(is_kept(Rules::default()), "the scenario fails with all rules");
+    assert!(!is_kept(Rules::without(rule)), "the scenario holds without {rule:?}");
 }
 
-/// The group that all keys of the stories are in: the first of all, so that its next primary is the one of the least identity.
+/// The group of all keys: number 0, so that its next primary is the one with the least identity.
 fn group() -> Group {
     let group = Group::of(&key("x"));
     assert_eq!(group.index(), 0);
     group
 }
 
-/// The key that a story calls by a letter.
+/// The key that a scenario names by a letter.
 fn key(letter: &str) -> Key {
     format!("{{raw}}{letter}").into_bytes().into()
 }
 
-/// One node: its clock is ahead of the story's, its wall clock too.
+/// A node, with its monotonic clock and its wall clock ahead of the scenario's time.
 struct Node {
     identity: Identity,
     replication: Replication,
@@ -64,7 +64,7 @@ struct Node {
     is_up: bool,
 }
 
-/// The nodes, and all that is between them.
+/// The nodes, the map, and the frames between nodes.
 struct Cluster {
     rules: Rules,
     map: Map,
@@ -78,7 +78,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// So many nodes; so many of them hold the group, in sync, the first as the primary. Strong requests want one copy less.
+    /// A cluster of `nodes` nodes, of which the first `copies` hold the group in sync, the first as primary. Strong
+    /// requests need `copies - 1` in-sync holders.
     fn new(nodes: usize, copies: usize, rules: Rules) -> Self {
         let mut map = Map::empty();
         let state = |node: usize| MemberState {
@@ -134,23 +135,23 @@ impl Cluster {
         self.map.apply(&Change::Groups(vec![change])).expect("a map");
     }
 
-    /// Decides what was proposed last. False if nothing was.
+    /// Decides the last proposal. False if there was none.
     fn decide_proposed(&mut self) -> bool {
         let change = self.proposed.pop();
         self.proposed.clear();
         change.map(|change| self.decide(change)).is_some()
     }
 
-    /// Decides that a node is down, whether it is or not. Nobody has heard of it yet.
-    fn take_for_down(&mut self, node: usize) {
+    /// Decides that a node is down, whether it is or not. No node learns of it yet.
+    fn declare_down(&mut self, node: usize) {
         let identity = self.nodes[node].identity;
         assert_eq!(self.map.apply(&Change::Down { identity }), Ok(Applied::Changed));
     }
 
-    /// A node crashes, the map says so, and all hear of it.
+    /// A node crashes, the map declares it down, and all others learn of it.
     fn crash(&mut self, node: usize) {
         self.nodes[node].is_up = false;
-        self.take_for_down(node);
+        self.declare_down(node);
         self.tell_all();
     }
 
@@ -178,8 +179,8 @@ impl Cluster {
         self.up().for_each(|node| self.tell(node));
     }
 
-    /// A node has reported another as unreachable.
-    fn promise(&mut self, node: usize, against: usize) {
+    /// A node has reported another as unreachable, and fences it.
+    fn fence(&mut self, node: usize, against: usize) {
         let against = self.nodes[against].identity;
         self.nodes[node].replication.set_fenced(BTreeSet::from([against]));
     }
@@ -190,14 +191,14 @@ impl Cluster {
         self.now + self.nodes[node].clock_ahead_ms
     }
 
-    /// Time goes on; what is proposed is not decided.
+    /// Passes time without deciding proposals.
     fn run(&mut self, ms: Ms) {
         for _ in 0..ms / TICK_MS {
             self.now += TICK_MS;
             for node in self.up() {
                 let (now, mut actions) = (self.clock(node), Vec::new());
                 let Node { identity, replication, store, .. } = &mut self.nodes[node];
-                // Whether there is a leader is no part of these stories.
+                // These scenarios do not depend on the leader: each node counts as its own.
                 replication.note_leader(identity.node, now, now);
                 replication.tick(now, store, &mut actions);
                 self.dispatch(node, actions);
@@ -206,7 +207,7 @@ impl Cluster {
         }
     }
 
-    /// Time goes on; what is proposed is decided, and all hear of it.
+    /// Passes time, decides proposals, and distributes the map.
     fn run_agreeing(&mut self, ms: Ms) {
         for _ in 0..ms / TICK_MS {
             self.run(TICK_MS);

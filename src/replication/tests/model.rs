@@ -1,7 +1,8 @@
-//! Logs and copies against naive models, under random operations.
+//! Logs and replica states against naive models, under random operations.
 //!
-//! The model of a copy is its primary: all entries ever written, and what the group was after each. Frames of it come to the
-//! copy late, again, or never; it is replaced by one that has less of the log; a snapshot comes in beside all that.
+//! The model of a replica is its primary: all entries ever written, and the group's contents after each. The primary's
+//! frames reach the replica late, twice, or never; the primary is replaced by one with less of the log; and snapshots
+//! are received alongside all that.
 
 use super::super::log::{History, Log};
 use super::super::replica_state::{Mismatch, ReplicaState};
@@ -11,16 +12,16 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-/// Keys of the model, each of one letter.
+/// The model's keys, each of one letter.
 const LETTERS: [&str; 4] = ["a", "b", "c", "d"];
 
 #[derive(Clone, Debug)]
 enum LogOperation {
-    /// Appends entries in an epoch so much later.
+    /// Appends `count` entries in an epoch that is `epochs` later than the last.
     Append { epochs: u32, count: usize },
-    /// Cuts off a part of what is kept.
+    /// Truncates at some entry that is kept.
     Truncate(Index),
-    /// Stops keeping a part.
+    /// Trims some of the entries that are kept.
     Trim { bytes: usize, through: Index },
 }
 
@@ -33,7 +34,7 @@ fn log_operations() -> impl Strategy<Value = Vec<LogOperation>> {
     prop::collection::vec(operation, 1..50)
 }
 
-/// Checks what a log says against the epochs of all its entries, and the one before the first.
+/// Compares a log with `epochs`, which holds the epoch of the position before the first entry and of each entry.
 fn check_log(log: &Log, epochs: &[Epoch]) -> Result<(), TestCaseError> {
     let last = epochs.len() as Seq - 1;
     prop_assert_eq!(log.last(), Position { epoch: epochs[last as usize], seq: last });
@@ -53,13 +54,13 @@ fn check_log(log: &Log, epochs: &[Epoch]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The primary of a copy, which remembers everything.
+/// The primary of the replica, which remembers everything.
 struct Primary {
     identity: Identity,
     epoch: Epoch,
-    /// From 1 on.
+    /// From number 1 on.
     entries: Vec<Entry>,
-    /// After each entry; before the first, too.
+    /// The contents before the first entry, and after each entry.
     states: Vec<NaiveStore>,
     committed: Seq,
 }
@@ -76,17 +77,17 @@ enum Operation {
         letter: usize,
     },
     Commit(Index),
-    /// Sends some of the log to the copy.
+    /// Sends some of the log to the replica.
     Send {
         after: Index,
         count: usize,
     },
-    /// Another becomes primary, which has no more than this.
+    /// Another node becomes primary, with the log up to some entry only.
     Replace(Index),
     BeginSnapshot,
     /// Makes the next chunk, or delivers the one that was made.
     Chunk,
-    /// The copy's node has no room for a key.
+    /// The replica's store evicts a key on its own.
     Evict {
         letter: usize,
     },
@@ -156,12 +157,12 @@ impl Primary {
     }
 }
 
-/// A copy, as its primary has dealt with it.
+/// A replica, and what its primary knows of it.
 struct Replica {
     state: ReplicaState,
     store: NaiveStore,
     matched: Seq,
-    /// The snapshot that is under way: the next letter, and a chunk that was made.
+    /// The snapshot being received: the next letter, and a chunk that was made.
     incoming: Option<(usize, Option<Vec<Image>>)>,
     snapshots: u64,
     chunks: u64,
@@ -169,7 +170,7 @@ struct Replica {
 }
 
 impl Replica {
-    /// That of a group that was just opened.
+    /// The replica of a group that was just opened.
     fn new(rules: Rules) -> Self {
         let (mut state, mut store) = (ReplicaState::empty(group(), rules), NaiveStore::default());
         state.open(Epoch(1), &mut store);
@@ -230,7 +231,7 @@ impl Replica {
         let Some((letter, chunk)) = &mut self.incoming else { return };
         let Some(images) = chunk.take() else {
             *chunk = Some(primary.state().image(group(), &key(LETTERS[*letter])).into_iter().collect());
-            // It is not sent before what it shows is committed.
+            // A chunk is held back until everything it shows is committed.
             primary.committed = primary.last();
             return;
         };
@@ -252,7 +253,7 @@ impl Replica {
         }
     }
 
-    /// What the store says of each key is what the log made of it at some time since the last entry that was applied.
+    /// The store's answer for each key is what the log had made of it at some time since the last applied entry.
     fn check(&self, primary: &Primary) -> Result<(), TestCaseError> {
         let applied = self.state.applied();
         prop_assert!(applied.seq <= self.state.committed() && self.state.committed() <= self.state.last().seq);
@@ -269,7 +270,7 @@ impl Replica {
         Ok(())
     }
 
-    /// It gets all there is.
+    /// Everything is committed and delivered.
     fn catch_up(&mut self, primary: &mut Primary) {
         primary.committed = primary.last();
         for _ in 0..2 {
@@ -289,7 +290,7 @@ impl Replica {
 
 proptest! {
     #[test]
-    fn a_log_knows_what_it_has_and_had(operations in log_operations()) {
+    fn a_log_matches_its_model(operations in log_operations()) {
         let (mut log, mut epochs, mut base) = (Log::new(Epoch(1)), vec![Epoch(1)], 0);
         for operation in operations {
             let last = epochs.len() - 1;
@@ -317,12 +318,12 @@ proptest! {
     }
 
     #[test]
-    fn a_copy_has_what_its_primary_had(operations in operations()) {
-        check_copy(operations, Rules::default())?;
+    fn a_replica_has_what_its_primary_had(operations in operations()) {
+        check_replica(operations, Rules::default())?;
     }
 }
 
-fn check_copy(operations: Vec<Operation>, rules: Rules) -> Result<(), TestCaseError> {
+fn check_replica(operations: Vec<Operation>, rules: Rules) -> Result<(), TestCaseError> {
     let (mut primary, mut replica) = (Primary::new(), Replica::new(rules));
     for operation in operations {
         replica.step(&mut primary, &operation);
@@ -335,15 +336,15 @@ fn check_copy(operations: Vec<Operation>, rules: Rules) -> Result<(), TestCaseEr
     Ok(())
 }
 
-/// The model would notice.
+/// Checks that the model notices broken rules.
 #[test]
-fn a_copy_that_breaks_a_rule_is_found() {
+fn a_replica_that_breaks_a_rule_is_found() {
     let rules = [Rule::Truncation, Rule::ChangedVersion, Rule::Tombstones, Rule::NewerWins, Rule::CommittedApplied];
     for rule in rules {
         let (cases, max_shrink_iters, failure_persistence) = (10_000, 0, None);
         let config = ProptestConfig { cases, max_shrink_iters, failure_persistence, ..ProptestConfig::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-        let run = runner.run(&operations(), |operations| check_copy(operations, Rules::without(rule)));
+        let run = runner.run(&operations(), |operations| check_replica(operations, Rules::without(rule)));
         assert!(run.is_err(), "the state is right without {rule:?}");
     }
 }

@@ -1,10 +1,10 @@
-//! What is acknowledged, and what may be read.
+//! What may be acknowledged, and what may be read.
 
 use super::client::{NOTHING, Op, value};
 use super::*;
 use Level::{Eventual, Session, Strong};
 
-/// The primary is left alone in sync while a write waits, and before another; then it is gone as well.
+/// The in-sync set shrinks to the primary, while one write waits and before another; then the primary dies as well.
 fn left_alone(rules: Rules) -> bool {
     let mut cluster = Cluster::new(4, 3, rules);
     cluster.isolate(1);
@@ -23,11 +23,11 @@ fn left_alone(rules: Rules) -> bool {
 }
 
 #[test]
-fn one_copy_is_not_safe() {
+fn one_in_sync_copy_is_not_safe() {
     assert_needed(Rule::MinInSync, left_alone);
 }
 
-/// An in-sync holder does not get a write, and becomes the primary.
+/// An in-sync holder misses a write and becomes primary.
 fn unacknowledged(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.cut.insert((0, 1));
@@ -43,7 +43,7 @@ fn a_write_is_safe_when_all_in_sync_have_it() {
     assert_needed(Rule::AllAcknowledge, unacknowledged);
 }
 
-/// A strong read comes to a write that nobody else has yet.
+/// A strong read sees a write that no other holder has yet.
 fn read_early(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.cut.insert((0, 1));
@@ -59,7 +59,7 @@ fn a_strong_read_shows_what_cannot_be_lost() {
     assert_needed(Rule::CommittedReads, read_early);
 }
 
-/// A session reads at a replica what it has written at the primary, before that has got there.
+/// A session reads at a replica before its write has arrived there.
 fn own_write(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.cut.insert((0, 2));
@@ -75,7 +75,7 @@ fn a_session_reads_its_writes() {
     assert_needed(Rule::SessionToken, own_write);
 }
 
-/// A primary is alone. It takes writes for a while, of which nobody will know.
+/// A primary is partitioned away: for a limited time it admits writes that will be lost.
 fn alone(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.isolate(0);
@@ -87,11 +87,11 @@ fn alone(rules: Rules) -> bool {
 }
 
 #[test]
-fn who_is_alone_for_long_takes_no_writes() {
+fn a_primary_without_a_lease_for_long_admits_no_writes() {
     assert_needed(Rule::BoundedDoubt, alone);
 }
 
-/// A replica has evicted a key whose value is then changed inside.
+/// A replica has evicted a key, and then receives a change inside its value.
 fn evicted(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.put(0, Strong, "x", "whole, ");
@@ -105,11 +105,12 @@ fn evicted(rules: Rules) -> bool {
 }
 
 #[test]
-fn a_part_of_a_value_is_none() {
+fn a_change_is_not_applied_to_another_version() {
     assert_needed(Rule::ChangedVersion, evicted);
 }
 
-/// A replica has evicted a key on its own, becomes the primary, and shows that it has nothing. The next primary still has it.
+/// A replica has evicted a key on its own, becomes primary, and serves the key as missing. The next primary still has
+/// it.
 fn forgotten(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 3, rules);
     cluster.put(0, Strong, "x", "1");
@@ -125,6 +126,6 @@ fn forgotten(rules: Rules) -> bool {
 }
 
 #[test]
-fn what_was_seen_to_be_gone_does_not_come_back() {
+fn a_locally_evicted_key_does_not_come_back() {
     assert_needed(Rule::OwnEviction, forgotten);
 }

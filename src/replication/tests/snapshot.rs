@@ -1,10 +1,10 @@
-//! Snapshots beside the log.
+//! Snapshots alongside the log.
 
 use super::client::Op;
 use super::*;
 use Level::{Eventual, Strong};
 
-/// A chunk of a snapshot is overtaken by what the log says of its key.
+/// The log overtakes a chunk of a snapshot with a newer effect on one of its keys.
 fn overtaken(rules: Rules, op: Op) -> bool {
     let mut cluster = Cluster::new(2, 1, rules);
     cluster.put(0, Strong, "x", "old");
@@ -19,21 +19,21 @@ fn overtaken(rules: Rules, op: Op) -> bool {
     cluster.release();
     cluster.run_agreeing(300);
     assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
-    cluster.have_the_same(0, 1)
+    cluster.stores_are_equal(0, 1)
 }
 
 #[test]
-fn what_was_removed_meanwhile_does_not_come_back() {
+fn a_key_removed_meanwhile_does_not_come_back() {
     assert_needed(Rule::Tombstones, |rules| overtaken(rules, Op::Delete));
 }
 
 #[test]
-fn what_was_written_meanwhile_stays() {
+fn a_value_written_meanwhile_stays() {
     assert_needed(Rule::NewerWins, |rules| overtaken(rules, Op::Put("new")));
 }
 
-/// A snapshot shows a write that no in-sync holder but the primary has. Its receiver becomes in-sync, and one that lacks the
-/// write the primary.
+/// A snapshot shows a write that no in-sync holder but the primary has. Its receiver becomes in-sync, and a holder that
+/// lacks the write becomes primary.
 fn ahead(rules: Rules) -> bool {
     let mut cluster = Cluster::new(3, 2, rules);
     cluster.put(0, Strong, "x", "old");
@@ -50,7 +50,7 @@ fn ahead(rules: Rules) -> bool {
     cluster.crash(0);
     cluster.run_agreeing(1_000);
     assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
-    cluster.have_the_same(1, 2)
+    cluster.stores_are_equal(1, 2)
 }
 
 #[test]
@@ -58,9 +58,9 @@ fn a_snapshot_shows_what_is_committed() {
     assert_needed(Rule::SnapshotCommitted, ahead);
 }
 
-/// A learner is let go and taken back while its snapshot is under way. The primary hears of both at once.
+/// A learner is removed and added again while it receives a snapshot. The primary learns of both at once.
 #[test]
-fn a_learner_that_was_let_go_is_filled_anew() {
+fn a_learner_that_was_removed_gets_a_new_snapshot() {
     let mut cluster = Cluster::new(2, 1, Rules::default());
     cluster.put(0, Strong, "x", "1");
     cluster.regroup(0, &[0], &[1]);
@@ -76,15 +76,15 @@ fn a_learner_that_was_let_go_is_filled_anew() {
     assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
 }
 
-/// A group was lost and opened elsewhere. One that still has the old data hears the new primary before it hears of that.
+/// A group was lost and opened elsewhere. A node with the old data hears the new primary before it learns of that.
 #[test]
-fn who_has_what_is_void_is_filled_anew() {
+fn a_node_with_void_data_gets_a_new_snapshot() {
     let mut cluster = Cluster::new(3, 3, Rules::default());
     cluster.put(0, Strong, "x", "old");
     cluster.run(100);
     cluster.regroup(0, &[0], &[1, 2]);
     cluster.nodes[0].is_up = false;
-    cluster.take_for_down(0);
+    cluster.declare_down(0);
     let home = cluster.primary();
     let other = 3 - home;
     cluster.tell(home);
@@ -97,5 +97,5 @@ fn who_has_what_is_void_is_filled_anew() {
     cluster.tell(other);
     cluster.run_agreeing(300);
     assert_eq!(cluster.map.assignment(group()).in_sync.len(), 2);
-    assert!(cluster.have_the_same(home, other));
+    assert!(cluster.stores_are_equal(home, other));
 }

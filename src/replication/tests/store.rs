@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(super) struct NaiveStore(pub(super) BTreeMap<Key, Image>);
 
-/// Where a key comes up in a snapshot.
+/// The cursor at which a snapshot reaches a key.
 fn cursor_of(key: &[u8]) -> u64 {
     key.last().map_or(0, |&letter| u64::from(letter))
 }
@@ -21,7 +21,7 @@ impl Store for NaiveStore {
         self.0.get(key).cloned()
     }
 
-    /// One image, whatever bytes are asked for.
+    /// One image per call, whatever `bytes` says.
     fn images(&self, _: Group, cursor: u64, _: usize) -> (Vec<Image>, u64) {
         let mut rest = self.0.values().skip_while(|image| cursor_of(&image.key) < cursor);
         let images = rest.next().cloned().into_iter().collect();

@@ -1,8 +1,8 @@
-//! What is on its way between nodes, and what a story does to it.
+//! Frames in flight between nodes, and what a scenario does to them.
 
 use super::*;
 
-/// A message on its way.
+/// A message in flight.
 pub(super) struct Frame {
     pub(super) from: usize,
     pub(super) to: usize,
@@ -22,8 +22,8 @@ impl Frame {
         matches!(self.body(), Some(Body::Append { .. }))
     }
 
-    /// What a primary sends to say no more than what is committed.
-    pub(super) fn is_news(&self) -> bool {
+    /// An `Append` without entries, which only announces the commit index.
+    pub(super) fn is_commit_only(&self) -> bool {
         matches!(self.body(), Some(Body::Append { entries, .. }) if entries.is_empty())
     }
 
@@ -33,13 +33,13 @@ impl Frame {
 }
 
 impl Cluster {
-    /// Nobody hears a node, and it hears nobody.
+    /// Cuts a node off from all others, both ways.
     pub(super) fn isolate(&mut self, node: usize) {
         let others = (0..self.nodes.len()).filter(|&other| other != node);
         self.cut.extend(others.flat_map(|other| [(node, other), (other, node)]));
     }
 
-    /// Delivers frames until those that are left are held back.
+    /// Delivers frames until all that are left are held back.
     pub(super) fn deliver(&mut self) {
         while let Some(at) = self.wire.iter().position(|frame| !(self.holds_back)(frame)) {
             let Frame { from, to, message } = self.wire.remove(at);
@@ -54,12 +54,12 @@ impl Cluster {
         }
     }
 
-    /// From now on such frames stay on the wire.
+    /// Holds back such frames from now on.
     pub(super) fn hold_back(&mut self, such: fn(&Frame) -> bool) {
         self.holds_back = such;
     }
 
-    /// What was held back arrives.
+    /// Delivers what was held back.
     pub(super) fn release(&mut self) {
         self.hold_back(|_| false);
         self.deliver();
