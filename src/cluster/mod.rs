@@ -6,7 +6,7 @@
 //! | `frame.rs` | what messages between nodes travel in: kind, length, checksum |
 //! | `map/` | the map: members, who holds which group, and the changes to that |
 //! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
-//! | `share.rs` | how much of the data each node is to hold, by its memory and its zone |
+//! | `quota.rs` | how much of the data each node is to hold, by its memory and its zone |
 //! | `plan.rs` | the sticky planner: who holds which group, with bounded loads and few movements |
 //! | `membership/` | who is there, who hears whom, who comes in, leaves, or is taken for down |
 
@@ -17,8 +17,8 @@ pub mod frame;
 pub mod map;
 pub mod membership;
 mod plan;
+mod quota;
 mod ring;
-mod share;
 #[cfg(test)]
 mod tests;
 

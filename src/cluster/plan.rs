@@ -1,13 +1,13 @@
 //! The sticky planner: from who holds what now, and the ring of those who are to, who will.
 //!
 //! It moves as little as it must. What is held stays, unless its node is gone, its zone has too many of the group's copies, or
-//! its node holds more than its share and a little ([`Shares`]). What is missing goes to the first node that the ring prefers
+//! its node holds more than its share and a little ([`Quotas`]). What is missing goes to the first node that the ring prefers
 //! and that is not full. What a node holds too much goes straight to one that has room, or, where the zones leave no
 //! straight way, by a chain of movements: the shortest, as augmenting paths in a flow network are.
 //!
 //! A plan is a function of its arguments: all nodes come to the same.
 
-use super::share::Shares;
+use super::quota::Quotas;
 use super::{NodeId, Ring};
 use crate::slots::{GROUPS, Group};
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ pub fn plan_some(ring: &Ring, current: &Plan, replicas: usize, groups: &[Group])
     let mut planner = Planner::new(ring, current, replicas, groups);
     planner.fill();
     planner.unload();
-    planner.spread_primaries();
+    planner.balance_primaries();
     let id = |number: u16| ring.members()[usize::from(number)].id;
     let mut plan = Plan::empty();
     for (group, copies) in groups.iter().zip(planner.copies) {
@@ -76,7 +76,7 @@ pub fn plan_some(ring: &Ring, current: &Plan, replicas: usize, groups: &[Group])
 struct Planner<'r> {
     zones: &'r [u16],
     orders: Vec<Vec<u16>>,
-    shares: Shares,
+    quotas: Quotas,
     /// Of each group: the primary comes first.
     copies: Vec<Vec<u16>>,
     /// Groups that each node holds, and those that it is the primary of.
@@ -95,19 +95,19 @@ struct Step {
 impl<'r> Planner<'r> {
     /// What can stay as it is.
     fn new(ring: &'r Ring, current: &Plan, replicas: usize, groups: &[Group]) -> Self {
-        let shares = Shares::new(ring, replicas, groups.len());
+        let quotas = Quotas::new(ring, replicas, groups.len());
         let nodes = ring.members().len();
         let mut planner = Self {
             zones: ring.zones(),
             orders: groups.iter().map(|&group| ring.order(group)).collect(),
-            shares,
+            quotas,
             copies: vec![Vec::new(); groups.len()],
             held: vec![0; nodes],
             led: vec![0; nodes],
         };
         for (group, holders) in groups.iter().map(|group| &current.copies[group.index()]).enumerate() {
             for number in holders.iter().filter_map(|&id| ring.number(id)) {
-                if planner.copies[group].len() < planner.shares.replicas && planner.may_hold(group, number, None) {
+                if planner.copies[group].len() < planner.quotas.replicas && planner.may_hold(group, number, None) {
                     planner.copies[group].push(number);
                     planner.held[usize::from(number)] += 1;
                 }
@@ -125,21 +125,21 @@ impl<'r> Planner<'r> {
         let zone = self.zone(node);
         let copies = &self.copies[group];
         let in_zone = copies.iter().filter(|&&holder| Some(holder) != instead_of && self.zone(holder) == zone).count();
-        !copies.contains(&node) && in_zone < self.shares.zone_max[zone]
+        !copies.contains(&node) && in_zone < self.quotas.zone_max[zone]
     }
 
     fn has_room(&self, node: u16) -> bool {
-        self.held[usize::from(node)] < self.shares.copies_max[usize::from(node)]
+        self.held[usize::from(node)] < self.quotas.copies_max[usize::from(node)]
     }
 
     /// Gives each group the copies that it lacks.
     fn fill(&mut self) {
         for group in 0..self.copies.len() {
-            while self.copies[group].len() < self.shares.replicas {
+            while self.copies[group].len() < self.quotas.replicas {
                 let order = &self.orders[group];
                 let allowed = || order.iter().copied().filter(|&node| self.may_hold(group, node, None));
                 let excess =
-                    |node: u16| self.held[usize::from(node)] as i64 - self.shares.copies_max[usize::from(node)] as i64;
+                    |node: u16| self.held[usize::from(node)] as i64 - self.quotas.copies_max[usize::from(node)] as i64;
                 let node = allowed().find(|&node| self.has_room(node));
                 let node = node.or_else(|| allowed().min_by_key(|&node| excess(node)));
                 let node = node.expect("zones have room for as many copies as there are to be");
@@ -154,7 +154,7 @@ impl<'r> Planner<'r> {
         for node in 0..self.held.len() as u16 {
             // Each step ends at a node that has room; the bound is for chains that come apart halfway.
             for _ in 0..self.copies.len() {
-                if self.held[usize::from(node)] <= self.shares.copies_max[usize::from(node)] || !self.unload_one(node) {
+                if self.held[usize::from(node)] <= self.quotas.copies_max[usize::from(node)] || !self.unload_one(node) {
                     break;
                 }
             }
@@ -213,15 +213,15 @@ impl<'r> Planner<'r> {
     }
 
     /// Makes other holders the primaries of groups, until no node is the primary of too many.
-    fn spread_primaries(&mut self) {
+    fn balance_primaries(&mut self) {
         for primary in self.copies.iter().filter_map(|copies| copies.first()) {
             self.led[usize::from(*primary)] += 1;
         }
         let has_room = |planner: &Self, node: u16| {
-            planner.led[usize::from(node)] < planner.shares.primaries_max[usize::from(node)]
+            planner.led[usize::from(node)] < planner.quotas.primaries_max[usize::from(node)]
         };
         for node in 0..self.led.len() as u16 {
-            while self.led[usize::from(node)] > self.shares.primaries_max[usize::from(node)] {
+            while self.led[usize::from(node)] > self.quotas.primaries_max[usize::from(node)] {
                 let chain = self.chain(node, has_room, Self::handovers_from);
                 if chain.is_empty() {
                     break;

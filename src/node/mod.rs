@@ -26,7 +26,7 @@ mod mover;
 use crate::cluster::agreement::{self, Agreement, Disk};
 use crate::cluster::frame::{self, FrameError, Kind};
 use crate::cluster::map::{Change, Map, MemberState, State};
-use crate::cluster::membership::{self, MapView, Membership, Proposal, Seen, To};
+use crate::cluster::membership::{self, MapView, MemberView, Membership, Proposal, To};
 use crate::cluster::{Epoch, Identity, NodeId};
 use crate::replication::{self, Answer, Message, Ms, Replication, Store, Ticket};
 use crate::slots::{GROUPS, Group};
@@ -193,13 +193,13 @@ impl<D: Disk> Node<D> {
     ) -> Result<(), FrameError> {
         match event {
             Event::Frame { from, bytes } => self.receive(from, bytes, now, store, out)?,
-            Event::Leave => self.take_part(membership::Event::Leave, now, store, out),
+            Event::Leave => self.step_membership(membership::Event::Leave, now, store, out),
             Event::Tick => {
                 // With the first one, that of the disk.
                 self.follow_map(now, store, out);
-                self.agree(agreement::Event::Tick, now, store, out);
+                self.step_agreement(agreement::Event::Tick, now, store, out);
                 if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
-                    self.take_part(membership::Event::Wake, now, store, out);
+                    self.step_membership(membership::Event::Wake, now, store, out);
                 }
                 if let Some((leader, at)) = self.agreement.leader_at() {
                     self.replication.note_leader(leader, at, now);
@@ -207,7 +207,7 @@ impl<D: Disk> Node<D> {
                 let mut actions = Vec::new();
                 self.replication.tick(now, store, &mut actions);
                 self.dispatch(actions, now, store, out);
-                self.lead(now, store, out);
+                self.run_mover(now, store, out);
             }
         }
         self.flush(now, store, out);
@@ -233,11 +233,11 @@ impl<D: Disk> Node<D> {
         match frame.kind {
             Kind::Agreement => {
                 let event = agreement::Event::Message { from: sender, bytes: bytes.to_vec() };
-                self.agree(event, now, store, out);
+                self.step_agreement(event, now, store, out);
             }
             Kind::Membership => {
                 let Envelope { message, .. } = frame.read::<Envelope<membership::Message>>()?;
-                self.take_part(membership::Event::Received(message), now, store, out);
+                self.step_membership(membership::Event::Received(message), now, store, out);
             }
             Kind::Replication => {
                 let Envelope { from, to, message } = frame.read::<Envelope<Message>>()?;
@@ -253,7 +253,7 @@ impl<D: Disk> Node<D> {
 
     // The parts, and what each of them wants.
 
-    fn agree(&mut self, event: agreement::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn step_agreement(&mut self, event: agreement::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
         self.agreement.step(event, now, &mut actions);
         let mut has_changed = false;
@@ -272,13 +272,13 @@ impl<D: Disk> Node<D> {
         self.follow_leader(now, store, out);
     }
 
-    fn take_part(&mut self, event: membership::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn step_membership(&mut self, event: membership::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
         self.membership.step(event, now, &mut actions);
-        let promised = self.map().members().map(MemberState::identity);
-        let promised = promised.filter(|&identity| self.membership.is_promised_against(identity));
-        let promised: BTreeSet<Identity> = promised.collect();
-        self.replication.set_fenced(promised);
+        let fenced = self.map().members().map(MemberState::identity);
+        let fenced = fenced.filter(|&identity| self.membership.is_fenced(identity));
+        let fenced: BTreeSet<Identity> = fenced.collect();
+        self.replication.set_fenced(fenced);
         for action in actions {
             match action {
                 membership::Action::Send { to, message } => {
@@ -292,13 +292,13 @@ impl<D: Disk> Node<D> {
                     self.propose(change_of(proposal), now, store, out);
                 }
                 membership::Action::Propose { .. } => {}
-                membership::Action::FoundCluster { cluster } => self.found(cluster, now, store, out),
+                membership::Action::FoundCluster { cluster } => self.found_cluster(cluster, now, store, out),
                 news => out.push(Action::News(news)),
             }
         }
     }
 
-    fn found(&mut self, cluster: u64, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn found_cluster(&mut self, cluster: u64, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let profile = &self.settings.membership.profile;
         let (member, address) = (profile.member.clone(), profile.address.clone());
         // It fails where the node has a cluster already, or has stopped; then there is nothing to found.
@@ -310,7 +310,7 @@ impl<D: Disk> Node<D> {
     fn propose(&mut self, change: Change, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         self.next_ticket += 1;
         let event = agreement::Event::Propose { ticket: self.next_ticket, change };
-        self.agree(event, now, store, out);
+        self.step_agreement(event, now, store, out);
     }
 
     fn dispatch(&mut self, actions: Vec<replication::Action>, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
@@ -354,7 +354,7 @@ impl<D: Disk> Node<D> {
         self.replication.map_changed(map, changed, now, store, &mut actions);
         self.mover.members_may_have_changed(map);
         self.dispatch(actions, now, store, out);
-        self.take_part(membership::Event::Map(view), now, store, out);
+        self.step_membership(membership::Event::Map(view), now, store, out);
     }
 
     fn follow_leader(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
@@ -362,12 +362,12 @@ impl<D: Disk> Node<D> {
         let leader = node.map(|node| membership::Leader { node, term: self.agreement.term() });
         if leader != self.leader {
             self.leader = leader;
-            self.take_part(membership::Event::Leader(leader), now, store, out);
+            self.step_membership(membership::Event::Leader(leader), now, store, out);
         }
     }
 
     /// As the leader, has groups move to where the planner wants them.
-    fn lead(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
+    fn run_mover(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         if !self.agreement.leads() {
             return;
         }
@@ -389,7 +389,7 @@ impl<D: Disk> Node<D> {
 
 /// What membership has to know of a map.
 fn map_view(map: &Map) -> MapView {
-    let seen = |member: &MemberState| {
+    let view = |member: &MemberState| {
         let groups = match member.state {
             // Who leaves wants to know when it holds nothing any more; of the others nobody asks.
             State::Leaving => {
@@ -403,9 +403,9 @@ fn map_view(map: &Map) -> MapView {
             State::Down => membership::MemberState::Down,
         };
         let (incarnation, address) = (member.incarnation, member.address.clone());
-        (member.member.id, Seen { incarnation, address, state, groups })
+        (member.member.id, MemberView { incarnation, address, state, groups })
     };
-    MapView { cluster: map.cluster(), version: map.version(), members: map.members().map(seen).collect() }
+    MapView { cluster: map.cluster(), version: map.version(), members: map.members().map(view).collect() }
 }
 
 /// The change of the map that membership proposes.

@@ -131,7 +131,7 @@ impl Specification for CachedKey {
 }
 
 /// Why the cluster has not come to rest, if it has not: all copies there that are to be, and all the same.
-pub fn unrest(world: &World) -> Option<String> {
+pub fn divergence(world: &World) -> Option<String> {
     let nodes: Vec<_> =
         world.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (node, &host.store))).collect();
     let wanted = nodes.len().min(usize::from(world.options.replicas));

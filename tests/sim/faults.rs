@@ -22,7 +22,7 @@ pub fn plan_next(world: &mut World) {
 }
 
 /// Something goes wrong.
-pub fn strike(world: &mut World) {
+pub fn inject(world: &mut World) {
     let victim = victim(world);
     world.counts.faults += 1;
     let is_out = |host: &usize| {

@@ -72,13 +72,13 @@ fn rule(name: &str) -> Result<Rule, String> {
 }
 
 /// What became of a seed.
-struct Verdict {
+struct SeedResult {
     counts: Counts,
     violations: Vec<String>,
 }
 
 /// Runs one seed.
-fn run(seed: u64, arguments: &Arguments) -> Verdict {
+fn run(seed: u64, arguments: &Arguments) -> SeedResult {
     pinion::cluster::map::COMPARES.set(arguments.without != Some(Rule::CompareAndSet));
     let mut draw = random::Random::new(seed);
     let options = Options {
@@ -95,12 +95,12 @@ fn run(seed: u64, arguments: &Arguments) -> Verdict {
     };
     let mut world = World::new(options);
     let mut clients = client::all(seed);
-    while check::unrest(&world).is_some() || world.hosts.iter().any(|host| host.node.is_none()) {
+    while check::divergence(&world).is_some() || world.hosts.iter().any(|host| host.node.is_none()) {
         let until = world.now + 100 * MS;
-        go_on(&mut world, &mut clients, until);
+        advance(&mut world, &mut clients, until);
         if world.now > START_MAX {
-            let unrest = check::unrest(&world);
-            world.violation(format!("the cluster does not come together: {unrest:?}"));
+            let divergence = check::divergence(&world);
+            world.violation(format!("the cluster does not come together: {divergence:?}"));
             break;
         }
     }
@@ -111,7 +111,7 @@ fn run(seed: u64, arguments: &Arguments) -> Verdict {
     }
     faults::plan_next(&mut world);
     let until = world.now + arguments.length_ms * MS;
-    go_on(&mut world, &mut clients, until);
+    advance(&mut world, &mut clients, until);
     heal(&mut world, &mut clients);
     for key in world.history.not_linearizable() {
         if arguments.trace {
@@ -119,7 +119,7 @@ fn run(seed: u64, arguments: &Arguments) -> Verdict {
         }
         world.violation(format!("{} is not linearizable", String::from_utf8_lossy(&key)));
     }
-    Verdict { counts: world.counts, violations: world.violations }
+    SeedResult { counts: world.counts, violations: world.violations }
 }
 
 /// Everything works again, and in the end all copies are there, and the same.
@@ -128,32 +128,32 @@ fn heal(world: &mut World, clients: &mut [client::Client]) {
     world.is_healing = true;
     faults::heal(world);
     let half = world.now + 1500 * MS;
-    go_on(world, clients, half);
+    advance(world, clients, half);
     clients.iter_mut().for_each(|client| client.stops = true);
     // Requests that nobody answers are given up.
-    let settled = world.now + 6 * SECOND;
-    go_on(world, clients, settled);
+    let drained = world.now + 6 * SECOND;
+    advance(world, clients, drained);
     let deadline = world.now + REST_MAX;
-    while let Some(unrest) = check::unrest(world) {
+    while let Some(divergence) = check::divergence(world) {
         if world.now > deadline || !world.violations.is_empty() {
-            world.stand();
-            return world.violation(format!("the cluster does not come to rest: {unrest}"));
+            world.trace_hosts();
+            return world.violation(format!("the cluster does not come to rest: {divergence}"));
         }
         let until = world.now + 200 * MS;
-        go_on(world, clients, until);
+        advance(world, clients, until);
     }
 }
 
-fn go_on(world: &mut World, clients: &mut [client::Client], until: Us) {
+fn advance(world: &mut World, clients: &mut [client::Client], until: Us) {
     while let Some(event) = world.next_event(until) {
-        happen(world, clients, event);
+        handle(world, clients, event);
         if !world.violations.is_empty() {
             return;
         }
     }
 }
 
-fn happen(world: &mut World, clients: &mut [client::Client], event: Event) {
+fn handle(world: &mut World, clients: &mut [client::Client], event: Event) {
     let host = match &event {
         Event::Frame { to, .. } => Some(*to),
         Event::Tick { host, .. } | Event::Request { host, .. } => Some(*host),
@@ -178,7 +178,7 @@ fn happen(world: &mut World, clients: &mut [client::Client], event: Event) {
         Event::Repair(repair) => faults::repair(world, repair),
         Event::Fault => {
             if !world.is_healing {
-                faults::strike(world);
+                faults::inject(world);
                 faults::plan_next(world);
             }
         }
@@ -196,7 +196,7 @@ fn main() {
         scenes::report(kills, arguments.minutes, arguments.hosts, arguments.trace);
     }
     if let Some(seed) = arguments.seed {
-        let Verdict { counts, violations } = run(seed, &arguments);
+        let SeedResult { counts, violations } = run(seed, &arguments);
         println!("{counts:?}");
         violations.iter().for_each(|violation| println!("{violation}"));
         std::process::exit(i32::from(!violations.is_empty()));
@@ -220,16 +220,16 @@ fn main() {
                         return;
                     }
                     let seed = from + number;
-                    let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &arguments)));
-                    let verdict = verdict.unwrap_or_else(|_| Verdict {
+                    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, &arguments)));
+                    let result = result.unwrap_or_else(|_| SeedResult {
                         counts: Counts::default(),
                         violations: vec!["it panicked".to_string()],
                     });
                     let mut sum = sum.lock().expect("nobody panics with it");
                     sum.0 += 1;
-                    sum.1.add(&verdict.counts);
-                    if !verdict.violations.is_empty() {
-                        sum.2.push((seed, verdict.violations));
+                    sum.1.add(&result.counts);
+                    if !result.violations.is_empty() {
+                        sum.2.push((seed, result.violations));
                         stops.store(true, Ordering::Relaxed);
                     }
                 }

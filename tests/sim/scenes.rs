@@ -3,7 +3,7 @@
 
 use crate::client::{self, Op, Outcome, Request, Wake};
 use crate::world::{Event, MS, Options, SECOND, Us, World};
-use crate::{check, happen};
+use crate::{check, handle};
 use pinion::replication::{Key, Level};
 use pinion::slots::Group;
 use std::collections::BTreeSet;
@@ -58,7 +58,7 @@ fn run_until(world: &mut World, until: Us) {
     while let Some(event) = world.next_event(until) {
         // An answer to the probe that comes late is nobody's.
         if !matches!(event, Event::Client { .. }) {
-            happen(world, &mut [], event);
+            handle(world, &mut [], event);
         }
     }
 }
@@ -68,10 +68,10 @@ fn rest(world: &mut World, hosts: usize) -> Us {
     let started = world.now;
     loop {
         let up = (0..world.hosts.len()).filter(|&host| world.is_up(host)).count();
-        if up == hosts && check::unrest(world).is_none() && members(world) == hosts {
+        if up == hosts && check::divergence(world).is_none() && members(world) == hosts {
             return world.now - started;
         }
-        assert!(world.now < started + REST_MAX, "it does not come to rest: {:?}", check::unrest(world));
+        assert!(world.now < started + REST_MAX, "it does not come to rest: {:?}", check::divergence(world));
         let until = world.now + 50 * MS;
         run_until(world, until);
     }
@@ -130,7 +130,7 @@ fn until_written(world: &mut World, key: &Key, number: u64) -> Us {
                         return world.now - started;
                     }
                 }
-                event => happen(world, &mut [], event),
+                event => handle(world, &mut [], event),
             }
         }
     }
@@ -164,7 +164,7 @@ pub struct Movement {
 }
 
 /// How long nothing moves when all has been moved.
-const SETTLED: Us = 5_000 * MS;
+const STILL_US: Us = 5_000 * MS;
 
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -226,7 +226,7 @@ pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
     rest(&mut world, left);
     let (mut rested, mut after) = (world.now, holders(&world));
     // The cluster is at rest, too, before the mover has begun, and between two of its steps.
-    while world.now < rested + SETTLED {
+    while world.now < rested + STILL_US {
         assert!(world.now < started + REST_MAX, "it moves without end");
         let until = world.now + 50 * MS;
         run_until(&mut world, until);

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::store::NaiveStore;
 use pinion::cluster::agreement::{Config, MemoryDisk};
 use pinion::cluster::map;
-use pinion::cluster::membership::{self, BeaconTiming, Profile, To};
+use pinion::cluster::membership::{self, HeartbeatTiming, Profile, To};
 use pinion::cluster::{Identity, Member, NodeId};
 use pinion::node::{self, Action, Node};
 use pinion::replication::{Answer, Rule, Rules, Ticket};
@@ -299,7 +299,7 @@ impl World {
                 cluster: (incarnation > 1).then_some(CLUSTER),
                 fresh_cluster: CLUSTER,
                 seed,
-                timing: BeaconTiming::default(),
+                timing: HeartbeatTiming::default(),
             };
             let settings = node::Settings {
                 membership,
@@ -372,9 +372,9 @@ impl World {
             self.violation(format!("host {host} did not understand a frame: {error}"));
         }
         if has_new_map {
-            self.look_at_map(host);
+            self.check_map(host);
         }
-        self.look_at_leaders(host);
+        self.check_primaries(host);
         self.dispatch(host, actions);
     }
 
@@ -459,7 +459,7 @@ impl World {
     }
 
     /// Where each host stands, for the trace.
-    pub fn stand(&self) {
+    pub fn trace_hosts(&self) {
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(node) = &host.node else {
                 self.trace(|| format!("host {number} is down"));
@@ -478,7 +478,7 @@ impl World {
 
     // What must be so at all times.
 
-    fn look_at_map(&mut self, host: usize) {
+    fn check_map(&mut self, host: usize) {
         let Some(node) = &self.hosts[host].node else { return };
         let map = node.map();
         let mut changed = Vec::new();
@@ -506,7 +506,7 @@ impl World {
         }
     }
 
-    fn look_at_leaders(&mut self, host: usize) {
+    fn check_primaries(&mut self, host: usize) {
         let Some(node) = &self.hosts[host].node else { return };
         let me = node.identity();
         for &group in &self.options.groups {

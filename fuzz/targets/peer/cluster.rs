@@ -9,14 +9,14 @@
 //! | 4 | not a holder |
 
 use crate::membership::{self, address};
-use crate::number::{Life, Name, Number};
+use crate::number::{PeerIdentity, Name, Number};
 use crate::raft;
 use crate::replication::{self, Addressed, Known, key};
 use arbitrary::Arbitrary;
 use pinion::cluster::agreement::{Changes, Config, Configuration, Disk, Hard, MemoryDisk, SnapshotRecord};
 use pinion::cluster::frame::{self, FRAME_BYTES_MAX, Kind};
 use pinion::cluster::map::{self, Change, GroupChange, Map, MemberState, State};
-use pinion::cluster::membership::{BeaconTiming, Contact, Profile, To};
+use pinion::cluster::membership::{HeartbeatTiming, Contact, Profile, To};
 use pinion::cluster::{Epoch, Identity, Member, NodeId};
 use pinion::node::{Action, Event, Node};
 use pinion::replication::{Body, Level, Message, Position, Rules, Completion, Store, Ticket};
@@ -83,7 +83,7 @@ impl Cluster {
                 cluster: Some(CLUSTER),
                 fresh_cluster: CLUSTER,
                 seed: 1,
-                timing: BeaconTiming::default(),
+                timing: HeartbeatTiming::default(),
             },
             agreement: Config::new(OWN, 1, 1),
             cluster: map::Settings { replicas: 3, min_in_sync: 2 },
@@ -147,8 +147,8 @@ impl Cluster {
         let usual = Identity { node: sender.node.node(), incarnation: 1 };
         let (from, to) = match sender.addressed {
             Addressed::Well => (usual, Some(OWN)),
-            Addressed::From(life) => (life.identity(), Some(OWN)),
-            Addressed::To(life) => (usual, life.map(Life::identity)),
+            Addressed::From(peer) => (peer.identity(), Some(OWN)),
+            Addressed::To(peer) => (usual, peer.map(PeerIdentity::identity)),
         };
         self.receive(sender.node.node(), Kind::Replication, &(from, to, message));
     }

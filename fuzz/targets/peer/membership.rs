@@ -1,9 +1,9 @@
 //! Messages of membership, gossip among them.
 
 use crate::cluster::{CLUSTER, encoded};
-use crate::number::{Life, Name, Number};
+use crate::number::{PeerIdentity, Name, Number};
 use arbitrary::Arbitrary;
-use pinion::cluster::membership::{self, Answer, Beacon, Contact, JoinMessage, Profile, Report, Stays};
+use pinion::cluster::membership::{self, Answer, Heartbeat, Contact, JoinMessage, Profile, Report, Stays};
 use pinion::cluster::{Member, NodeId};
 
 /// Nodes that a packet of gossip tells of, at most.
@@ -13,20 +13,20 @@ const TOLD_MAX: usize = 16;
 pub enum Message {
     Bytes(Vec<u8>),
     Gossip { from: Told, about: Packet, members: Vec<(Told, u16, u8)> },
-    Beacon { from: Life, cluster: Cluster, sequence: Number, map_version: Number, unheard: Vec<Life> },
+    Heartbeat { from: PeerIdentity, cluster: Cluster, sequence: Number, map_version: Number, unheard: Vec<PeerIdentity> },
     Report(Reported),
-    Stays { about: Life, number: Number, term: Number, map_version: Number },
+    Stays { about: PeerIdentity, number: Number, term: Number, map_version: Number },
     Lookup { address: Address, seed: u16 },
     Found { seed: u16, node: Name, cluster: Option<Cluster>, leader: Option<Address> },
     Request { cluster: Cluster, profile: Described },
-    Answer { to: Life, answer: Said },
-    Leave { from: Life, address: Address },
+    Answer { to: PeerIdentity, answer: Said },
+    Leave { from: PeerIdentity, address: Address },
 }
 
 #[derive(Arbitrary, Debug)]
 pub struct Reported {
-    from: Life,
-    about: Life,
+    from: PeerIdentity,
+    about: PeerIdentity,
     number: Number,
     term: Number,
     is_unreachable: bool,
@@ -141,12 +141,12 @@ impl Message {
         match self {
             Self::Bytes(bytes) => membership::Message::Gossip(bytes.clone()),
             Self::Gossip { from, about, members } => membership::Message::Gossip(packet(own, from, about, members)),
-            Self::Beacon { from, cluster, sequence, map_version, unheard } => membership::Message::Beacon(Beacon {
+            Self::Heartbeat { from, cluster, sequence, map_version, unheard } => membership::Message::Heartbeat(Heartbeat {
                 from: from.identity(),
                 cluster: cluster.id(),
                 sequence: sequence.around(1),
                 map_version: map_version.around(version),
-                unheard: unheard.iter().map(|life| life.identity()).collect(),
+                unheard: unheard.iter().map(|peer| peer.identity()).collect(),
             }),
             Self::Report(report) => membership::Message::Report(Report {
                 from: report.from.identity(),

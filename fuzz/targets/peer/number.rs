@@ -91,12 +91,12 @@ impl Name {
 
 /// A life of a node: the one that the map knows, or another.
 #[derive(Clone, Copy, Debug)]
-pub struct Life {
+pub struct PeerIdentity {
     name: Name,
     incarnation: Option<Number>,
 }
 
-impl<'a> Arbitrary<'a> for Life {
+impl<'a> Arbitrary<'a> for PeerIdentity {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         let (name, is_other) = (bytes.arbitrary()?, bytes.arbitrary::<u8>()? % 8 == 7);
         let incarnation = if is_other { Some(bytes.arbitrary()?) } else { None };
@@ -104,7 +104,7 @@ impl<'a> Arbitrary<'a> for Life {
     }
 }
 
-impl Life {
+impl PeerIdentity {
     pub fn identity(self) -> Identity {
         let incarnation = self.incarnation.map_or(1, |number| number.around(1));
         Identity { node: self.name.node(), incarnation }

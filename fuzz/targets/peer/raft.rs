@@ -2,7 +2,7 @@
 
 use crate::cluster::{CLUSTER, encoded};
 use crate::membership::Described;
-use crate::number::{Life, Name, Number};
+use crate::number::{PeerIdentity, Name, Number};
 use arbitrary::Arbitrary;
 use pinion::cluster::agreement::{Configuration, LogEntry, SnapshotRecord};
 use pinion::cluster::frame::{self, Kind};
@@ -53,7 +53,7 @@ enum Entry {
 #[derive(Arbitrary, Debug)]
 enum Data {
     Bytes(Vec<u8>),
-    Proposal { origin: Life, ticket: Number, change: Wanted },
+    Proposal { origin: PeerIdentity, ticket: Number, change: Wanted },
 }
 
 /// A change of the map.
@@ -62,8 +62,8 @@ enum Wanted {
     Join(Described),
     Leave(Name),
     Remove(Name),
-    Down(Life),
-    Group { group: u8, expected: Option<Number>, primary: Life, in_sync: Vec<Life>, learners: Vec<Life> },
+    Down(PeerIdentity),
+    Group { group: u8, expected: Option<Number>, primary: PeerIdentity, in_sync: Vec<PeerIdentity>, learners: Vec<PeerIdentity> },
     Holders { group: u8, primary: Name, in_sync: [bool; 3], learners: [bool; 3] },
 }
 
@@ -101,17 +101,17 @@ impl Wanted {
             }
             Self::Leave(name) => Change::Leave { node: name.node() },
             Self::Remove(name) => Change::Remove { node: name.node() },
-            Self::Down(life) => Change::Down { identity: life.identity() },
+            Self::Down(peer) => Change::Down { identity: peer.identity() },
             Self::Group { group: number, expected, primary, in_sync, learners } => {
                 let group = group(*number);
                 let epoch = map.assignment(group).epoch;
-                let lives = |lives: &[Life]| lives.iter().map(|life| life.identity()).collect();
+                let peers = |peers: &[PeerIdentity]| peers.iter().map(|peer| peer.identity()).collect();
                 Change::Groups(vec![GroupChange {
                     group,
                     expected: expected.map_or(epoch, |expected| expected.epoch(epoch)),
                     primary: primary.identity(),
-                    in_sync: lives(in_sync),
-                    learners: lives(learners),
+                    in_sync: peers(in_sync),
+                    learners: peers(learners),
                 }])
             }
             Self::Holders { group: number, primary, in_sync, learners } => {

@@ -1,6 +1,6 @@
 //! Messages of replication: of all kinds, with entries that follow each other, or do not.
 
-use crate::number::{Life, Name, Number};
+use crate::number::{PeerIdentity, Name, Number};
 use arbitrary::{Arbitrary, Unstructured};
 use pinion::cluster::Epoch;
 use pinion::replication::{self, Body, Entry, Image, Key, Position, Seq};
@@ -255,8 +255,8 @@ impl Said {
 #[derive(Clone, Copy, Debug)]
 pub enum Addressed {
     Well,
-    From(Life),
-    To(Option<Life>),
+    From(PeerIdentity),
+    To(Option<PeerIdentity>),
 }
 
 impl<'a> Arbitrary<'a> for Addressed {

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `events.rs` | what happens to a member, and what is to be done for it |
 //! | `waiting.rs` | proposals and reads, and their answers |
-//! | `turn.rs` | what follows each event: save, send, apply |
+//! | `ready.rs` | what follows each event: save, send, apply |
 //! | `storage.rs` | what must not be forgotten, and the disk that keeps it |
 //! | `wire.rs` | messages in our own form, and which may reach Raft |
 //! | `voters.rs` | who votes |
@@ -33,10 +33,10 @@
 //! thread's random source; each is replaced by one of ours, of the seed and the term, before it counts a tick.
 
 mod events;
+mod ready;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod turn;
 mod voters;
 mod waiting;
 mod wire;
@@ -50,8 +50,8 @@ use super::map::{Change, Map, MemberState, Settings, State};
 use super::{Identity, Member, NodeId};
 use raft::eraftpb::ConfChangeV2;
 use raft::{RawNode, StateRole};
+use ready::{decode_map, encode_map};
 use std::collections::BTreeMap;
-use turn::{decode_map, encode_map};
 use waiting::Waiting;
 use wire::{Gate, Verdict};
 
@@ -124,7 +124,7 @@ impl<D: Disk> Agreement<D> {
         };
         member.pin_election_timeout();
         // What was agreed before the start is applied at once; there is nobody to tell yet.
-        member.settle(&mut Vec::new())?;
+        member.process_ready(&mut Vec::new())?;
         Ok(member)
     }
 
@@ -186,7 +186,7 @@ impl<D: Disk> Agreement<D> {
                 Ok(())
             }
         };
-        if let Err(fault) = result.and_then(|()| self.settle(actions)) {
+        if let Err(fault) = result.and_then(|()| self.process_ready(actions)) {
             self.stop(fault, actions);
         }
     }
@@ -317,8 +317,8 @@ impl<D: Disk> Agreement<D> {
         }
         let (progress, leads) = (self.raw.raft.prs(), self.is_leader());
         self.answered.retain(|raft, _| leads && progress.get(*raft).is_some());
-        self.give_up_late(actions);
-        self.ask_again();
+        self.expire_waiting(actions);
+        self.retry_reads();
         if ticks > 0 && self.is_leader() {
             self.steer_voters();
         }
@@ -360,7 +360,7 @@ impl<D: Disk> Agreement<D> {
     }
 
     fn stop(&mut self, fault: Fault, actions: &mut Vec<Action>) {
-        self.give_up_all(actions);
+        self.fail_waiting(actions);
         actions.push(Action::Stopped(fault.clone()));
         self.fault = Some(fault);
     }

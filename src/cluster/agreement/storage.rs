@@ -306,7 +306,7 @@ impl Disk for MemoryDisk {
             self.saves.push(postcard::to_allocvec(changes).expect("postcard encodes them"));
         }
         match fails {
-            Some(_) => Err(DiskError::Failed("it was told to".into())),
+            Some(_) => Err(DiskError::Failed("it was outcome to".into())),
             None => Ok(()),
         }
     }

@@ -5,12 +5,12 @@ mod network;
 use super::*;
 use crate::cluster::Epoch;
 use crate::cluster::map::Applied;
-use network::{Network, Told};
+use network::{Network, Outcome};
 use raft::eraftpb::{Entry, Message, MessageType};
 use std::collections::BTreeSet;
 
-fn applied(told: &Told) -> bool {
-    matches!(told, Ok(Answer::Applied(Applied::Groups(results))) if results[0].is_ok())
+fn applied(outcome: &Outcome) -> bool {
+    matches!(outcome, Ok(Answer::Applied(Applied::Groups(results))) if results[0].is_ok())
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn a_leader_that_leaves_hands_over_before_it_goes() {
     assert_ne!(new, old);
     assert!(!network.voters().contains(&old) && network.voters().len() == 3);
     let refused = network.propose(new, Change::Remove { node: NodeId(old) });
-    let told = network.wait_for(new, refused);
-    assert_eq!(told, Err(AgreementError::Refused(crate::cluster::map::Refused::InUse)), "it holds groups");
+    let outcome = network.wait_for(new, refused);
+    assert_eq!(outcome, Err(AgreementError::Refused(crate::cluster::map::Refused::InUse)), "it holds groups");
     network.change(Change::Down { identity: network.identity(old) });
     network.change(Change::Remove { node: NodeId(old) });
     network.run(1_000);
@@ -155,8 +155,8 @@ fn of_concurrent_changes_of_a_group_one_wins() {
     let mut network = Network::cluster(7, 5);
     for round in 2..12 {
         let tickets: Vec<_> = (0..5).map(|node| (node, network.propose(node, network.touch(node, 3)))).collect();
-        let told: Vec<Told> = tickets.into_iter().map(|(node, ticket)| network.wait_for(node, ticket)).collect();
-        assert_eq!(told.iter().filter(|told| applied(told)).count(), 1, "{told:?}");
+        let outcome: Vec<Outcome> = tickets.into_iter().map(|(node, ticket)| network.wait_for(node, ticket)).collect();
+        assert_eq!(outcome.iter().filter(|outcome| applied(outcome)).count(), 1, "{outcome:?}");
         network.run(300);
         assert!((0..5).all(|node| network.epoch(node, 3) == Epoch(round)));
     }
@@ -311,8 +311,8 @@ fn turmoil(seed: u64) -> u64 {
         let wait_ms = 20 + network.random(200);
         network.run(wait_ms);
         open.retain(|&(node, ticket, group, expected)| {
-            let Some(told) = network.answers.get(&(node, ticket)) else { return true };
-            if applied(told) {
+            let Some(outcome) = network.answers.get(&(node, ticket)) else { return true };
+            if applied(outcome) {
                 let epoch = Epoch(expected.0 + 1);
                 let before = done.insert(group, epoch).unwrap_or_default();
                 assert!(before != epoch, "two have won");
@@ -322,8 +322,8 @@ fn turmoil(seed: u64) -> u64 {
             false
         });
         reads.retain(|&(node, ticket, at_least)| {
-            let Some(told) = network.answers.get(&(node, ticket)) else { return true };
-            if let Ok(Answer::Read { version }) = told {
+            let Some(outcome) = network.answers.get(&(node, ticket)) else { return true };
+            if let Ok(Answer::Read { version }) = outcome {
                 assert!(*version >= at_least, "a read is older than what was answered before it");
             }
             false

@@ -15,10 +15,10 @@ const READ_RETRY_TICKS: u64 = 4;
 /// A proposal or a read that waits.
 pub(super) struct Waiting {
     deadline_ms: u64,
-    kind: Asked,
+    kind: RequestKind,
 }
 
-enum Asked {
+enum RequestKind {
     Change,
     /// The number is in the context that comes back, so that nothing is answered by what an earlier read was told.
     Read {
@@ -37,7 +37,7 @@ impl<D: Disk> Agreement<D> {
             false => Err(AgreementError::NoRoom),
         };
         match result {
-            Ok(()) => self.wait(ticket, Asked::Change),
+            Ok(()) => self.wait(ticket, RequestKind::Change),
             Err(error) => actions.push(Action::Answer { ticket, result: Err(error) }),
         }
     }
@@ -48,7 +48,7 @@ impl<D: Disk> Agreement<D> {
         }
         self.reads += 1;
         let (number, asked_ms) = (self.reads, self.now_ms);
-        self.wait(ticket, Asked::Read { number, asked_ms, index: None });
+        self.wait(ticket, RequestKind::Read { number, asked_ms, index: None });
         self.raw.read_index(self.read_context(ticket, number));
     }
 
@@ -60,7 +60,7 @@ impl<D: Disk> Agreement<D> {
         result: Result<Applied, Refused>,
         actions: &mut Vec<Action>,
     ) {
-        let is_asked = |waiting: &Waiting| matches!(waiting.kind, Asked::Change);
+        let is_asked = |waiting: &Waiting| matches!(waiting.kind, RequestKind::Change);
         if origin == self.identity() && self.waiting.get(&ticket).is_some_and(is_asked) {
             self.waiting.remove(&ticket);
             let result = result.map(Answer::Applied).map_err(AgreementError::Refused);
@@ -69,12 +69,12 @@ impl<D: Disk> Agreement<D> {
     }
 
     /// Answers all that wait, because the member stops.
-    pub(super) fn give_up_all(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn fail_waiting(&mut self, actions: &mut Vec<Action>) {
         let waiting = std::mem::take(&mut self.waiting);
         actions.extend(waiting.into_iter().map(|(ticket, waiting)| {
             let error = match waiting.kind {
-                Asked::Change => AgreementError::Unknown,
-                Asked::Read { .. } => AgreementError::Stopped,
+                RequestKind::Change => AgreementError::Unknown,
+                RequestKind::Read { .. } => AgreementError::Stopped,
             };
             Action::Answer { ticket, result: Err(error) }
         }));
@@ -84,7 +84,7 @@ impl<D: Disk> Agreement<D> {
         self.waiting.len() < WAITING_MAX && !self.waiting.contains_key(&ticket)
     }
 
-    fn wait(&mut self, ticket: u64, kind: Asked) {
+    fn wait(&mut self, ticket: u64, kind: RequestKind) {
         let deadline_ms = self.now_ms.saturating_add(self.config.answer_ms);
         self.waiting.insert(ticket, Waiting { deadline_ms, kind });
     }
@@ -95,24 +95,24 @@ impl<D: Disk> Agreement<D> {
     }
 
     /// Answers what nobody answered in time.
-    pub(super) fn give_up_late(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn expire_waiting(&mut self, actions: &mut Vec<Action>) {
         let now_ms = self.now_ms;
         let late = self.waiting.extract_if(.., |_, waiting| waiting.deadline_ms <= now_ms);
         actions.extend(late.map(|(ticket, waiting)| {
             let error = match waiting.kind {
-                Asked::Change => AgreementError::Unknown,
-                Asked::Read { .. } => AgreementError::NotRead,
+                RequestKind::Change => AgreementError::Unknown,
+                RequestKind::Read { .. } => AgreementError::NotRead,
             };
             Action::Answer { ticket, result: Err(error) }
         }));
     }
 
     /// Asks again for the indexes of reads: a leader that has just been elected drops them, and messages get lost.
-    pub(super) fn ask_again(&mut self) {
+    pub(super) fn retry_reads(&mut self) {
         let (now_ms, retry_ms) = (self.now_ms, READ_RETRY_TICKS * self.config.tick_ms);
         let mut due = Vec::new();
         for (&ticket, waiting) in &mut self.waiting {
-            if let Asked::Read { number, asked_ms, index: None } = &mut waiting.kind
+            if let RequestKind::Read { number, asked_ms, index: None } = &mut waiting.kind
                 && now_ms - *asked_ms >= retry_ms
             {
                 *asked_ms = now_ms;
@@ -133,7 +133,8 @@ impl<D: Disk> Agreement<D> {
                 continue;
             };
             let is_own = (raft, incarnation) == (self.raft(), self.config.incarnation);
-            if let Some(Waiting { kind: Asked::Read { number: asked, index, .. }, .. }) = self.waiting.get_mut(&ticket)
+            if let Some(Waiting { kind: RequestKind::Read { number: asked, index, .. }, .. }) =
+                self.waiting.get_mut(&ticket)
                 && is_own
                 && *asked == number
             {
@@ -145,8 +146,8 @@ impl<D: Disk> Agreement<D> {
     pub(super) fn answer_reads(&mut self, actions: &mut Vec<Action>) {
         let (applied, version) = (self.applied.0, self.map.version());
         let is_reached = |_: &u64, waiting: &mut Waiting| match waiting.kind {
-            Asked::Read { index, .. } => index.is_some_and(|index| index <= applied),
-            Asked::Change => false,
+            RequestKind::Read { index, .. } => index.is_some_and(|index| index <= applied),
+            RequestKind::Change => false,
         };
         let answered = self.waiting.extract_if(.., is_reached);
         actions.extend(answered.map(|(ticket, _)| {

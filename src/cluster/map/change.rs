@@ -210,7 +210,7 @@ impl Map {
         }
         (self.cluster, self.settings) = (cluster, settings);
         self.members.insert(first.member.id, MemberState { state: State::Up, ..first.clone() });
-        self.settle(None);
+        self.reassign(None);
         Ok(Applied::Changed)
     }
 
@@ -244,7 +244,7 @@ impl Map {
         }
         let before = known.map(MemberState::identity);
         self.members.insert(node, joining);
-        self.settle(before);
+        self.reassign(before);
         Ok(Applied::Changed)
     }
 
@@ -279,7 +279,7 @@ impl Map {
             return Ok(Applied::Unchanged);
         }
         member.state = State::Down;
-        self.settle(Some(identity));
+        self.reassign(Some(identity));
         Ok(Applied::Changed)
     }
 
@@ -315,7 +315,7 @@ impl Map {
 
     /// Takes a life of a node that has ended from all groups, and gives those without a primary one: an in-sync holder, or, where
     /// there is none, the group is opened empty at the node that the ring prefers, if any is up.
-    fn settle(&mut self, gone: Option<Identity>) {
+    fn reassign(&mut self, gone: Option<Identity>) {
         let mut led: BTreeMap<Identity, usize> = BTreeMap::new();
         for primary in self.groups.iter().filter_map(|assignment| assignment.primary) {
             *led.entry(primary).or_default() += 1;
@@ -328,7 +328,7 @@ impl Map {
             if assignment.primary.is_none()
                 && let Some(next) = self.successor(&assignment, &led)
             {
-                assignment.lead(next);
+                assignment.promote(next);
             }
             let home = match assignment.primary {
                 Some(_) => None,
@@ -378,7 +378,7 @@ impl Assignment {
     }
 
     /// Makes one of the in-sync holders the primary.
-    fn lead(&mut self, primary: Identity) {
+    fn promote(&mut self, primary: Identity) {
         self.in_sync.retain(|holder| *holder != primary);
         self.in_sync.insert(0, primary);
         self.primary = Some(primary);

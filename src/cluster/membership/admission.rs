@@ -15,7 +15,7 @@
 //! "Let in" is a proposal to Raft; the applicant asks again, and finds itself accepted. To apply such a proposal twice does
 //! nothing, as the map only ever goes to a larger incarnation. Who does not lead says where the leader is.
 
-use super::beacons::{Beacons, MEMBERS_MAX};
+use super::heartbeats::{Heartbeats, MEMBERS_MAX};
 use super::join::Answer;
 use super::{Action, Leader, MapView, MemberState, Profile, Proposal};
 use crate::cluster::Identity;
@@ -24,15 +24,15 @@ use crate::cluster::Identity;
 const HEARD_LATELY_MS: u64 = 250;
 
 /// What a member knows when it is asked.
-pub(super) struct Desk<'a> {
+pub(super) struct AdmissionContext<'a> {
     pub(super) own: Identity,
     pub(super) map: &'a MapView,
     pub(super) leader: Option<Leader>,
-    pub(super) beacons: &'a Beacons,
+    pub(super) heartbeats: &'a Heartbeats,
     pub(super) now_ms: u64,
 }
 
-impl Desk<'_> {
+impl AdmissionContext<'_> {
     /// Answers one that wants to be let in.
     pub(super) fn request(&self, cluster: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
         if cluster != self.map.cluster {
@@ -57,10 +57,10 @@ impl Desk<'_> {
         if !self.map.is_alive(from) {
             return Answer::Gone;
         }
-        let seen = &self.map.members[&from.node];
+        let known = &self.map.members[&from.node];
         let stays = |node: &Identity| node.node != from.node && self.map.members[&node.node].state == MemberState::Up;
-        match seen.state {
-            MemberState::Leaving if seen.groups == 0 => {
+        match known.state {
+            MemberState::Leaving if known.groups == 0 => {
                 actions.push(Action::Propose { term, proposal: Proposal::Remove(from) });
             }
             MemberState::Leaving => {}
@@ -69,12 +69,12 @@ impl Desk<'_> {
             }
             _ => actions.push(Action::Propose { term, proposal: Proposal::Leave(from) }),
         }
-        Answer::Wait { reason: format!("{} groups are still to be moved", seen.groups) }
+        Answer::Wait { reason: format!("{} groups are still to be moved", known.groups) }
     }
 
     /// The term that we lead in, or else the answer where the leader is.
     fn term(&self) -> Result<u64, Answer> {
-        let address = |leader: Leader| self.map.members.get(&leader.node).map(|seen| seen.address.clone());
+        let address = |leader: Leader| self.map.members.get(&leader.node).map(|known| known.address.clone());
         match self.leader {
             Some(leader) if leader.node == self.own.node => Ok(leader.term),
             leader => Err(Answer::Elsewhere { leader_address: leader.and_then(address) }),
@@ -84,32 +84,32 @@ impl Desk<'_> {
     /// The table above.
     fn judge(&self, term: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
         let (node, MapView { cluster, version, members, .. }) = (profile.node(), self.map);
-        let Some(seen) = members.get(&node) else {
+        let Some(known) = members.get(&node) else {
             return match members.len() < MEMBERS_MAX {
                 true => self.let_in(term, profile, actions),
                 false => refused(format!("the cluster has {MEMBERS_MAX} nodes already")),
             };
         };
-        let last = Identity { node, incarnation: seen.incarnation };
-        let in_use = || refused(format!("node id {node} is in use by the process at {}", seen.address));
-        let is_same_place = seen.address == profile.address;
+        let last = Identity { node, incarnation: known.incarnation };
+        let in_use = || refused(format!("node id {node} is in use by the process at {}", known.address));
+        let is_same_place = known.address == profile.address;
         if profile.incarnation < last.incarnation {
-            return refused(format!("node {node}: a newer life of it is in the map, from {}", seen.address));
+            return refused(format!("node {node}: a newer life of it is in the map, from {}", known.address));
         }
         if profile.incarnation == last.incarnation {
-            return match (seen.state, is_same_place) {
+            return match (known.state, is_same_place) {
                 (MemberState::Down, _) => refused(format!("node {node}: this life of it is over; start it anew")),
                 (_, true) => Answer::Accepted { cluster: *cluster, map_version: *version },
                 (_, false) => in_use(),
             };
         }
-        let heard_at_ms = self.beacons.heard_at_ms(last);
-        if seen.state == MemberState::Down || is_same_place {
+        let heard_at_ms = self.heartbeats.heard_at_ms(last);
+        if known.state == MemberState::Down || is_same_place {
             self.let_in(term, profile, actions)
         } else if last == self.own || heard_at_ms.is_some_and(|at_ms| self.now_ms - at_ms < HEARD_LATELY_MS) {
             in_use()
         } else {
-            Answer::Wait { reason: format!("node id {node} is still taken for the process at {}", seen.address) }
+            Answer::Wait { reason: format!("node id {node} is still taken for the process at {}", known.address) }
         }
     }
 

@@ -271,7 +271,7 @@ fn somebody_at(address: String, cluster: u64) -> Contact {
     Contact { cluster, renewal: 0, profile: Profile { member, incarnation: 0, raft_id: 0, address } }
 }
 
-/// That of foca for a local network, with texts and bounds of ours: what it takes longer for, beacons do.
+/// That of foca for a local network, with texts and bounds of ours: what it takes longer for, heartbeats do.
 fn config() -> Config {
     let often = |millis: u64, members: usize| {
         let num_members = NonZeroUsize::new(members).expect("it is not zero");

@@ -34,7 +34,7 @@ pub const RETRY_MS_MIN: u64 = 200;
 /// See [`RETRY_MS_MIN`].
 pub const RETRY_MS_MAX: u64 = 3200;
 /// How long seeds may take to answer after the first has: two clusters are to be noticed before one is asked.
-const SETTLE_MS: u64 = 300;
+const LOOKUP_WINDOW_MS: u64 = 300;
 /// Meanwhile those that are silent are asked again.
 const SILENT_RETRY_MS: u64 = 100;
 /// Questions to one member before the seeds are asked for another.
@@ -164,9 +164,9 @@ pub(super) struct Join {
     fresh_cluster: u64,
     phase: Phase,
     found: BTreeMap<u16, Found>,
-    settled_at_ms: Option<u64>,
+    window_ends_at_ms: Option<u64>,
     /// When those that are silent are asked again, until then.
-    again_at_ms: u64,
+    silent_retry_at_ms: u64,
     /// Maps before this version are from before we were let in.
     member_since_version: u64,
     /// Whom we ask.
@@ -193,8 +193,8 @@ impl Join {
             fresh_cluster,
             phase: Phase::Looking,
             found: BTreeMap::new(),
-            settled_at_ms: None,
-            again_at_ms: now_ms,
+            window_ends_at_ms: None,
+            silent_retry_at_ms: now_ms,
             member_since_version: 0,
             target,
             questions: 0,
@@ -217,7 +217,7 @@ impl Join {
     pub(super) fn leave(&mut self, now_ms: u64) {
         if self.phase == Phase::Member {
             self.phase = Phase::Leaving;
-            self.ask_anew(now_ms);
+            self.restart_asking(now_ms);
         }
     }
 
@@ -225,7 +225,7 @@ impl Join {
     pub(super) fn follow(&mut self, map: &MapView, actions: &mut Vec<Action>) {
         let own = self.profile.identity();
         // It may have another process of our name.
-        let is_here = map.members.get(&own.node).is_some_and(|seen| seen.address == self.profile.address);
+        let is_here = map.members.get(&own.node).is_some_and(|known| known.address == self.profile.address);
         let is_ours = self.cluster.is_none_or(|cluster| cluster == map.cluster);
         match self.phase {
             Phase::Looking | Phase::Asking | Phase::Founding if is_ours && map.is_alive(own) && is_here => {
@@ -244,8 +244,9 @@ impl Join {
             return;
         }
         self.found.insert(seed, found);
-        if self.settled_at_ms.is_none() {
-            (self.settled_at_ms, self.again_at_ms) = (Some(now_ms + SETTLE_MS), now_ms + SILENT_RETRY_MS);
+        if self.window_ends_at_ms.is_none() {
+            (self.window_ends_at_ms, self.silent_retry_at_ms) =
+                (Some(now_ms + LOOKUP_WINDOW_MS), now_ms + SILENT_RETRY_MS);
         }
         let clusters = self.found.values().filter_map(|found| found.cluster).chain(self.disk_cluster);
         let clusters: BTreeSet<u64> = clusters.collect();
@@ -288,7 +289,7 @@ impl Join {
             Phase::Looking => self.look(now_ms, actions),
             Phase::Asking if now_ms >= self.next_question_ms => {
                 if self.questions == QUESTIONS_MAX && !self.seeds.is_empty() {
-                    self.look_anew(now_ms);
+                    self.restart_lookup(now_ms);
                     return self.look(now_ms, actions);
                 }
                 let cluster = self.cluster.expect("it is known before it is asked");
@@ -310,7 +311,7 @@ impl Join {
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Looking => {
-                Some(self.settled_at_ms.map_or(self.next_question_ms, |at_ms| at_ms.min(self.again_at_ms)))
+                Some(self.window_ends_at_ms.map_or(self.next_question_ms, |at_ms| at_ms.min(self.silent_retry_at_ms)))
             }
             Phase::Asking | Phase::Leaving => Some(self.next_question_ms),
             _ => None,
@@ -326,9 +327,9 @@ impl Join {
             };
         }
         let all = self.found.len() == self.seeds.len();
-        if all || self.settled_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
-            self.settled_at_ms = None;
-            if let Some((cluster, target)) = self.way_in() {
+        if all || self.window_ends_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            self.window_ends_at_ms = None;
+            if let Some((cluster, target)) = self.cluster_of_seeds() {
                 (self.cluster, self.target) = (Some(cluster), target);
                 return self.begin_asking(now_ms, actions);
             }
@@ -336,24 +337,24 @@ impl Join {
                 return self.begin_founding(actions);
             }
         }
-        if self.settled_at_ms.is_some() {
-            if now_ms >= self.again_at_ms {
-                self.again_at_ms = now_ms + SILENT_RETRY_MS;
-                self.look_up_silent(actions);
+        if self.window_ends_at_ms.is_some() {
+            if now_ms >= self.silent_retry_at_ms {
+                self.silent_retry_at_ms = now_ms + SILENT_RETRY_MS;
+                self.query_silent_seeds(actions);
             }
         } else if now_ms >= self.next_question_ms {
-            self.look_up(now_ms, actions);
+            self.query_seeds(now_ms, actions);
         }
     }
 
     /// Asks all seeds.
-    fn look_up(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+    fn query_seeds(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if self.retry_ms > RETRY_MS_MIN {
             actions.push(Action::Waiting { reason: self.missing() });
         }
         // What a seed said is not for ever: it may be in a cluster by now.
         self.found.clear();
-        self.look_up_silent(actions);
+        self.query_silent_seeds(actions);
         self.back_off(now_ms);
     }
 
@@ -363,7 +364,7 @@ impl Join {
     }
 
     /// Asks those.
-    fn look_up_silent(&self, actions: &mut Vec<Action>) {
+    fn query_silent_seeds(&self, actions: &mut Vec<Action>) {
         for (seed, to) in self.silent() {
             let lookup = JoinMessage::Lookup { address: self.profile.address.clone(), seed };
             actions.push(Action::Send { to: To::Address(to.clone()), message: Message::Join(lookup) });
@@ -382,7 +383,7 @@ impl Join {
     }
 
     /// The cluster that the seeds are in, and where to ask: its leader, or a seed that is in it.
-    fn way_in(&self) -> Option<(u64, String)> {
+    fn cluster_of_seeds(&self) -> Option<(u64, String)> {
         let inside = || self.found.iter().filter_map(|(&seed, found)| Some((seed, found.cluster?, found)));
         let leader = inside().find_map(|(_, cluster, found)| Some((cluster, found.leader_address.clone()?)));
         leader.or_else(|| inside().map(|(seed, cluster, _)| (cluster, self.seeds[usize::from(seed)].clone())).next())
@@ -397,7 +398,7 @@ impl Join {
 
     fn begin_asking(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         self.phase = Phase::Asking;
-        self.ask_anew(now_ms);
+        self.restart_asking(now_ms);
         self.wake(None, now_ms, actions);
     }
 
@@ -407,14 +408,14 @@ impl Join {
         actions.push(Action::FoundCluster { cluster: self.fresh_cluster });
     }
 
-    fn look_anew(&mut self, now_ms: u64) {
+    fn restart_lookup(&mut self, now_ms: u64) {
         self.phase = Phase::Looking;
         self.found.clear();
-        self.settled_at_ms = None;
+        self.window_ends_at_ms = None;
         self.next_question_ms = now_ms;
     }
 
-    fn ask_anew(&mut self, now_ms: u64) {
+    fn restart_asking(&mut self, now_ms: u64) {
         (self.questions, self.retry_ms, self.next_question_ms) = (0, RETRY_MS_MIN, now_ms);
     }
 

@@ -5,9 +5,9 @@
 //! | `view.rs` | what it is told of the agreed map and of who leads |
 //! | `profile.rs` | what a node tells of itself |
 //! | `gossip.rs` | which nodes there are: SWIM, by foca. Discovery and hints |
-//! | `beacons.rs` | who hears whom: ten times a second, on the connections of the data |
-//! | `promises.rs` | a report that a peer is unreachable, and what it binds the reporter to |
-//! | `verdicts.rs` | the leader: down, or stays |
+//! | `heartbeats.rs` | who hears whom: ten times a second, on the connections of the data |
+//! | `fencing.rs` | a report that a peer is unreachable, and what it binds the reporter to |
+//! | `arbiter.rs` | the leader: down, or stays |
 //! | `join.rs` | the applicant's way in, and the member's way out |
 //! | `admission.rs` | the leader: who is let in |
 //! | `node.rs` | all of that as one state machine |
@@ -25,25 +25,25 @@
 #![forbid(unsafe_code)]
 
 mod admission;
-mod beacons;
+mod arbiter;
+mod fencing;
 mod gossip;
+mod heartbeats;
 mod join;
 mod node;
 mod profile;
-mod promises;
 #[cfg(test)]
 mod tests;
-mod verdicts;
 mod view;
 
-pub use beacons::{Beacon, BeaconTiming, MEMBERS_MAX};
+pub use arbiter::{DOWN_ALONE_MS, STAYS_AFTER_MS, WITNESS_SILENCE_MS_MAX};
+pub use fencing::{REPORT_PAUSE_MS, REPORT_PERIOD_MS, Report, Stays};
 pub use gossip::{Contact, PACKET_BYTES_MAX};
+pub use heartbeats::{Heartbeat, HeartbeatTiming, MEMBERS_MAX};
 pub use join::{Answer, JoinError, JoinMessage, Phase, RETRY_MS_MAX, RETRY_MS_MIN, SEEDS_MAX};
 pub use node::{Membership, Settings};
 pub use profile::{ADDRESS_BYTES_MAX, Profile, ProfileError, ZONE_BYTES_MAX};
-pub use promises::{REPORT_PAUSE_MS, REPORT_PERIOD_MS, Report, Stays};
-pub use verdicts::{DOWN_ALONE_MS, STAYS_AFTER_MS, WITNESS_SILENCE_MS_MAX};
-pub use view::{Leader, MapView, MemberState, Seen};
+pub use view::{Leader, MapView, MemberState, MemberView};
 
 use crate::cluster::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub enum Message {
     /// A packet of gossip, at most [`PACKET_BYTES_MAX`] bytes.
     Gossip(Vec<u8>),
     /// We are here.
-    Beacon(Beacon),
+    Heartbeat(Heartbeat),
     /// Somebody is not.
     Report(Report),
     /// But stays.
@@ -189,7 +189,7 @@ pub struct Refusals {
     /// From a member of another cluster.
     pub other_cluster: u64,
     /// From a life of a node that is over.
-    pub past_life: u64,
+    pub past_incarnation: u64,
     /// From a node that the map does not have.
     pub unknown: u64,
     /// Malformed, or without bounds.

@@ -3,13 +3,13 @@
 //! Each step: notice a pause of our own, take the event, then let every part do what is due now. What the node says to itself
 //! (a leader reports to itself, and answers itself) is taken at once, within the step.
 
-use super::admission::Desk;
-use super::beacons::{BeaconTiming, Beacons, Change};
+use super::admission::AdmissionContext;
+use super::arbiter::{Arbiter, Evidence};
+use super::fencing::Fencing;
 use super::gossip::Gossip;
+use super::heartbeats::{Change, HeartbeatTiming, Heartbeats};
 use super::join::{Found, Join};
 use super::profile::is_address;
-use super::promises::Promises;
-use super::verdicts::{Scene, Verdicts};
 use super::{Action, Answer, Contact, Event, JoinMessage, Leader, MapView, Message, Phase, Profile, Refusals, To};
 use crate::cluster::{Identity, NodeId};
 
@@ -29,8 +29,8 @@ pub struct Settings {
     pub fresh_cluster: u64,
     /// Of the generator that gossip draws from.
     pub seed: u64,
-    /// Of beacons.
-    pub timing: BeaconTiming,
+    /// Of heartbeats.
+    pub timing: HeartbeatTiming,
 }
 
 /// Membership of one node.
@@ -41,9 +41,9 @@ pub struct Membership {
     leader: Option<Leader>,
     last_term: u64,
     gossip: Option<Gossip>,
-    beacons: Beacons,
-    promises: Promises,
-    verdicts: Verdicts,
+    heartbeats: Heartbeats,
+    fencing: Fencing,
+    arbiter: Arbiter,
     join: Join,
     /// The time of the last step: time never goes back here.
     now_ms: u64,
@@ -61,9 +61,9 @@ impl Membership {
             leader: None,
             last_term: 0,
             gossip: None,
-            beacons: Beacons::new(own, settings.timing, now_ms),
-            promises: Promises::new(own),
-            verdicts: Verdicts::new(own),
+            heartbeats: Heartbeats::new(own, settings.timing, now_ms),
+            fencing: Fencing::new(own),
+            arbiter: Arbiter::new(own),
             join: Join::new(profile, seeds, cluster, fresh_cluster, now_ms),
             now_ms,
             refusals: Refusals::default(),
@@ -74,7 +74,7 @@ impl Membership {
     /// Takes an event, and does what is due. `now_ms` is of any clock that does not go back.
     pub fn step(&mut self, event: Event, now_ms: u64, actions: &mut Vec<Action>) {
         self.now_ms = now_ms.max(self.now_ms);
-        self.beacons.begin_step(self.now_ms);
+        self.heartbeats.begin_step(self.now_ms);
         match event {
             Event::Wake => {}
             Event::Received(message) => self.receive(message, actions),
@@ -99,27 +99,27 @@ impl Membership {
     /// When to step next, if nothing happens before. None if nothing will by itself.
     pub fn wake_at_ms(&self) -> Option<u64> {
         let parts = [
-            Some(self.beacons.wake_at_ms()),
-            self.promises.wake_at_ms(),
+            Some(self.heartbeats.wake_at_ms()),
+            self.fencing.wake_at_ms(),
             self.gossip.as_ref().and_then(Gossip::wake_at_ms),
         ];
-        let parts = parts.into_iter().flatten().filter(|_| self.takes_part());
+        let parts = parts.into_iter().flatten().filter(|_| self.is_member());
         parts.chain(self.join.wake_at_ms()).min()
     }
 
     /// True while we may acknowledge nothing of this life of a peer: asked before every acknowledgement.
-    pub fn is_promised_against(&self, identity: Identity) -> bool {
-        self.promises.is_promised_against(identity)
+    pub fn is_fenced(&self, identity: Identity) -> bool {
+        self.fencing.is_fenced(identity)
     }
 
     /// True if we and this life of a peer hear each other.
     pub fn is_reachable(&self, identity: Identity) -> bool {
-        self.beacons.is_reachable(identity)
+        self.heartbeats.is_reachable(identity)
     }
 
     /// The newest version of the map that a peer speaks of, and the peer: ours may be behind.
     pub fn newest_map(&self) -> Option<(u64, NodeId)> {
-        self.beacons.newest_map()
+        self.heartbeats.newest_map()
     }
 
     /// Where the node stands.
@@ -135,18 +135,18 @@ impl Membership {
     /// Messages that were refused.
     pub fn refusals(&self) -> Refusals {
         let gossip = self.gossip.as_ref().map(Gossip::refusals).unwrap_or_default();
-        let beacons = self.beacons.refusals();
-        let sum = |of: fn(&Refusals) -> u64| of(&gossip) + of(&beacons) + of(&self.refusals);
+        let heartbeats = self.heartbeats.refusals();
+        let sum = |of: fn(&Refusals) -> u64| of(&gossip) + of(&heartbeats) + of(&self.refusals);
         Refusals {
             other_cluster: sum(|refusals| refusals.other_cluster),
-            past_life: sum(|refusals| refusals.past_life),
+            past_incarnation: sum(|refusals| refusals.past_incarnation),
             unknown: sum(|refusals| refusals.unknown),
             malformed: sum(|refusals| refusals.malformed),
         }
     }
 
     /// True if the map that we know has this life of us.
-    fn takes_part(&self) -> bool {
+    fn is_member(&self) -> bool {
         self.map.as_ref().is_some_and(|map| map.is_alive(self.own))
     }
 
@@ -166,19 +166,19 @@ impl Membership {
                     gossip.receive(&packet, now_ms, actions);
                 }
             }
-            Message::Beacon(beacon) if self.map.is_some() => {
+            Message::Heartbeat(heartbeat) if self.map.is_some() => {
                 let mut changes = Vec::new();
-                self.beacons.receive(beacon, now_ms, &mut changes);
+                self.heartbeats.receive(heartbeat, now_ms, &mut changes);
                 actions.extend(changes.into_iter().map(Action::from));
             }
-            Message::Beacon(_) => self.refusals.unknown += 1,
+            Message::Heartbeat(_) => self.refusals.unknown += 1,
             Message::Report(report) => {
                 if let Some(map) = &self.map {
-                    let scene = Scene { map, beacons: &self.beacons, now_ms };
-                    self.verdicts.receive(report, &scene, actions);
+                    let evidence = Evidence { map, heartbeats: &self.heartbeats, now_ms };
+                    self.arbiter.receive(report, &evidence, actions);
                 }
             }
-            Message::Stays(stays) => self.promises.receive(stays, now_ms),
+            Message::Stays(stays) => self.fencing.receive(stays, now_ms),
             Message::Join(message) => self.receive_join(message, actions),
         }
     }
@@ -200,19 +200,19 @@ impl Membership {
                 self.join.found(seed, Found { node, cluster, leader_address }, now_ms, actions);
             }
             JoinMessage::Request { cluster, profile } => {
-                if let Some(desk) = self.desk() {
-                    let answer = desk.request(cluster, &profile, actions);
+                if let Some(admission) = self.admission() {
+                    let answer = admission.request(cluster, &profile, actions);
                     answer_to(profile.identity(), profile.address, answer, actions);
                 }
             }
             JoinMessage::Leave { from, address } => {
-                if let Some(desk) = self.desk() {
-                    let answer = desk.leave(from, actions);
+                if let Some(admission) = self.admission() {
+                    let answer = admission.leave(from, actions);
                     answer_to(from, address, answer, actions);
                 }
             }
             JoinMessage::Answer { to, answer } if to == self.own => self.join.answered(answer, now_ms, actions),
-            JoinMessage::Answer { .. } => self.refusals.past_life += 1,
+            JoinMessage::Answer { .. } => self.refusals.past_incarnation += 1,
         }
     }
 
@@ -220,18 +220,18 @@ impl Membership {
     fn leader_silence_ms(&self) -> u64 {
         match self.leader {
             Some(leader) if leader.node == self.own.node => 0,
-            leader => leader.and_then(|l| self.beacons.silence_ms(l.node, self.now_ms)).unwrap_or(u64::MAX),
+            leader => leader.and_then(|l| self.heartbeats.silence_ms(l.node, self.now_ms)).unwrap_or(u64::MAX),
         }
     }
 
-    fn desk(&self) -> Option<Desk<'_>> {
-        let &Self { own, leader, ref beacons, now_ms, .. } = self;
-        self.map.as_ref().map(|map| Desk { own, map, leader, beacons, now_ms })
+    fn admission(&self) -> Option<AdmissionContext<'_>> {
+        let &Self { own, leader, ref heartbeats, now_ms, .. } = self;
+        self.map.as_ref().map(|map| AdmissionContext { own, map, leader, heartbeats, now_ms })
     }
 
     fn leader_address(&self) -> Option<String> {
         let (map, leader) = (self.map.as_ref()?, self.leader?);
-        map.members.get(&leader.node).map(|seen| seen.address.clone())
+        map.members.get(&leader.node).map(|known| known.address.clone())
     }
 
     /// Versions come in order; one that comes late is from before what we know.
@@ -244,10 +244,10 @@ impl Membership {
             let Settings { profile, seeds, seed, .. } = &self.settings;
             let (cluster, now_ms) = (map.cluster, self.now_ms);
             let gossip = self.gossip.get_or_insert_with(|| Gossip::new(cluster, profile.clone(), *seed, now_ms));
-            gossip.greet(map.members.values().map(|seen| &seen.address).chain(seeds).cloned().collect());
+            gossip.greet(map.members.values().map(|known| &known.address).chain(seeds).cloned().collect());
         }
-        self.beacons.follow(&map, self.now_ms);
-        self.promises.follow_map(&map, self.now_ms);
+        self.heartbeats.follow(&map, self.now_ms);
+        self.fencing.follow_map(&map, self.now_ms);
         self.map = Some(map);
     }
 
@@ -258,27 +258,27 @@ impl Membership {
         }
         self.last_term = leader.map_or(self.last_term, |leader| leader.term);
         self.leader = leader;
-        self.promises.follow_leader(leader, self.now_ms);
-        self.verdicts.lead(leader.filter(|leader| leader.node == self.own.node).map(|leader| leader.term));
+        self.fencing.follow_leader(leader, self.now_ms);
+        self.arbiter.lead(leader.filter(|leader| leader.node == self.own.node).map(|leader| leader.term));
     }
 
     /// Lets every part do what is due.
     fn wake(&mut self, actions: &mut Vec<Action>) {
         let now_ms = self.now_ms;
         self.join.wake(self.leader, now_ms, actions);
-        if !self.takes_part() {
+        if !self.is_member() {
             return;
         }
         let mut changes = Vec::new();
-        if let Some(beacon) = self.beacons.wake(now_ms, &mut changes) {
-            let send = |node| Action::Send { to: To::Node(node), message: Message::Beacon(beacon.clone()) };
-            actions.extend(self.beacons.peers().map(send));
+        if let Some(heartbeat) = self.heartbeats.wake(now_ms, &mut changes) {
+            let send = |node| Action::Send { to: To::Node(node), message: Message::Heartbeat(heartbeat.clone()) };
+            actions.extend(self.heartbeats.peers().map(send));
         }
         actions.extend(changes.into_iter().map(Action::from));
         let leader_silence_ms = self.leader_silence_ms();
-        self.promises.wake(&self.beacons.unreachable().collect(), leader_silence_ms, now_ms, actions);
+        self.fencing.wake(&self.heartbeats.unreachable().collect(), leader_silence_ms, now_ms, actions);
         if let Some(map) = &self.map {
-            self.verdicts.decide(&Scene { map, beacons: &self.beacons, now_ms }, actions);
+            self.arbiter.decide(&Evidence { map, heartbeats: &self.heartbeats, now_ms }, actions);
         }
         if let Some(gossip) = &mut self.gossip {
             gossip.wake(now_ms, actions);

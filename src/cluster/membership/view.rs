@@ -14,12 +14,12 @@ pub struct MapView {
     /// Larger with each change.
     pub version: u64,
     /// All that the map knows of. A node that has left is not among them.
-    pub members: BTreeMap<NodeId, Seen>,
+    pub members: BTreeMap<NodeId, MemberView>,
 }
 
 /// What the map says of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct MemberView {
     /// Its life that was let in last.
     pub incarnation: u64,
     /// Where it listens for other nodes.
@@ -53,13 +53,13 @@ pub struct Leader {
 impl MapView {
     /// The lives that take part, in the order of their nodes.
     pub fn alive(&self) -> impl Iterator<Item = Identity> {
-        let alive = self.members.iter().filter(|(_, seen)| seen.state != MemberState::Down);
-        alive.map(|(&node, seen)| Identity { node, incarnation: seen.incarnation })
+        let alive = self.members.iter().filter(|(_, known)| known.state != MemberState::Down);
+        alive.map(|(&node, known)| Identity { node, incarnation: known.incarnation })
     }
 
     /// True if this life of a node takes part.
     pub fn is_alive(&self, identity: Identity) -> bool {
-        let seen = self.members.get(&identity.node);
-        seen.is_some_and(|seen| seen.incarnation == identity.incarnation && seen.state != MemberState::Down)
+        let known = self.members.get(&identity.node);
+        known.is_some_and(|known| known.incarnation == identity.incarnation && known.state != MemberState::Down)
     }
 }

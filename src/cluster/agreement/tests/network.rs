@@ -19,7 +19,7 @@ struct Node {
 }
 
 /// What a node was told of something that it asked.
-pub(super) type Told = Result<Answer, AgreementError>;
+pub(super) type Outcome = Result<Answer, AgreementError>;
 
 pub(super) struct Network {
     pub(super) now_ms: u64,
@@ -29,7 +29,7 @@ pub(super) struct Network {
     /// Connections, from and to, that carry nothing.
     pub(super) cuts: BTreeSet<(u64, u64)>,
     /// All answers, by node and ticket.
-    pub(super) answers: BTreeMap<(u64, u64), Told>,
+    pub(super) answers: BTreeMap<(u64, u64), Outcome>,
     /// Somebody breaks the protocol: maps need not be the same.
     pub(super) is_byzantine: bool,
     /// The map of each version, by its hash: all nodes must have the same.
@@ -192,7 +192,7 @@ impl Network {
         ticket
     }
 
-    pub(super) fn wait_for(&mut self, node: u64, ticket: u64) -> Told {
+    pub(super) fn wait_for(&mut self, node: u64, ticket: u64) -> Outcome {
         self.run_until(5_000, |network| network.answers.contains_key(&(node, ticket)));
         self.answers[&(node, ticket)].clone()
     }

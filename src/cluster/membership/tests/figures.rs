@@ -74,7 +74,7 @@ fn killed_nodes_are_noticed_quickly() {
 }
 
 /// Runs a cluster with loss, and with pauses of 400 ms, of each node one in five seconds or so. Nobody is to be down. A node
-/// that paused sends a beacon before it pauses again: two pauses without one between them would be one of 800 ms, and that is
+/// that paused sends a heartbeat before it pauses again: two pauses without one between them would be one of 800 ms, and that is
 /// more than the silence.
 fn quiet(nodes: u64, seconds: u64, loss: f64, pauses: bool, seed: u64) {
     let mut net = Net::cluster(nodes, seed);
@@ -87,7 +87,7 @@ fn quiet(nodes: u64, seconds: u64, loss: f64, pauses: bool, seed: u64) {
         }
         net.run_ms(100);
     }
-    let links = net.told(|action| matches!(action, Action::Unreachable(_)));
+    let links = net.count_news(|action| matches!(action, Action::Unreachable(_)));
     println!("{nodes} nodes, {seconds} s, {} % loss, pauses {pauses}: {links} times one to one", loss * 100.0);
     assert_eq!(net.downs, []);
 }

@@ -38,7 +38,9 @@ fn seeds_found_one_cluster_together() {
     net.start(profile(3, 1, 1), &[0, 1, 2], None);
     net.run_ms(10_000);
     assert!(founders(&net).is_empty());
-    assert!(net.told(|action| matches!(action, Action::Waiting { reason } if reason.contains("10.0.0.2:7000"))) > 0);
+    assert!(
+        net.count_news(|action| matches!(action, Action::Waiting { reason } if reason.contains("10.0.0.2:7000"))) > 0
+    );
     net.start(profile(4, 1, 2), &[0, 1, 2], None);
     net.start(profile(1, 1, 3), &[0, 1, 2], None);
     net.run_until(20_000, |net| !founders(net).is_empty());
@@ -169,7 +171,7 @@ fn a_whole_cluster_starts_again() {
     net.elect(1);
     net.run_ms(8000);
     assert!((0..3).all(|host| net.phase(host) == &Phase::Member), "{:?}", net.news);
-    assert!(net.map.members.values().all(|seen| seen.incarnation == 2));
+    assert!(net.map.members.values().all(|known| known.incarnation == 2));
 }
 
 #[test]
@@ -178,7 +180,7 @@ fn a_node_leaves_once_it_holds_nothing() {
     net.loss = 0.05;
     net.hold(2, 10);
     net.run_ms(100);
-    net.tell(2, Event::Leave);
+    net.deliver(2, Event::Leave);
     net.run_ms(5000);
     assert_eq!(net.phase(2), &Phase::Leaving);
     assert_eq!(net.map.members[&NodeId(2)].state, MemberState::Leaving);
@@ -186,7 +188,7 @@ fn a_node_leaves_once_it_holds_nothing() {
     net.run_ms(5000);
     assert_eq!(net.phase(2), &Phase::Left);
     assert!(!net.map.members.contains_key(&NodeId(2)));
-    assert_eq!(net.told(|action| *action == Action::Left), 1);
+    assert_eq!(net.count_news(|action| *action == Action::Left), 1);
     net.kill(2);
     net.run_ms(5000);
     assert_eq!(net.downs, []);
@@ -195,10 +197,10 @@ fn a_node_leaves_once_it_holds_nothing() {
 #[test]
 fn the_last_node_may_not_leave() {
     let mut net = Net::cluster(1, 11);
-    net.tell(0, Event::Leave);
+    net.deliver(0, Event::Leave);
     net.run_ms(1000);
     assert_eq!(net.phase(0), &Phase::Member);
-    assert_eq!(net.told(|action| matches!(action, Action::StayedIn { .. })), 1);
+    assert_eq!(net.count_news(|action| matches!(action, Action::StayedIn { .. })), 1);
 }
 
 /// No seed is there, or no leader is: the applicant asks on, with growing pauses, and comes in once there is one.
@@ -206,7 +208,7 @@ fn the_last_node_may_not_leave() {
 fn an_applicant_is_patient() {
     let mut net = Net::cluster(3, 12);
     net.leader = None;
-    (0..3).for_each(|host| net.tell(host, Event::Leader(None)));
+    (0..3).for_each(|host| net.deliver(host, Event::Leader(None)));
     net.start(profile(7, 1, 3), &[0, 1, 2], None);
     net.run_ms(30_000);
     assert_ne!(net.phase(3), &Phase::Member);
@@ -250,11 +252,11 @@ fn message() -> impl Strategy<Value = Message> {
         (identity(), text()).prop_map(|(from, address)| JoinMessage::Leave { from, address }),
     ];
     let report = (identity(), identity(), number(), number(), any::<[bool; 2]>());
-    let beacon = (identity(), number(), number(), number(), prop::collection::vec(identity(), 0..3));
+    let heartbeat = (identity(), number(), number(), number(), prop::collection::vec(identity(), 0..3));
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..64).prop_map(Message::Gossip),
-        beacon.prop_map(|(from, cluster, sequence, map_version, unheard)| {
-            Message::Beacon(Beacon { from, cluster, sequence, map_version, unheard })
+        heartbeat.prop_map(|(from, cluster, sequence, map_version, unheard)| {
+            Message::Heartbeat(Heartbeat { from, cluster, sequence, map_version, unheard })
         }),
         report.prop_map(|(from, about, number, term, [is_unreachable, has_restarted])| {
             let leader_silence_ms = number;
@@ -277,7 +279,7 @@ proptest! {
         net.start(profile(7, 1, 3), &[0, 1, 2], None);
         net.start(profile(8, 1, 4), &[3, 4], None);
         for (host, message) in messages {
-            net.tell(host, Event::Received(message));
+            net.deliver(host, Event::Received(message));
             net.run_ms(20);
         }
         net.run_ms(1000);

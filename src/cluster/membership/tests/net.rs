@@ -95,14 +95,14 @@ impl Net {
         }
     }
 
-    /// So many members, node n on host n, each in its first life, with beacons at random times. Node 0 leads.
+    /// So many members, node n on host n, each in its first life, with heartbeats at random times. Node 0 leads.
     pub(super) fn cluster(nodes: u64, seed: u64) -> Self {
         let mut net = Self::new(seed);
         for node in 0..nodes {
             let host = net.start(profile(node, 1, node as usize), &[], Some(CLUSTER));
             let phase = net.rng.random_range(0..100);
             net.hosts[host].paused_until_ms = net.now_ms + phase;
-            net.map.members.insert(NodeId(node), seen(&net.hosts[host].profile));
+            net.map.members.insert(NodeId(node), member_view(&net.hosts[host].profile));
         }
         net.map.version = 1;
         net.elect(0);
@@ -118,7 +118,7 @@ impl Net {
             cluster,
             fresh_cluster: CLUSTER,
             seed: self.rng.random(),
-            timing: BeaconTiming::default(),
+            timing: HeartbeatTiming::default(),
         };
         let host = Host {
             membership: Membership::new(settings, self.now_ms),
@@ -144,7 +144,7 @@ impl Net {
     }
 
     /// Before another leads, it is settled what the last leader proposed, and is not committed: that is lost, or not.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn resolve_proposals(&mut self) {
         for pending in std::mem::take(&mut self.proposals) {
             if self.rng.random() {
                 self.commit(pending);
@@ -154,7 +154,7 @@ impl Net {
 
     /// Raft elects the node on a host.
     pub(super) fn elect(&mut self, host: usize) {
-        self.settle();
+        self.resolve_proposals();
         let term = self.leader.map_or(1, |leader| leader.term + 1);
         self.leader = Some(Leader { node: self.hosts[host].profile.node(), term });
         (self.next_sync_ms, self.quorum_at_ms) = (self.now_ms, self.now_ms);
@@ -162,7 +162,7 @@ impl Net {
 
     /// Brings up the map of the cluster that the node on a host has founded.
     pub(super) fn found(&mut self, host: usize) {
-        let founder = seen(&self.hosts[host].profile);
+        let founder = member_view(&self.hosts[host].profile);
         self.map.members = BTreeMap::from([(self.hosts[host].profile.node(), founder)]);
         self.map.version = 1;
         self.elect(host);
@@ -196,14 +196,14 @@ impl Net {
         self.cut(other, one);
     }
 
-    pub(super) fn tell(&mut self, host: usize, event: Event) {
+    pub(super) fn deliver(&mut self, host: usize, event: Event) {
         self.hosts[host].inbox.push_back(event);
         self.hosts[host].wake_ms = self.now_ms;
     }
 
     pub(super) fn run_ms(&mut self, time_ms: u64) {
         let end_ms = self.now_ms + time_ms;
-        while self.turn(end_ms) {}
+        while self.next_event(end_ms) {}
         self.now_ms = end_ms;
     }
 
@@ -211,7 +211,7 @@ impl Net {
     pub(super) fn run_until(&mut self, most_ms: u64, holds: impl Fn(&Self) -> bool) {
         let end_ms = self.now_ms + most_ms;
         while !holds(self) {
-            assert!(self.turn(end_ms), "it does not come to be; {:?}", self.news);
+            assert!(self.next_event(end_ms), "it does not come to be; {:?}", self.news);
         }
     }
 
@@ -228,7 +228,7 @@ impl Net {
         proposed
     }
 
-    pub(super) fn told(&self, holds: impl Fn(&Action) -> bool) -> usize {
+    pub(super) fn count_news(&self, holds: impl Fn(&Action) -> bool) -> usize {
         self.news.iter().filter(|(_, _, action)| holds(action)).count()
     }
 
@@ -236,8 +236,8 @@ impl Net {
         self.hosts[host].membership.phase()
     }
 
-    pub(super) fn is_promised(&self, host: usize, about: Identity) -> bool {
-        self.hosts[host].membership.is_promised_against(about)
+    pub(super) fn is_fenced(&self, host: usize, about: Identity) -> bool {
+        self.hosts[host].membership.is_fenced(about)
     }
 
     /// The host that the leader is on, if it runs.
@@ -247,22 +247,22 @@ impl Net {
     }
 
     /// Whether the node on a host runs, and the map has it taking part.
-    pub(super) fn takes_part(&self, host: usize) -> bool {
+    pub(super) fn is_member(&self, host: usize) -> bool {
         self.hosts[host].is_running && self.map.is_alive(self.hosts[host].profile.identity())
     }
 
     /// Whether Raft could elect the node on a host.
     pub(super) fn may_lead(&self, host: usize) -> bool {
-        self.takes_part(host) && self.reaches_quorum(host)
+        self.is_member(host) && self.reaches_quorum(host)
     }
 
     fn host_of(&self, node: NodeId) -> Option<usize> {
-        let seen = self.map.members.get(&node)?;
-        self.hosts.iter().position(|host| host.profile.address == seen.address)
+        let known = self.map.members.get(&node)?;
+        self.hosts.iter().position(|host| host.profile.address == known.address)
     }
 
     /// The next thing that happens. False if it is after the end.
-    fn turn(&mut self, end_ms: u64) -> bool {
+    fn next_event(&mut self, end_ms: u64) -> bool {
         let wake = |host: &Host| host.wake_ms.max(host.paused_until_ms);
         let running = self.hosts.iter().enumerate().filter(|(_, host)| host.is_running);
         let (wake_ms, host) = running.map(|(number, host)| (wake(host), number)).min().unwrap_or((u64::MAX, 0));
@@ -357,14 +357,18 @@ impl Net {
         }
         match proposal {
             Proposal::Down { about, .. } if self.map.is_alive(about) => {
-                self.check_promises(term, about);
+                self.check_fences(term, about);
                 self.map.members.get_mut(&about.node).expect("it is alive").state = MemberState::Down;
                 self.downs.push((proposed_ms, about));
             }
             Proposal::Admit { profile, .. }
-                if self.map.members.get(&profile.node()).is_none_or(|seen| seen.incarnation < profile.incarnation) =>
+                if self
+                    .map
+                    .members
+                    .get(&profile.node())
+                    .is_none_or(|known| known.incarnation < profile.incarnation) =>
             {
-                self.map.members.insert(profile.node(), seen(&profile));
+                self.map.members.insert(profile.node(), member_view(&profile));
             }
             Proposal::Leave(who) if self.map.is_alive(who) => {
                 self.map.members.get_mut(&who.node).expect("it is alive").state = MemberState::Leaving;
@@ -380,18 +384,18 @@ impl Net {
 
     /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
     /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
-    fn check_promises(&self, term: u64, about: Identity) {
+    fn check_fences(&self, term: u64, about: Identity) {
         let others = &self.others[&(term, about)];
         let holds = |other: &&Identity| {
-            self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_promised(host, about))
+            self.host_of(other.node).is_some_and(|host| !self.hosts[host].is_running || self.is_fenced(host, about))
         };
         let has_restarted = self.news.iter().any(|(_, _, action)| matches!(action, Action::Restarted { .. }));
         let alone = self
             .news
             .iter()
             .any(|(at_ms, _, action)| *action == Action::Unreachable(about) && at_ms + DOWN_ALONE_MS <= self.now_ms);
-        let promised = others.iter().filter(holds).count();
-        assert!(promised * 2 > others.len() || has_restarted || alone, "{about}: {promised} of {}", others.len());
+        let fenced = others.iter().filter(holds).count();
+        assert!(fenced * 2 > others.len() || has_restarted || alone, "{about}: {fenced} of {}", others.len());
     }
 
     /// Tells map and leader to those that the leader reaches.
@@ -402,7 +406,7 @@ impl Net {
             self.quorum_at_ms = self.now_ms;
         } else if self.checks_quorum && self.now_ms - self.quorum_at_ms >= CHECK_QUORUM_MS {
             self.quorum_at_ms = self.now_ms;
-            return self.tell(leading, Event::Leader(None));
+            return self.deliver(leading, Event::Leader(None));
         }
         for number in 0..self.hosts.len() {
             let host = &mut self.hosts[number];
@@ -426,6 +430,6 @@ impl Net {
     }
 }
 
-fn seen(profile: &Profile) -> Seen {
-    Seen { incarnation: profile.incarnation, address: profile.address.clone(), state: MemberState::Up, groups: 0 }
+fn member_view(profile: &Profile) -> MemberView {
+    MemberView { incarnation: profile.incarnation, address: profile.address.clone(), state: MemberState::Up, groups: 0 }
 }

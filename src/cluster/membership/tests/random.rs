@@ -54,7 +54,7 @@ fn suffer(net: &mut Net, faults: &[Fault]) -> BTreeSet<usize> {
                 touched.insert(host);
             }
             Fault::Elect(host) => {
-                net.settle();
+                net.resolve_proposals();
                 if net.may_lead(host) {
                     net.elect(host);
                 }
@@ -91,13 +91,13 @@ proptest! {
         }
 
         net.cuts.clear();
-        net.settle();
+        net.resolve_proposals();
         if let Some(host) = (0..nodes).find(|&host| net.may_lead(host)) {
             net.elect(host);
             net.run_ms(12_000);
-            for host in (0..nodes).filter(|&host| net.takes_part(host)) {
-                let left = (0..nodes).filter(|&other| other != host && net.is_promised(host, id(other as u64)));
-                prop_assert_eq!(left.collect::<Vec<_>>(), Vec::<usize>::new(), "promises of {}", host);
+            for host in (0..nodes).filter(|&host| net.is_member(host)) {
+                let left = (0..nodes).filter(|&other| other != host && net.is_fenced(host, id(other as u64)));
+                prop_assert_eq!(left.collect::<Vec<_>>(), Vec::<usize>::new(), "fencing of {}", host);
             }
             let dead = (0..nodes).filter(|&host| !net.hosts[host].is_running);
             for host in dead {
@@ -122,9 +122,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     /// Links are cut all at once, one way or both: who is proposed to be down, one after the other, is whom the table in
-    /// `verdicts.rs` says, counted from the cuts themselves.
+    /// `arbiter.rs` says, counted from the cuts themselves.
     #[test]
-    fn verdicts_are_those_of_the_table(
+    fn decisions_follow_the_table(
         nodes in 2..9_usize,
         seed: u64,
         cuts in prop::collection::btree_set((0..9_usize, 0..9_usize), 0..40),

@@ -18,7 +18,7 @@ fn a_killed_node_is_down_within_a_second() {
     assert!(net.now_ms - killed_ms < 800);
     // Those who promised are bound until the map has answered, and then have nobody to promise about.
     net.run_ms(200);
-    assert!(!net.is_promised(0, id(2)) && !net.is_promised(1, id(2)));
+    assert!(!net.is_fenced(0, id(2)) && !net.is_fenced(1, id(2)));
     net.run_ms(20_000);
     assert_eq!(net.downs.len(), 1);
 }
@@ -29,29 +29,29 @@ fn a_broken_link_costs_nobody_its_place() {
     for nodes in [3, 4, 8] {
         let mut net = Net::cluster(nodes, 2);
         net.cut_both(1, 2);
-        net.run_until(1000, |net| net.is_promised(1, id(2)));
-        let promised_ms = net.now_ms;
-        net.run_until(1000, |net| !net.is_promised(1, id(2)));
-        assert!(net.now_ms - promised_ms <= STAYS_AFTER_MS + 50, "{}", net.now_ms - promised_ms);
+        net.run_until(1000, |net| net.is_fenced(1, id(2)));
+        let fenced_ms = net.now_ms;
+        net.run_until(1000, |net| !net.is_fenced(1, id(2)));
+        assert!(net.now_ms - fenced_ms <= STAYS_AFTER_MS + 50, "{}", net.now_ms - fenced_ms);
         net.run_ms(30_000);
         assert_eq!(downs(&net), []);
         // It is healed: nothing is left of it.
         net.cuts.clear();
         net.run_ms(3000);
-        assert!(!net.is_promised(1, id(2)) && !net.is_promised(2, id(1)));
+        assert!(!net.is_fenced(1, id(2)) && !net.is_fenced(2, id(1)));
         let links = [(1, id(2)), (2, id(1))];
         assert!(links.iter().all(|&(host, peer)| net.hosts[host].membership.is_reachable(peer)));
     }
 }
 
-/// What 2 says does not reach 1: 1 does not hear it, and 2 learns from 1's beacons that it is not heard.
+/// What 2 says does not reach 1: 1 does not hear it, and 2 learns from 1's heartbeats that it is not heard.
 #[test]
 fn both_ends_see_a_one_way_cut() {
     let mut net = Net::cluster(3, 3);
     net.cut(2, 1);
     net.run_ms(900);
-    assert!(net.told(|action| *action == Action::Unreachable(id(2))) == 1);
-    assert!(net.told(|action| *action == Action::Unreachable(id(1))) == 1);
+    assert!(net.count_news(|action| *action == Action::Unreachable(id(2))) == 1);
+    assert!(net.count_news(|action| *action == Action::Unreachable(id(1))) == 1);
     net.run_ms(30_000);
     assert_eq!(downs(&net), []);
 }
@@ -66,7 +66,7 @@ fn a_mute_node_is_down() {
     assert_eq!(downs(&net), [id(3)]);
 }
 
-/// A deaf node hears nobody, and everybody learns that from its beacons; its own reports about all others count for nothing.
+/// A deaf node hears nobody, and everybody learns that from its heartbeats; its own reports about all others count for nothing.
 #[test]
 fn a_deaf_node_is_down_and_takes_nobody_along() {
     let mut net = Net::cluster(5, 5);
@@ -112,7 +112,7 @@ fn a_leader_in_the_minority_decides_nothing() {
     net.cuts.clear();
     net.run_ms(500);
     assert_eq!([net.phase(0), net.phase(1)], [&Phase::Left, &Phase::Left]);
-    assert_eq!(net.told(|action| *action == Action::Expelled), 2);
+    assert_eq!(net.count_news(|action| *action == Action::Expelled), 2);
 }
 
 /// The leader dies: reports wait for the next one, which Raft elects after 0.7 s.
@@ -121,7 +121,7 @@ fn reports_go_to_the_next_leader() {
     let mut net = Net::cluster(3, 7);
     net.kill(0);
     net.run_ms(700);
-    assert!(net.is_promised(1, id(0)) && net.is_promised(2, id(0)));
+    assert!(net.is_fenced(1, id(0)) && net.is_fenced(2, id(0)));
     net.elect(1);
     net.run_until(100, |net| !net.downs.is_empty());
     assert_eq!(downs(&net), [id(0)]);
@@ -135,7 +135,7 @@ fn of_two_members_the_leader_decides_alone() {
     net.kill(1);
     net.run_ms(800);
     assert!(
-        net.told(
+        net.count_news(
             |action| matches!(action, Action::Propose { proposal: Proposal::Down { about, .. }, .. } if *about == id(1))
         ) > 0
     );
@@ -149,7 +149,7 @@ fn most_members_may_die_at_once() {
     (3..8).for_each(|host| net.kill(host));
     net.run_ms(3000);
     let proposals =
-        |net: &Net| net.told(|action| matches!(action, Action::Propose { proposal: Proposal::Down { .. }, .. }));
+        |net: &Net| net.count_news(|action| matches!(action, Action::Propose { proposal: Proposal::Down { .. }, .. }));
     assert_eq!(proposals(&net), 0);
     net.run_ms(3000);
     assert!(proposals(&net) >= 5);
@@ -169,7 +169,7 @@ fn a_flapping_peer_leaves_no_promise_behind() {
     assert_eq!(downs(&net), []);
     net.cuts.clear();
     net.run_ms(2000);
-    assert!(!net.is_promised(1, id(2)) && !net.is_promised(2, id(1)));
+    assert!(!net.is_fenced(1, id(2)) && !net.is_fenced(2, id(1)));
 }
 
 /// The leader is alone for six seconds, and Raft elects nobody else, for whatever reason. It steps down before it could take all
@@ -195,20 +195,20 @@ fn one_that_was_paused_accuses_nobody() {
     assert!(!net.news.iter().any(by_paused));
 }
 
-/// A beacon of the next life is the end of the last one, without waiting for its silence.
+/// A heartbeat of the next life is the end of the last one, without waiting for its silence.
 #[test]
 fn a_restart_is_heard_at_once() {
     let mut net = Net::cluster(3, 12);
-    let beacon = Beacon {
+    let heartbeat = Heartbeat {
         from: Identity { node: NodeId(2), incarnation: 2 },
         cluster: CLUSTER,
         sequence: 1,
         map_version: 1,
         unheard: Vec::new(),
     };
-    net.tell(1, Event::Received(Message::Beacon(beacon)));
+    net.deliver(1, Event::Received(Message::Heartbeat(heartbeat)));
     net.run_ms(100);
-    assert_eq!(net.told(|action| matches!(action, Action::Restarted { .. })), 1);
+    assert_eq!(net.count_news(|action| matches!(action, Action::Restarted { .. })), 1);
     assert_eq!(downs(&net), [id(2)]);
 }
 
@@ -216,20 +216,20 @@ fn a_restart_is_heard_at_once() {
 fn beacons_of_strangers_are_refused() {
     let mut net = Net::cluster(3, 13);
     let before = net.hosts[1].membership.refusals();
-    let beacon = |node, incarnation, cluster| Beacon {
+    let heartbeat = |node, incarnation, cluster| Heartbeat {
         from: Identity { node: NodeId(node), incarnation },
         cluster,
         sequence: u64::MAX,
         map_version: 1,
         unheard: Vec::new(),
     };
-    let mut endless = beacon(2, 1, CLUSTER);
+    let mut endless = heartbeat(2, 1, CLUSTER);
     endless.unheard = vec![id(0); MEMBERS_MAX + 1];
-    for beacon in [beacon(2, 1, 7), beacon(2, 0, CLUSTER), beacon(9, 1, CLUSTER), endless] {
-        net.tell(1, Event::Received(Message::Beacon(beacon)));
+    for heartbeat in [heartbeat(2, 1, 7), heartbeat(2, 0, CLUSTER), heartbeat(9, 1, CLUSTER), endless] {
+        net.deliver(1, Event::Received(Message::Heartbeat(heartbeat)));
     }
     net.run_ms(10);
-    let refusals = Refusals { other_cluster: 1, past_life: 1, unknown: before.unknown + 1, malformed: 1 };
+    let refusals = Refusals { other_cluster: 1, past_incarnation: 1, unknown: before.unknown + 1, malformed: 1 };
     assert_eq!(net.hosts[1].membership.refusals(), refusals);
 }
 
@@ -238,19 +238,19 @@ fn beacons_of_strangers_are_refused() {
 fn late_copies_bind_and_free_nobody() {
     let mut net = Net::cluster(3, 14);
     net.cut_both(1, 2);
-    net.run_until(1000, |net| net.is_promised(1, id(2)));
+    net.run_until(1000, |net| net.is_fenced(1, id(2)));
     let stays = |number, term| Stays { about: id(2), number, term, map_version: 1 };
     for stays in [stays(2, 1), stays(1, 2), stays(1, 0)] {
-        net.tell(1, Event::Received(Message::Stays(stays)));
+        net.deliver(1, Event::Received(Message::Stays(stays)));
         net.run_ms(5);
-        assert!(net.is_promised(1, id(2)));
+        assert!(net.is_fenced(1, id(2)));
     }
     // An answer that names a version which we do not have yet waits for it.
-    net.tell(1, Event::Received(Message::Stays(Stays { map_version: 2, ..stays(1, 1) })));
+    net.deliver(1, Event::Received(Message::Stays(Stays { map_version: 2, ..stays(1, 1) })));
     net.run_ms(5);
-    assert!(net.is_promised(1, id(2)));
+    assert!(net.is_fenced(1, id(2)));
     let map = MapView { version: 2, ..net.map.clone() };
-    net.tell(1, Event::Map(map));
+    net.deliver(1, Event::Map(map));
     net.run_ms(5);
-    assert!(!net.is_promised(1, id(2)));
+    assert!(!net.is_fenced(1, id(2)));
 }

@@ -13,7 +13,7 @@ const LOG_BYTES_MAX: usize = 4 << 20;
 
 impl<D: Disk> Agreement<D> {
     /// Does what Raft wants done: saves, then sends, then applies, until there is no more.
-    pub(super) fn settle(&mut self, actions: &mut Vec<Action>) -> Result<(), Fault> {
+    pub(super) fn process_ready(&mut self, actions: &mut Vec<Action>) -> Result<(), Fault> {
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let changes = Changes {

@@ -10,7 +10,7 @@ const SLACK: f64 = 0.01;
 
 /// The bounds of a plan.
 #[derive(Clone, Debug)]
-pub(super) struct Shares {
+pub(super) struct Quotas {
     /// Copies of each group.
     pub(super) replicas: usize,
     /// Copies of a group that may be in a zone.
@@ -20,7 +20,7 @@ pub(super) struct Shares {
     pub(super) primaries_max: Vec<usize>,
 }
 
-impl Shares {
+impl Quotas {
     /// The bounds for so many copies of each of so many groups, or as many as there are nodes.
     pub(super) fn new(ring: &Ring, replicas: usize, groups: usize) -> Self {
         let members = ring.members();
@@ -40,16 +40,16 @@ impl Shares {
         let wants = |zone: usize| (of_zone(zone).map(weight).sum::<f64>(), (groups * zone_max[zone]) as f64);
         let wants: Vec<_> = (0..ring.zone_count()).map(wants).collect();
         let mut copies = vec![0.0; members.len()];
-        for (zone, share) in divide((groups * replicas) as f64, &wants).into_iter().enumerate() {
+        for (zone, quota) in divide((groups * replicas) as f64, &wants).into_iter().enumerate() {
             let wants: Vec<_> = of_zone(zone).map(|number| (weight(number), groups as f64)).collect();
-            of_zone(zone).zip(divide(share, &wants)).for_each(|(number, share)| copies[number] = share);
+            of_zone(zone).zip(divide(quota, &wants)).for_each(|(number, quota)| copies[number] = quota);
         }
-        let bound = |share: f64| ((share * (1.0 + SLACK)).ceil() as usize).min(groups);
+        let bound = |quota: f64| ((quota * (1.0 + SLACK)).ceil() as usize).min(groups);
         Self {
             replicas,
             zone_max,
-            copies_max: copies.iter().map(|&share| bound(share)).collect(),
-            primaries_max: copies.iter().map(|&share| bound(share / replicas as f64)).collect(),
+            copies_max: copies.iter().map(|&quota| bound(quota)).collect(),
+            primaries_max: copies.iter().map(|&quota| bound(quota / replicas as f64)).collect(),
         }
     }
 }

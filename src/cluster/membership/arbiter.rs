@@ -34,7 +34,7 @@
 //! That a leader decides alone after [`DOWN_ALONE_MS`] rests on Raft's check-quorum: who still leads by then has a quorum. It
 //! has to be on, and quicker than that.
 
-use super::beacons::Beacons;
+use super::heartbeats::Heartbeats;
 use super::{Action, MapView, Message, Proposal, Report, Stays, To};
 use crate::cluster::Identity;
 use std::collections::BTreeMap;
@@ -51,15 +51,15 @@ pub const DOWN_ALONE_MS: u64 = 5000;
 const PROPOSAL_PERIOD_MS: u64 = 500;
 
 /// What the leader knows beside the reports.
-pub(super) struct Scene<'a> {
+pub(super) struct Evidence<'a> {
     pub(super) map: &'a MapView,
-    pub(super) beacons: &'a Beacons,
+    pub(super) heartbeats: &'a Heartbeats,
     pub(super) now_ms: u64,
 }
 
 /// Reports to a leader, in one term.
 #[derive(Debug)]
-pub(super) struct Verdicts {
+pub(super) struct Arbiter {
     own: Identity,
     term: Option<u64>,
     cases: BTreeMap<Identity, Case>,
@@ -91,7 +91,7 @@ enum Decision {
     Wait,
 }
 
-impl Verdicts {
+impl Arbiter {
     pub(super) fn new(own: Identity) -> Self {
         Self { own, term: None, cases: BTreeMap::new(), answered: BTreeMap::new() }
     }
@@ -104,62 +104,62 @@ impl Verdicts {
     }
 
     /// A report has arrived. Those of strangers, and of other terms, are no one's promise to us.
-    pub(super) fn receive(&mut self, report: Report, scene: &Scene, actions: &mut Vec<Action>) {
-        let are_members = scene.map.is_alive(report.from) && scene.map.is_alive(report.about);
+    pub(super) fn receive(&mut self, report: Report, evidence: &Evidence, actions: &mut Vec<Action>) {
+        let are_members = evidence.map.is_alive(report.from) && evidence.map.is_alive(report.about);
         if self.term != Some(report.term) || !are_members || report.from == report.about {
             return;
         }
         if self.answered.get(&(report.from, report.about)).is_some_and(|&number| report.number <= number) {
             // It is no vote any more; the answer was lost, or is on its way.
-            actions.push(stays(&report, scene.map));
+            actions.push(stays(&report, evidence.map));
             return;
         }
         let case =
-            self.cases.entry(report.about).or_insert_with(|| Case { opened_at_ms: scene.now_ms, ..Case::default() });
+            self.cases.entry(report.about).or_insert_with(|| Case { opened_at_ms: evidence.now_ms, ..Case::default() });
         let received = case.reports.entry(report.from).or_insert(Received {
             report,
-            first_ms: scene.now_ms,
-            last_ms: scene.now_ms,
+            first_ms: evidence.now_ms,
+            last_ms: evidence.now_ms,
         });
-        (received.report, received.last_ms) = (report, scene.now_ms);
+        (received.report, received.last_ms) = (report, evidence.now_ms);
     }
 
-    /// Decides what can be decided now. Asked at least as often as beacons are sent, so it names no time of its own.
-    pub(super) fn decide(&mut self, scene: &Scene, actions: &mut Vec<Action>) {
+    /// Decides what can be decided now. Asked at least as often as heartbeats are sent, so it names no time of its own.
+    pub(super) fn decide(&mut self, evidence: &Evidence, actions: &mut Vec<Action>) {
         let Some(term) = self.term else { return };
-        self.forget(scene);
+        self.forget(evidence);
         let open: Vec<Identity> = self.cases.keys().copied().collect();
         for about in open {
-            let decision = self.decision(about, scene);
+            let decision = self.decision(about, evidence);
             let case = self.cases.get_mut(&about).expect("it is one of them");
             match decision {
-                Decision::Down if case.propose_at_ms.is_none_or(|at_ms| at_ms <= scene.now_ms) => {
-                    case.propose_at_ms = Some(scene.now_ms + PROPOSAL_PERIOD_MS);
-                    let proposal = Proposal::Down { about, map_version: scene.map.version };
+                Decision::Down if case.propose_at_ms.is_none_or(|at_ms| at_ms <= evidence.now_ms) => {
+                    case.propose_at_ms = Some(evidence.now_ms + PROPOSAL_PERIOD_MS);
+                    let proposal = Proposal::Down { about, map_version: evidence.map.version };
                     actions.push(Action::Propose { term, proposal });
                 }
                 Decision::Down => {}
                 Decision::Stays | Decision::Wait => {
                     let stays_after_ms = if decision == Decision::Stays { STAYS_AFTER_MS } else { u64::MAX };
-                    self.answer(about, stays_after_ms, scene, actions);
+                    self.answer(about, stays_after_ms, evidence, actions);
                 }
             }
         }
     }
 
     /// Drops what the map has answered, and reports that are not repeated.
-    fn forget(&mut self, scene: &Scene) {
-        self.answered.retain(|&(from, about), _| scene.map.is_alive(from) && scene.map.is_alive(about));
+    fn forget(&mut self, evidence: &Evidence) {
+        self.answered.retain(|&(from, about), _| evidence.map.is_alive(from) && evidence.map.is_alive(about));
         for case in self.cases.values_mut() {
-            let is_repeated = |received: &Received| scene.now_ms - received.last_ms < REPORT_EXPIRES_MS;
-            case.reports.retain(|&from, received| is_repeated(received) && scene.map.is_alive(from));
+            let is_repeated = |received: &Received| evidence.now_ms - received.last_ms < REPORT_EXPIRES_MS;
+            case.reports.retain(|&from, received| is_repeated(received) && evidence.map.is_alive(from));
         }
         let is_open = |case: &Case| case.propose_at_ms.is_some() || !case.reports.is_empty();
-        self.cases.retain(|&about, case| scene.map.is_alive(about) && is_open(case));
+        self.cases.retain(|&about, case| evidence.map.is_alive(about) && is_open(case));
     }
 
     /// The table above.
-    fn decision(&self, about: Identity, scene: &Scene) -> Decision {
+    fn decision(&self, about: Identity, evidence: &Evidence) -> Decision {
         let case = &self.cases[&about];
         if case.propose_at_ms.is_some() {
             return Decision::Down;
@@ -168,33 +168,33 @@ impl Verdicts {
             return Decision::Stays;
         }
         let reports = || case.reports.values().map(|received| received.report);
-        let votes = || reports().filter(|report| report.is_unreachable && self.counts(report, scene));
-        let others = scene.map.alive().filter(|&other| other != about && !self.is_decided(other)).count();
+        let votes = || reports().filter(|report| report.is_unreachable && self.counts(report, evidence));
+        let others = evidence.map.alive().filter(|&other| other != about && !self.is_decided(other)).count();
         if votes().any(|report| report.has_restarted) || votes().count() * 2 > others {
             return Decision::Down;
         }
-        if self.is_heard(about, scene) {
+        if self.is_heard(about, evidence) {
             return Decision::Stays;
         }
-        match votes().count() > 0 && scene.now_ms - case.opened_at_ms >= DOWN_ALONE_MS {
+        match votes().count() > 0 && evidence.now_ms - case.opened_at_ms >= DOWN_ALONE_MS {
             true => Decision::Down,
             false => Decision::Wait,
         }
     }
 
     /// True if some witness hears a member.
-    fn is_heard(&self, about: Identity, scene: &Scene) -> bool {
-        let witnesses = scene.map.alive().filter(|&other| other != about && other != self.own);
-        let mut witnesses = witnesses.filter(|&other| self.is_witness(other, scene));
-        scene.beacons.is_reachable(about) || witnesses.any(|witness| scene.beacons.hears(witness, about))
+    fn is_heard(&self, about: Identity, evidence: &Evidence) -> bool {
+        let witnesses = evidence.map.alive().filter(|&other| other != about && other != self.own);
+        let mut witnesses = witnesses.filter(|&other| self.is_witness(other, evidence));
+        evidence.heartbeats.is_reachable(about) || witnesses.any(|witness| evidence.heartbeats.hears(witness, about))
     }
 
-    fn counts(&self, report: &Report, scene: &Scene) -> bool {
-        report.leader_silence_ms < WITNESS_SILENCE_MS_MAX && self.is_witness(report.from, scene)
+    fn counts(&self, report: &Report, evidence: &Evidence) -> bool {
+        report.leader_silence_ms < WITNESS_SILENCE_MS_MAX && self.is_witness(report.from, evidence)
     }
 
-    fn is_witness(&self, member: Identity, scene: &Scene) -> bool {
-        member == self.own || scene.beacons.is_reachable(member) && !self.is_decided(member)
+    fn is_witness(&self, member: Identity, evidence: &Evidence) -> bool {
+        member == self.own || evidence.heartbeats.is_reachable(member) && !self.is_decided(member)
     }
 
     fn is_decided(&self, member: Identity) -> bool {
@@ -202,13 +202,14 @@ impl Verdicts {
     }
 
     /// Frees those who reported a member long enough ago, and those who hear it again.
-    fn answer(&mut self, about: Identity, stays_after_ms: u64, scene: &Scene, actions: &mut Vec<Action>) {
+    fn answer(&mut self, about: Identity, stays_after_ms: u64, evidence: &Evidence, actions: &mut Vec<Action>) {
         let case = self.cases.get_mut(&about).expect("there is a case");
-        let is_due =
-            |received: &Received| !received.report.is_unreachable || scene.now_ms - received.first_ms >= stays_after_ms;
+        let is_due = |received: &Received| {
+            !received.report.is_unreachable || evidence.now_ms - received.first_ms >= stays_after_ms
+        };
         for (from, received) in case.reports.extract_if(.., |_, received| is_due(received)) {
             self.answered.insert((from, about), received.report.number);
-            actions.push(stays(&received.report, scene.map));
+            actions.push(stays(&received.report, evidence.map));
         }
         if case.reports.is_empty() {
             self.cases.remove(&about);

@@ -1,21 +1,21 @@
-//! Who hears whom: ten beacons a second from each node to each other, over the connections that carry the data.
+//! Who hears whom: ten heartbeats a second from each node to each other, over the connections that carry the data.
 //!
 //! A peer is *unreachable* when we have not heard it for a while, or when it says that it does not hear us: a link that is cut
 //! one way carries no replication, so it counts as cut at both ends.
 //!
 //! ```text
-//! beacons of a peer   │ │ │ ✗ │ │ † killed
+//! heartbeats of a peer   │ │ │ ✗ │ │ † killed
 //! heard                                └──── silence_ms ────► unreachable
 //! ```
 //!
 //! | what | why it is no alarm |
 //! |---|---|
-//! | a lost beacon, or five in a row | six are due within the silence |
+//! | a lost heartbeat, or five in a row | six are due within the silence |
 //! | a peer that pauses for 400 ms | it is back before the silence is over |
 //! | we paused: our clock jumped between two steps | we listen to them anew; that they did not hear us is no cut either |
 //! | a peer that has just come into the map, and was never heard | it has to get the map first, and holds nothing yet: it has more time |
 //!
-//! Beacons of strangers (another cluster, a life that is over, nobody that the map knows) are refused and counted.
+//! Heartbeats of strangers (another cluster, a life that is over, nobody that the map knows) are refused and counted.
 
 use super::Refusals;
 use crate::cluster::membership::MapView;
@@ -23,17 +23,17 @@ use crate::cluster::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Members of a cluster, at most: it bounds what a beacon may list.
+/// Members of a cluster, at most: it bounds what a heartbeat may list.
 pub const MEMBERS_MAX: usize = 1024;
 
 /// What a node says ten times a second to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beacon {
+pub struct Heartbeat {
     /// Who says it.
     pub from: Identity,
     /// As a member of which cluster.
     pub cluster: u64,
-    /// Larger with each beacon of this life.
+    /// Larger with each heartbeat of this life.
     pub sequence: u64,
     /// The version of the map that the sender has.
     pub map_version: u64,
@@ -43,8 +43,8 @@ pub struct Beacon {
 
 /// How often, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BeaconTiming {
-    /// From one beacon to the next.
+pub struct HeartbeatTiming {
+    /// From one heartbeat to the next.
     pub period_ms: u64,
     /// A peer that is not heard for so long is unreachable.
     pub silence_ms: u64,
@@ -54,8 +54,8 @@ pub struct BeaconTiming {
     pub own_pause_ms: u64,
 }
 
-impl Default for BeaconTiming {
-    /// Six beacons in a row may be lost, and a pause of 400 ms together with one of them.
+impl Default for HeartbeatTiming {
+    /// Six heartbeats in a row may be lost, and a pause of 400 ms together with one of them.
     fn default() -> Self {
         Self { period_ms: 100, silence_ms: 650, newcomer_ms: 5000, own_pause_ms: 250 }
     }
@@ -69,16 +69,16 @@ pub(super) enum Change {
     Restarted { before: Identity, incarnation: u64 },
 }
 
-/// Beacons of one node, sent and heard.
+/// Heartbeats of one node, sent and heard.
 #[derive(Debug)]
-pub(super) struct Beacons {
+pub(super) struct Heartbeats {
     own: Identity,
-    timing: BeaconTiming,
+    timing: HeartbeatTiming,
     cluster: u64,
     map_version: u64,
     peers: BTreeMap<NodeId, Peer>,
     sequence: u64,
-    next_beacon_ms: u64,
+    next_heartbeat_ms: u64,
     last_step_ms: u64,
     /// Until then, that others do not hear us is the trace of a pause of ours.
     paused_lately_until_ms: u64,
@@ -89,7 +89,7 @@ pub(super) struct Beacons {
 struct Peer {
     incarnation: u64,
     heard_at_ms: u64,
-    /// Of its last beacon: older ones come late, and prove nothing.
+    /// Of its last heartbeat: older ones come late, and prove nothing.
     sequence: u64,
     map_version: u64,
     unheard: BTreeSet<Identity>,
@@ -98,8 +98,8 @@ struct Peer {
     is_unreachable: bool,
 }
 
-impl Beacons {
-    pub(super) fn new(own: Identity, timing: BeaconTiming, now_ms: u64) -> Self {
+impl Heartbeats {
+    pub(super) fn new(own: Identity, timing: HeartbeatTiming, now_ms: u64) -> Self {
         Self {
             own,
             timing,
@@ -107,7 +107,7 @@ impl Beacons {
             map_version: 0,
             peers: BTreeMap::new(),
             sequence: 0,
-            next_beacon_ms: now_ms,
+            next_heartbeat_ms: now_ms,
             last_step_ms: now_ms,
             paused_lately_until_ms: 0,
             refusals: Refusals::default(),
@@ -133,8 +133,8 @@ impl Beacons {
         }
     }
 
-    /// Looks who has been silent for too long. The beacon that is due, if one is, goes to all [`peers`](Self::peers).
-    pub(super) fn wake(&mut self, now_ms: u64, changes: &mut Vec<Change>) -> Option<Beacon> {
+    /// Looks who has been silent for too long. The heartbeat that is due, if one is, goes to all [`peers`](Self::peers).
+    pub(super) fn wake(&mut self, now_ms: u64, changes: &mut Vec<Change>) -> Option<Heartbeat> {
         let trusts_deafness = now_ms >= self.paused_lately_until_ms;
         for (&node, peer) in &mut self.peers {
             let is_deaf = trusts_deafness && peer.unheard.contains(&self.own);
@@ -144,15 +144,15 @@ impl Beacons {
                 changes.push(if is_unreachable { Change::Unreachable(identity) } else { Change::Reachable(identity) });
             }
         }
-        if now_ms < self.next_beacon_ms {
+        if now_ms < self.next_heartbeat_ms {
             return None;
         }
-        // After a pause one beacon is due, not all that were missed.
-        self.next_beacon_ms = now_ms + self.timing.period_ms;
+        // After a pause one heartbeat is due, not all that were missed.
+        self.next_heartbeat_ms = now_ms + self.timing.period_ms;
         self.sequence += 1;
         let silent = self.peers.iter().filter(|(_, peer)| peer.is_silent(self.timing, now_ms));
         let unheard = silent.map(|(&node, peer)| Identity { node, incarnation: peer.incarnation });
-        Some(Beacon {
+        Some(Heartbeat {
             from: self.own,
             cluster: self.cluster,
             sequence: self.sequence,
@@ -161,40 +161,40 @@ impl Beacons {
         })
     }
 
-    /// A beacon has arrived.
-    pub(super) fn receive(&mut self, beacon: Beacon, now_ms: u64, changes: &mut Vec<Change>) {
-        if beacon.cluster != self.cluster {
+    /// A heartbeat has arrived.
+    pub(super) fn receive(&mut self, heartbeat: Heartbeat, now_ms: u64, changes: &mut Vec<Change>) {
+        if heartbeat.cluster != self.cluster {
             self.refusals.other_cluster += 1;
             return;
         }
-        if beacon.unheard.len() > MEMBERS_MAX {
+        if heartbeat.unheard.len() > MEMBERS_MAX {
             self.refusals.malformed += 1;
             return;
         }
-        let Some(peer) = self.peers.get_mut(&beacon.from.node) else {
+        let Some(peer) = self.peers.get_mut(&heartbeat.from.node) else {
             self.refusals.unknown += 1;
             return;
         };
-        if beacon.from.incarnation < peer.incarnation {
-            self.refusals.past_life += 1;
-        } else if beacon.from.incarnation > peer.incarnation {
+        if heartbeat.from.incarnation < peer.incarnation {
+            self.refusals.past_incarnation += 1;
+        } else if heartbeat.from.incarnation > peer.incarnation {
             if !std::mem::replace(&mut peer.has_restarted, true) {
-                let before = Identity { node: beacon.from.node, incarnation: peer.incarnation };
-                changes.push(Change::Restarted { before, incarnation: beacon.from.incarnation });
+                let before = Identity { node: heartbeat.from.node, incarnation: peer.incarnation };
+                changes.push(Change::Restarted { before, incarnation: heartbeat.from.incarnation });
             }
-        } else if beacon.sequence > peer.sequence {
+        } else if heartbeat.sequence > peer.sequence {
             peer.heard_at_ms = now_ms;
-            peer.sequence = beacon.sequence;
-            peer.map_version = beacon.map_version;
-            peer.unheard = beacon.unheard.into_iter().collect();
+            peer.sequence = heartbeat.sequence;
+            peer.map_version = heartbeat.map_version;
+            peer.unheard = heartbeat.unheard.into_iter().collect();
         }
     }
 
-    /// When the next beacon is due, or somebody may have been silent for too long.
+    /// When the next heartbeat is due, or somebody may have been silent for too long.
     pub(super) fn wake_at_ms(&self) -> u64 {
         let heard = self.peers.values().filter(|peer| !peer.is_unreachable);
         let silent = heard.map(|peer| peer.heard_at_ms + peer.patience_ms(self.timing));
-        silent.min().map_or(self.next_beacon_ms, |at_ms| at_ms.min(self.next_beacon_ms))
+        silent.min().map_or(self.next_heartbeat_ms, |at_ms| at_ms.min(self.next_heartbeat_ms))
     }
 
     /// All other nodes that take part.
@@ -214,7 +214,7 @@ impl Beacons {
         peer.is_some_and(|peer| peer.incarnation == identity.incarnation && !peer.is_unreachable)
     }
 
-    /// True if a peer, by its last beacon, hears another member.
+    /// True if a peer, by its last heartbeat, hears another member.
     pub(super) fn hears(&self, peer: Identity, other: Identity) -> bool {
         self.is_reachable(peer) && self.peers.get(&peer.node).is_some_and(|peer| !peer.unheard.contains(&other))
     }
@@ -253,11 +253,11 @@ impl Peer {
         }
     }
 
-    fn is_silent(&self, timing: BeaconTiming, now_ms: u64) -> bool {
+    fn is_silent(&self, timing: HeartbeatTiming, now_ms: u64) -> bool {
         self.has_restarted || now_ms.saturating_sub(self.heard_at_ms) >= self.patience_ms(timing)
     }
 
-    fn patience_ms(&self, timing: BeaconTiming) -> u64 {
+    fn patience_ms(&self, timing: HeartbeatTiming) -> u64 {
         if self.sequence == 0 { timing.newcomer_ms } else { timing.silence_ms }
     }
 }

@@ -60,18 +60,18 @@ pub struct Stays {
 
 /// The promises of one node.
 #[derive(Debug)]
-pub(super) struct Promises {
+pub(super) struct Fencing {
     own: Identity,
     leader: Option<Leader>,
     map_version: u64,
     last_number: u64,
-    open: BTreeMap<Identity, Promise>,
+    active: BTreeMap<Identity, Fence>,
     /// Peers that stay, and until when no promise is made about them.
     paused: BTreeMap<Identity, u64>,
 }
 
 #[derive(Debug)]
-struct Promise {
+struct Fence {
     number: u64,
     is_unreachable: bool,
     has_restarted: bool,
@@ -80,30 +80,30 @@ struct Promise {
     ends_with_version: Option<u64>,
 }
 
-impl Promises {
+impl Fencing {
     pub(super) fn new(own: Identity) -> Self {
-        let (open, paused) = (BTreeMap::new(), BTreeMap::new());
-        Self { own, leader: None, map_version: 0, last_number: 0, open, paused }
+        let (active, paused) = (BTreeMap::new(), BTreeMap::new());
+        Self { own, leader: None, map_version: 0, last_number: 0, active, paused }
     }
 
     /// True while nothing of this life of a peer may be acknowledged.
-    pub(super) fn is_promised_against(&self, identity: Identity) -> bool {
-        self.open.contains_key(&identity)
+    pub(super) fn is_fenced(&self, identity: Identity) -> bool {
+        self.active.contains_key(&identity)
     }
 
     /// Raft knows another leader, or none. What the last one answered, and the map has not caught up with, is void.
     pub(super) fn follow_leader(&mut self, leader: Option<Leader>, now_ms: u64) {
         self.leader = leader;
-        for promise in self.open.values_mut() {
-            promise.next_report_ms = now_ms;
-            promise.ends_with_version = None;
+        for fence in self.active.values_mut() {
+            fence.next_report_ms = now_ms;
+            fence.ends_with_version = None;
         }
     }
 
     /// The map has answered about those that take part no more, and has caught up with some of the leader's answers.
     pub(super) fn follow_map(&mut self, map: &MapView, now_ms: u64) {
         self.map_version = map.version;
-        self.open.retain(|&about, _| map.is_alive(about));
+        self.active.retain(|&about, _| map.is_alive(about));
         self.paused.retain(|&about, _| map.is_alive(about));
         self.end_answered(now_ms);
     }
@@ -113,16 +113,16 @@ impl Promises {
         if self.leader.is_none_or(|leader| leader.term != stays.term) {
             return;
         }
-        if let Some(promise) = self.open.get_mut(&stays.about).filter(|promise| promise.number == stays.number) {
-            promise.ends_with_version = Some(stays.map_version);
+        if let Some(fence) = self.active.get_mut(&stays.about).filter(|fence| fence.number == stays.number) {
+            fence.ends_with_version = Some(stays.map_version);
             self.end_answered(now_ms);
         }
     }
 
     fn end_answered(&mut self, now_ms: u64) {
         let version = self.map_version;
-        let is_answered = |promise: &Promise| promise.ends_with_version.is_some_and(|ends_with| ends_with <= version);
-        let answered = self.open.extract_if(.., |_, promise| is_answered(promise));
+        let is_answered = |fence: &Fence| fence.ends_with_version.is_some_and(|ends_with| ends_with <= version);
+        let answered = self.active.extract_if(.., |_, fence| is_answered(fence));
         self.paused.extend(answered.map(|(about, _)| (about, now_ms + REPORT_PAUSE_MS)));
     }
 
@@ -137,26 +137,26 @@ impl Promises {
     ) {
         self.paused.retain(|_, until_ms| now_ms < *until_ms);
         for &about in unreachable.keys().filter(|about| !self.paused.contains_key(about)) {
-            self.open.entry(about).or_insert_with(|| {
+            self.active.entry(about).or_insert_with(|| {
                 self.last_number += 1;
-                Promise::new(self.last_number, now_ms)
+                Fence::new(self.last_number, now_ms)
             });
         }
-        for (&about, promise) in &mut self.open {
-            promise.is_unreachable = unreachable.contains_key(&about);
-            promise.has_restarted |= unreachable.get(&about).is_some_and(|&has_restarted| has_restarted);
+        for (&about, fence) in &mut self.active {
+            fence.is_unreachable = unreachable.contains_key(&about);
+            fence.has_restarted |= unreachable.get(&about).is_some_and(|&has_restarted| has_restarted);
             if let Some(leader) = self.leader
-                && promise.ends_with_version.is_none()
-                && promise.next_report_ms <= now_ms
+                && fence.ends_with_version.is_none()
+                && fence.next_report_ms <= now_ms
             {
-                promise.next_report_ms = now_ms + REPORT_PERIOD_MS;
+                fence.next_report_ms = now_ms + REPORT_PERIOD_MS;
                 let message = Message::Report(Report {
                     from: self.own,
                     about,
-                    number: promise.number,
+                    number: fence.number,
                     term: leader.term,
-                    is_unreachable: promise.is_unreachable,
-                    has_restarted: promise.has_restarted,
+                    is_unreachable: fence.is_unreachable,
+                    has_restarted: fence.has_restarted,
                     leader_silence_ms,
                 });
                 actions.push(Action::Send { to: To::Node(leader.node), message });
@@ -166,13 +166,13 @@ impl Promises {
 
     /// When a report is due, or a promise may be made anew.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
-        let unanswered = self.open.values().filter(|promise| promise.ends_with_version.is_none());
-        let reports = unanswered.filter(|_| self.leader.is_some()).map(|promise| promise.next_report_ms);
+        let unanswered = self.active.values().filter(|fence| fence.ends_with_version.is_none());
+        let reports = unanswered.filter(|_| self.leader.is_some()).map(|fence| fence.next_report_ms);
         reports.chain(self.paused.values().copied()).min()
     }
 }
 
-impl Promise {
+impl Fence {
     fn new(number: u64, now_ms: u64) -> Self {
         Self { number, is_unreachable: true, has_restarted: false, next_report_ms: now_ms, ends_with_version: None }
     }
