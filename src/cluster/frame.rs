@@ -6,28 +6,28 @@
 //! │ magic  │ checksum   │ version │ kind │ length   │ body           │
 //! │ "PNCN" │ u64        │ u8      │ u8   │ u32      │ length bytes   │
 //! └────────┴────────────┴─────────┴──────┴──────────┴────────────────┘
-//!                       └──────────── what the checksum is of ───────┘
+//!                       └─────────── covered by the checksum ────────┘
 //! ```
 //!
-//! Numbers are little-endian; the checksum is XXH3-64 with a fixed seed. It finds damage, not forgery: who may speak at all is
-//! the business of the connection. Bodies are serde's types in the encoding of postcard.
+//! Numbers are little-endian; the checksum is XXH3-64 with a fixed seed. It detects corruption, not forgery:
+//! authenticating peers is up to the connection. Bodies are serde types in postcard's encoding.
 //!
-//! Decoding a body allocates no more than a constant (the size of the largest element of its type) times the bytes received:
-//! postcard believes a length only as far as there are bytes left for it, and serde reserves a megabyte at most ahead of what
-//! it has read. That holds for all elements that take a byte, so bodies have no sequences of empty ones.
+//! Decoding a body allocates at most a constant (the size of the largest element of its type) times the bytes received:
+//! postcard checks a length against the bytes left, and serde preallocates at most a megabyte. That needs elements of
+//! at least one byte each, so bodies have no sequences of empty elements.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use twox_hash::XxHash3_64;
 
-/// The largest frame, header included.
+/// The largest frame, in bytes, header included.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 const MAGIC: [u8; 4] = *b"PNCN";
 const VERSION: u8 = 1;
 const CHECKSUM_SEED: u64 = 0x7069_6e69_6f6e_0002;
 
-/// Where the parts of the header begin.
+/// Offsets of the header's fields.
 const CHECKSUM_AT: usize = 4;
 const VERSION_AT: usize = 12;
 const KIND_AT: usize = 13;
@@ -36,7 +36,7 @@ const HEADER_BYTES: usize = 18;
 
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
 
-/// What a frame's body is.
+/// The kind of a frame's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -54,41 +54,41 @@ impl Kind {
     }
 }
 
-/// Why bytes are not a frame, or its body not what was expected. The stream that they came from has lost its way: nothing that
-/// follows in it can be trusted.
+/// Why bytes are not a frame, or not the body expected. The stream they came from is out of sync: no later byte of it
+/// can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
-    /// They do not begin as a frame does.
+    /// The bytes do not begin with the magic number.
     #[error("not a frame")]
     Magic,
-    /// A version that this node does not speak.
-    #[error("version {0} of frames is unknown")]
+    /// A protocol version that this node does not support.
+    #[error("frame version {0} is not supported")]
     Version(u8),
     /// A kind that this node does not know.
-    #[error("kind {0} of frames is unknown")]
+    #[error("frame kind {0} is unknown")]
     Kind(u8),
-    /// A body longer than any may be, or not as many bytes as the header says.
-    #[error("the length of the frame is wrong")]
+    /// The body is longer than allowed, or its length differs from the header's.
+    #[error("the frame has a wrong length")]
     Length,
-    /// Something was damaged on the way.
-    #[error("the checksum of the frame is wrong")]
+    /// The frame was corrupted in transit.
+    #[error("the frame has a wrong checksum")]
     Checksum,
-    /// The bytes are those that were sent, but do not say what was expected of them.
-    #[error("the body of the frame has another form")]
+    /// The checksum is right, but the body does not decode as the type expected.
+    #[error("the frame's body does not decode")]
     Body,
 }
 
-/// A whole frame whose checksum is right.
+/// A complete frame with a valid checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'b> {
-    /// What the body is.
+    /// The kind of its body.
     pub kind: Kind,
     /// The body, still encoded.
     pub body: &'b [u8],
 }
 
 impl<'b> Frame<'b> {
-    /// Decodes the body, all of it.
+    /// Decodes the whole body.
     pub fn read<T: Deserialize<'b>>(&self) -> Result<T, FrameError> {
         match postcard::take_from_bytes(self.body) {
             Ok((body, [])) => Ok(body),
@@ -100,7 +100,7 @@ impl<'b> Frame<'b> {
 /// Appends a frame to `out`.
 ///
 /// # Panics
-/// The frame would be larger than [`FRAME_BYTES_MAX`]: those who make bodies bound them.
+/// If the frame would exceed [`FRAME_BYTES_MAX`]; the senders of bodies bound their size.
 pub fn encode<T: Serialize>(kind: Kind, body: &T, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&MAGIC);
@@ -116,7 +116,7 @@ pub fn encode<T: Serialize>(kind: Kind, body: &T, out: &mut Vec<u8>) {
     frame[CHECKSUM_AT..VERSION_AT].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Checks bytes that are to be one whole frame.
+/// Decodes `bytes`, which must be exactly one frame, without its body.
 pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     if frame_bytes(bytes)? != Some(bytes.len()) {
         return Err(FrameError::Length);
@@ -128,8 +128,8 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     Ok(Frame { kind, body: &bytes[HEADER_BYTES..] })
 }
 
-/// How long the frame is that a stream goes on with, as far as can be told: none while its header is not there yet. What is
-/// wrong is found as soon as it is there, before anything is kept for the rest of such a frame.
+/// The length of the frame that begins with `prefix`; None while its header is incomplete. Errors are reported as early
+/// as the prefix shows them, before a receiver buffers the rest of such a frame.
 pub fn frame_bytes(prefix: &[u8]) -> Result<Option<usize>, FrameError> {
     let known = prefix.len().min(MAGIC.len());
     if prefix[..known] != MAGIC[..known] {
@@ -172,7 +172,7 @@ mod tests {
         bytes
     }
 
-    /// Drawn in the module's documentation. (XXH3 itself is pinned by the tests of the ring.)
+    /// As the module documentation draws it. (Tests of the ring pin XXH3 itself.)
     #[test]
     fn the_format_is_pinned() {
         let mut bytes = b"before".to_vec();
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(frame_bytes(b"PN"), Ok(None));
     }
 
-    /// A length that nothing follows reserves next to nothing.
+    /// A length without bytes to back it allocates next to nothing.
     #[test]
     fn lengths_without_bytes_are_refused() {
         for claimed in [1_u64 << 20, 1 << 40, u64::MAX] {
@@ -234,7 +234,7 @@ mod tests {
             prop_assert!(decode(&bytes).is_err());
         }
 
-        /// Neither bytes that are no frame, nor a body of anything, do more than fail.
+        /// Random bytes, as a frame or as a body, cause errors at most.
         #[test]
         fn random_bytes_are_harmless(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(frame_bytes(&bytes).is_err() || bytes.len() < MAGIC.len());

@@ -1,14 +1,14 @@
-//! The cluster's mind, without a socket, a clock or a thread: who holds what, and how that is decided.
+//! Cluster state machines without sockets, clocks or threads: the agreed map, its changes, and membership.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `agreement/` | by whom and how the map is changed: a member of Raft |
-//! | `frame.rs` | what messages between nodes travel in: kind, length, checksum |
-//! | `map/` | the map: members, who holds which group, and the changes to that |
-//! | `ring.rs` | the consistent-hash ring: in which order a group prefers the nodes |
-//! | `quota.rs` | how much of the data each node is to hold, by its memory and its zone |
-//! | `plan.rs` | the sticky planner: who holds which group, with bounded loads and few movements |
-//! | `membership/` | who is there, who hears whom, who comes in, leaves, or is taken for down |
+//! | `agreement/` | consensus on the map: a member of a Raft group |
+//! | `frame.rs` | the frame of messages between nodes: kind, length, checksum |
+//! | `map/` | the map: members, the assignment of groups to them, and its changes |
+//! | `ring.rs` | the consistent-hash ring: each group's order of preference among the nodes |
+//! | `quota.rs` | the number of groups each node may hold, by its memory and zone |
+//! | `plan.rs` | the sticky planner: an assignment with bounded loads and few movements |
+//! | `membership/` | gossip, heartbeats, failure detection, joining and leaving |
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub use ring::Ring;
 
 use serde::{Deserialize, Serialize};
 
-/// A node's name: the same for as long as its cluster knows it, over restarts too.
+/// The name of a node, which stays when it restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
@@ -37,8 +37,8 @@ impl std::fmt::Display for NodeId {
     }
 }
 
-/// One life of a node, from its start to its end: whose data it is. A node that starts again has empty memory, and is a
-/// stranger to the data that its last life held.
+/// One incarnation of a node: a process from its start to its end. Data belongs to an incarnation: a node that restarts
+/// has empty memory, and is a stranger to the data it held before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The node.
@@ -53,18 +53,18 @@ impl std::fmt::Display for Identity {
     }
 }
 
-/// How often who holds a group, and as what, was decided anew: each frame of a group carries it, and an older one than the
-/// receiver's is refused.
+/// Version of a group's assignment (primary, in-sync set, learners). Frames about a group carry it, and a receiver in a
+/// later epoch ignores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u32);
 
-/// What placement has to know of a node.
+/// The properties of a node that placement depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The node.
     pub id: NodeId,
-    /// What fails together: a rack, a room, a site. The copies of a group are spread over zones first.
+    /// Failure domain: a rack, a room, a site. The replicas of a group are spread over zones first.
     pub zone: String,
-    /// Memory for data, in bytes: nodes hold data in proportion to it.
+    /// Memory for data, in bytes. The share of the data that a node holds is proportional to it.
     pub memory_bytes: u64,
 }

@@ -1,18 +1,18 @@
-//! The sticky planner: from who holds what now, and the ring of those who are to, who will.
+//! The sticky planner: computes an assignment of groups to nodes from the current one and the ring.
 //!
-//! It moves as little as it must. What is held stays, unless its node is gone, its zone has too many of the group's copies, or
-//! its node holds more than its share and a little ([`Quotas`]). What is missing goes to the first node that the ring prefers
-//! and that is not full. What a node holds too much goes straight to one that has room, or, where the zones leave no
-//! straight way, by a chain of movements: the shortest, as augmenting paths in a flow network are.
+//! It moves as little as the bounds allow. A copy stays unless its node is gone, its zone has too many copies of the
+//! group, or its node exceeds its quota ([`Quotas`]). A missing copy goes to the first node in the group's order of
+//! preference that has room. An overloaded node gives groups directly to nodes that have room or, where zones forbid
+//! that, by a chain of movements: a shortest augmenting path, as in a flow network.
 //!
-//! A plan is a function of its arguments: all nodes come to the same.
+//! A plan is a pure function of its arguments, so all nodes compute the same one.
 
 use super::quota::Quotas;
 use super::{NodeId, Ring};
 use crate::slots::{GROUPS, Group};
 use std::collections::VecDeque;
 
-/// Who holds each group.
+/// An assignment of groups to nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The holders of each group, the primary first.
@@ -20,21 +20,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Nobody holds anything.
+    /// A plan without any copies.
     pub fn empty() -> Self {
         Self { copies: vec![Vec::new(); GROUPS] }
     }
 
-    /// What the holders of each group are, in the order of groups, the primary first.
+    /// A plan from the holders of each group, in the order of groups, the primary first.
     ///
     /// # Panics
-    /// There are not as many groups.
+    /// If there are not [`GROUPS`] groups.
     pub fn of(copies: Vec<Vec<NodeId>>) -> Self {
         assert_eq!(copies.len(), GROUPS, "groups");
         Self { copies }
     }
 
-    /// Who holds a group, the primary first.
+    /// The holders of a group, the primary first.
     pub fn copies(&self, group: Group) -> &[NodeId] {
         &self.copies[group.index()]
     }
@@ -44,21 +44,21 @@ impl Plan {
         self.copies.iter().map(|copies| &copies[..])
     }
 
-    /// Copies that are here and not in another plan: what has to be sent to come from that one to this.
+    /// The number of copies in this plan that `before` lacks: the copies to transfer.
     pub fn copies_since(&self, before: &Self) -> usize {
         let new = |(now, before): (&Vec<NodeId>, &Vec<NodeId>)| now.iter().filter(|id| !before.contains(id)).count();
         self.copies.iter().zip(&before.copies).map(new).sum()
     }
 }
 
-/// Plans `replicas` copies of each group on the members of a ring, or as many as there are members, with as few
-/// movements from the current plan as the bounds allow.
+/// Plans `replicas` copies of each group on the members of `ring`, or one per member if there are fewer, with as few
+/// movements from `current` as the bounds allow.
 pub fn plan(ring: &Ring, current: &Plan, replicas: usize) -> Plan {
     let all: Vec<Group> = (0..GROUPS).map(Group::numbered).collect();
     plan_some(ring, current, replicas, &all)
 }
 
-/// The same for some groups, as if there were no others: those have no copies in the plan.
+/// Plans only `groups`; all others have no copies in the plan.
 pub fn plan_some(ring: &Ring, current: &Plan, replicas: usize, groups: &[Group]) -> Plan {
     let mut planner = Planner::new(ring, current, replicas, groups);
     planner.fill();
@@ -72,19 +72,19 @@ pub fn plan_some(ring: &Ring, current: &Plan, replicas: usize, groups: &[Group])
     plan
 }
 
-/// A plan in the making. Nodes are numbers of members, groups are numbers of those that are planned.
+/// A plan in progress. Nodes are indexes into the ring's members, groups are indexes into the groups planned.
 struct Planner<'r> {
     zones: &'r [u16],
     orders: Vec<Vec<u16>>,
     quotas: Quotas,
-    /// Of each group: the primary comes first.
+    /// The holders of each group, the primary first.
     copies: Vec<Vec<u16>>,
-    /// Groups that each node holds, and those that it is the primary of.
+    /// By node: the number of groups it holds, and of those it is the primary of.
     held: Vec<usize>,
     led: Vec<usize>,
 }
 
-/// A group that goes from one node to another.
+/// The movement of a group from one node to another.
 #[derive(Clone, Copy)]
 struct Step {
     group: usize,
@@ -93,7 +93,7 @@ struct Step {
 }
 
 impl<'r> Planner<'r> {
-    /// What can stay as it is.
+    /// Begins with the copies that can stay where they are.
     fn new(ring: &'r Ring, current: &Plan, replicas: usize, groups: &[Group]) -> Self {
         let quotas = Quotas::new(ring, replicas, groups.len());
         let nodes = ring.members().len();
@@ -120,7 +120,7 @@ impl<'r> Planner<'r> {
         usize::from(self.zones[usize::from(node)])
     }
 
-    /// True if a node may be one more holder of a group, perhaps in the place of another.
+    /// True if `node` may become a holder of `group`, perhaps in place of another.
     fn may_hold(&self, group: usize, node: u16, instead_of: Option<u16>) -> bool {
         let zone = self.zone(node);
         let copies = &self.copies[group];
@@ -132,7 +132,7 @@ impl<'r> Planner<'r> {
         self.held[usize::from(node)] < self.quotas.copies_max[usize::from(node)]
     }
 
-    /// Gives each group the copies that it lacks.
+    /// Adds the missing copies of each group.
     fn fill(&mut self) {
         for group in 0..self.copies.len() {
             while self.copies[group].len() < self.quotas.replicas {
@@ -149,10 +149,10 @@ impl<'r> Planner<'r> {
         }
     }
 
-    /// Takes from each node what it holds too much.
+    /// Moves groups off nodes that exceed their quota.
     fn unload(&mut self) {
         for node in 0..self.held.len() as u16 {
-            // Each step ends at a node that has room; the bound is for chains that come apart halfway.
+            // Each step ends at a node that has room; the bound covers chains that break halfway.
             for _ in 0..self.copies.len() {
                 if self.held[usize::from(node)] <= self.quotas.copies_max[usize::from(node)] || !self.unload_one(node) {
                     break;
@@ -161,7 +161,7 @@ impl<'r> Planner<'r> {
         }
     }
 
-    /// Takes one group from a node. False if nobody can take one.
+    /// Moves one group off `node`. False if no other node can take one.
     fn unload_one(&mut self, node: u16) -> bool {
         if let Some(step) = self.best_step(node) {
             self.take(step);
@@ -178,8 +178,8 @@ impl<'r> Planner<'r> {
         found
     }
 
-    /// The group that is best taken from a node, by one that has room: one that it is not the primary of, for the node that
-    /// the group prefers most.
+    /// The best single movement off a node to one that has room: preferably of a group that it is not the primary of,
+    /// to the node that the group prefers most.
     fn best_step(&self, from: u16) -> Option<Step> {
         let groups = (0..self.copies.len()).filter(|&group| self.copies[group].contains(&from));
         let steps = groups.flat_map(|group| {
@@ -191,7 +191,7 @@ impl<'r> Planner<'r> {
         steps.min_by_key(|&(cost, _)| cost).map(|(_, step)| step)
     }
 
-    /// What may go from a node to others: a group for each of them.
+    /// For each other node, one group that may move there.
     fn steps_from(&self, from: u16) -> Vec<Step> {
         let mut steps: Vec<Option<Step>> = vec![None; self.held.len()];
         for group in (0..self.copies.len()).filter(|&group| self.copies[group].contains(&from)) {
@@ -212,7 +212,7 @@ impl<'r> Planner<'r> {
         self.held[usize::from(to)] += 1;
     }
 
-    /// Makes other holders the primaries of groups, until no node is the primary of too many.
+    /// Changes primaries until no node is the primary of more groups than its quota.
     fn balance_primaries(&mut self) {
         for primary in self.copies.iter().filter_map(|copies| copies.first()) {
             self.led[usize::from(*primary)] += 1;
@@ -237,7 +237,7 @@ impl<'r> Planner<'r> {
         }
     }
 
-    /// Groups that a node is the primary of, for each other holder one.
+    /// For each other holder, one group whose primary it could become instead of `from`.
     fn handovers_from(&self, from: u16) -> Vec<Step> {
         let mut steps: Vec<Option<Step>> = vec![None; self.led.len()];
         for (group, copies) in self.copies.iter().enumerate().filter(|(_, copies)| copies.first() == Some(&from)) {
@@ -248,7 +248,7 @@ impl<'r> Planner<'r> {
         steps.into_iter().flatten().collect()
     }
 
-    /// The shortest chain of steps from a node to one that has room (breadth first). Empty if there is none.
+    /// A shortest chain of steps from a node to one that has room, by breadth-first search. Empty if there is none.
     fn chain(
         &self,
         start: u16,

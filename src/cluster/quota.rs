@@ -1,11 +1,11 @@
-//! How much each node is to hold: in proportion to its memory, as far as zones allow.
+//! How many groups each node may hold: proportional to its memory, as far as zones allow.
 //!
-//! The copies of a group go to as many zones as there are copies, where there are as many zones. So a small zone may have
-//! to hold as much as a large one, and its nodes more than others; what its nodes cannot hold, the other zones share.
+//! The copies of a group go to as many zones as possible. A small zone may therefore have to hold as much as a large
+//! one, and its nodes more than others; what exceeds its nodes' capacity is divided among the other zones.
 
 use super::Ring;
 
-/// By how much of its share a node may hold more: in exchange for that, few groups have to move.
+/// The fraction by which a node may exceed its exact share, so that fewer groups have to move.
 const SLACK: f64 = 0.01;
 
 /// The bounds of a plan.
@@ -13,15 +13,15 @@ const SLACK: f64 = 0.01;
 pub(super) struct Quotas {
     /// Copies of each group.
     pub(super) replicas: usize,
-    /// Copies of a group that may be in a zone.
+    /// By zone: the largest number of copies of one group.
     pub(super) zone_max: Vec<usize>,
-    /// Groups that each node may have a copy of, and be the primary of.
+    /// By node: the largest number of groups it may hold, and be the primary of.
     pub(super) copies_max: Vec<usize>,
     pub(super) primaries_max: Vec<usize>,
 }
 
 impl Quotas {
-    /// The bounds for so many copies of each of so many groups, or as many as there are nodes.
+    /// The bounds for `replicas` copies (at most one per node) of each of `groups` groups.
     pub(super) fn new(ring: &Ring, replicas: usize, groups: usize) -> Self {
         let members = ring.members();
         let replicas = replicas.min(members.len());
@@ -31,7 +31,7 @@ impl Quotas {
         };
         let weight = |number: usize| members[number].memory_bytes.max(1) as f64;
 
-        // The least bound for all zones with which the copies of a group find room.
+        // The least number of copies per zone with which a group's copies fit.
         let nodes: Vec<usize> = (0..ring.zone_count()).map(|zone| of_zone(zone).count()).collect();
         let bounded = |bound: usize| nodes.iter().map(move |&count| count.min(bound));
         let bound = (0..=replicas).find(|&bound| bounded(bound).sum::<usize>() >= replicas).unwrap_or(replicas);
@@ -54,8 +54,8 @@ impl Quotas {
     }
 }
 
-/// Divides a number into parts in proportion to weights, none greater than its maximum: what exceeds one goes to the others.
-/// `wants` are weights and maxima, which together must be enough.
+/// Divides `number` in proportion to weights, each part at most its maximum; excess goes to the others. `wants` are
+/// pairs of weight and maximum; the maxima must add up to `number` at least.
 fn divide(number: f64, wants: &[(f64, f64)]) -> Vec<f64> {
     let mut parts = vec![None; wants.len()];
     let mut left = number;
@@ -83,7 +83,7 @@ mod tests {
     fn what_exceeds_a_maximum_goes_to_the_others() {
         assert_eq!(divide(12.0, &[(1.0, 100.0), (2.0, 100.0)]), [4.0, 8.0]);
         assert_eq!(divide(12.0, &[(1.0, 100.0), (2.0, 6.0), (1.0, 100.0)]), [3.0, 6.0, 3.0]);
-        // With less for the second, the third is too much for its maximum as well.
+        // Capping the second raises the third above its maximum as well.
         assert_eq!(divide(12.0, &[(1.0, 100.0), (8.0, 3.0), (2.0, 4.0)]), [5.0, 3.0, 4.0]);
         assert_eq!(divide(10.0, &[(1.0, 5.0), (1.0, 5.0)]), [5.0, 5.0]);
     }

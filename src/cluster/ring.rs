@@ -1,43 +1,43 @@
-//! The consistent-hash ring (Karger et al. 1997), with virtual nodes: in which order a group prefers the nodes.
+//! The consistent-hash ring (Karger et al. 1997) with virtual nodes: each group's order of preference among the nodes.
 //!
 //! ```text
 //! 0 ──A1──B1─────C1──A2──────B2──C2──A3── 2^64      a node's virtual nodes, by their hashes
 //!           ▲ group 7                               its order: C, A, B
 //! ```
 //!
-//! All hashes are XXH3-64 with one seed, of numbers as little-endian bytes, so every node of a cluster, and every client,
-//! computes the same ring from the same members. A node that comes or goes changes only the orders that it is in.
+//! All hashes are XXH3-64 with one seed over little-endian numbers, so every node and every client computes the same
+//! ring from the same members. A node that comes or goes does not change the relative order of the others.
 
 use super::{Member, NodeId};
 use crate::slots::Group;
 use twox_hash::XxHash3_64;
 
-/// The seed of all hashes of the ring: changed, it would place everything anew.
+/// The seed of all hashes. Changing it would change the placement of everything.
 const SEED: u64 = 0x7069_6e69_6f6e_0001;
 
-/// Virtual nodes of a node where all have the same memory, and for as much memory as the least one has where they have not.
+/// Virtual nodes per node if all have the same memory; otherwise per multiple of the smallest memory.
 const VIRTUAL_NODES: u32 = 64;
 const VIRTUAL_NODES_PER_WEIGHT: u64 = 256;
-/// Virtual nodes of one node, at most: one with far more memory than the least is not to cost without bound.
+/// Virtual nodes of one node, at most, so that a node with far more memory than the smallest stays cheap.
 const VIRTUAL_NODES_MAX: u64 = 16_384;
 
 /// The ring of a set of members.
 #[derive(Clone, Debug)]
 pub struct Ring {
-    /// By their identities.
+    /// Sorted by id.
     members: Vec<Member>,
-    /// Number of each member's zone.
+    /// The zone number of each member.
     zones: Vec<u16>,
     zone_count: usize,
-    /// Virtual nodes in the order of their hashes, each with the number of its member.
+    /// The virtual nodes, sorted by hash, each with the index of its member.
     points: Vec<(u64, u16)>,
 }
 
 impl Ring {
-    /// The ring of these members, in whatever order they come; the first of those with the same identity counts.
+    /// The ring of `members`, in any order; of several with one id the first counts.
     ///
     /// # Panics
-    /// More than 65,535 members.
+    /// If there are more than 65,535 members.
     pub fn new(members: &[Member]) -> Self {
         let mut members = members.to_vec();
         members.sort_by_key(|member| member.id);
@@ -66,18 +66,18 @@ impl Ring {
         Self { members, zones, zone_count, points }
     }
 
-    /// The members, by their identities.
+    /// The members, sorted by id.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// All nodes, in the order in which a group prefers them: as they follow it on the ring, but that no zone has one more
-    /// than another before all others have been asked.
+    /// All nodes in the group's order of preference: clockwise from the group's hash, but interleaved over zones, so
+    /// that no zone's second node comes before another zone's first.
     pub fn preference(&self, group: Group) -> Vec<NodeId> {
         self.order(group).into_iter().map(|number| self.members[usize::from(number)].id).collect()
     }
 
-    /// The same as numbers of members.
+    /// As [`preference`](Self::preference), as indexes into the members.
     pub(super) fn order(&self, group: Group) -> Vec<u16> {
         let hash = XxHash3_64::oneshot_with_seed(SEED, &(group.index() as u16).to_le_bytes());
         let start = self.points.partition_point(|&(point, _)| point < hash);
@@ -90,7 +90,7 @@ impl Ring {
             }
             if !std::mem::replace(&mut seen[usize::from(number)], true) {
                 let zone = &mut met[usize::from(self.zones[usize::from(number)])];
-                // The nth of its zone: it comes after the nth of each other zone that is met before.
+                // The nth node of its zone sorts after the nth node of each zone that was met before.
                 order.push((*zone, number));
                 *zone += 1;
             }
@@ -112,7 +112,7 @@ impl Ring {
     }
 }
 
-/// Where a virtual node of a node is.
+/// The position of a virtual node on the ring.
 fn virtual_node(id: NodeId, n: u32) -> u64 {
     let mut bytes = [0; 12];
     bytes[..8].copy_from_slice(&id.0.to_le_bytes());

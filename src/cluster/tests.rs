@@ -1,4 +1,4 @@
-//! The table of the design, and its properties under members that come and go.
+//! The planner's figures, and its properties while members come and go.
 
 use super::{Member, NodeId, Plan, Ring, plan};
 use crate::slots::{GROUPS, Group};
@@ -12,7 +12,7 @@ fn member(id: u64, zone: u64, memory_bytes: u64) -> Member {
     Member { id: NodeId(id), zone: format!("zone-{zone}"), memory_bytes }
 }
 
-/// Members of the same memory, spread over zones one by one.
+/// `count` members of equal memory, distributed over `zones` zones in turn.
 fn members(count: u64, zones: u64) -> Vec<Member> {
     (0..count).map(|id| member(id, id % zones, 16 * GIB)).collect()
 }
@@ -27,7 +27,7 @@ fn by_node(plan: &Plan, select: impl Fn(&[NodeId]) -> &[NodeId]) -> BTreeMap<Nod
     counts
 }
 
-/// The most that a node has, for its memory, over what it would have if all had as much: of primaries, and of copies.
+/// The largest load of a node relative to its share by memory: of primaries, and of copies.
 fn imbalance(plan: &Plan, members: &[Member]) -> [f64; 2] {
     let memory: u64 = members.iter().map(|member| member.memory_bytes).sum();
     let of = |counts: BTreeMap<NodeId, usize>| {
@@ -41,7 +41,7 @@ fn imbalance(plan: &Plan, members: &[Member]) -> [f64; 2] {
     [of(by_node(plan, |copies| &copies[..copies.len().min(1)])), of(by_node(plan, |copies| copies))]
 }
 
-/// Copies that came, as a part of all of them.
+/// The fraction of copies that moved.
 fn moved(now: &Plan, before: &Plan) -> f64 {
     let copies: usize = now.groups().map(<[NodeId]>::len).sum();
     now.copies_since(before) as f64 / copies as f64
@@ -52,7 +52,8 @@ fn zones_of(copies: &[NodeId], members: &[Member]) -> BTreeSet<String> {
     copies.iter().map(zone).collect()
 }
 
-/// Computed by the reference implementation (Python's xxhash): seed 0x70696e696f6e0001, numbers as little-endian bytes.
+/// Computed with the reference implementation (Python's xxhash): seed 0x70696e696f6e0001, numbers as little-endian
+/// bytes.
 #[test]
 fn hashes_are_pinned() {
     let ring = Ring::new(&members(5, 1));
@@ -86,7 +87,7 @@ fn each_zone_is_asked_before_one_is_asked_again() {
     }
 }
 
-/// The table of the design: nodes, most primaries and copies over the average.
+/// Nodes, zones, and the most primaries and copies over the average.
 #[test]
 fn loads_are_balanced() {
     for (nodes, zones, primaries_max, copies_max) in
@@ -100,8 +101,8 @@ fn loads_are_balanced() {
     }
 }
 
-/// A join moves no more than the new node's share, a leave no more than what the old one held; 1.2 times, at most. With a
-/// hundred nodes of 123 groups, the bounds are whole groups, and some 1.4 times move.
+/// A join moves at most 1.2 times the new node's share, a leave at most 1.2 times what the node held. With a hundred
+/// nodes of 123 groups, rounding to whole groups makes it about 1.4 times.
 #[test]
 fn few_groups_move() {
     for (nodes, zones, most) in [(3, 1, 1.2), (8, 1, 1.2), (24, 1, 1.2), (24, 3, 1.2), (100, 1, 1.4), (100, 5, 1.4)] {
@@ -138,7 +139,7 @@ fn a_zone_can_be_lost() {
     for (now, before) in after.groups().zip(plan.groups()) {
         assert_eq!(now.iter().filter(|id| before.contains(id)).count(), 2, "what is left stays where it is");
     }
-    // A third of all copies is gone; only these come anew.
+    // A third of all copies is lost; only these are created anew.
     assert!(moved(&after, &plan) <= 1.2 / 3.0);
 }
 
@@ -152,7 +153,7 @@ fn nodes_hold_in_proportion_to_their_memory() {
     assert!(primaries <= 1.03 && copies <= 1.02);
 }
 
-/// One has more memory than all others together: it cannot hold a group twice.
+/// A node with more memory than all others together still cannot hold a group twice.
 #[test]
 fn a_giant_holds_everything_once() {
     let mut members = members(4, 1);
@@ -186,8 +187,8 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// However members come and go: each group has its copies, on different nodes and in as many zones as can be; nobody
-    /// holds much more than its share; a primary stays where it can; and a plan is final.
+    /// However members come and go: each group has its copies on different nodes and in as many zones as possible; no
+    /// node much exceeds its share; a primary stays where it can; and a plan is final.
     #[test]
     fn plans_hold_what_they_promise(changes in changes()) {
         let mut members = vec![member(0, 0, 16 * GIB)];

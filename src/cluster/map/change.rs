@@ -1,15 +1,15 @@
-//! Changes of the map, and what they do.
+//! Changes of the map and their effects.
 //!
-//! | change | what it does to groups |
+//! | change | effect on groups |
 //! |---|---|
-//! | `Bootstrap`, `Join` | groups without a primary are opened; what an earlier incarnation of the node held, it holds no more |
-//! | `Leave` | nothing yet: the planner gives the node's groups to others, by `Groups` |
-//! | `Down` | the node is taken from all of them, in this one change; others become primaries |
-//! | `Remove` | nothing: the node holds none |
-//! | `Groups` | each is compared and set by itself |
+//! | `Bootstrap`, `Join` | groups without a primary are opened; an earlier incarnation of the node loses all its groups |
+//! | `Leave` | none yet: the planner moves the node's groups away, by `Groups` |
+//! | `Down` | the node is removed from all of them at once, and primaries are replaced |
+//! | `Remove` | none: the node holds none |
+//! | `Groups` | each group is compared and set individually |
 //!
-//! Applying a change twice does no harm, so one whose fate is unknown can be proposed again: what is so already stays
-//! (`Applied::Unchanged`), and a group's epoch has moved on from what its second change expects.
+//! Changes are idempotent, so one whose outcome is unknown can be proposed again: a change already in effect gives
+//! `Applied::Unchanged`, and a group's epoch has moved past the one its second change expects.
 
 use super::{Assignment, EPOCH_MAX, MEMBERS_MAX, Map, MemberState, Settings, State, are_distinct};
 use crate::cluster::{Epoch, Identity, Member, NodeId, Ring};
@@ -18,149 +18,149 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// A change of the map: what an entry of the agreement's log says.
+/// A change of the map, as entries of the agreement's log carry it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Makes a cluster of one member, which holds all groups. Only the empty map takes it.
+    /// Creates a cluster of one member, which holds all groups. Valid for the empty map only.
     Bootstrap {
         /// The cluster's identity.
         cluster: u64,
-        /// What is decided for it.
+        /// Settings of the cluster.
         settings: Settings,
         /// Its first member, which is up.
         first: MemberState,
     },
-    /// Takes in a new node, or a known one in a new incarnation: that it has started again, or that it was taken for dead and
-    /// is not. A known one that is not down can come back only from where it was: another node with its name is refused, and
-    /// one that moved waits until it is declared down.
+    /// Admits a new node, or a known one in a new incarnation: after a restart, or after it was declared down wrongly.
+    /// A known node that is not down can come back only at its old address: at another one it is refused, since it may
+    /// be a different node of that name, or one that moved and has to wait until its old incarnation is declared down.
     Join {
-        /// What placement has to know of it.
+        /// Its properties for placement.
         member: Member,
         /// Larger than that of each earlier start of the node.
         incarnation: u64,
         /// Its identity in Raft.
         raft: u64,
-        /// Where other nodes reach it; no other live member is reached there.
+        /// Its address for other nodes, unique among live members.
         address: String,
     },
-    /// Has a node give its groups to others.
+    /// Makes a node give its groups to others.
     Leave {
         /// The node.
         node: NodeId,
     },
-    /// Forgets a node that is down, or that is leaving and holds nothing any more.
+    /// Removes a node that is down, or that is leaving and holds no groups.
     Remove {
         /// The node.
         node: NodeId,
     },
-    /// Takes one life of a node for dead. A later life of the node is not touched.
+    /// Declares an incarnation of a node down. Later incarnations are not affected.
     Down {
-        /// The life.
+        /// The incarnation.
         identity: Identity,
     },
-    /// Changes who holds groups. Each is changed or refused by itself.
+    /// Changes the holders of groups. Each change is applied or refused individually.
     Groups(Vec<GroupChange>),
 }
 
-/// Who is to hold a group, if nobody has changed that since.
+/// A compare-and-set of a group's holders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupChange {
     /// The group.
     #[serde(with = "super::wire::group_number")]
     pub group: Group,
-    /// Its epoch, as the proposer knows it. With the change it becomes one more.
+    /// The group's epoch as the proposer knows it. The change increments it.
     pub expected: Epoch,
-    /// One that was in sync before, and is so after.
+    /// The primary, which must be in sync before and after.
     pub primary: Identity,
-    /// Who is in sync, the primary included: of those that held the group before.
+    /// The in-sync set, including the primary: holders of the group before the change.
     pub in_sync: Vec<Identity>,
-    /// Who is being brought there.
+    /// The learners.
     pub learners: Vec<Identity>,
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Applied {
-    /// The map was so already.
+    /// The change was in effect already.
     Unchanged,
     /// The map has a new version.
     Changed,
-    /// What became of each group: its new epoch, or why it was not changed. The map has a new version if any was.
+    /// By group: the new epoch, or why it was not changed. The map has a new version if any group was.
     Groups(Vec<Result<Epoch, GroupRefused>>),
 }
 
-/// Why a change was refused. The map is what it was.
+/// Why a change was refused. The map is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Refused {
-    /// There is a cluster already.
-    #[error("the cluster was bootstrapped before")]
+    /// The map belongs to a cluster already.
+    #[error("the cluster is bootstrapped already")]
     Bootstrapped,
-    /// There is no cluster yet.
-    #[error("the cluster was not bootstrapped")]
+    /// The map is empty.
+    #[error("the cluster is not bootstrapped yet")]
     NotBootstrapped,
-    /// Its numbers or names are out of bounds.
+    /// A number or name exceeds its bounds.
     #[error("a number or a name of the change is out of bounds")]
     Bounds,
-    /// The map knows a life of the node that is as late or later.
-    #[error("the node is known in incarnation {known}: it has to join in a later one")]
+    /// The map knows this incarnation of the node, or a later one.
+    #[error("the map has the node in incarnation {known}; it must join in a later one")]
     Incarnation {
-        /// The incarnation that the map knows.
+        /// The incarnation in the map.
         known: u64,
     },
-    /// A node with this name is alive elsewhere.
-    #[error("a node of this name is alive at another address")]
+    /// A live member at another address has this node's id.
+    #[error("a node with this id is alive at another address")]
     NameTaken,
-    /// Another member has this address.
+    /// Another live member has this address.
     #[error("node {0} is alive at this address")]
     AddressTaken(NodeId),
-    /// Another member has this identity in Raft.
-    #[error("node {0} has this identity in Raft")]
+    /// Another member has this Raft id.
+    #[error("node {0} has this Raft id")]
     RaftTaken(NodeId),
-    /// There are as many members as there can be.
-    #[error("the cluster has no room for one more member")]
+    /// The cluster has [`MEMBERS_MAX`] members.
+    #[error("the cluster has the maximum number of members")]
     Full,
-    /// The map does not know the node, or not this life of it.
+    /// The map does not have the node, or not this incarnation.
     #[error("the node is unknown")]
     Unknown,
     /// The node is down, so it cannot leave.
     #[error("the node is down")]
     Down,
-    /// The node is up, or still holds groups.
-    #[error("the node is in use")]
+    /// The node is up or still holds groups.
+    #[error("the node is up or still holds groups")]
     InUse,
 }
 
 /// Why a group was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum GroupRefused {
-    /// Somebody changed it before.
-    #[error("the group is in another epoch")]
+    /// The group's epoch has moved on; this is the current one.
+    #[error("the group's epoch has changed")]
     Epoch(Epoch),
-    /// The primary would not be in sync, or was not before.
+    /// The proposed primary would not be in sync, or was not.
     #[error("the primary is not in sync")]
     Primary,
-    /// One would be in sync that did not hold the group before.
-    #[error("a stranger cannot be in sync")]
+    /// A node would be in sync that was no holder before.
+    #[error("a node that does not hold the group cannot be in sync")]
     Stranger,
-    /// A holder is not a member in this incarnation, or is down.
-    #[error("a holder is not alive")]
+    /// A holder is not a live member in this incarnation.
+    #[error("a holder is not a live member")]
     NotLive,
-    /// A holder is named twice, or there are too many.
-    #[error("the holders are too many, or not distinct")]
+    /// Some holder is named twice, or there are too many.
+    #[error("there are too many holders, or one twice")]
     Holders,
-    /// The epoch cannot become larger.
-    #[error("the epochs of the group are used up")]
+    /// The epoch has reached its maximum.
+    #[error("the group's epochs are exhausted")]
     Exhausted,
 }
 
-/// True: a group is changed only in the epoch that its change expects.
+/// Always true: changes of a group are compared with its epoch.
 #[cfg(not(any(test, feature = "sim")))]
 #[inline(always)]
 fn compares() -> bool {
     true
 }
 
-/// True unless a test has broken the rule, in this thread.
+/// True unless a test has broken the rule in this thread.
 #[cfg(any(test, feature = "sim"))]
 fn compares() -> bool {
     COMPARES.get()
@@ -173,7 +173,7 @@ thread_local! {
 }
 
 impl Map {
-    /// Changes the map, or refuses to and leaves it as it is.
+    /// Applies a change, or refuses it and leaves the map unchanged.
     pub fn apply(&mut self, change: &Change) -> Result<Applied, Refused> {
         if (self.version == 0) != matches!(change, Change::Bootstrap { .. }) {
             return Err(if self.version == 0 { Refused::NotBootstrapped } else { Refused::Bootstrapped });
@@ -222,9 +222,11 @@ impl Map {
         let known = self.members.get(&node);
         if let Some(known) = known {
             let is_live = known.state != State::Down;
+            // The proposal was repeated: this incarnation is a member already.
             if is_live && *known == (MemberState { state: known.state, ..joining.clone() }) {
                 return Ok(Applied::Unchanged);
             }
+            // Two processes with one id, or a node that moved before its old incarnation was declared down.
             if is_live && known.address != joining.address {
                 return Err(Refused::NameTaken);
             }
@@ -313,8 +315,8 @@ impl Map {
         Ok(assignment.epoch)
     }
 
-    /// Takes a life of a node that has ended from all groups, and gives those without a primary one: an in-sync holder, or, where
-    /// there is none, the group is opened empty at the node that the ring prefers, if any is up.
+    /// Removes the incarnation `gone` from all groups, and gives each group without a primary a new one: an in-sync
+    /// holder or, if none is left, the node that the ring prefers, where the group is opened empty.
     fn reassign(&mut self, gone: Option<Identity>) {
         let mut led: BTreeMap<Identity, usize> = BTreeMap::new();
         for primary in self.groups.iter().filter_map(|assignment| assignment.primary) {
@@ -325,6 +327,7 @@ impl Map {
             let mut assignment = std::mem::take(&mut self.groups[number]);
             let primary_before = assignment.primary;
             let was_held = gone.is_some_and(|gone| assignment.release(gone));
+            // The in-sync set survives: one of it becomes primary, and no data is lost.
             if assignment.primary.is_none()
                 && let Some(next) = self.successor(&assignment, &led)
             {
@@ -334,6 +337,8 @@ impl Map {
                 Some(_) => None,
                 None => self.home(Group::numbered(number), &mut ring),
             };
+            // No in-sync holder is left (or there never was one): the data is lost, so the group is opened empty, at
+            // nobody if no node is up.
             if assignment.primary.is_none() && (was_held || home.is_some()) {
                 assignment.open(home);
                 self.lost += u64::from(was_held);
@@ -349,15 +354,16 @@ impl Map {
         }
     }
 
-    /// Which in-sync holder becomes the primary: one that is not leaving, that is the primary of the fewest groups, and that has
-    /// the least identity.
+    /// The in-sync holder that becomes primary: preferably not leaving, then the one with the fewest groups as primary,
+    /// then the least identity.
     fn successor(&self, assignment: &Assignment, led: &BTreeMap<Identity, usize>) -> Option<Identity> {
         let is_leaving = |node| self.members.get(&node).is_some_and(|member| member.state == State::Leaving);
         let rank = |holder: &Identity| (is_leaving(holder.node), led.get(holder).copied().unwrap_or(0), *holder);
         assignment.in_sync.iter().copied().min_by_key(rank)
     }
 
-    /// Where a group is opened empty: at the node that is up and that the ring, which is made when it is first asked, prefers.
+    /// The node at which a group is opened empty: the ring's first preference among nodes that are up. The ring is
+    /// computed once.
     fn home(&self, group: Group, ring: &mut Option<Ring>) -> Option<Identity> {
         let ring = ring.get_or_insert_with(|| self.ring());
         let node = *ring.preference(group).first()?;
@@ -366,7 +372,7 @@ impl Map {
 }
 
 impl Assignment {
-    /// Takes a holder away. True if it was one; then the primary may be missing.
+    /// Removes a holder. True if it was one; the primary may be missing then.
     fn release(&mut self, gone: Identity) -> bool {
         if !self.holders().any(|holder| holder == gone) {
             return false;
@@ -377,14 +383,14 @@ impl Assignment {
         true
     }
 
-    /// Makes one of the in-sync holders the primary.
+    /// Makes an in-sync holder the primary.
     fn promote(&mut self, primary: Identity) {
         self.in_sync.retain(|holder| *holder != primary);
         self.in_sync.insert(0, primary);
         self.primary = Some(primary);
     }
 
-    /// Opens the group empty, in a new epoch, at a node or at none.
+    /// Opens the group empty in a new epoch, at a node or at none.
     fn open(&mut self, home: Option<Identity>) {
         self.epoch = Epoch(self.epoch.0.saturating_add(1).min(EPOCH_MAX));
         self.opened = self.epoch;
@@ -393,8 +399,8 @@ impl Assignment {
         self.learners.clear();
     }
 
-    /// Goes on to the next epoch. True if the group had to be opened empty for it, because the part of the epoch that is in the
-    /// versions of items begins anew.
+    /// Increments the epoch. True if the group had to be opened empty, because the 16 bits of the epoch in item
+    /// versions wrapped around.
     fn advance(&mut self) -> bool {
         let comes_round = (self.epoch.0 + 1) & 0xffff == 0;
         match comes_round {

@@ -1,4 +1,4 @@
-//! What a map has that an older one had not: sent to nodes that have the older one, instead of the whole.
+//! The difference between two versions of the map, sent to nodes that have the older one instead of the whole map.
 
 use super::wire::{self, AssignmentWire};
 use super::{Assignment, Invalid, Map, MemberState, Settings};
@@ -11,47 +11,47 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "DeltaWire")]
 pub struct Delta {
-    /// The version of the map that it is applied to.
+    /// The version of the map it applies to.
     pub from: u64,
-    /// The version of the map that comes of it.
+    /// The version of the resulting map.
     pub to: u64,
     cluster: u64,
     settings: Settings,
     lost: u64,
-    /// Members that are new or changed, and those that were removed.
+    /// Members added or changed, and members removed.
     members: Vec<MemberState>,
     removed: Vec<NodeId>,
     groups: Vec<(Group, Assignment)>,
 }
 
 impl Delta {
-    /// Groups whose assignment changed, with what it is now.
+    /// Groups whose assignment changed, with the new assignment.
     pub fn groups(&self) -> &[(Group, Assignment)] {
         &self.groups
     }
 }
 
-/// Why a difference was not applied. The map is what it was; the whole one has to be asked for.
+/// Why a delta was not applied. The map is unchanged; the whole map has to be requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DeltaError {
-    /// It is not from this map's version on.
-    #[error("the difference is from version {from} on, the map has {version}")]
+    /// The delta applies to another version.
+    #[error("the delta applies to version {from}, the map has version {version}")]
     Version {
-        /// The version that the difference begins at.
+        /// The version that the delta applies to.
         from: u64,
         /// The version of the map.
         version: u64,
     },
-    /// It is another cluster's.
-    #[error("the difference is another cluster's")]
+    /// The delta belongs to another cluster.
+    #[error("the delta belongs to another cluster")]
     Cluster,
-    /// What comes of it is no map.
+    /// The resulting map would break its invariants.
     #[error(transparent)]
     Invalid(#[from] Invalid),
 }
 
 impl Map {
-    /// What this map has that an older one of its cluster had not.
+    /// The delta from an older map of the cluster to this one.
     pub fn delta_since(&self, older: &Self) -> Delta {
         let changed = |member: &&MemberState| older.member(member.member.id) != Some(*member);
         let groups = self.assignments().filter(|&(group, assignment)| older.assignment(group) != assignment);
@@ -67,7 +67,7 @@ impl Map {
         }
     }
 
-    /// Makes the map what it was the difference to.
+    /// Applies a delta to the map.
     pub fn apply_delta(&mut self, delta: &Delta) -> Result<(), DeltaError> {
         if delta.from != self.version || delta.to < delta.from {
             return Err(DeltaError::Version { from: delta.from, version: self.version });
@@ -92,7 +92,7 @@ impl Map {
     }
 }
 
-/// A difference as it is written.
+/// A delta as it is encoded.
 #[derive(Serialize, Deserialize)]
 struct DeltaWire {
     from: u64,

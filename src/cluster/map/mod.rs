@@ -1,7 +1,7 @@
-//! The map: who the members are, and which of them hold which group, as what.
+//! The map: the members, and the assignment of groups to them.
 //!
-//! It is the state that the agreement replicates: every node has it, and it changes by [`Change`]s alone, which all nodes apply
-//! in the same order. Nothing but its arguments decides what a change does, so all nodes come to the same map.
+//! The map is the replicated state of the agreement: every node has it and applies the same [`Change`]s in the same
+//! order. A change's effect depends on its arguments and the map alone, so all nodes compute identical maps.
 //!
 //! ```text
 //! Map ── version, cluster, settings, lost
@@ -9,22 +9,22 @@
 //!  └─ groups:   4,096 × { epoch, opened, primary, in-sync set, learners }
 //! ```
 //!
-//! # The rules of the map
-//! What [`Map::check`] finds true of every map, whether it came about by changes or from another node:
+//! # Invariants
+//! [`Map::check`] verifies these for every map, whether computed by changes or received from another node:
 //!
-//! 1. Who holds a group is a member in the incarnation that the map knows, and not down; nobody holds it twice.
-//! 2. The primary is in the in-sync set, as its first. A group without a primary has no holders at all.
-//! 3. A group has at most [`COPIES_EXTRA`] holders more than the settings say.
-//! 4. No two members have the same Raft identity; no two that are not down have the same address.
-//! 5. A group was opened in its epoch or in an earlier one; one that never was has epoch 0 and no holders.
+//! 1. A holder is a live member in the incarnation that the map has; no node holds a group twice.
+//! 2. The primary is the first of the in-sync set. A group without a primary has no holders.
+//! 3. A group has at most `replicas` + [`COPIES_EXTRA`] holders.
+//! 4. Raft ids are unique among members, addresses among live members.
+//! 5. A group was opened in its epoch or an earlier one; one that never was has epoch 0 and no holders.
 //!
-//! What a change must keep besides (`change.rs` checks it): only holders can become in-sync, only in-sync ones primary, and an
-//! epoch rises with every change to its group.
+//! Changes guarantee in addition (`change.rs`): only holders become in-sync, only in-sync holders become primary, and
+//! each change of a group increases its epoch.
 //!
-//! # Epochs and emptiness
-//! `opened` is the epoch in which a group was last opened empty: data of earlier epochs is void. That happens when the group has
-//! its first holder, when all of its in-sync holders are gone (then it is *lost*, and counted), and when the low 16 bits of its
-//! epoch come round to 0: the versions of items carry these bits, and would no longer be in order.
+//! # Opening groups
+//! `opened` is the epoch in which a group was last opened empty: data of earlier epochs is void. A group is opened when
+//! it gets its first holder, when all its in-sync holders are gone (then it is *lost*, and counted), and when the low
+//! 16 bits of its epoch wrap around to 0: versions of items contain these bits and would no longer be ordered.
 
 mod change;
 mod delta;
@@ -43,27 +43,27 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-/// Members of a cluster, at most: the size of everything that is said about all of them is bounded by it.
+/// Members of a cluster, at most. Bounds the size of everything that lists members.
 pub const MEMBERS_MAX: usize = 1_024;
-/// Copies of each group that can be asked for.
+/// Maximum of [`Settings::replicas`].
 pub const REPLICAS_MAX: u8 = 8;
-/// Holders that a group may have more than the settings say, while it moves.
+/// Holders beyond [`Settings::replicas`] that a group may have while it moves.
 pub const COPIES_EXTRA: usize = 3;
-/// The longest address of a member.
+/// The longest address of a member, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 255;
-/// The longest name of a zone.
+/// The longest zone name, in bytes.
 pub const ZONE_BYTES_MAX: usize = 64;
 
-/// Larger counts come from nobody who counts by ones: they are refused before an addition to them could overflow.
+/// Larger counts cannot come from counting by ones. They are refused, so that additions do not overflow.
 const VERSION_MAX: u64 = u64::MAX / 2;
 const EPOCH_MAX: u32 = u32::MAX / 2;
 
-/// What is decided for the whole cluster.
+/// Settings of the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Copies that each group is to have, the primary's included.
+    /// Copies of each group, including the primary's.
     pub replicas: u8,
-    /// In-sync copies, the primary's included, without which nothing is acknowledged as safe.
+    /// Smallest in-sync set, including the primary, for which strong writes are acknowledged.
     pub min_in_sync: u8,
 }
 
@@ -73,34 +73,34 @@ impl Settings {
     }
 }
 
-/// What the cluster makes of a member.
+/// The state of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// It can hold groups.
+    /// It may hold groups.
     Up,
-    /// It still holds groups, and is to give them to others.
+    /// It still holds groups, which are being moved away.
     Leaving,
-    /// It is taken for dead: it holds nothing until it joins again, in a new incarnation.
+    /// Declared down: it holds nothing until it joins in a new incarnation.
     Down,
 }
 
-/// All that the map knows of a member.
+/// A member, as the map has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberState {
-    /// What placement has to know of it.
+    /// Its properties for placement.
     pub member: Member,
-    /// The incarnation that it last joined in.
+    /// The incarnation in which it last joined.
     pub incarnation: u64,
-    /// Its identity in Raft, never 0: another one than before if it lost its disk.
+    /// Its Raft id, never 0. It changes if the node loses its disk.
     pub raft: u64,
-    /// Where other nodes reach it.
+    /// Its address for other nodes.
     pub address: String,
-    /// What is made of it.
+    /// Its state.
     pub state: State,
 }
 
 impl MemberState {
-    /// Whose data the member's is.
+    /// The incarnation that owns the member's data.
     pub fn identity(&self) -> Identity {
         Identity { node: self.member.id, incarnation: self.incarnation }
     }
@@ -112,18 +112,18 @@ impl MemberState {
     }
 }
 
-/// Who holds a group. The default is that of a group that was never opened.
+/// The holders of a group. The default is that of a group that was never opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
-    /// Larger with each change of what follows.
+    /// Increases with each change of the fields below.
     pub epoch: Epoch,
-    /// The epoch in which the group was last opened empty: data of earlier ones is void.
+    /// The epoch in which the group was last opened empty; data of earlier epochs is void.
     pub opened: Epoch,
-    /// Who decides on the group's data. None as long as there is nobody to hold it.
+    /// The primary. None while no node is up to hold the group.
     pub primary: Option<Identity>,
-    /// Who has all that was acknowledged: the primary first.
+    /// The in-sync set: holders with everything that was acknowledged, the primary first.
     pub in_sync: Vec<Identity>,
-    /// Who is being brought there.
+    /// Holders that are catching up.
     pub learners: Vec<Identity>,
 }
 
@@ -134,12 +134,12 @@ impl Assignment {
     }
 }
 
-/// A map breaks one of its rules: it came from somebody who does not keep them.
+/// A map, received from elsewhere, that breaks its invariants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the map breaks its rules: {0}")]
+#[error("the map breaks an invariant: {0}")]
 pub struct Invalid(&'static str);
 
-/// Who the members are, and what they hold.
+/// The members and the assignment of groups to them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "wire::MapWire")]
 pub struct Map {
@@ -147,40 +147,40 @@ pub struct Map {
     cluster: u64,
     settings: Settings,
     members: BTreeMap<NodeId, MemberState>,
-    /// [`GROUPS`] of them.
+    /// By group: [`GROUPS`] of them.
     groups: Vec<Assignment>,
     lost: u64,
 }
 
 impl Map {
-    /// The map before a cluster was bootstrapped: it has version 0 and no members.
+    /// The map before the bootstrap: version 0, without members.
     pub fn empty() -> Self {
         let settings = Settings { replicas: 1, min_in_sync: 1 };
         let groups = vec![Assignment::default(); GROUPS];
         Self { version: 0, cluster: 0, settings, members: BTreeMap::new(), groups, lost: 0 }
     }
 
-    /// How often the map was changed: the later of two maps of a cluster has the larger version.
+    /// The number of changes so far: of two maps of a cluster, the later has the larger version.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Which cluster it is of.
+    /// The cluster's id.
     pub fn cluster(&self) -> u64 {
         self.cluster
     }
 
-    /// What is decided for the whole cluster.
+    /// The settings of the whole cluster.
     pub fn settings(&self) -> Settings {
         self.settings
     }
 
-    /// How many groups were opened empty while they may have held data.
+    /// The number of groups that were opened empty although they may have held data.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// The members, by their nodes.
+    /// The members, sorted by node.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &MemberState> {
         self.members.values()
     }
@@ -190,41 +190,41 @@ impl Map {
         self.members.get(&node)
     }
 
-    /// Who holds a group.
+    /// The assignment of a group.
     pub fn assignment(&self, group: Group) -> &Assignment {
         &self.groups[group.index()]
     }
 
-    /// Who holds each group.
+    /// The assignment of each group.
     pub fn assignments(&self) -> impl ExactSizeIterator<Item = (Group, &Assignment)> {
         self.groups.iter().enumerate().map(|(number, assignment)| (Group::numbered(number), assignment))
     }
 
-    /// True for the life of a member that the map knows and does not take for dead: only such a one holds groups.
+    /// True if `identity` is the incarnation of a member that the map has, and not down: only such members hold groups.
     pub fn is_live(&self, identity: Identity) -> bool {
         let known = self.members.get(&identity.node);
         known.is_some_and(|known| known.incarnation == identity.incarnation && known.state != State::Down)
     }
 
-    /// The ring of the members that can hold groups.
+    /// The ring of the members that are up.
     pub fn ring(&self) -> Ring {
         let up = self.members().filter(|member| member.state == State::Up);
         let up: Vec<Member> = up.map(|member| member.member.clone()).collect();
         Ring::new(&up)
     }
 
-    /// Who holds each group now, learners too, as the planner wants to know it.
+    /// The current holders of each group, including learners, as input of the planner.
     pub fn plan_now(&self) -> Plan {
         let nodes = |assignment: &Assignment| assignment.holders().map(|holder| holder.node).collect();
         Plan::of(self.groups.iter().map(nodes).collect())
     }
 
-    /// Who is to hold these groups: what the sticky planner makes of the members that are up.
+    /// The planner's assignment of `groups` to the members that are up.
     pub fn wanted(&self, groups: &[Group]) -> Plan {
         plan_some(&self.ring(), &self.plan_now(), usize::from(self.settings.replicas), groups)
     }
 
-    /// Checks the rules of the map.
+    /// Checks the invariants of the map.
     pub fn check(&self) -> Result<(), Invalid> {
         let ensure = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Invalid(rule)) };
         ensure(self.version <= VERSION_MAX && self.lost <= VERSION_MAX, "its version")?;

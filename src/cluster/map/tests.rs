@@ -1,4 +1,4 @@
-//! Stories of members and their groups, and random changes that have to keep the rules of the map.
+//! Scenarios of members and their groups, and random changes that must keep the map's invariants.
 
 use super::*;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ fn all_groups() -> Vec<Group> {
     (0..GROUPS).map(Group::numbered).collect()
 }
 
-/// A cluster of so many nodes, each in its first incarnation; node 0 holds everything.
+/// A cluster of `nodes` nodes in their first incarnations; node 0 holds all groups.
 fn cluster(nodes: u64) -> Map {
     let mut map = Map::empty();
     let first = state(0, 1);
@@ -39,17 +39,17 @@ fn cluster(nodes: u64) -> Map {
     map
 }
 
-/// A cluster of so many nodes whose groups are where the planner wants them.
+/// A cluster whose groups are where the planner wants them.
 fn planned(nodes: u64) -> Map {
     let mut map = cluster(nodes);
     follow_plan(&mut map);
     map
 }
 
-/// From what a group has and who is to hold it: its primary, in-sync holders and learners.
+/// The next assignment of a group on the way to the wanted holders: primary, in-sync set and learners.
 type Chooser = dyn Fn(&Assignment, Vec<Identity>) -> (Identity, Vec<Identity>, Vec<Identity>);
 
-/// Moves all groups to where the planner wants them: new holders learn, become in-sync, and the old ones are let go.
+/// Moves all groups to where the planner wants them: new holders learn, become in-sync, and the old ones are removed.
 fn follow_plan(map: &mut Map) {
     let wanted = map.wanted(&all_groups());
     let current = |map: &Map, node: &NodeId| map.member(*node).expect("a member").identity();
@@ -75,7 +75,7 @@ fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("postcard encodes it")
 }
 
-/// A change of one group, that keeps its holders but for what is said.
+/// A change of one group that keeps its holders except where stated.
 fn regroup(map: &Map, group: usize) -> GroupChange {
     let group = Group::numbered(group);
     let Assignment { epoch, primary, in_sync, learners, .. } = map.assignment(group).clone();
@@ -136,7 +136,7 @@ fn what_nobody_holds_any_more_is_lost_and_opened_empty() {
         assert_eq!((assignment.epoch, assignment.opened), (Epoch(2), Epoch(2)));
         assert_eq!(assignment.primary, Some(identity(1, 1)));
     }
-    // Now there is nobody left, until one joins.
+    // No holder is left, until a node joins.
     assert_eq!(map.apply(&down(1, 1)), Ok(Applied::Changed));
     assert!(map.assignments().all(|(_, assignment)| assignment.primary.is_none() && assignment.epoch == Epoch(3)));
     assert_eq!(map.apply(&join(1, 2)), Ok(Applied::Changed));
@@ -153,7 +153,7 @@ fn a_node_that_starts_again_is_a_stranger() {
     assert!(map.assignments().all(|(_, assignment)| !assignment.holders().any(|holder| holder.node == NodeId(1))));
     assert!(map.is_live(identity(1, 2)) && !map.is_live(identity(1, 1)));
     assert_eq!(map.apply(&down(1, 1)), Ok(Applied::Unchanged), "of its earlier life nothing is left to take");
-    // Taken for dead, it has to come in a new incarnation, though it did not start again.
+    // Declared down, it has to join in a new incarnation, although it did not restart.
     assert_eq!(map.apply(&down(1, 2)), Ok(Applied::Changed));
     assert_eq!(map.apply(&join(1, 2)), Err(Refused::Incarnation { known: 2 }));
     assert_eq!(map.apply(&join(1, 3)), Ok(Applied::Changed));
@@ -175,7 +175,8 @@ fn names_addresses_and_raft_identities_are_taken_once() {
     assert_eq!(map.apply(&with(&|m| m.member.zone = "z".repeat(65))), Err(Refused::Bounds));
     let elsewhere = with(&|m| (m.member.id, m.incarnation) = (NodeId(1), 2));
     assert_eq!(map.apply(&elsewhere), Err(Refused::NameTaken));
-    // Once it is known to be dead, it may have moved, and lost its disk; and another may be where it was.
+    // Once declared down, it may come back at another address with another Raft id, and another node may use its old
+    // address.
     assert_eq!(map.apply(&down(1, 1)), Ok(Applied::Changed));
     assert_eq!(map.apply(&elsewhere), Ok(Applied::Changed));
     assert_eq!(map.apply(&with(&|m| (m.address, m.raft) = (address.clone(), 9))), Ok(Applied::Changed));
@@ -230,7 +231,7 @@ fn groups_are_compared_and_set() {
     assert_eq!(map.assignment(Group::numbered(9)).opened, Epoch(1), "it was never empty");
 }
 
-/// The versions of items carry 16 bits of the epoch. Where these begin anew, an old item would look newer than a new one.
+/// Versions of items carry 16 bits of the epoch. When these wrap around, an old item would look newer than a new one.
 #[test]
 fn a_group_begins_anew_where_its_epochs_come_round() {
     let mut map = planned(3);
@@ -279,7 +280,7 @@ fn a_difference_is_from_one_version_on() {
     assert_eq!(other.apply_delta(&delta), Err(DeltaError::Cluster));
 }
 
-/// What a map must not say is refused, whoever says it.
+/// A map that breaks an invariant is refused, wherever it comes from.
 #[test]
 fn a_map_that_breaks_the_rules_is_not_read() {
     let good = planned(4);
@@ -335,7 +336,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..24)
 }
 
-/// Does a step, whether it is allowed or not.
+/// Performs a step, whether it is allowed or not.
 fn take(map: &mut Map, step: Step) -> Result<Applied, Refused> {
     let known = |map: &Map, node: u64| map.member(NodeId(node)).map_or(1, |member| member.incarnation);
     let change = match step {
@@ -365,8 +366,9 @@ fn take(map: &mut Map, step: Step) -> Result<Applied, Refused> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Whatever is asked of a map: it keeps its rules; a refusal changes nothing; an epoch rises with each change of its group,
-    /// and nobody gets in sync but who held the group, or who gets it empty; and differences and encodings say what is so.
+    /// Under arbitrary changes a map keeps its invariants; a refusal changes nothing; each change of a group increases
+    /// its epoch; only former holders become in-sync, or the node where the group is opened empty; and deltas and
+    /// encodings reproduce the map.
     #[test]
     fn changes_keep_the_rules(steps in steps(), since in any::<prop::sample::Index>()) {
         let mut map = cluster(3);
@@ -399,7 +401,7 @@ proptest! {
         prop_assert_eq!(postcard::from_bytes::<Map>(&encoded(&map)).expect("a map"), map);
     }
 
-    /// Bytes that are not a map's are refused, or are those of another map that keeps the rules.
+    /// Corrupted encodings of a map are refused, or decode to another map that keeps the invariants.
     #[test]
     fn damaged_maps_are_harmless(at in any::<prop::sample::Index>(), byte in any::<u8>(), random in prop::collection::vec(any::<u8>(), 0..99)) {
         let mut map = cluster(3);

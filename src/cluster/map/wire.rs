@@ -1,11 +1,11 @@
-//! How maps and their differences are written: holders as numbers of a table of identities.
+//! The encoding of maps and deltas: holders are indexes into a table of identities.
 //!
 //! ```text
-//! table   [ identity 0, identity 1, … ]           each live member once, 12 bytes or so
+//! table   [ identity 0, identity 1, … ]           each live member once, about 12 bytes
 //! group   epoch, epoch − opened, [ in-sync numbers, the primary first ], [ learner numbers ]
 //! ```
 //!
-//! A group with three copies takes some eight bytes so, where identities in full would be thirty.
+//! A group with three copies takes about eight bytes, where full identities would take thirty.
 
 use super::{Assignment, Invalid, Map, MemberState, Settings};
 use crate::cluster::{Epoch, Identity};
@@ -13,7 +13,7 @@ use crate::slots::{GROUPS, Group};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A map as it is written.
+/// A map as it is encoded.
 #[derive(Serialize, Deserialize)]
 pub(super) struct MapWire {
     version: u64,
@@ -25,7 +25,7 @@ pub(super) struct MapWire {
     groups: Vec<AssignmentWire>,
 }
 
-/// An assignment with numbers for identities.
+/// An assignment with table indexes for identities.
 #[derive(Serialize, Deserialize)]
 pub(super) struct AssignmentWire {
     epoch: u32,
@@ -34,14 +34,14 @@ pub(super) struct AssignmentWire {
     learners: Vec<u16>,
 }
 
-/// All holders that occur in assignments, each once.
+/// All holders in `assignments`, each once, sorted.
 pub(super) fn table<'a>(assignments: impl Iterator<Item = &'a Assignment>) -> Vec<Identity> {
     let holders: BTreeSet<Identity> = assignments.flat_map(Assignment::holders).collect();
     holders.into_iter().collect()
 }
 
 impl AssignmentWire {
-    /// Writes an assignment all of whose holders are in the table, which is in order.
+    /// Encodes an assignment. `table` is sorted and contains all its holders.
     pub(super) fn new(assignment: &Assignment, table: &[Identity]) -> Self {
         let number = |holder: &Identity| table.binary_search(holder).expect("all holders are in the table") as u16;
         Self {

@@ -1,29 +1,30 @@
-//! How a node comes into a cluster, and leaves it: what a member answers. (`join.rs` is the applicant's side.)
+//! Admission: how the leader answers nodes that want to join or leave. (`join.rs` is the applicant's side.)
 //!
-//! | who asks the leader to be let in | answer |
+//! | an applicant | answer of the leader |
 //! |---|---|
-//! | a node of another cluster | refused, both named |
-//! | a life that the map has, from the address that the map has | accepted |
-//! | a life that the map has, from another address | refused: two processes with one node id |
-//! | a life before the one that the map has | refused: that one is newer |
-//! | the next life of a node that is down | let in |
-//! | the next life of a node that takes part, from the same address | let in: the last life's process cannot be there too |
-//! | the same from another address, and the last life is heard | refused: two processes with one node id |
-//! | the same, and the last life is silent | wait until the map has it down |
-//! | a node that the map does not know | let in, if there is room |
+//! | of another cluster | refused; the reason names both clusters |
+//! | in the map's incarnation, from the map's address | accepted |
+//! | in the map's incarnation, from another address | refused: two processes with one node id |
+//! | in an earlier incarnation than the map's | refused: a newer one is in the map |
+//! | in a later incarnation, and the node is down | admitted |
+//! | in a later incarnation of a live member, from the same address | admitted: the earlier process cannot run at that address too |
+//! | in a later incarnation of a live member, from another address, and the earlier incarnation is heard | refused: two processes with one node id |
+//! | in a later incarnation of a live member, from another address, and the earlier incarnation is silent | wait until the map has it down |
+//! | that the map does not have | admitted, if there is room |
 //!
-//! "Let in" is a proposal to Raft; the applicant asks again, and finds itself accepted. To apply such a proposal twice does
-//! nothing, as the map only ever goes to a larger incarnation. Who does not lead says where the leader is.
+//! To admit is to propose the change to Raft; the applicant asks again and is accepted once the map has it. Applying
+//! the proposal twice does nothing, as a node's incarnation in the map only increases. A member that does not lead
+//! answers with the leader's address.
 
 use super::heartbeats::{Heartbeats, MEMBERS_MAX};
 use super::join::Answer;
 use super::{Action, Leader, MapView, MemberState, Profile, Proposal};
 use crate::cluster::Identity;
 
-/// A process that was heard so recently is alive: no supervisor starts it somewhere else as quickly.
+/// A process heard so recently is alive: no supervisor could have restarted it elsewhere in that time.
 const HEARD_LATELY_MS: u64 = 250;
 
-/// What a member knows when it is asked.
+/// What an answer depends on.
 pub(super) struct AdmissionContext<'a> {
     pub(super) own: Identity,
     pub(super) map: &'a MapView,
@@ -33,11 +34,11 @@ pub(super) struct AdmissionContext<'a> {
 }
 
 impl AdmissionContext<'_> {
-    /// Answers one that wants to be let in.
+    /// Answers a request to join.
     pub(super) fn request(&self, cluster: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
         if cluster != self.map.cluster {
             let own = self.map.cluster;
-            return refused(format!("node {} is of cluster {cluster:016x}, this is {own:016x}", profile.node()));
+            return refused(format!("node {} belongs to cluster {cluster:016x}, this is {own:016x}", profile.node()));
         }
         if let Err(error) = profile.check() {
             return refused(format!("node {}: {error}", profile.node()));
@@ -48,7 +49,7 @@ impl AdmissionContext<'_> {
         }
     }
 
-    /// Answers one that wants to leave.
+    /// Answers a request to leave.
     pub(super) fn leave(&self, from: Identity, actions: &mut Vec<Action>) -> Answer {
         let term = match self.term() {
             Ok(term) => term,
@@ -65,14 +66,14 @@ impl AdmissionContext<'_> {
             }
             MemberState::Leaving => {}
             _ if !self.map.alive().any(|node| stays(&node)) => {
-                return refused("nobody else stays in the cluster to hold its data".into());
+                return refused("no other node would remain in the cluster to hold its data".into());
             }
             _ => actions.push(Action::Propose { term, proposal: Proposal::Leave(from) }),
         }
         Answer::Wait { reason: format!("{} groups are still to be moved", known.groups) }
     }
 
-    /// The term that we lead in, or else the answer where the leader is.
+    /// The term in which this node leads, or the answer that names the leader.
     fn term(&self) -> Result<u64, Answer> {
         let address = |leader: Leader| self.map.members.get(&leader.node).map(|known| known.address.clone());
         match self.leader {
@@ -81,7 +82,7 @@ impl AdmissionContext<'_> {
         }
     }
 
-    /// The table above.
+    /// Decides by the table above.
     fn judge(&self, term: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
         let (node, MapView { cluster, version, members, .. }) = (profile.node(), self.map);
         let Some(known) = members.get(&node) else {
@@ -94,11 +95,11 @@ impl AdmissionContext<'_> {
         let in_use = || refused(format!("node id {node} is in use by the process at {}", known.address));
         let is_same_place = known.address == profile.address;
         if profile.incarnation < last.incarnation {
-            return refused(format!("node {node}: a newer life of it is in the map, from {}", known.address));
+            return refused(format!("node {node}: a newer incarnation is in the map, at {}", known.address));
         }
         if profile.incarnation == last.incarnation {
             return match (known.state, is_same_place) {
-                (MemberState::Down, _) => refused(format!("node {node}: this life of it is over; start it anew")),
+                (MemberState::Down, _) => refused(format!("node {node}: this incarnation is down; restart the node")),
                 (_, true) => Answer::Accepted { cluster: *cluster, map_version: *version },
                 (_, false) => in_use(),
             };
@@ -109,14 +110,14 @@ impl AdmissionContext<'_> {
         } else if last == self.own || heard_at_ms.is_some_and(|at_ms| self.now_ms - at_ms < HEARD_LATELY_MS) {
             in_use()
         } else {
-            Answer::Wait { reason: format!("node id {node} is still taken for the process at {}", known.address) }
+            Answer::Wait { reason: format!("node id {node} still belongs to the process at {}", known.address) }
         }
     }
 
     fn let_in(&self, term: u64, profile: &Profile, actions: &mut Vec<Action>) -> Answer {
         let proposal = Proposal::Admit { profile: profile.clone(), map_version: self.map.version };
         actions.push(Action::Propose { term, proposal });
-        Answer::Wait { reason: "the map is about to know it".into() }
+        Answer::Wait { reason: "the map does not have the node yet".into() }
     }
 }
 

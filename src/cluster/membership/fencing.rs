@@ -1,64 +1,64 @@
-//! Reporting a peer unreachable is a promise: from then on we acknowledge nothing of it, until the map has answered.
+//! Fencing: a node that reports a peer as unreachable acknowledges none of its writes until the map has decided.
 //!
-//! Why: whoever counts our report takes us for a replica that the peer can no longer write through. If we acknowledged one
-//! more write of the peer after that, it could be acknowledged to a client, and be missing from the next primary.
+//! The leader counts each report as a replica through which the peer cannot commit any more. If the reporter
+//! acknowledged one more write, the peer could acknowledge that to a client, and the next primary could lack it.
 //!
 //! ```text
-//!                unreachable                      the map: that life is over
-//!   no promise ──────────────► promised, reported ─────────────────────────────► no promise, no peer
-//!       ▲                           │     ▲ every REPORT_PERIOD_MS, to whoever leads
-//!       │  our map is as new as     │ "it stays", of this promise and of the term that we know
-//!       └─────── the answer's ◄─────┘
+//!                unreachable                      the map: that incarnation is down
+//!   not fenced ──────────────► fenced, reported ─────────────────────────────► peer removed
+//!       ▲                           │     ▲ every REPORT_PERIOD_MS, to the current leader
+//!       │  own map is at least the  │ "stays", for this fence, in the current term
+//!       └─────── answer's version ◄─┘
 //! ```
 //!
-//! An answer counts only for the promise that it names, and only from the leader of the term that we know: the answer of one
-//! that has been replaced must not free us from what its successor counts on. A peer that is heard again during a promise
-//! changes the report, not the promise. After an answer, the next report about the same peer waits for
-//! [`REPORT_PAUSE_MS`]: a link that stays broken costs one promise a second.
+//! An answer counts only for the fence that it names and only in the current term: the answer of a deposed leader must
+//! not lift a fence that its successor counts on. If the peer is heard again meanwhile, the report says so, but the
+//! fence stays. After an answer, the next fence against that peer waits for [`REPORT_PAUSE_MS`], so a link that stays
+//! broken causes one fence per second.
 
 use super::{Action, Leader, MapView, Message, To};
 use crate::cluster::Identity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// From one report of a promise to the next.
+/// Period of reports while fenced.
 pub const REPORT_PERIOD_MS: u64 = 100;
-/// From the answer "it stays" to the next promise about the same peer.
+/// Pause between the answer "stays" and the next fence against that peer.
 pub const REPORT_PAUSE_MS: u64 = 1000;
 
-/// To the leader: a peer is unreachable to us, and we have stopped acknowledging its writes.
+/// To the leader: the sender does not hear a peer, and has fenced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who promises.
+    /// The reporter.
     pub from: Identity,
-    /// About which life of which peer.
+    /// The incarnation that is reported.
     pub about: Identity,
-    /// Larger with each promise of this life of the sender.
+    /// The number of the fence, which increases within an incarnation of the reporter.
     pub number: u64,
-    /// To the leader of which term.
+    /// The term of the leader it is for.
     pub term: u64,
-    /// False if the peer has been heard again since the promise.
+    /// False if the peer has been heard again since it was fenced.
     pub is_unreachable: bool,
-    /// True if the next life of the peer has been heard.
+    /// True if the next incarnation of the peer has been heard.
     pub has_restarted: bool,
-    /// For how long the sender has not heard the leader: one that is being cut off from it has no say about others.
+    /// How long the reporter has not heard the leader: the reports of a node that is being cut off itself do not count.
     pub leader_silence_ms: u64,
 }
 
-/// From the leader: the peer stays in the map.
+/// From the leader: the reported peer stays in the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stays {
-    /// Whom the report was about.
+    /// The incarnation that was reported.
     pub about: Identity,
-    /// Which promise it ends.
+    /// The number of the fence that this answers.
     pub number: u64,
     /// The leader's term.
     pub term: u64,
-    /// The promise ends with this version of the map, not before.
+    /// The fence ends as soon as the reporter has this version of the map.
     pub map_version: u64,
 }
 
-/// The promises of one node.
+/// The fences of one node.
 #[derive(Debug)]
 pub(super) struct Fencing {
     own: Identity,
@@ -66,7 +66,7 @@ pub(super) struct Fencing {
     map_version: u64,
     last_number: u64,
     active: BTreeMap<Identity, Fence>,
-    /// Peers that stay, and until when no promise is made about them.
+    /// Peers that stayed, and until when they are not fenced again.
     paused: BTreeMap<Identity, u64>,
 }
 
@@ -76,7 +76,7 @@ struct Fence {
     is_unreachable: bool,
     has_restarted: bool,
     next_report_ms: u64,
-    /// The leader has answered: the promise ends with this version of the map.
+    /// Set by the leader's answer: the fence ends with this version of the map.
     ends_with_version: Option<u64>,
 }
 
@@ -86,12 +86,13 @@ impl Fencing {
         Self { own, leader: None, map_version: 0, last_number: 0, active, paused }
     }
 
-    /// True while nothing of this life of a peer may be acknowledged.
+    /// True while no acknowledgement may be sent to this incarnation of a peer.
     pub(super) fn is_fenced(&self, identity: Identity) -> bool {
         self.active.contains_key(&identity)
     }
 
-    /// Raft knows another leader, or none. What the last one answered, and the map has not caught up with, is void.
+    /// Follows Raft to another leader, or to none. Answers of the last leader that the map has not caught up with are
+    /// void.
     pub(super) fn follow_leader(&mut self, leader: Option<Leader>, now_ms: u64) {
         self.leader = leader;
         for fence in self.active.values_mut() {
@@ -100,7 +101,8 @@ impl Fencing {
         }
     }
 
-    /// The map has answered about those that take part no more, and has caught up with some of the leader's answers.
+    /// Follows the map: ends fences against incarnations that are down, and those whose answer the map has caught up
+    /// with.
     pub(super) fn follow_map(&mut self, map: &MapView, now_ms: u64) {
         self.map_version = map.version;
         self.active.retain(|&about, _| map.is_alive(about));
@@ -108,8 +110,9 @@ impl Fencing {
         self.end_answered(now_ms);
     }
 
-    /// The leader says that a peer stays.
+    /// Handles the leader's answer that a peer stays.
     pub(super) fn receive(&mut self, stays: Stays, now_ms: u64) {
+        // From another term: the current leader may count on the fence.
         if self.leader.is_none_or(|leader| leader.term != stays.term) {
             return;
         }
@@ -126,8 +129,8 @@ impl Fencing {
         self.paused.extend(answered.map(|(about, _)| (about, now_ms + REPORT_PAUSE_MS)));
     }
 
-    /// Promises about all that are unreachable now, each with whether its next life was heard; reports what is due to the
-    /// leader, which has been silent for so long.
+    /// Fences all peers that are unreachable (the value says whether the next incarnation was heard), and sends the
+    /// reports that are due, with the time since the leader was heard.
     pub(super) fn wake(
         &mut self,
         unreachable: &BTreeMap<Identity, bool>,
@@ -164,7 +167,7 @@ impl Fencing {
         }
     }
 
-    /// When a report is due, or a promise may be made anew.
+    /// When the next report is due or the next pause ends.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         let unanswered = self.active.values().filter(|fence| fence.ends_with_version.is_none());
         let reports = unanswered.filter(|_| self.leader.is_some()).map(|fence| fence.next_report_ms);

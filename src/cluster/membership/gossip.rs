@@ -1,7 +1,7 @@
-//! Gossip: which nodes there are, where, and with what memory. For discovery and hints; it never decides anything.
+//! Gossip: which nodes exist, their addresses and memory. For discovery and hints; it decides nothing.
 //!
-//! The protocol is SWIM, by `foca`, which asks for time, randomness and sending through its `Runtime`: here a queue of timers
-//! in the order of (time, number), a generator of a given seed, and a list of packets. So it runs the same each time.
+//! The protocol is SWIM, as implemented by `foca`, which gets time, randomness and sending through its `Runtime`: here
+//! a queue of timers ordered by (time, number), a seeded generator, and a list of packets. That makes it deterministic.
 //!
 //! ```text
 //!  packets ──► vet ──► foca ──► packets, of at most PACKET_BYTES_MAX
@@ -9,11 +9,12 @@
 //!     refused, counted   ▼ │ timers, ordered
 //! ```
 //!
-//! Every packet is decoded and vetted before foca sees it: all whom it names are of our cluster, with bounded texts, and there
-//! are not too many. Nodes of another cluster, met by mistake, are refused, counted and told of once.
+//! Every packet is decoded and vetted before foca sees it: all contacts in it must be of this cluster, with texts
+//! within their bounds, and not too many. Packets of other clusters are refused and counted, and each other cluster is
+//! reported once.
 //!
-//! A node that gossip has given up while it lives (a long pause) comes back under a renewed contact: that is of gossip only,
-//! the life of the node stays what it was.
+//! A node that gossip gave up although it lives (after a long pause) comes back under a renewed contact. Renewals
+//! concern gossip only; the node's incarnation stays.
 
 use super::profile::PROFILE_BYTES_MAX;
 use super::{Action, Message, Profile, Refusals, To};
@@ -26,29 +27,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-/// Bytes of a packet, at most: it fits one datagram on any usual network.
+/// Largest packet, in bytes: it fits one datagram on common networks.
 pub const PACKET_BYTES_MAX: usize = 1400;
-/// Nodes that gossip keeps in mind, those that are down among them.
+/// Nodes that gossip remembers, including those that are down.
 const CONTACTS_MAX: usize = 2048;
-/// Timers that may be waiting: more than any cluster of [`CONTACTS_MAX`] nodes needs.
+/// Pending timers: more than any cluster of [`CONTACTS_MAX`] nodes needs.
 const TIMERS_MAX: usize = 4 * CONTACTS_MAX;
-/// Other clusters that are told of.
+/// Other clusters that are reported.
 const STRANGERS_MAX: usize = 16;
-/// The pause before the seeds are greeted again, while nobody answers.
+/// Pauses between announcements to the seeds while no node answers: the first, and the longest.
 const GREETING_MS_MIN: u64 = 500;
 const GREETING_MS_MAX: u64 = 8000;
 
-/// A header names three contacts at most; all of them, and a little, have to fit a packet.
+/// A header names at most three contacts, which must fit a packet together with some overhead.
 const _: () = assert!(3 * (2 * 10 + PROFILE_BYTES_MAX) + 32 <= PACKET_BYTES_MAX);
 
-/// What gossip knows of a node. To foca, it is the node's identity, found by its address.
+/// A node as gossip knows it: foca's identity, with its address as the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contact {
     /// Its cluster.
     pub cluster: u64,
-    /// How often gossip gave it up while it lived.
+    /// How often gossip gave it up although it lived.
     pub renewal: u32,
-    /// What it says of itself.
+    /// The node's description of itself.
     pub profile: Profile,
 }
 
@@ -63,19 +64,19 @@ impl foca::Identity for Contact {
         self.profile.address.clone()
     }
 
-    /// The later life has the address.
+    /// The later incarnation wins the address.
     fn win_addr_conflict(&self, other: &Self) -> bool {
         let rank = |contact: &Self| (contact.profile.incarnation, contact.renewal, contact.profile.node());
         rank(self) > rank(other)
     }
 }
 
-/// Gossip of one node.
+/// The gossip of one node.
 pub(super) struct Gossip {
     foca: Foca<Contact, PostcardCodec, Xoshiro256PlusPlus, NoCustomBroadcast>,
     outbox: Outbox,
     cluster: u64,
-    /// Addresses that are greeted while nobody is known to be up.
+    /// Addresses that announcements go to while no other node is known to be up.
     seeds: Vec<String>,
     is_connected: bool,
     greeting_ms: u64,
@@ -84,7 +85,7 @@ pub(super) struct Gossip {
     refusals: Refusals,
 }
 
-/// What foca wants done.
+/// What foca has asked its runtime to do.
 struct Outbox {
     now_ms: u64,
     timers: BTreeMap<(u64, u64), Timer<Contact>>,
@@ -111,7 +112,7 @@ impl foca::Runtime<Contact> for &mut Outbox {
     }
 
     fn submit_after(&mut self, event: Timer<Contact>, after: Duration) {
-        // Without this one, a contact that is down is remembered longer: no harm.
+        // Without this timer a contact that is down is remembered for longer, which does no harm.
         if self.timers.len() >= TIMERS_MAX && matches!(event, Timer::RemoveDown(_)) {
             return;
         }
@@ -121,7 +122,7 @@ impl foca::Runtime<Contact> for &mut Outbox {
 }
 
 impl Gossip {
-    /// Of a node that has joined. It has nobody to greet yet.
+    /// The gossip of a node that has joined. It has no seeds yet.
     pub(super) fn new(cluster: u64, profile: Profile, seed: u64, now_ms: u64) -> Self {
         let own = Contact { cluster, renewal: 0, profile };
         let generator = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -138,18 +139,18 @@ impl Gossip {
         }
     }
 
-    /// Who may be greeted from now on: seeds, and the members of the map.
+    /// Sets the addresses that announcements may go to: the seeds and the members of the map.
     pub(super) fn greet(&mut self, seeds: BTreeSet<String>) {
         let own = &self.foca.identity().profile.address;
         self.seeds = seeds.into_iter().filter(|seed| seed != own).collect();
     }
 
-    /// A packet has arrived.
+    /// Handles a packet.
     pub(super) fn receive(&mut self, packet: &[u8], now_ms: u64, actions: &mut Vec<Action>) {
         self.outbox.now_ms = now_ms;
         match self.vet(packet) {
             Ok(()) => {
-                // A packet that foca itself refuses has changed nothing, or what came before the fault in it.
+                // If foca refuses the packet, it has applied nothing, or what preceded the fault.
                 self.refusals.malformed += u64::from(self.foca.handle_data(packet, &mut self.outbox).is_err());
             }
             Err(Unfit::Malformed) => self.refusals.malformed += 1,
@@ -165,33 +166,33 @@ impl Gossip {
         self.hand_over(actions);
     }
 
-    /// Does what is due.
+    /// Runs the timers that are due.
     pub(super) fn wake(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         self.outbox.now_ms = now_ms;
         while let Some(timer) = self.outbox.timers.first_entry().filter(|timer| timer.key().0 <= now_ms) {
             let timer = timer.remove();
-            // After a pause foca finds a probe incomplete, and goes on by itself.
+            // After a pause foca finds that a probe was not completed, and recovers by itself.
             let _ = self.foca.handle_timer(timer, &mut self.outbox);
         }
         if !self.is_connected && self.next_greeting_ms <= now_ms {
             self.next_greeting_ms = now_ms + self.greeting_ms;
             self.greeting_ms = (self.greeting_ms * 2).min(GREETING_MS_MAX);
             for address in self.seeds.clone() {
-                // The bounds of packets leave room for every greeting.
+                // An announcement always fits a packet.
                 let _ = self.foca.announce(somebody_at(address, self.cluster), &mut self.outbox);
             }
         }
         self.hand_over(actions);
     }
 
-    /// When something is due.
+    /// When the next timer is due.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         let timer = self.outbox.timers.first_key_value().map(|(&(at_ms, _), _)| at_ms);
         let greeting = Some(self.next_greeting_ms).filter(|_| !self.is_connected && !self.seeds.is_empty());
         timer.into_iter().chain(greeting).min()
     }
 
-    /// All that are thought to be up.
+    /// All nodes believed to be up.
     pub(super) fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.foca.iter_members().map(|member| member.id())
     }
@@ -200,7 +201,7 @@ impl Gossip {
         self.refusals
     }
 
-    /// Passes on what foca wants done.
+    /// Moves foca's actions to `actions`.
     fn hand_over(&mut self, actions: &mut Vec<Action>) {
         actions.append(&mut self.outbox.actions);
         if let Some(is_connected) = self.outbox.is_connected.take() {
@@ -209,7 +210,7 @@ impl Gossip {
         }
     }
 
-    /// Looks at all that a packet names, before any of it counts.
+    /// Checks everything that a packet names, before foca acts on any of it.
     fn vet(&self, packet: &[u8]) -> Result<(), Unfit> {
         if packet.len() > PACKET_BYTES_MAX {
             return Err(Unfit::Malformed);
@@ -259,19 +260,19 @@ impl Gossip {
     }
 }
 
-/// Why a packet is not for foca.
+/// Why a packet is not passed to foca.
 enum Unfit {
     Malformed,
     OtherCluster(Contact),
 }
 
-/// Whoever is at an address: enough for a greeting.
+/// A contact for an address whose node is unknown; suffices for an announcement.
 fn somebody_at(address: String, cluster: u64) -> Contact {
     let member = Member { id: NodeId(0), zone: String::new(), memory_bytes: 0 };
     Contact { cluster, renewal: 0, profile: Profile { member, incarnation: 0, raft_id: 0, address } }
 }
 
-/// That of foca for a local network, with texts and bounds of ours: what it takes longer for, heartbeats do.
+/// foca's configuration for a local network, with this crate's bounds. It may be slow: heartbeats detect failures.
 fn config() -> Config {
     let often = |millis: u64, members: usize| {
         let num_members = NonZeroUsize::new(members).expect("it is not zero");

@@ -1,21 +1,22 @@
-//! Who hears whom: ten heartbeats a second from each node to each other, over the connections that carry the data.
+//! Heartbeats: the failure detector of each node. Ten a second to each other node, over the data connections.
 //!
-//! A peer is *unreachable* when we have not heard it for a while, or when it says that it does not hear us: a link that is cut
-//! one way carries no replication, so it counts as cut at both ends.
+//! A peer is *unreachable* if it was not heard for a while, or if its heartbeats say that it does not hear this node: a
+//! link that is cut one way cannot carry replication, so it counts as cut at both ends.
 //!
 //! ```text
 //! heartbeats of a peer   │ │ │ ✗ │ │ † killed
 //! heard                                └──── silence_ms ────► unreachable
 //! ```
 //!
-//! | what | why it is no alarm |
+//! | case | why it raises no alarm |
 //! |---|---|
-//! | a lost heartbeat, or five in a row | six are due within the silence |
-//! | a peer that pauses for 400 ms | it is back before the silence is over |
-//! | we paused: our clock jumped between two steps | we listen to them anew; that they did not hear us is no cut either |
-//! | a peer that has just come into the map, and was never heard | it has to get the map first, and holds nothing yet: it has more time |
+//! | one to five heartbeats in a row are lost | six are due within the silence |
+//! | a peer pauses for 400 ms | it is back before the silence ends |
+//! | this node paused: its clock jumped between two steps | silences start anew, and reports that it was not heard are ignored for a while |
+//! | a peer was just added to the map and never heard | it has to get the map first and holds nothing yet: it gets more time |
 //!
-//! Heartbeats of strangers (another cluster, a life that is over, nobody that the map knows) are refused and counted.
+//! Heartbeats of strangers (other clusters, earlier incarnations, nodes that the map does not have) are refused and
+//! counted.
 
 use super::Refusals;
 use crate::cluster::membership::MapView;
@@ -23,45 +24,45 @@ use crate::cluster::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Members of a cluster, at most: it bounds what a heartbeat may list.
+/// Members of a cluster, at most; bounds the list in a heartbeat.
 pub const MEMBERS_MAX: usize = 1024;
 
-/// What a node says ten times a second to each other.
+/// The heartbeat that a node sends to each other node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Who says it.
+    /// The sender.
     pub from: Identity,
-    /// As a member of which cluster.
+    /// The sender's cluster.
     pub cluster: u64,
-    /// Larger with each heartbeat of this life.
+    /// Increases with each heartbeat of this incarnation.
     pub sequence: u64,
-    /// The version of the map that the sender has.
+    /// The version of the sender's map.
     pub map_version: u64,
-    /// Members that the sender does not hear; at most [`MEMBERS_MAX`], and most of the time none.
+    /// Members that the sender does not hear; at most [`MEMBERS_MAX`], usually none.
     pub unheard: Vec<Identity>,
 }
 
-/// How often, and how long.
+/// The timing of heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatTiming {
-    /// From one heartbeat to the next.
+    /// Period of heartbeats.
     pub period_ms: u64,
-    /// A peer that is not heard for so long is unreachable.
+    /// A peer that was not heard for so long is unreachable.
     pub silence_ms: u64,
-    /// The same for a peer that was never heard.
+    /// The silence allowed for a peer that was never heard.
     pub newcomer_ms: u64,
-    /// A longer time between two of our own steps is a pause of ours.
+    /// A longer interval between two steps of this node counts as a pause of its own.
     pub own_pause_ms: u64,
 }
 
 impl Default for HeartbeatTiming {
-    /// Six heartbeats in a row may be lost, and a pause of 400 ms together with one of them.
+    /// Six heartbeats in a row may be lost, or one of them together with a pause of 400 ms.
     fn default() -> Self {
         Self { period_ms: 100, silence_ms: 650, newcomer_ms: 5000, own_pause_ms: 250 }
     }
 }
 
-/// What has changed about a peer.
+/// A change in what is known about a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Unreachable(Identity),
@@ -69,7 +70,7 @@ pub(super) enum Change {
     Restarted { before: Identity, incarnation: u64 },
 }
 
-/// Heartbeats of one node, sent and heard.
+/// The heartbeats that a node sends and hears.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     own: Identity,
@@ -80,7 +81,7 @@ pub(super) struct Heartbeats {
     sequence: u64,
     next_heartbeat_ms: u64,
     last_step_ms: u64,
-    /// Until then, that others do not hear us is the trace of a pause of ours.
+    /// Until then, peers that say they do not hear this node do so because it paused.
     paused_lately_until_ms: u64,
     refusals: Refusals,
 }
@@ -89,11 +90,11 @@ pub(super) struct Heartbeats {
 struct Peer {
     incarnation: u64,
     heard_at_ms: u64,
-    /// Of its last heartbeat: older ones come late, and prove nothing.
+    /// The number of its last heartbeat: those with lower numbers are late and prove nothing.
     sequence: u64,
     map_version: u64,
     unheard: BTreeSet<Identity>,
-    /// The next life of the node has been heard, so this one is over.
+    /// The next incarnation has been heard, so this one has ended.
     has_restarted: bool,
     is_unreachable: bool,
 }
@@ -114,7 +115,7 @@ impl Heartbeats {
         }
     }
 
-    /// Before anything else of a step: if we were paused, the silence of the others was our own deafness.
+    /// Begins a step. If this node was paused, it was not the peers that were silent: their silences start anew.
     pub(super) fn begin_step(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.last_step_ms) > self.timing.own_pause_ms {
             self.peers.values_mut().for_each(|peer| peer.heard_at_ms = now_ms);
@@ -123,7 +124,7 @@ impl Heartbeats {
         self.last_step_ms = now_ms;
     }
 
-    /// Takes the members of a map as the peers to be heard.
+    /// Monitors the live members of `map`.
     pub(super) fn follow(&mut self, map: &MapView, now_ms: u64) {
         self.cluster = map.cluster;
         self.map_version = map.version;
@@ -133,10 +134,11 @@ impl Heartbeats {
         }
     }
 
-    /// Looks who has been silent for too long. The heartbeat that is due, if one is, goes to all [`peers`](Self::peers).
+    /// Updates which peers are unreachable. Returns the heartbeat that is due, if any, for all [`peers`](Self::peers).
     pub(super) fn wake(&mut self, now_ms: u64, changes: &mut Vec<Change>) -> Option<Heartbeat> {
         let trusts_deafness = now_ms >= self.paused_lately_until_ms;
         for (&node, peer) in &mut self.peers {
+            // Right after a pause of this node, peers rightly say that they did not hear it: that is no cut.
             let is_deaf = trusts_deafness && peer.unheard.contains(&self.own);
             let is_unreachable = is_deaf || peer.is_silent(self.timing, now_ms);
             if is_unreachable != std::mem::replace(&mut peer.is_unreachable, is_unreachable) {
@@ -147,7 +149,7 @@ impl Heartbeats {
         if now_ms < self.next_heartbeat_ms {
             return None;
         }
-        // After a pause one heartbeat is due, not all that were missed.
+        // After a pause one heartbeat is sent, not all that were missed.
         self.next_heartbeat_ms = now_ms + self.timing.period_ms;
         self.sequence += 1;
         let silent = self.peers.iter().filter(|(_, peer)| peer.is_silent(self.timing, now_ms));
@@ -161,7 +163,7 @@ impl Heartbeats {
         })
     }
 
-    /// A heartbeat has arrived.
+    /// Handles a heartbeat.
     pub(super) fn receive(&mut self, heartbeat: Heartbeat, now_ms: u64, changes: &mut Vec<Change>) {
         if heartbeat.cluster != self.cluster {
             self.refusals.other_cluster += 1;
@@ -177,6 +179,7 @@ impl Heartbeats {
         };
         if heartbeat.from.incarnation < peer.incarnation {
             self.refusals.past_incarnation += 1;
+        // The node has restarted: its earlier incarnation has ended, whatever the silence.
         } else if heartbeat.from.incarnation > peer.incarnation {
             if !std::mem::replace(&mut peer.has_restarted, true) {
                 let before = Identity { node: heartbeat.from.node, incarnation: peer.incarnation };
@@ -190,47 +193,47 @@ impl Heartbeats {
         }
     }
 
-    /// When the next heartbeat is due, or somebody may have been silent for too long.
+    /// When the next heartbeat is due or the next silence ends.
     pub(super) fn wake_at_ms(&self) -> u64 {
         let heard = self.peers.values().filter(|peer| !peer.is_unreachable);
         let silent = heard.map(|peer| peer.heard_at_ms + peer.patience_ms(self.timing));
         silent.min().map_or(self.next_heartbeat_ms, |at_ms| at_ms.min(self.next_heartbeat_ms))
     }
 
-    /// All other nodes that take part.
+    /// All other live members.
     pub(super) fn peers(&self) -> impl Iterator<Item = NodeId> {
         self.peers.keys().copied()
     }
 
-    /// Peers that are unreachable, each with whether its next life has been heard.
+    /// Unreachable peers, each with whether its next incarnation has been heard.
     pub(super) fn unreachable(&self) -> impl Iterator<Item = (Identity, bool)> {
         let peers = self.peers.iter().filter(|(_, peer)| peer.is_unreachable);
         peers.map(|(&node, peer)| (Identity { node, incarnation: peer.incarnation }, peer.has_restarted))
     }
 
-    /// True if we and this life of a peer hear each other.
+    /// True if this node and this incarnation of a peer hear each other.
     pub(super) fn is_reachable(&self, identity: Identity) -> bool {
         let peer = self.peers.get(&identity.node);
         peer.is_some_and(|peer| peer.incarnation == identity.incarnation && !peer.is_unreachable)
     }
 
-    /// True if a peer, by its last heartbeat, hears another member.
+    /// True if `peer` is reachable and, by its last heartbeat, hears `other`.
     pub(super) fn hears(&self, peer: Identity, other: Identity) -> bool {
         self.is_reachable(peer) && self.peers.get(&peer.node).is_some_and(|peer| !peer.unheard.contains(&other))
     }
 
-    /// When this life of a peer was heard last.
+    /// When this incarnation of a peer was last heard.
     pub(super) fn heard_at_ms(&self, identity: Identity) -> Option<u64> {
         let peer = self.peers.get(&identity.node).filter(|peer| peer.incarnation == identity.incarnation);
         peer.map(|peer| peer.heard_at_ms)
     }
 
-    /// For how long a peer has not been heard.
+    /// How long a peer has not been heard.
     pub(super) fn silence_ms(&self, node: NodeId, now_ms: u64) -> Option<u64> {
         self.peers.get(&node).map(|peer| now_ms.saturating_sub(peer.heard_at_ms))
     }
 
-    /// The newest version of the map that a peer speaks of, and who has it.
+    /// The newest map version among the peers' heartbeats, and the peer that has it.
     pub(super) fn newest_map(&self) -> Option<(u64, NodeId)> {
         self.peers.iter().map(|(&node, peer)| (peer.map_version, node)).max()
     }

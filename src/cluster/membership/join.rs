@@ -1,23 +1,23 @@
-//! How a node comes into a cluster, and leaves it: the applicant's side. (`admission.rs` is the leader's.)
+//! Joining and leaving a cluster: the applicant's side. (`admission.rs` is the leader's.)
 //!
 //! ```text
-//!            ┌─────────── nobody answers: again, later ──────────┐
+//!            ┌─────────── no answer: retry later ────────────────┐
 //!            ▼                                                   │
-//!  start ► looking ──── a seed is in a cluster ────► asking ─────┴── accepted, or the map has us ─► member
-//!            │ │                                       │ wait: again, later                           │ leave
+//!  start ► looking ──── a seed is in a cluster ────► asking ─────┴── accepted, or in the map ──────► member
+//!            │ │                                       │ wait: retry later                            │ leave
 //!            │ │ every seed answers, none is in one,   │ refused                                      ▼
-//!            │ │ and we are the first of them          ▼                                           leaving
+//!            │ │ and this node is the first of them    ▼                                           leaving
 //!            │ └────────────► founding ──► member    failed ◄── seeds of two clusters                 │ nothing held,
 //!            │ no seeds, no cluster ──▲                                                               ▼ not in the map
 //!            └─ (a node by itself)                                                                   left
 //! ```
 //!
-//! Nobody founds a cluster while a seed does not answer: it may be in one. So two nodes with the same seeds never found two.
-//! A node that was in a cluster (its disk says so) comes back to that one or to none. It comes back as a stranger: the same node,
-//! a larger incarnation, and empty memory.
+//! No node founds a cluster while some seed does not answer, since that seed may be in one. So nodes with the same
+//! seeds never found two. A node that was in a cluster (its disk says so) returns to that cluster only, in a larger
+//! incarnation and with empty memory.
 //!
-//! All questions are repeated, with growing pauses up to [`RETRY_MS_MAX`]; all answers are functions of what the answering node
-//! knows, so a lost, doubled or late message does no harm.
+//! All requests are repeated with growing pauses up to [`RETRY_MS_MAX`], and answers depend only on the answering
+//! node's state, so lost, duplicate or late messages do no harm.
 
 use super::profile::is_address;
 use super::{Action, Leader, MapView, Message, Profile, To};
@@ -25,125 +25,126 @@ use crate::cluster::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Seeds that a node may be given, at most.
+/// Seeds of a node, at most.
 pub const SEEDS_MAX: usize = 64;
-/// Bytes of a reason, at most.
+/// Length of a reason, at most, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
-/// The pause before a question is repeated, at first and at most.
+/// Pauses before a request is repeated: the first, and the longest.
 pub const RETRY_MS_MIN: u64 = 200;
 /// See [`RETRY_MS_MIN`].
 pub const RETRY_MS_MAX: u64 = 3200;
-/// How long seeds may take to answer after the first has: two clusters are to be noticed before one is asked.
+/// Once a first seed has answered, how long to wait for the others, so that seeds of two clusters are noticed before
+/// one of these is asked.
 const LOOKUP_WINDOW_MS: u64 = 300;
-/// Meanwhile those that are silent are asked again.
+/// Retry interval for silent seeds within that window.
 const SILENT_RETRY_MS: u64 = 100;
-/// Questions to one member before the seeds are asked for another.
+/// Requests to one member before the seeds are asked for another.
 const QUESTIONS_MAX: u32 = 4;
 
 /// Messages of joining and leaving.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JoinMessage {
-    /// To a seed: who are you, and who leads?
+    /// To a seed: asks for its cluster and leader.
     Lookup {
-        /// Where to answer.
+        /// Where to send the answer.
         address: String,
-        /// The number of the seed in the asker's list.
+        /// The seed's index in the asker's list.
         seed: u16,
     },
-    /// What the seed knows.
+    /// The seed's answer.
     Found {
-        /// The number that it was asked by.
+        /// The index it was asked by.
         seed: u16,
-        /// Itself.
+        /// The seed itself.
         node: NodeId,
-        /// Its cluster, if it is in one.
+        /// Its cluster, if it belongs to one.
         cluster: Option<u64>,
-        /// Where the leader listens, if it knows one.
+        /// The leader's address, if known.
         leader_address: Option<String>,
     },
-    /// To the leader: let me in.
+    /// To the leader: asks to be admitted.
     Request {
-        /// The cluster that the applicant was in, or found by its seeds.
+        /// The applicant's cluster, by its disk or its seeds.
         cluster: u64,
-        /// Who it is.
+        /// The applicant.
         profile: Profile,
     },
-    /// To an applicant.
+    /// To an applicant, or to a node that leaves.
     Answer {
-        /// Which life of which node asked.
+        /// The incarnation that asked.
         to: Identity,
-        /// What the leader says, or another member on its behalf.
+        /// The answer of the leader, or of another member.
         answer: Answer,
     },
-    /// To the leader: I want to hold nothing, and go.
+    /// To the leader: the sender wants to leave.
     Leave {
-        /// Who.
+        /// The sender.
         from: Identity,
-        /// Where to answer, when the map does not have it any more.
+        /// Where to send the answer once the map no longer has the sender.
         address: String,
     },
 }
 
-/// The answer to an applicant, or to one that leaves.
+/// The answer to a request to join or to leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The map has it, as of this version.
+    /// The map has the node.
     Accepted {
-        /// Of which cluster.
+        /// The cluster's id.
         cluster: u64,
-        /// A version of the map that has it.
+        /// A version of the map that has the node.
         map_version: u64,
     },
-    /// It never will.
+    /// The node will not be admitted, or may not leave.
     Refused {
         /// Why, for the operator.
         reason: String,
     },
-    /// It may be, later.
+    /// Not yet: ask again.
     Wait {
-        /// What for, for the operator.
+        /// What it has to wait for, for the operator.
         reason: String,
     },
-    /// We do not lead.
+    /// This node does not lead.
     Elsewhere {
-        /// Where the leader listens, if we know one.
+        /// The leader's address, if known.
         leader_address: Option<String>,
     },
-    /// The map does not have it: it may stop.
+    /// The map does not have the node: it may stop.
     Gone,
 }
 
-/// Why a node does not come into a cluster.
+/// Why a node cannot join.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
-    /// The seeds, or a seed and our own disk, are of different clusters.
-    #[error("seeds of two clusters: {0:016x} and {1:016x}; give seeds of one")]
+    /// Two seeds, or a seed and the node's disk, name different clusters.
+    #[error("the seeds belong to two clusters, {0:016x} and {1:016x}; configure seeds of one")]
     TwoClusters(u64, u64),
-    /// The leader will not have us.
+    /// The leader refused the node.
     #[error("refused: {0}")]
     Refused(String),
 }
 
-/// Where a node stands.
+/// The phase of a node's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Asks its seeds for a cluster.
     Looking,
-    /// Asks to be let in.
+    /// Asks the leader to be admitted.
     Asking,
-    /// Is the first of a new cluster, which it is to bring up.
+    /// Founds a new cluster as its first member.
     Founding,
-    /// Takes part.
+    /// A member.
     Member,
-    /// Takes part until it holds nothing.
+    /// A member until it holds no groups.
     Leaving,
-    /// Is in no map any more, and may stop.
+    /// No longer a member; the node may stop.
     Left,
-    /// Will never take part, in this life.
+    /// Cannot join in this incarnation.
     Failed(JoinError),
 }
 
-/// What a seed has answered.
+/// A seed's answer.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) node: NodeId,
@@ -151,25 +152,25 @@ pub(super) struct Found {
     pub(super) leader_address: Option<String>,
 }
 
-/// The way of one life of a node into its cluster and out of it.
+/// Joining and leaving of one incarnation of a node.
 #[derive(Debug)]
 pub(super) struct Join {
     profile: Profile,
     seeds: Vec<String>,
-    /// The one that our disk knows us as a member of.
+    /// The cluster that the disk names.
     disk_cluster: Option<u64>,
-    /// The same, or the one of the seeds, or the one that we found.
+    /// The cluster that the node belongs to or wants to join or found.
     cluster: Option<u64>,
-    /// The one that we would found.
+    /// The id of the cluster it would found.
     fresh_cluster: u64,
     phase: Phase,
     found: BTreeMap<u16, Found>,
     window_ends_at_ms: Option<u64>,
-    /// When those that are silent are asked again, until then.
+    /// When silent seeds are asked again, within the window.
     silent_retry_at_ms: u64,
-    /// Maps before this version are from before we were let in.
+    /// Older maps are from before this node was admitted.
     member_since_version: u64,
-    /// Whom we ask.
+    /// The address that requests go to.
     target: String,
     questions: u32,
     retry_ms: u64,
@@ -207,13 +208,13 @@ impl Join {
         &self.phase
     }
 
-    /// The cluster that the node belongs to: nobody is told of one that it only hopes to join.
+    /// The cluster that the node belongs to. One that it only wants to join is not told to others.
     pub(super) fn own_cluster(&self) -> Option<u64> {
         let joined = self.cluster.filter(|_| matches!(self.phase, Phase::Founding | Phase::Member | Phase::Leaving));
         joined.or(self.disk_cluster)
     }
 
-    /// Wants to leave. Only a member can.
+    /// Begins to leave, if the node is a member.
     pub(super) fn leave(&mut self, now_ms: u64) {
         if self.phase == Phase::Member {
             self.phase = Phase::Leaving;
@@ -221,16 +222,18 @@ impl Join {
         }
     }
 
-    /// Another version of the map: it has the last word on whether we are in it.
+    /// Follows the map, which is authoritative on whether this node is a member.
     pub(super) fn follow(&mut self, map: &MapView, actions: &mut Vec<Action>) {
         let own = self.profile.identity();
-        // It may have another process of our name.
+        // The map may have another process with this node id.
         let is_here = map.members.get(&own.node).is_some_and(|known| known.address == self.profile.address);
         let is_ours = self.cluster.is_none_or(|cluster| cluster == map.cluster);
         match self.phase {
+            // Admitted: the map says so even if the answer was lost.
             Phase::Looking | Phase::Asking | Phase::Founding if is_ours && map.is_alive(own) && is_here => {
                 self.enter(map.cluster, map.version, actions);
             }
+            // Removed or declared down.
             Phase::Member | Phase::Leaving if map.version >= self.member_since_version && !map.is_alive(own) => {
                 self.end(actions);
             }
@@ -238,12 +241,13 @@ impl Join {
         }
     }
 
-    /// A seed has answered.
+    /// Handles a seed's answer.
     pub(super) fn found(&mut self, seed: u16, found: Found, now_ms: u64, actions: &mut Vec<Action>) {
         if self.phase != Phase::Looking || usize::from(seed) >= self.seeds.len() {
             return;
         }
         self.found.insert(seed, found);
+        // The first answer: wait for the others a little, in case they name another cluster.
         if self.window_ends_at_ms.is_none() {
             (self.window_ends_at_ms, self.silent_retry_at_ms) =
                 (Some(now_ms + LOOKUP_WINDOW_MS), now_ms + SILENT_RETRY_MS);
@@ -257,13 +261,14 @@ impl Join {
         }
     }
 
-    /// A member has answered our request, or our wish to leave.
+    /// Handles the answer to a request to join or to leave.
     pub(super) fn answered(&mut self, answer: Answer, now_ms: u64, actions: &mut Vec<Action>) {
         match (&self.phase, answer) {
             (Phase::Asking, Answer::Accepted { cluster, map_version }) if self.cluster == Some(cluster) => {
                 self.enter(cluster, map_version, actions);
             }
             (Phase::Asking, Answer::Refused { reason }) => self.fail(JoinError::Refused(bounded(reason)), actions),
+            // The leader has answered, so it is the right one to ask: the count of requests in vain starts anew.
             (Phase::Asking | Phase::Leaving, Answer::Wait { reason }) => {
                 self.questions = 0;
                 actions.push(Action::Waiting { reason: bounded(reason) });
@@ -272,6 +277,7 @@ impl Join {
                 self.phase = Phase::Member;
                 actions.push(Action::StayedIn { reason: bounded(reason) });
             }
+            // Follow the redirect at once, unless redirects go round in circles.
             (Phase::Asking, Answer::Elsewhere { leader_address: Some(address) })
                 if address != self.target && is_address(&address) && self.questions < QUESTIONS_MAX =>
             {
@@ -283,11 +289,12 @@ impl Join {
         }
     }
 
-    /// Asks what is to be asked now.
+    /// Sends the requests that are due.
     pub(super) fn wake(&mut self, leader: Option<Leader>, now_ms: u64, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Looking => self.look(now_ms, actions),
             Phase::Asking if now_ms >= self.next_question_ms => {
+                // Nothing but redirects or silence: look for another member.
                 if self.questions == QUESTIONS_MAX && !self.seeds.is_empty() {
                     self.restart_lookup(now_ms);
                     return self.look(now_ms, actions);
@@ -307,7 +314,7 @@ impl Join {
         }
     }
 
-    /// When there is something to ask, or to conclude.
+    /// When the next request is due or the window ends.
     pub(super) fn wake_at_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Looking => {
@@ -320,7 +327,8 @@ impl Join {
 
     fn look(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         if self.seeds.is_empty() {
-            // By ourselves: a new cluster, or the one of our disk, with whose leader we are perhaps alone.
+            // Without seeds, the node founds a new cluster, or returns to that of its disk, of which it may be the only
+            // member.
             return match self.cluster {
                 Some(_) => self.begin_asking(now_ms, actions),
                 None => self.begin_founding(actions),
@@ -352,18 +360,18 @@ impl Join {
         if self.retry_ms > RETRY_MS_MIN {
             actions.push(Action::Waiting { reason: self.missing() });
         }
-        // What a seed said is not for ever: it may be in a cluster by now.
+        // Earlier answers are outdated: a seed may have joined a cluster since.
         self.found.clear();
         self.query_silent_seeds(actions);
         self.back_off(now_ms);
     }
 
-    /// The seeds that have not answered.
+    /// Seeds that have not answered.
     fn silent(&self) -> impl Iterator<Item = (u16, &String)> {
         (0..).zip(&self.seeds).filter(|(seed, _)| !self.found.contains_key(seed))
     }
 
-    /// Asks those.
+    /// Asks the silent seeds only.
     fn query_silent_seeds(&self, actions: &mut Vec<Action>) {
         for (seed, to) in self.silent() {
             let lookup = JoinMessage::Lookup { address: self.profile.address.clone(), seed };
@@ -371,7 +379,7 @@ impl Join {
         }
     }
 
-    /// Why there is no way in yet.
+    /// Why no cluster can be joined yet, for the operator.
     fn missing(&self) -> String {
         let silent: Vec<&str> = self.silent().map(|(_, address)| &address[..]).collect();
         bounded(match silent.is_empty() {
@@ -382,14 +390,14 @@ impl Join {
         })
     }
 
-    /// The cluster that the seeds are in, and where to ask: its leader, or a seed that is in it.
+    /// The cluster that some seed belongs to, and the address to ask: the leader's, or that seed's.
     fn cluster_of_seeds(&self) -> Option<(u64, String)> {
         let inside = || self.found.iter().filter_map(|(&seed, found)| Some((seed, found.cluster?, found)));
         let leader = inside().find_map(|(_, cluster, found)| Some((cluster, found.leader_address.clone()?)));
         leader.or_else(|| inside().map(|(seed, cluster, _)| (cluster, self.seeds[usize::from(seed)].clone())).next())
     }
 
-    /// True if we are one of our seeds, no other of them has our name, and none comes before us.
+    /// True if this node is one of its seeds, has the least id of them, and no other seed has that id.
     fn is_first(&self) -> bool {
         let own = self.profile.node();
         let first = self.found.values().map(|found| found.node).min();
@@ -437,7 +445,7 @@ impl Join {
         actions.push(Action::Joined { cluster, map_version });
     }
 
-    /// We are no member any more: because we left, or because the others took this life of us for over.
+    /// Ends membership: the node has left, or the others declared this incarnation down.
     fn end(&mut self, actions: &mut Vec<Action>) {
         actions.push(if self.phase == Phase::Leaving { Action::Left } else { Action::Expelled });
         self.phase = Phase::Left;
@@ -449,7 +457,7 @@ impl Join {
     }
 }
 
-/// A reason as it may be shown and kept.
+/// Shortens a reason to [`REASON_BYTES_MAX`].
 fn bounded(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
     reason

@@ -1,18 +1,19 @@
-//! Membership: who is there, who hears whom, who is to come in, to leave, or to be taken for down.
+//! Membership: gossip, heartbeats, failure detection, joining and leaving.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `view.rs` | what it is told of the agreed map and of who leads |
-//! | `profile.rs` | what a node tells of itself |
-//! | `gossip.rs` | which nodes there are: SWIM, by foca. Discovery and hints |
-//! | `heartbeats.rs` | who hears whom: ten times a second, on the connections of the data |
-//! | `fencing.rs` | a report that a peer is unreachable, and what it binds the reporter to |
-//! | `arbiter.rs` | the leader: down, or stays |
-//! | `join.rs` | the applicant's way in, and the member's way out |
-//! | `admission.rs` | the leader: who is let in |
-//! | `node.rs` | all of that as one state machine |
+//! | `view.rs` | the input: versions of the agreed map, and the leader |
+//! | `profile.rs` | a node's description of itself |
+//! | `gossip.rs` | discovery and hints: SWIM, by foca |
+//! | `heartbeats.rs` | the failure detector of each node: ten heartbeats a second on the data connections |
+//! | `fencing.rs` | reports of unreachable peers, and the fences that they imply |
+//! | `arbiter.rs` | the leader's decision on reports: down, or stays |
+//! | `join.rs` | joining and leaving, on the applicant's side |
+//! | `admission.rs` | joining and leaving, on the leader's side |
+//! | `node.rs` | all parts as one state machine |
 //!
-//! Nothing here owns the map. What is concluded becomes a proposal to Raft, and is true when the map that comes back says so:
+//! Membership does not own the map. Its conclusions become proposals to Raft, and take effect with the map that comes
+//! back:
 //!
 //! ```text
 //!   messages, time, map, leader ──► Membership::step ──► messages, proposals, news
@@ -20,7 +21,7 @@
 //!                  └──────────── Raft, the map ◄─────────────────┘
 //! ```
 //!
-//! No clock, no socket, no random source: the same events at the same times, with the same seed, give the same actions.
+//! There is no clock, socket or random source: equal events at equal times, with equal seeds, give equal actions.
 
 #![forbid(unsafe_code)]
 
@@ -48,150 +49,151 @@ pub use view::{Leader, MapView, MemberState, MemberView};
 use crate::cluster::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
 
-/// What nodes say to each other about membership. Whoever carries it frames it, and knows the sender for a node of ours.
+/// A message of membership. The transport frames it, and has authenticated the sender as a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// A packet of gossip, at most [`PACKET_BYTES_MAX`] bytes.
     Gossip(Vec<u8>),
-    /// We are here.
+    /// The sender is alive.
     Heartbeat(Heartbeat),
-    /// Somebody is not.
+    /// A peer is unreachable.
     Report(Report),
-    /// But stays.
+    /// The leader's answer to a report: the peer stays.
     Stays(Stays),
     /// Joining and leaving.
     Join(JoinMessage),
 }
 
-/// Where a message goes.
+/// The recipient of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To {
-    /// To a member of the map, by its connection.
+    /// A member of the map, by its connection.
     Node(NodeId),
-    /// To whoever is at an address.
+    /// Whichever node is at an address.
     Address(String),
 }
 
-/// What happens to a node.
+/// An event for a node's membership.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The time that [`Membership::wake_at_ms`] named has come.
+    /// The time named by [`Membership::wake_at_ms`] has come.
     Wake,
     /// A message has arrived.
     Received(Message),
-    /// There is another version of the map.
+    /// The map has a new version.
     Map(MapView),
-    /// Raft knows another leader or another term, or knows none any more. A node is told that it leads itself only when its
-    /// map has an entry of its own term, so that nothing that former leaders decided is still to come.
+    /// Raft has another leader or term, or no leader. This node counts as leader only once its map has an entry of its
+    /// own term, so that no decision of former leaders is outstanding.
     Leader(Option<Leader>),
     /// The operator wants the node to leave its cluster.
     Leave,
 }
 
-/// What is to be done, or to be known.
+/// What the caller has to do, or may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send a message; it may be lost.
     Send {
-        /// Where it goes.
+        /// The recipient.
         to: To,
         /// The message.
         message: Message,
     },
-    /// Propose a change of the map to Raft, if Raft is still in this term: on what a leader concluded in another one nobody
-    /// is held to their promises any more.
+    /// Propose a change of the map, provided that Raft is still in `term`: conclusions of another term rest on fences
+    /// that may have ended.
     Propose {
-        /// The term that the node leads in.
+        /// The term in which this node leads.
         term: u64,
         /// The change.
         proposal: Proposal,
     },
-    /// Bring up Raft and the map of a new cluster, with this node as its only member.
+    /// Create Raft's state and the map of a new cluster, with this node as its only member.
     FoundCluster {
-        /// Its id.
+        /// The cluster's id.
         cluster: u64,
     },
-    /// The node takes part.
+    /// The node has become a member.
     Joined {
-        /// In which cluster: to be kept on disk.
+        /// Its cluster, to be kept on disk.
         cluster: u64,
-        /// A version of the map that has it.
+        /// A version of the map that has the node.
         map_version: u64,
     },
-    /// The node will not take part.
+    /// The node cannot join.
     JoinFailed(JoinError),
-    /// Joining or leaving goes on, later.
+    /// Joining or leaving has to wait.
     Waiting {
-        /// What it waits for.
+        /// What for.
         reason: String,
     },
-    /// The node wanted to leave, and may not.
+    /// The node wanted to leave but may not.
     StayedIn {
         /// Why.
         reason: String,
     },
-    /// The node has left, and may stop.
+    /// The node has left and may stop.
     Left,
-    /// The map takes this life of the node for over: its data counts no more, and it may come back as its next life.
+    /// The map has this incarnation down: its data is void. The node may come back in the next incarnation.
     Expelled,
-    /// We and a peer do not hear each other any more.
+    /// This node and a peer no longer hear each other.
     Unreachable(Identity),
-    /// We and a peer hear each other again.
+    /// This node and a peer hear each other again.
     Reachable(Identity),
-    /// A peer has started again: the data of its last life is gone.
+    /// A peer has restarted: the data of its earlier incarnation is gone.
     Restarted {
-        /// The life that is over.
+        /// The earlier incarnation.
         before: Identity,
-        /// The next one.
+        /// The number of the new one.
         incarnation: u64,
     },
-    /// Gossip knows of a node, or of news of it.
+    /// Gossip has found a node, or an update of one.
     ContactUp(Contact),
-    /// Gossip has given a node up.
+    /// Gossip has given up a node.
     ContactDown(Contact),
-    /// A node of another cluster talks to us: refused. Told once for each other cluster.
+    /// A node of another cluster has sent a packet, which was refused. Reported once per cluster.
     MetOtherCluster {
-        /// Our cluster.
+        /// This node's cluster.
         own: u64,
-        /// The other.
+        /// The other cluster.
         other: u64,
-        /// Where its node listens.
+        /// The address of that node.
         address: String,
     },
 }
 
-/// A change of the map. To apply one twice does nothing the second time.
+/// A change of the map. All are idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proposal {
-    /// A life of a node is over: all its groups move, in one entry. Void unless the map still has that life taking part.
+    /// Declares an incarnation down; all its groups move in one entry. Void unless the map has that incarnation as a
+    /// live member.
     Down {
-        /// Which life.
+        /// The incarnation.
         about: Identity,
-        /// The version of the map that it was decided on.
+        /// The version of the map on which it was decided.
         map_version: u64,
     },
-    /// Let a life of a node in, with empty memory. Void unless its incarnation is larger than what the map has.
+    /// Admits an incarnation of a node, with empty memory. Void unless it is later than the one in the map.
     Admit {
-        /// Who it is.
+        /// The node.
         profile: Profile,
-        /// The version of the map that it was decided on.
+        /// The version of the map on which it was decided.
         map_version: u64,
     },
-    /// A life of a node is to hold nothing. Void unless the map has it up.
+    /// Moves all groups off an incarnation. Void unless the map has it up.
     Leave(Identity),
-    /// A life of a node has left. Void unless the map has it leaving, and holding nothing.
+    /// Removes an incarnation that has left. Void unless the map has it leaving and without groups.
     Remove(Identity),
 }
 
-/// Messages that were refused, since the node started.
+/// Numbers of refused messages since the node started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// From a member of another cluster.
+    /// From nodes of other clusters.
     pub other_cluster: u64,
-    /// From a life of a node that is over.
+    /// From earlier incarnations.
     pub past_incarnation: u64,
-    /// From a node that the map does not have.
+    /// From nodes that the map does not have.
     pub unknown: u64,
-    /// Malformed, or without bounds.
+    /// Malformed or oversized.
     pub malformed: u64,
 }

@@ -1,7 +1,7 @@
-//! Membership of one node, as one state machine: it routes events to the parts, and asks each part what is due.
+//! The membership of one node as a single state machine: it routes events to its parts and polls each part's timers.
 //!
-//! Each step: notice a pause of our own, take the event, then let every part do what is due now. What the node says to itself
-//! (a leader reports to itself, and answers itself) is taken at once, within the step.
+//! Each step notices pauses of this node, handles the event, and then lets every part do what is due. Messages to
+//! itself (a leader reports to itself and answers itself) are handled within the step.
 
 use super::admission::AdmissionContext;
 use super::arbiter::{Arbiter, Evidence};
@@ -13,27 +13,28 @@ use super::profile::is_address;
 use super::{Action, Answer, Contact, Event, JoinMessage, Leader, MapView, Message, Phase, Profile, Refusals, To};
 use crate::cluster::{Identity, NodeId};
 
-/// Rounds of talking to oneself within a step: a question, its answer, and what follows from it.
+/// Rounds of messages to itself within a step: a request, its answer, and what follows.
 const OWN_ROUNDS_MAX: usize = 8;
 
 /// What a node's membership starts with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The node itself. Its incarnation is larger than that of each life before.
+    /// The node. Its incarnation is larger than all earlier ones.
     pub profile: Profile,
-    /// Addresses of nodes of its cluster, or of those that are to found one together; all of these are given the same list.
+    /// Addresses of nodes of its cluster, or of the nodes that are to found one together, which then all have the same
+    /// list.
     pub seeds: Vec<String>,
-    /// The cluster that its disk knows it as a member of.
+    /// The cluster of which the disk says it is a member.
     pub cluster: Option<u64>,
-    /// The id of the cluster that it would found: random, from outside.
+    /// The id of the cluster that it would found; random, drawn by the caller.
     pub fresh_cluster: u64,
-    /// Of the generator that gossip draws from.
+    /// The seed of gossip's random generator.
     pub seed: u64,
-    /// Of heartbeats.
+    /// The timing of heartbeats.
     pub timing: HeartbeatTiming,
 }
 
-/// Membership of one node.
+/// The membership of one node.
 pub struct Membership {
     settings: Settings,
     own: Identity,
@@ -45,13 +46,13 @@ pub struct Membership {
     fencing: Fencing,
     arbiter: Arbiter,
     join: Join,
-    /// The time of the last step: time never goes back here.
+    /// The time of the last step; it never decreases.
     now_ms: u64,
     refusals: Refusals,
 }
 
 impl Membership {
-    /// Of a node that starts now. It does nothing before its first step.
+    /// The membership of a node that starts now. It does nothing before its first step.
     pub fn new(settings: Settings, now_ms: u64) -> Self {
         let own = settings.profile.identity();
         let Settings { profile, seeds, cluster, fresh_cluster, .. } = settings.clone();
@@ -71,7 +72,7 @@ impl Membership {
         }
     }
 
-    /// Takes an event, and does what is due. `now_ms` is of any clock that does not go back.
+    /// Handles an event and does what is due. `now_ms` is read from a clock that never goes back.
     pub fn step(&mut self, event: Event, now_ms: u64, actions: &mut Vec<Action>) {
         self.now_ms = now_ms.max(self.now_ms);
         self.heartbeats.begin_step(self.now_ms);
@@ -96,7 +97,7 @@ impl Membership {
         }
     }
 
-    /// When to step next, if nothing happens before. None if nothing will by itself.
+    /// When to step next if no event comes before. None if nothing is pending.
     pub fn wake_at_ms(&self) -> Option<u64> {
         let parts = [
             Some(self.heartbeats.wake_at_ms()),
@@ -107,32 +108,32 @@ impl Membership {
         parts.chain(self.join.wake_at_ms()).min()
     }
 
-    /// True while we may acknowledge nothing of this life of a peer: asked before every acknowledgement.
+    /// True while this incarnation of a peer is fenced; to be checked before every acknowledgement.
     pub fn is_fenced(&self, identity: Identity) -> bool {
         self.fencing.is_fenced(identity)
     }
 
-    /// True if we and this life of a peer hear each other.
+    /// True if this node and this incarnation of a peer hear each other.
     pub fn is_reachable(&self, identity: Identity) -> bool {
         self.heartbeats.is_reachable(identity)
     }
 
-    /// The newest version of the map that a peer speaks of, and the peer: ours may be behind.
+    /// The newest map version among the peers' heartbeats, and the peer that has it: this node's may be older.
     pub fn newest_map(&self) -> Option<(u64, NodeId)> {
         self.heartbeats.newest_map()
     }
 
-    /// Where the node stands.
+    /// The phase of joining or leaving.
     pub fn phase(&self) -> &Phase {
         self.join.phase()
     }
 
-    /// Nodes that gossip thinks are up, without us.
+    /// The other nodes that gossip believes to be up.
     pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.gossip.iter().flat_map(Gossip::contacts)
     }
 
-    /// Messages that were refused.
+    /// Numbers of refused messages.
     pub fn refusals(&self) -> Refusals {
         let gossip = self.gossip.as_ref().map(Gossip::refusals).unwrap_or_default();
         let heartbeats = self.heartbeats.refusals();
@@ -145,7 +146,7 @@ impl Membership {
         }
     }
 
-    /// True if the map that we know has this life of us.
+    /// True if the known map has this incarnation as a live member.
     fn is_member(&self) -> bool {
         self.map.as_ref().is_some_and(|map| map.is_alive(self.own))
     }
@@ -216,7 +217,7 @@ impl Membership {
         }
     }
 
-    /// Not at all if we lead; for ever if we do not know the leader's node.
+    /// How long the leader has not been heard: 0 if this node leads, `u64::MAX` if the leader is unknown.
     fn leader_silence_ms(&self) -> u64 {
         match self.leader {
             Some(leader) if leader.node == self.own.node => 0,
@@ -234,7 +235,7 @@ impl Membership {
         map.members.get(&leader.node).map(|known| known.address.clone())
     }
 
-    /// Versions come in order; one that comes late is from before what we know.
+    /// Follows the map. Versions come in order; an older one is outdated.
     fn follow_map(&mut self, map: MapView, actions: &mut Vec<Action>) {
         if self.map.as_ref().is_some_and(|known| known.version > map.version || known.cluster != map.cluster) {
             return;
@@ -252,7 +253,7 @@ impl Membership {
     }
 
     fn follow_leader(&mut self, leader: Option<Leader>) {
-        // A leader of a term that is over is no news.
+        // News of a leader whose term is over.
         if self.leader == leader || leader.is_some_and(|leader| leader.term < self.last_term) {
             return;
         }

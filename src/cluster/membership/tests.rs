@@ -1,4 +1,5 @@
-//! Membership in a simulated network: virtual time, seeded loss, pauses, cuts, and an oracle in the place of Raft and the map.
+//! Membership in a simulated network: virtual time, seeded loss, pauses and cuts, and an oracle in place of Raft and
+//! the map.
 
 mod figures;
 mod gossiping;

@@ -1,63 +1,63 @@
-//! What membership is told of the agreed map, and of who leads.
+//! The input of membership: versions of the agreed map, and the leader.
 //!
-//! Thin on purpose: the map itself, and Raft, are others' concepts. Whoever embeds [`Membership`](super::Membership) makes a
-//! view of each version of the map and hands it over.
+//! Membership does not depend on the types of the map and of Raft: its embedder converts each version of the map to a
+//! view.
 
 use crate::cluster::{Identity, NodeId};
 use std::collections::BTreeMap;
 
-/// One version of the map, as far as membership is concerned.
+/// One version of the map, as far as membership needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapView {
-    /// Of which cluster.
+    /// The cluster's id.
     pub cluster: u64,
     /// Larger with each change.
     pub version: u64,
-    /// All that the map knows of. A node that has left is not among them.
+    /// All nodes in the map. A node that has left is not in it.
     pub members: BTreeMap<NodeId, MemberView>,
 }
 
-/// What the map says of a node.
+/// A node in the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberView {
-    /// Its life that was let in last.
+    /// The incarnation that was admitted last.
     pub incarnation: u64,
-    /// Where it listens for other nodes.
+    /// Its address for other nodes.
     pub address: String,
-    /// What it is to the cluster.
+    /// Its state.
     pub state: MemberState,
-    /// Groups that it holds, as whatever.
+    /// The number of groups it holds, in any role.
     pub groups: usize,
 }
 
-/// What a node is to its cluster.
+/// The state of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberState {
-    /// It takes part.
+    /// A live member.
     Up,
-    /// It takes part, and asked to hold nothing.
+    /// A live member whose groups are being moved away.
     Leaving,
-    /// That life of it is over.
+    /// This incarnation is down.
     Down,
 }
 
-/// Who leads, as Raft says.
+/// Raft's leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leader {
     /// The leading node.
     pub node: NodeId,
-    /// In which term: no two nodes lead in one.
+    /// Its term; a term has at most one leader.
     pub term: u64,
 }
 
 impl MapView {
-    /// The lives that take part, in the order of their nodes.
+    /// The live incarnations, sorted by node.
     pub fn alive(&self) -> impl Iterator<Item = Identity> {
         let alive = self.members.iter().filter(|(_, known)| known.state != MemberState::Down);
         alive.map(|(&node, known)| Identity { node, incarnation: known.incarnation })
     }
 
-    /// True if this life of a node takes part.
+    /// True if `identity` is a live member.
     pub fn is_alive(&self, identity: Identity) -> bool {
         let known = self.members.get(&identity.node);
         known.is_some_and(|known| known.incarnation == identity.incarnation && known.state != MemberState::Down)

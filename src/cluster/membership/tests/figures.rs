@@ -1,4 +1,4 @@
-//! How quickly a killed node is down, and that nobody else ever is. Run with `--nocapture` for the figures.
+//! How quickly a killed node is declared down, and that no live node is. `--nocapture` prints the figures.
 
 use super::net::*;
 use crate::cluster::membership::Action;
@@ -23,7 +23,7 @@ fn detections_ms(nodes: u64, loss: f64, kills: u64) -> Vec<u64> {
     times
 }
 
-/// The same when the leader dies, and Raft elects another 0.6 to 0.9 s later.
+/// As [`detections_ms`] for the leader; Raft elects another 0.6 to 0.9 s later.
 fn failovers_ms(nodes: u64, loss: f64, kills: u64) -> Vec<u64> {
     let mut times: Vec<u64> = (0..kills)
         .map(|seed| {
@@ -73,9 +73,9 @@ fn killed_nodes_are_noticed_quickly() {
     }
 }
 
-/// Runs a cluster with loss, and with pauses of 400 ms, of each node one in five seconds or so. Nobody is to be down. A node
-/// that paused sends a heartbeat before it pauses again: two pauses without one between them would be one of 800 ms, and that is
-/// more than the silence.
+/// Runs a cluster with loss, or with pauses of 400 ms, of each node about every five seconds. No node may be declared
+/// down. A node that paused sends a heartbeat before it pauses again: two pauses without one in between would amount to
+/// 800 ms, more than the silence.
 fn quiet(nodes: u64, seconds: u64, loss: f64, pauses: bool, seed: u64) {
     let mut net = Net::cluster(nodes, seed);
     net.loss = loss;
@@ -101,8 +101,8 @@ fn loss_and_pauses_take_nobody_down() {
     }
 }
 
-/// The whole sweep. Milliseconds from a kill to the proposal (p50 / p99 / max), of 400 members, and of 200 leaders, where Raft
-/// takes 600 to 900 of them:
+/// The whole sweep: milliseconds from a kill to the proposal (p50 / p99 / max) of 400 members and of 200 leaders, of
+/// which Raft's election takes 600 to 900.
 ///
 /// | nodes | loss | member | leader |
 /// |--:|--:|---|---|
@@ -113,8 +113,8 @@ fn loss_and_pauses_take_nobody_down() {
 /// | 24 | 0 % | 607 / 652 / 653 | 761 / 899 / 900 |
 /// | 24 | 5 % | 606 / 652 / 653 | 761 / 899 / 900 |
 ///
-/// In twice ten minutes of 5 % loss, of pauses, and of both together, nobody was taken for down. Only with both together did
-/// single links fall silent: none of 3 nodes, 14 of 8, 75 of 24, at most.
+/// In two runs of ten minutes each with 5 % loss, with pauses, and with both, no node was declared down. Only with both
+/// did single links fall silent: none with 3 nodes, at most 14 with 8 and 75 with 24.
 #[test]
 #[ignore = "takes minutes"]
 fn sweep() {

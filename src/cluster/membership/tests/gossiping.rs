@@ -1,4 +1,4 @@
-//! Gossip alone: two or more of it, and what strangers may do to it.
+//! Gossip by itself: several instances, and hostile packets.
 
 use super::net::{CLUSTER, address, profile};
 use crate::cluster::membership::gossip::Gossip;
@@ -68,7 +68,7 @@ impl Party {
     }
 }
 
-/// One seed, which starts last: everybody comes to know everybody, and what memory and zone they have.
+/// All nodes discover each other, with memory and zone, from one seed that starts last.
 #[test]
 fn everybody_is_found_from_one_seed() {
     let mut party = Party::new();
@@ -95,14 +95,14 @@ fn the_next_life_takes_the_place_of_the_last() {
     for host in [0, 1, 3] {
         assert!(party.contacts(host).contains(&(2, 2)) && !party.contacts(host).contains(&(2, 1)));
     }
-    // It is gone for good.
+    // It does not come back.
     party.members.remove(&address(2));
     party.run_ms(20_000);
     assert_eq!(party.contacts(0), [(1, 1), (3, 1)]);
     assert!(party.news.iter().any(|(_, action)| matches!(action, Action::ContactDown(_))));
 }
 
-/// The seeds of one cluster have a node of another among them: nothing is merged, and each side tells of it once.
+/// The seeds of one cluster include a node of another: the clusters do not merge, and each side reports the other once.
 #[test]
 fn another_cluster_is_met_and_refused() {
     let mut party = Party::new();
@@ -121,7 +121,7 @@ fn another_cluster_is_met_and_refused() {
     assert!(party.members[&address(0)].refusals().other_cluster >= 1);
 }
 
-/// A node that is not heard for half a minute is given up; heard again, it is a contact again, in the same life.
+/// A node that is not heard for half a minute is given up; heard again, it is a contact again, in the same incarnation.
 #[test]
 fn one_that_was_given_up_comes_back() {
     let mut party = Party::new();
@@ -135,7 +135,7 @@ fn one_that_was_given_up_comes_back() {
     assert_eq!(party.contacts(0), [(1, 1), (2, 1), (3, 1)]);
 }
 
-/// The longest texts there may be fit a packet, and longer ones are refused.
+/// Texts of the maximum length fit a packet; longer ones are refused.
 #[test]
 fn texts_are_bounded() {
     let long = |host: usize, zone_bytes: usize| {
@@ -155,7 +155,7 @@ fn texts_are_bounded() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Whatever arrives, nothing panics, and what is refused leaves no trace.
+    /// No packet causes a panic, and refused ones change nothing.
     #[test]
     fn any_bytes_may_arrive(flips in prop::collection::vec((any::<usize>(), any::<u8>()), 0..8), noise: Vec<u8>, cut: usize) {
         let mut party = Party::new();

@@ -1,4 +1,4 @@
-//! Coming in, coming back, and leaving.
+//! Joining, rejoining and leaving.
 
 use super::net::*;
 use crate::cluster::membership::*;
@@ -29,7 +29,8 @@ fn a_node_by_itself_is_a_whole_cluster() {
     assert_eq!(net.phase(0), &Phase::Member);
 }
 
-/// Nobody founds a cluster while a seed does not answer, which might be in one. Then the first of them does, and only that.
+/// No node founds a cluster while some seed does not answer, since that one may be in a cluster. Then exactly the first
+/// seed does.
 #[test]
 fn seeds_found_one_cluster_together() {
     let mut net = Net::new(2);
@@ -51,8 +52,8 @@ fn seeds_found_one_cluster_together() {
     assert_eq!(net.map.members.len(), 4);
 }
 
-/// A simulated cluster took 19 seconds: rounds of questions come to be three seconds apart, and in each of them some answer was
-/// lost.
+/// A simulated cluster took 19 seconds to be founded: rounds of requests were up to three seconds apart, and each of
+/// them lost some answer.
 #[test]
 fn lost_answers_do_not_keep_a_cluster_from_being_founded() {
     for seed in 0..20 {
@@ -64,7 +65,7 @@ fn lost_answers_do_not_keep_a_cluster_from_being_founded() {
     }
 }
 
-/// Two seeds were given the same node id: it cannot be said which is to found the cluster, so neither does.
+/// Two seeds have the same node id, so which of them is first is undefined: neither founds a cluster.
 #[test]
 fn namesakes_found_nothing() {
     let mut net = Net::new(3);
@@ -77,7 +78,7 @@ fn namesakes_found_nothing() {
 #[test]
 fn a_node_joins() {
     let mut net = Net::cluster(3, 4);
-    // It asks one that does not lead, and is told who does.
+    // It asks a member that does not lead, and is redirected.
     net.start(profile(7, 1, 3), &[2], None);
     net.run_until(1000, |net| net.phase(3) == &Phase::Member);
     net.run_ms(1000);
@@ -90,7 +91,7 @@ fn a_node_joins() {
     assert_eq!(net.hosts[3].membership.contacts().count(), 3);
 }
 
-/// The map knows it for three seconds before it knows the map, as after a long way through Raft: nobody is impatient.
+/// The map has it for three seconds before it receives the map, as after a slow commit: it is not reported meanwhile.
 #[test]
 fn a_newcomer_may_take_its_time() {
     let mut net = Net::cluster(3, 14);
@@ -105,20 +106,20 @@ fn a_newcomer_may_take_its_time() {
 #[test]
 fn seeds_of_two_clusters_are_an_error() {
     let mut net = Net::cluster(2, 5);
-    // Host 2 is of cluster 7, by its disk.
+    // By its disk, host 2 is in cluster 7.
     net.start(profile(8, 1, 2), &[2], Some(7));
     net.start(profile(9, 1, 3), &[0, 2], None);
     net.run_ms(1000);
-    let message = "seeds of two clusters: 0000000000000007 and 00000000000000c1; give seeds of one";
+    let message = "the seeds belong to two clusters, 0000000000000007 and 00000000000000c1; configure seeds of one";
     assert_eq!(refusal(&net, 3), message);
-    // A node that was in cluster 7 is given the seeds of another.
+    // A node of cluster 7 is configured with seeds of another cluster.
     net.start(profile(8, 2, 2), &[0], Some(7));
     net.run_ms(1000);
     assert_eq!(refusal(&net, 2), message);
     assert_eq!(net.map.members.len(), 2);
 }
 
-/// It was killed, and is back before anybody noticed: as a stranger, under its name.
+/// A killed node is back before its peers noticed: under its id, in a new incarnation.
 #[test]
 fn a_node_comes_back_as_a_stranger() {
     let mut net = Net::cluster(3, 6);
@@ -130,10 +131,10 @@ fn a_node_comes_back_as_a_stranger() {
     net.run_ms(10_000);
     assert_eq!(net.downs, []);
     assert!(net.hosts[1].membership.is_reachable(next));
-    // A process of the last life, were there one, is refused.
+    // A process of the earlier incarnation is refused.
     net.start(profile(2, 1, 2), &[0, 1], Some(CLUSTER));
     net.run_ms(1000);
-    assert!(refusal(&net, 2).contains("newer life"));
+    assert!(refusal(&net, 2).contains("newer incarnation"));
 }
 
 #[test]
@@ -147,7 +148,8 @@ fn the_second_process_with_a_node_id_is_refused() {
     assert!(net.map.is_alive(id(2)) && net.phase(2) == &Phase::Member);
 }
 
-/// It died, and its supervisor starts it somewhere else half a second later: it waits until its last life is over.
+/// A node dies, and its supervisor restarts it at another address half a second later: it waits until its earlier
+/// incarnation is down.
 #[test]
 fn a_node_comes_back_somewhere_else() {
     let mut net = Net::cluster(3, 8);
@@ -159,7 +161,7 @@ fn a_node_comes_back_somewhere_else() {
     assert_eq!(net.map.members[&NodeId(2)].address, address(3));
 }
 
-/// All lose their power, and are back: the cluster is what their disks say, and each is let in anew.
+/// All nodes lose power and restart: their disks name the cluster, and each is admitted again.
 #[test]
 fn a_whole_cluster_starts_again() {
     let mut net = Net::cluster(3, 9);
@@ -203,7 +205,7 @@ fn the_last_node_may_not_leave() {
     assert_eq!(net.count_news(|action| matches!(action, Action::StayedIn { .. })), 1);
 }
 
-/// No seed is there, or no leader is: the applicant asks on, with growing pauses, and comes in once there is one.
+/// While there is no seed or no leader, the applicant retries with growing pauses, and joins once there is one.
 #[test]
 fn an_applicant_is_patient() {
     let mut net = Net::cluster(3, 12);
@@ -272,7 +274,7 @@ fn message() -> impl Strategy<Value = Message> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Whatever messages come, in whatever order, to a leader, a member, or an applicant: none panics, or spins.
+    /// No sequence of messages to a leader, a member or an applicant causes a panic or a busy loop.
     #[test]
     fn any_message_may_arrive(messages in prop::collection::vec((0..5_usize, message()), 1..40)) {
         let mut net = Net::cluster(3, 13);

@@ -1,5 +1,6 @@
-//! The simulated network. Raft is an oracle: a proposal of the leader is committed some time later, usually 50 ms, if it then still leads and
-//! reaches more than half of the voters; the new map goes to everybody the leader reaches, again and again.
+//! The simulated network. Raft is an oracle: it commits a leader's proposal after a delay, usually 50 ms, if the
+//! proposer still leads and reaches more than half of the voters by then. The new map is sent repeatedly to all nodes
+//! that the leader reaches.
 
 use crate::cluster::membership::*;
 use crate::cluster::{Identity, Member, NodeId};
@@ -27,20 +28,20 @@ pub(super) struct Net {
     pub(super) rng: Xoshiro256PlusPlus,
     pub(super) loss: f64,
     pub(super) hosts: Vec<Host>,
-    /// From a proposal to its commit.
+    /// Delay from a proposal to its commit.
     pub(super) commit_ms: u64,
-    /// Whether a leader that has not reached more than half of the members for a second steps down.
+    /// Check-quorum: a leader that has not reached more than half of the members for a second steps down.
     pub(super) checks_quorum: bool,
     quorum_at_ms: u64,
-    /// Pairs of hosts, (from, to), whose messages are all lost.
+    /// Links, as (from, to), that drop all messages.
     pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) map: MapView,
     pub(super) leader: Option<Leader>,
-    /// All actions that are not messages: when, which host, what.
+    /// All actions except messages: time, host, action.
     pub(super) news: Vec<(u64, usize, Action)>,
-    /// Lives that the map has come to call down: when it was proposed, who.
+    /// Incarnations that the map declared down, with the times of the proposals.
     pub(super) downs: Vec<(u64, Identity)>,
-    /// In which term who was proposed to be down, and who the others were then.
+    /// By term and accused: the others at the time of the first proposal.
     others: BTreeMap<(u64, Identity), Vec<Identity>>,
     in_flight: BTreeMap<(u64, u64), (usize, usize, Message)>,
     proposals: VecDeque<Pending>,
@@ -57,12 +58,12 @@ pub(super) fn profile(node: u64, incarnation: u64, host: usize) -> Profile {
     Profile { member, incarnation, raft_id: node ^ incarnation << 32, address: address(host) }
 }
 
-/// The first life of a node of [`Net::cluster`].
+/// The first incarnation of a node of [`Net::cluster`].
 pub(super) fn id(node: u64) -> Identity {
     Identity { node: NodeId(node), incarnation: 1 }
 }
 
-/// A proposal on its way to its commit.
+/// A proposal that is not committed yet.
 struct Pending {
     commit_ms: u64,
     proposed_ms: u64,
@@ -72,7 +73,7 @@ struct Pending {
 }
 
 impl Net {
-    /// Nobody, and an empty map of [`CLUSTER`].
+    /// No hosts, and an empty map of [`CLUSTER`].
     pub(super) fn new(seed: u64) -> Self {
         Self {
             now_ms: 10_000,
@@ -95,7 +96,8 @@ impl Net {
         }
     }
 
-    /// So many members, node n on host n, each in its first life, with heartbeats at random times. Node 0 leads.
+    /// A cluster of `nodes` members, node n on host n, in their first incarnations, with heartbeats at random phases.
+    /// Node 0 leads.
     pub(super) fn cluster(nodes: u64, seed: u64) -> Self {
         let mut net = Self::new(seed);
         for node in 0..nodes {
@@ -110,7 +112,7 @@ impl Net {
         net
     }
 
-    /// A process starts, on the host of its address or on the next one.
+    /// Starts a process on the host of its address, or on a new one.
     pub(super) fn start(&mut self, profile: Profile, seeds: &[usize], cluster: Option<u64>) -> usize {
         let settings = Settings {
             profile: profile.clone(),
@@ -143,7 +145,7 @@ impl Net {
         }
     }
 
-    /// Before another leads, it is settled what the last leader proposed, and is not committed: that is lost, or not.
+    /// Before an election, commits or drops, at random, each outstanding proposal of the last leader.
     pub(super) fn resolve_proposals(&mut self) {
         for pending in std::mem::take(&mut self.proposals) {
             if self.rng.random() {
@@ -152,7 +154,7 @@ impl Net {
         }
     }
 
-    /// Raft elects the node on a host.
+    /// Raft elects the node on `host`.
     pub(super) fn elect(&mut self, host: usize) {
         self.resolve_proposals();
         let term = self.leader.map_or(1, |leader| leader.term + 1);
@@ -160,7 +162,7 @@ impl Net {
         (self.next_sync_ms, self.quorum_at_ms) = (self.now_ms, self.now_ms);
     }
 
-    /// Brings up the map of the cluster that the node on a host has founded.
+    /// Creates the map of the cluster that the node on `host` has founded.
     pub(super) fn found(&mut self, host: usize) {
         let founder = member_view(&self.hosts[host].profile);
         self.map.members = BTreeMap::from([(self.hosts[host].profile.node(), founder)]);
@@ -168,7 +170,7 @@ impl Net {
         self.elect(host);
     }
 
-    /// The map says that a node holds so many groups.
+    /// The map says that `node` holds `groups` groups.
     pub(super) fn hold(&mut self, node: u64, groups: usize) {
         self.map.members.get_mut(&NodeId(node)).expect("it is a member").groups = groups;
         self.map.version += 1;
@@ -186,7 +188,7 @@ impl Net {
         self.hosts[host].paused_until_ms > self.now_ms
     }
 
-    /// Cuts what goes from one host to another.
+    /// Cuts the link from one host to another, one way.
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cuts.insert((from, to));
     }
@@ -207,7 +209,7 @@ impl Net {
         self.now_ms = end_ms;
     }
 
-    /// Runs until something holds; panics if it does not within a time.
+    /// Runs until `holds`; panics if it takes longer than `most_ms`.
     pub(super) fn run_until(&mut self, most_ms: u64, holds: impl Fn(&Self) -> bool) {
         let end_ms = self.now_ms + most_ms;
         while !holds(self) {
@@ -215,7 +217,7 @@ impl Net {
         }
     }
 
-    /// Lives that a leader proposed to take for over, in the order in which it first did.
+    /// Incarnations that a leader proposed to declare down, by the time of the first proposal.
     pub(super) fn proposed_down(&self) -> Vec<Identity> {
         let mut proposed = Vec::new();
         for (_, _, action) in &self.news {
@@ -240,18 +242,18 @@ impl Net {
         self.hosts[host].membership.is_fenced(about)
     }
 
-    /// The host that the leader is on, if it runs.
+    /// The host of the leader, if it runs.
     pub(super) fn leader_host(&self) -> Option<usize> {
         let leader = self.leader?;
         self.host_of(leader.node).filter(|&host| self.hosts[host].is_running)
     }
 
-    /// Whether the node on a host runs, and the map has it taking part.
+    /// True if the node on `host` runs and is a live member.
     pub(super) fn is_member(&self, host: usize) -> bool {
         self.hosts[host].is_running && self.map.is_alive(self.hosts[host].profile.identity())
     }
 
-    /// Whether Raft could elect the node on a host.
+    /// True if Raft could elect the node on `host`.
     pub(super) fn may_lead(&self, host: usize) -> bool {
         self.is_member(host) && self.reaches_quorum(host)
     }
@@ -261,7 +263,7 @@ impl Net {
         self.hosts.iter().position(|host| host.profile.address == known.address)
     }
 
-    /// The next thing that happens. False if it is after the end.
+    /// Handles the next event. False if it is later than `end_ms`.
     fn next_event(&mut self, end_ms: u64) -> bool {
         let wake = |host: &Host| host.wake_ms.max(host.paused_until_ms);
         let running = self.hosts.iter().enumerate().filter(|(_, host)| host.is_running);
@@ -336,7 +338,7 @@ impl Net {
         self.in_flight.insert((arrives_ms, self.messages), (from, to, message));
     }
 
-    /// Whether a host reaches, both ways, more than half of all that take part.
+    /// True if `host` reaches more than half of the live members both ways.
     fn reaches_quorum(&self, host: usize) -> bool {
         let members: Vec<usize> = self.map.alive().filter_map(|identity| self.host_of(identity.node)).collect();
         let reached =
@@ -348,7 +350,7 @@ impl Net {
         !self.cuts.contains(&(one, other)) && !self.cuts.contains(&(other, one))
     }
 
-    /// Nothing that a leader proposes in a term that is over is ever committed, even if it leads again.
+    /// Commits a proposal, unless the proposer's term is over, even if it leads again.
     fn commit(&mut self, Pending { proposed_ms, by, term, proposal, .. }: Pending) {
         let node = self.hosts[by].profile.node();
         let leads = self.leader.is_some_and(|leader| leader.node == node && leader.term == term);
@@ -382,8 +384,8 @@ impl Net {
         self.next_sync_ms = self.now_ms;
     }
 
-    /// The rule that reporting is a promise: when a life is taken for over by more than half of the others, these have all
-    /// stopped to acknowledge it. (By fewer after a long silence, or by one that heard the next life: not counted here.)
+    /// The rule of fencing: when more than half of the others decide that a node is down, all of these have fenced it.
+    /// (Decisions by fewer after a long silence, or by a witness of the next incarnation, are not checked.)
     fn check_fences(&self, term: u64, about: Identity) {
         let others = &self.others[&(term, about)];
         let holds = |other: &&Identity| {
@@ -398,7 +400,7 @@ impl Net {
         assert!(fenced * 2 > others.len() || has_restarted || alone, "{about}: {fenced} of {}", others.len());
     }
 
-    /// Tells map and leader to those that the leader reaches.
+    /// Sends map and leader to the nodes that the leader reaches.
     fn sync(&mut self) {
         self.next_sync_ms = self.now_ms + MAP_RETRY_MS;
         let Some(leading) = self.leader_host() else { return };

@@ -1,5 +1,5 @@
-//! Random faults, and what has to hold whatever happens: the check of promises in `net.rs` runs at each decision, nobody that
-//! could always be heard is taken for down, and once all is whole again no promise is left.
+//! Random faults and the invariants under them: `net.rs` checks fencing at each decision, no node that could always be
+//! heard is declared down, and once all faults are repaired no fence is left.
 
 use super::net::*;
 use crate::cluster::membership::{Action, Leader};
@@ -31,7 +31,7 @@ fn faults(nodes: usize) -> impl Strategy<Value = Vec<Fault>> {
     prop::collection::vec(fault, 1..30)
 }
 
-/// Runs faults; returns the hosts that took part in one.
+/// Runs faults; returns the hosts that were affected.
 fn suffer(net: &mut Net, faults: &[Fault]) -> BTreeSet<usize> {
     let mut touched = BTreeSet::new();
     for fault in faults {
@@ -84,7 +84,7 @@ proptest! {
         };
         let faults: Vec<Fault> = faults.into_iter().filter(valid).collect();
         let touched = suffer(&mut net, &faults);
-        // Those that no fault touched hear each other; if they are a majority, none of them can be outvoted.
+        // Hosts that no fault touched hear each other; if they are a majority, none of them can be outvoted.
         let untouched: Vec<usize> = (0..nodes).filter(|host| !touched.contains(host)).collect();
         if untouched.len() * 2 > nodes {
             prop_assert!(net.downs.iter().all(|(_, about)| touched.contains(&(about.node.0 as usize))), "{:?}", net.downs);
@@ -107,7 +107,7 @@ proptest! {
     }
 }
 
-/// How many of a set of members have a say about one, and are cut off from it; and of how many others. Node 0 leads.
+/// Of `members`, how many are witnesses that are cut off from one; and the number of its others. Node 0 leads.
 fn naive_votes(
     members: &BTreeSet<usize>,
     about: usize,
@@ -121,8 +121,8 @@ fn naive_votes(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
-    /// Links are cut all at once, one way or both: who is proposed to be down, one after the other, is whom the table in
-    /// `arbiter.rs` says, counted from the cuts themselves.
+    /// Cuts links all at once, one or both ways: the members proposed to be down, in order, are those that the table in
+    /// `arbiter.rs` gives, computed from the cuts.
     #[test]
     fn decisions_follow_the_table(
         nodes in 2..9_usize,
@@ -150,7 +150,7 @@ proptest! {
     }
 }
 
-/// The same, twice, is the same.
+/// Two runs with one seed are equal.
 #[test]
 fn a_seed_is_a_run() {
     let run = || -> (Vec<(u64, usize, Action)>, Option<Leader>) {

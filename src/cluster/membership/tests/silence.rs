@@ -1,4 +1,4 @@
-//! Cuts, kills, pauses: who is taken for down, and who stays.
+//! Cuts, kills and pauses: which members are declared down, and which stay.
 
 use super::net::*;
 use crate::cluster::membership::*;
@@ -16,14 +16,14 @@ fn a_killed_node_is_down_within_a_second() {
     net.run_until(1000, |net| !net.downs.is_empty());
     assert_eq!(downs(&net), [id(2)]);
     assert!(net.now_ms - killed_ms < 800);
-    // Those who promised are bound until the map has answered, and then have nobody to promise about.
+    // The reporters' fences last until the map has decided, and end then.
     net.run_ms(200);
     assert!(!net.is_fenced(0, id(2)) && !net.is_fenced(1, id(2)));
     net.run_ms(20_000);
     assert_eq!(net.downs.len(), 1);
 }
 
-/// Only the link between 1 and 2 is broken: both stay, whatever it carried. Both promise, and are freed within a second.
+/// Only the link between 1 and 2 is broken: both stay. Both fence each other, and the fences end within a second.
 #[test]
 fn a_broken_link_costs_nobody_its_place() {
     for nodes in [3, 4, 8] {
@@ -35,7 +35,7 @@ fn a_broken_link_costs_nobody_its_place() {
         assert!(net.now_ms - fenced_ms <= STAYS_AFTER_MS + 50, "{}", net.now_ms - fenced_ms);
         net.run_ms(30_000);
         assert_eq!(downs(&net), []);
-        // It is healed: nothing is left of it.
+        // Repaired, the cut leaves no trace.
         net.cuts.clear();
         net.run_ms(3000);
         assert!(!net.is_fenced(1, id(2)) && !net.is_fenced(2, id(1)));
@@ -44,7 +44,7 @@ fn a_broken_link_costs_nobody_its_place() {
     }
 }
 
-/// What 2 says does not reach 1: 1 does not hear it, and 2 learns from 1's heartbeats that it is not heard.
+/// Messages of 2 do not reach 1: 1 does not hear it, and 2 learns from 1's heartbeats that it is not heard.
 #[test]
 fn both_ends_see_a_one_way_cut() {
     let mut net = Net::cluster(3, 3);
@@ -56,7 +56,7 @@ fn both_ends_see_a_one_way_cut() {
     assert_eq!(downs(&net), []);
 }
 
-/// What 3 says reaches nobody, but it hears all others: it is as good as gone.
+/// A node whose messages reach no one is as good as gone, although it hears all others.
 #[test]
 fn a_mute_node_is_down() {
     let mut net = Net::cluster(5, 4);
@@ -66,7 +66,7 @@ fn a_mute_node_is_down() {
     assert_eq!(downs(&net), [id(3)]);
 }
 
-/// A deaf node hears nobody, and everybody learns that from its heartbeats; its own reports about all others count for nothing.
+/// A node that hears no one is declared down, as its heartbeats say so; its own reports about all others do not count.
 #[test]
 fn a_deaf_node_is_down_and_takes_nobody_along() {
     let mut net = Net::cluster(5, 5);
@@ -76,8 +76,8 @@ fn a_deaf_node_is_down_and_takes_nobody_along() {
     assert_eq!(downs(&net), [id(3)]);
 }
 
-/// Half of the members do not hear the other half, which has the leader, and notice that before the leader learns of it: their
-/// reports about those others count for nothing all the same.
+/// Half of the members do not hear the other half, which has the leader, and notice it before the leader does: their
+/// reports about the other half do not count.
 #[test]
 fn a_deaf_half_takes_nobody_along() {
     for seed in 0..20 {
@@ -91,8 +91,8 @@ fn a_deaf_half_takes_nobody_along() {
     }
 }
 
-/// The leader and one more are cut off from three. Raft elects among the three; the old leader proposes nothing, as those it
-/// still hears are too few.
+/// The leader and one more are cut off from three. Raft elects one of the three; the old leader proposes nothing, as it
+/// hears too few members.
 #[test]
 fn a_leader_in_the_minority_decides_nothing() {
     let mut net = Net::cluster(5, 6);
@@ -108,7 +108,7 @@ fn a_leader_in_the_minority_decides_nothing() {
     let proposals = |(_, host, action): &(u64, usize, Action)| *host < 2 && matches!(action, Action::Propose { .. });
     assert!(!net.news.iter().any(proposals));
     assert!(old_news > 0);
-    // Whole again, the two learn that their lives are over.
+    // Connected again, the two learn that their incarnations are down.
     net.cuts.clear();
     net.run_ms(500);
     assert_eq!([net.phase(0), net.phase(1)], [&Phase::Left, &Phase::Left]);
@@ -127,8 +127,8 @@ fn reports_go_to_the_next_leader() {
     assert_eq!(downs(&net), [id(0)]);
 }
 
-/// With two members, the leader is more than half of the others. (With Raft's two voters, it could not commit: the oracle
-/// here counts the members as voters, so only the proposal is looked at.)
+/// With two members, the leader is more than half of the one other. (With two voters Raft could not commit; the oracle
+/// counts members as voters, so only the proposal is checked.)
 #[test]
 fn of_two_members_the_leader_decides_alone() {
     let mut net = Net::cluster(2, 8);
@@ -141,7 +141,8 @@ fn of_two_members_the_leader_decides_alone() {
     );
 }
 
-/// More than half of eight die at once, but Raft's voters have a quorum: after five seconds the dead are cleared away.
+/// More than half of eight members die at once, but Raft's voters have a quorum: after five seconds the dead are
+/// declared down.
 #[test]
 fn most_members_may_die_at_once() {
     let mut net = Net::cluster(8, 9);
@@ -155,7 +156,7 @@ fn most_members_may_die_at_once() {
     assert!(proposals(&net) >= 5);
 }
 
-/// Paused for longer than the silence, again and again: it may be taken for down, but those who promised are always freed.
+/// A link that fails longer than the silence, again and again, leaves no fence behind.
 #[test]
 fn a_flapping_peer_leaves_no_promise_behind() {
     let mut net = Net::cluster(3, 10);
@@ -172,8 +173,8 @@ fn a_flapping_peer_leaves_no_promise_behind() {
     assert!(!net.is_fenced(1, id(2)) && !net.is_fenced(2, id(1)));
 }
 
-/// The leader is alone for six seconds, and Raft elects nobody else, for whatever reason. It steps down before it could take all
-/// others for dead, as they would be if Raft still had its quorum.
+/// The leader is isolated for six seconds, and Raft elects no other. It steps down before it declares all others down,
+/// as it would if Raft had its quorum.
 #[test]
 fn a_lonely_leader_steps_down() {
     let mut net = Net::cluster(5, 15);
@@ -185,7 +186,7 @@ fn a_lonely_leader_steps_down() {
     assert_eq!(downs(&net), []);
 }
 
-/// We were paused for two seconds: the silence was ours.
+/// This node paused for two seconds: the silence was its own.
 #[test]
 fn one_that_was_paused_accuses_nobody() {
     let mut net = Net::cluster(2, 11);
@@ -195,7 +196,7 @@ fn one_that_was_paused_accuses_nobody() {
     assert!(!net.news.iter().any(by_paused));
 }
 
-/// A heartbeat of the next life is the end of the last one, without waiting for its silence.
+/// A heartbeat of the next incarnation ends the earlier one without waiting for its silence.
 #[test]
 fn a_restart_is_heard_at_once() {
     let mut net = Net::cluster(3, 12);
@@ -233,7 +234,7 @@ fn beacons_of_strangers_are_refused() {
     assert_eq!(net.hosts[1].membership.refusals(), refusals);
 }
 
-/// A late copy of a report whose promise was answered is no vote, and an answer of another term or promise frees nobody.
+/// A late copy of a report whose fence was answered is no vote, and an answer for another term or fence ends no fence.
 #[test]
 fn late_copies_bind_and_free_nobody() {
     let mut net = Net::cluster(3, 14);
@@ -245,7 +246,7 @@ fn late_copies_bind_and_free_nobody() {
         net.run_ms(5);
         assert!(net.is_fenced(1, id(2)));
     }
-    // An answer that names a version which we do not have yet waits for it.
+    // An answer that names a version of the map which has not arrived waits for it.
     net.deliver(1, Event::Received(Message::Stays(Stays { map_version: 2, ..stays(1, 1) })));
     net.run_ms(5);
     assert!(net.is_fenced(1, id(2)));
