@@ -1,35 +1,36 @@
-//! What goes into a member of the agreement and what comes out of it.
+//! Input and output of a member of the agreement.
 
 use super::storage::DiskError;
 use crate::cluster::map::{Applied, Change, Refused};
 use crate::cluster::{Identity, NodeId};
 use thiserror::Error;
 
-/// Who this member is, and how fast it is to act.
+/// Identity and timing of a member.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node.
     pub node: NodeId,
-    /// Larger with each start of the node: answers are for the life that asked.
+    /// Larger with each start of the node. Answers go to the incarnation that asked.
     pub incarnation: u64,
-    /// Its identity in Raft if its disk has none, drawn at random and never used before; not 0.
+    /// Its Raft id if its disk has none: drawn at random, never used before, not 0.
     pub raft: u64,
-    /// What election timeouts are made of, another for each node.
+    /// Seed of election timeouts, different for each node.
     pub seed: u64,
-    /// Milliseconds of a tick.
+    /// Length of a tick, in milliseconds.
     pub tick_ms: u64,
     /// Ticks between the leader's heartbeats.
     pub heartbeat_ticks: usize,
-    /// Ticks without a leader after which one is elected: as many, and up to twice as many.
+    /// Election timeout: it is drawn from once to twice as many ticks.
     pub election_ticks: usize,
-    /// Milliseconds after which a proposal or a read is given up.
+    /// Milliseconds after which a proposal or a read without an answer fails.
     pub answer_ms: u64,
     /// Entries after which a snapshot is taken.
     pub snapshot_entries: usize,
 }
 
 impl Config {
-    /// The timing of a cluster in one place: a new leader typically half a second (0.4 to 0.8) after the old one is gone.
+    /// The timing of all clusters: a new leader typically follows half a second (0.4 to 0.8) after the loss of the old
+    /// one.
     pub fn new(identity: Identity, raft: u64, seed: u64) -> Self {
         Self {
             node: identity.node,
@@ -45,112 +46,112 @@ impl Config {
     }
 }
 
-/// What happens to a member.
+/// An event for a member.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A frame of kind `Agreement` came from a node; who it is was verified by the connection.
+    /// A frame of kind `Agreement` arrived; the connection has authenticated its sender.
     Message {
         /// The sender.
         from: NodeId,
         /// The whole frame.
         bytes: Vec<u8>,
     },
-    /// Time passed. To come at least every `tick_ms`.
+    /// Time has passed. Required at least every `tick_ms`.
     Tick,
-    /// Somebody wants the map changed.
+    /// A change of the map is proposed.
     Propose {
-        /// What the answer will name.
+        /// Identifies the answer.
         ticket: u64,
         /// The change.
         change: Change,
     },
-    /// Somebody wants to be sure that this node's map has all changes that were answered before, whoever asked for them.
+    /// A linearizable read: once answered, this node's map has all changes that any node had answered before.
     Read {
-        /// What the answer will name.
+        /// Identifies the answer.
         ticket: u64,
     },
 }
 
-/// What is to be done for a member.
+/// What the caller has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send a whole frame to a node. It may be lost.
+    /// Send a frame to a node. It may be lost.
     Send {
         /// The receiver.
         to: NodeId,
         /// The frame.
         bytes: Vec<u8>,
     },
-    /// Answer a proposal or a read: each gets one answer.
+    /// Answer a proposal or a read, exactly once.
     Answer {
-        /// What was asked.
+        /// The proposal or read.
         ticket: u64,
-        /// What came of it.
+        /// Its result.
         result: Result<Answer, AgreementError>,
     },
-    /// The map is another than before.
+    /// The map has changed.
     MapChanged,
-    /// The member has stopped for good, for this reason.
+    /// The member has stopped for good.
     Stopped(Fault),
 }
 
-/// What came of a proposal or a read.
+/// The result of a proposal or a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The change was applied, here and by a majority.
+    /// The change was committed and applied here.
     Applied(Applied),
-    /// The map of this node has all changes that were answered before the read; it has this version or a later one.
+    /// This node's map, of this version or a later one, has all changes answered before the read.
     Read {
         /// The map's version.
         version: u64,
     },
 }
 
-/// Why there is no such answer.
+/// Why a proposal or a read failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AgreementError {
-    /// The map does not allow the change. It was not applied.
+    /// The map refuses the change: it was not applied.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// There is no leader that takes it now. It was not applied, and will not be.
-    #[error("there is no leader to take the proposal")]
+    /// There is no leader to take the proposal: it was not applied, and will not be.
+    #[error("no leader can take the proposal")]
     NotTaken,
-    /// Too many wait, or the change is too large. It was not applied, and will not be.
-    #[error("the proposal has no room")]
+    /// Too many requests wait, or the change is too large: it was not applied, and will not be.
+    #[error("too many requests wait, or the change is too large")]
     NoRoom,
-    /// No answer came in time. The change was applied, or will be, or never.
-    #[error("the fate of the proposal is unknown")]
+    /// No answer came in time. The change may have been applied, may be applied later, or never.
+    #[error("the outcome of the proposal is unknown")]
     Unknown,
-    /// The read found no majority in time.
-    #[error("the read found no majority in time")]
+    /// No majority confirmed the read in time.
+    #[error("no majority confirmed the read in time")]
     NotRead,
     /// The member has stopped.
     #[error("this member of the agreement has stopped")]
     Stopped,
 }
 
-/// Why a member stopped. It must not act as this member of Raft again, unless its disk is whole after all; it can come back as
-/// another, with a new identity in Raft and an empty disk.
+/// Why a member stopped. It must not take part in Raft again under this id, unless its disk turns out to be intact; it
+/// can come back with a new Raft id and an empty disk.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
     /// Its disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// Others rely on entries that are not in its log.
+    /// Other members rely on entries that its log has lost.
     #[error("the log has lost entries that others rely on")]
     LogLost,
-    /// What was agreed is nothing that this version knows. To skip it would be to have another map than others.
-    #[error("an entry of the log is not understood: {0}")]
+    /// A committed entry cannot be decoded by this version. Skipping it would make the map diverge.
+    #[error("an entry of the log cannot be decoded: {0}")]
     NotUnderstood(&'static str),
 }
 
-/// Why a cluster was not begun.
+/// Why a cluster was not bootstrapped.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BootstrapError {
-    /// The node belongs to one.
+    /// The node belongs to a cluster already.
     #[error("the node belongs to a cluster already")]
     Bootstrapped,
-    /// Settings or names are out of bounds.
+    /// A setting or name exceeds its bounds.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The member has stopped.

@@ -1,4 +1,4 @@
-//! The agreement on the map: one member of Raft, without a clock, a socket or a disk of its own.
+//! The agreement on the map: a member of a Raft group, without a clock, socket or disk of its own.
 //!
 //! ```text
 //!             Event                                     Action
@@ -9,28 +9,29 @@
 //!                               ▼ Disk::save, before anything is sent
 //! ```
 //!
-//! Raft is the crate `raft`, with pre-vote and check-quorum; reads of the map go through ReadIndex. The log says [`Change`]s;
-//! the map is the state that they lead to; a snapshot is the map. A cluster begins as a snapshot with its first member
-//! ([`Agreement::bootstrap`]); all others begin empty and wait until a leader, whose map they have joined, takes them in. Who
-//! votes is derived from the map (`voters.rs`): the leader changes Raft's configuration, one step at a time.
+//! Raft is the crate `raft`, with pre-vote and check-quorum; reads go through ReadIndex. Log entries are [`Change`]s,
+//! the state machine is the map, and a snapshot is the encoded map. A cluster begins as a snapshot with its first
+//! member ([`Agreement::bootstrap`]). All other members begin empty and wait until a leader whose map has them adds
+//! them to Raft's configuration. The voters follow from the map (`voters.rs`); the leader changes the configuration one
+//! step at a time.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `events.rs` | what happens to a member, and what is to be done for it |
-//! | `waiting.rs` | proposals and reads, and their answers |
-//! | `ready.rs` | what follows each event: save, send, apply |
-//! | `storage.rs` | what must not be forgotten, and the disk that keeps it |
-//! | `wire.rs` | messages in our own form, and which may reach Raft |
-//! | `voters.rs` | who votes |
+//! | `events.rs` | input and output of a member |
+//! | `waiting.rs` | pending proposals and reads, and their answers |
+//! | `ready.rs` | processing Raft's `Ready`: save, send, apply |
+//! | `storage.rs` | the persistent state, and the disk interface |
+//! | `wire.rs` | encoding of messages, and the filter that protects Raft |
+//! | `voters.rs` | which members vote |
 //!
 //! # Proposals
-//! A proposal on a follower is passed on to the leader. Its origin and ticket travel in the entry, and the origin answers when
-//! it applies that. Whether one without an answer was applied is not known ([`AgreementError::Unknown`]); it can be proposed
-//! again, since a change that is applied twice does no harm (`map/change.rs`).
+//! A follower forwards proposals to the leader. The entry carries origin and ticket, and the origin answers when it
+//! applies the entry. Whether a proposal without an answer was applied is unknown ([`AgreementError::Unknown`]); it may
+//! be proposed again, since changes are idempotent (`map/change.rs`).
 //!
 //! # Determinism
-//! Everything is a function of the configuration, the disk and the events. Raft's crate draws its election timeouts from the
-//! thread's random source; each is replaced by one of ours, of the seed and the term, before it counts a tick.
+//! A member is a function of its configuration, disk and events. The crate draws election timeouts from the thread's
+//! random source; each is replaced, before it counts a tick, by one derived from the seed and the term.
 
 mod events;
 mod ready;
@@ -55,40 +56,40 @@ use std::collections::BTreeMap;
 use waiting::Waiting;
 use wire::{Gate, Verdict};
 
-/// Ticks that are made up for when the caller comes late: one that slept is not to find all its peers dead at once.
+/// Ticks made up for when the caller is late: a node that slept must not time out all its peers at once.
 const TICKS_LATE_MAX: u64 = 2;
-/// Senders whose identities in Raft the map does not know (yet), at most.
+/// Senders that are remembered although the map does not have their Raft ids (yet).
 const STRANGERS_MAX: usize = 64;
-/// Bytes of entries in one message, and in all that wait for agreement; messages on the way to one member.
+/// Bounds of Raft: bytes of entries per message, bytes of uncommitted entries, and messages in flight per member.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const UNCOMMITTED_BYTES_MAX: u64 = 16 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 64;
 
-/// One member of the agreement.
+/// A member of the agreement.
 pub struct Agreement<D> {
     config: Config,
     disk: D,
     raw: RawNode<Saved>,
     map: Map,
-    /// Index and term of the entry that the map was changed by last.
+    /// Index and term of the last applied entry.
     applied: (u64, u64),
     waiting: BTreeMap<u64, Waiting>,
     reads: u64,
-    /// Nodes behind identities in Raft that the map does not know.
+    /// Nodes behind Raft ids that the map does not have.
     strangers: BTreeMap<u64, NodeId>,
     now_ms: u64,
     ticked_ms: u64,
-    /// The configuration was changed since the last snapshot.
+    /// Raft's configuration has changed since the last snapshot.
     is_reconfigured: bool,
-    /// Members that a snapshot was sent to, until Raft knows that.
+    /// Members that were sent a snapshot which was not reported to Raft yet.
     snapshots_sent: Vec<u64>,
-    /// As the leader: when each follower has answered last.
+    /// As the leader: when each follower last answered.
     answered: BTreeMap<u64, u64>,
     fault: Option<Fault>,
 }
 
 impl<D: Disk> Agreement<D> {
-    /// Starts a member: where its disk says it was, or empty.
+    /// Starts a member from the state on its disk, or empty.
     pub fn new(config: Config, mut disk: D, now_ms: u64) -> Result<Self, Fault> {
         let saved = match disk.load()? {
             Some(saved) => saved,
@@ -123,12 +124,12 @@ impl<D: Disk> Agreement<D> {
             fault: None,
         };
         member.pin_election_timeout();
-        // What was agreed before the start is applied at once; there is nobody to tell yet.
+        // Applies what was committed before the start; no request waits for it.
         member.process_ready(&mut Vec::new())?;
         Ok(member)
     }
 
-    /// Begins a cluster with this node as its only member.
+    /// Bootstraps a cluster with this node as its only member.
     pub fn bootstrap(
         &mut self,
         cluster: u64,
@@ -155,14 +156,13 @@ impl<D: Disk> Agreement<D> {
             return Err(fault.into());
         }
         (self.map, self.applied) = (map, (1, 1));
-        // There is nobody to wait for: it is the leader with the next event.
+        // As the only voter it wins at once, and leads from the next event on.
         let _ = self.raw.campaign();
         self.pin_election_timeout();
         Ok(())
     }
 
-    /// Has something happen to the member at a time, in milliseconds, that never goes back. What is to be done comes to the end
-    /// of `actions`, in the order in which it is to be done.
+    /// Handles an event at `now_ms`, which never decreases. Appends what the caller has to do, in order, to `actions`.
     pub fn step(&mut self, event: Event, now_ms: u64, actions: &mut Vec<Action>) {
         self.now_ms = self.now_ms.max(now_ms);
         if self.fault.is_some() {
@@ -191,26 +191,26 @@ impl<D: Disk> Agreement<D> {
         }
     }
 
-    /// The map, as far as this member has applied the changes to it.
+    /// The map, as far as this member has applied the log.
     pub fn map(&self) -> &Map {
         &self.map
     }
 
-    /// The leader, as far as this member knows; none once it has stopped.
+    /// The leader, as far as this member knows; None once it has stopped.
     pub fn leader(&self) -> Option<NodeId> {
         self.node_of(self.raw.raft.leader_id).filter(|_| self.fault.is_none())
     }
 
-    /// The leader, as far as this member knows, and when it surely was one: this member itself when most voters had answered it;
-    /// another now, which only who hears from it can say.
+    /// The leader, and when it certainly led: if it is this member, when a majority last answered; if it is another,
+    /// now, although only the caller can tell whether that one is heard.
     pub fn leader_at(&self) -> Option<(NodeId, u64)> {
         let leader = self.leader()?;
         let at = if self.is_leader() { self.followed_at()? } else { self.now_ms };
         Some((leader, at))
     }
 
-    /// As the leader, the time since which most voters have answered, of both sets in a joint configuration. None if they have
-    /// not yet.
+    /// As the leader, the latest time by which a majority of the voters (of both sets in a joint configuration) has
+    /// answered. None if it has not yet.
     fn followed_at(&self) -> Option<u64> {
         let Configuration { voters, voters_outgoing, .. } = self.configuration();
         let most_since = |voters: &[u64]| {
@@ -224,13 +224,13 @@ impl<D: Disk> Agreement<D> {
         if voters_outgoing.is_empty() { since } else { since.min(most_since(&voters_outgoing)) }
     }
 
-    /// True if this member takes itself for the leader. Another may have taken its place half a second ago: only a proposal or
-    /// a read tells.
+    /// True if this member believes to lead. It may have been deposed half a second ago: only a proposal or a read
+    /// makes sure.
     pub fn is_leader(&self) -> bool {
         self.raw.raft.state == StateRole::Leader && self.fault.is_none()
     }
 
-    /// True if it is the leader, and its map has all that the leaders before it have decided.
+    /// True if it leads and its map has all decisions of earlier leaders.
     pub fn leads(&self) -> bool {
         self.is_leader() && self.raw.raft.commit_to_current_term()
     }
@@ -240,12 +240,12 @@ impl<D: Disk> Agreement<D> {
         self.raw.raft.term
     }
 
-    /// This member's identity in Raft.
+    /// This member's Raft id.
     pub fn raft(&self) -> u64 {
         self.raw.raft.id
     }
 
-    /// Who votes and who learns, by identities in Raft.
+    /// Voters and learners, by Raft id.
     pub fn configuration(&self) -> Configuration {
         (&self.raw.raft.prs().conf().to_conf_state()).into()
     }
@@ -255,12 +255,12 @@ impl<D: Disk> Agreement<D> {
         self.fault.as_ref()
     }
 
-    /// The disk that it keeps its state on.
+    /// The disk with its state.
     pub fn disk(&self) -> &D {
         &self.disk
     }
 
-    /// Ends the member and gives its disk back.
+    /// Ends the member and returns its disk.
     pub fn into_disk(self) -> D {
         self.disk
     }
@@ -279,6 +279,7 @@ impl<D: Disk> Agreement<D> {
         let own = self.map.cluster();
         let is_foreign = cluster != 0 && own != 0 && cluster != own;
         let is_other = self.node_of(message.from).is_some_and(|node| node != from);
+        // Another cluster's message, or a claimed Raft id that belongs to another node.
         if is_foreign || is_other {
             return Ok(());
         }
@@ -294,9 +295,9 @@ impl<D: Disk> Agreement<D> {
             self.strangers.insert(message.from, from);
         }
         let (sender, term) = (message.from, message.term);
-        // What Raft refuses is as good as lost, which its senders reckon with.
+        // A message that Raft refuses counts as lost; its sender retries.
         let _ = self.raw.step(message);
-        // A peer may claim any identity: none but members are kept.
+        // Peers may claim any Raft id, so only members are remembered.
         if self.is_leader() && term == self.term() && self.raw.raft.prs().get(sender).is_some() {
             self.answered.insert(sender, self.now_ms);
         }
@@ -324,7 +325,7 @@ impl<D: Disk> Agreement<D> {
         }
     }
 
-    /// As the leader, goes one step towards the voters that the map makes it want.
+    /// As the leader, takes one step from the current voters to the wanted ones.
     fn steer_voters(&mut self) {
         let raft = &self.raw.raft;
         if raft.has_pending_conf() {
@@ -332,7 +333,7 @@ impl<D: Disk> Agreement<D> {
         }
         let current = self.configuration();
         if !current.voters_outgoing.is_empty() {
-            // Raft leaves a joint configuration by itself, unless its leader changed in between.
+            // Raft leaves a joint configuration by itself, unless the leader changed in between.
             let _ = self.raw.propose_conf_change(Vec::new(), ConfChangeV2::default());
             return;
         }
@@ -350,7 +351,7 @@ impl<D: Disk> Agreement<D> {
         }
     }
 
-    /// Saves changes of an empty disk and starts Raft from them.
+    /// Saves `changes` to an empty disk and restarts Raft from them.
     fn restart_from(&mut self, changes: Changes) -> Result<(), Fault> {
         self.disk.save(&changes)?;
         let mut saved = self.raw.store().clone();
@@ -365,7 +366,7 @@ impl<D: Disk> Agreement<D> {
         self.fault = Some(fault);
     }
 
-    /// Puts our election timeout in the place of the one that Raft drew: the same for as long as the term is.
+    /// Replaces the election timeout that Raft drew by one that is constant within a term.
     fn pin_election_timeout(&mut self) {
         let ticks = self.config.election_ticks as u64;
         let drawn = mix(self.config.seed ^ mix(self.raw.raft.term)) % ticks;
@@ -373,7 +374,7 @@ impl<D: Disk> Agreement<D> {
     }
 }
 
-/// Starts Raft from what was saved, which is checked.
+/// Starts Raft from checked state.
 fn raw_node(config: &Config, saved: Saved) -> Result<RawNode<Saved>, Fault> {
     let settings = raft::Config {
         id: saved.raft(),
@@ -392,7 +393,7 @@ fn raw_node(config: &Config, saved: Saved) -> Result<RawNode<Saved>, Fault> {
     RawNode::new(&settings, saved, &logger).map_err(|_| Fault::Disk(DiskError::Corrupt("Raft does not start from it")))
 }
 
-/// A step of splitmix64: a number that looks like none of its neighbours'.
+/// A step of splitmix64: decorrelates consecutive numbers.
 fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! What Raft wants done after each event: save, send, apply, and now and then a snapshot.
+//! Processing Raft's `Ready` after each event: save, send, apply, and occasionally take a snapshot.
 
 use super::events::{Action, Fault};
 use super::storage::{Changes, Disk, DiskError, Hard, SnapshotRecord};
@@ -8,17 +8,17 @@ use crate::cluster::map::Map;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{SnapshotStatus, StateRole};
 
-/// Bytes of entries after which a snapshot is taken, however few they are.
+/// Bytes of entries after which a snapshot is taken, however few entries they are.
 const LOG_BYTES_MAX: usize = 4 << 20;
 
 impl<D: Disk> Agreement<D> {
-    /// Does what Raft wants done: saves, then sends, then applies, until there is no more.
+    /// Processes Raft's `Ready`s until there is none: saves, then sends, then applies.
     pub(super) fn process_ready(&mut self, actions: &mut Vec<Action>) -> Result<(), Fault> {
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let changes = Changes {
                 raft: None,
-                // How far it is agreed is not worth a save of its own: it is found out again.
+                // A new commit index alone is not worth a save: it is learned again after a restart.
                 hard: ready.hs().filter(|_| ready.must_sync()).map(Hard::from),
                 snapshot: Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).map(SnapshotRecord::from),
                 entries: ready.entries().iter().map(Into::into).collect(),
@@ -32,8 +32,8 @@ impl<D: Disk> Agreement<D> {
             let (reads, entries) = (ready.take_read_states(), ready.take_committed_entries());
             self.send(ready.take_messages(), actions);
             self.send(ready.take_persisted_messages(), actions);
-            // Entries are applied after this: one may take this member, as the leader, out of the configuration, and Raft
-            // would then look for it in vain.
+            // Entries are applied after `advance_append`: one may remove this leader from the configuration, and Raft
+            // would then fail to find its own progress.
             let mut light = self.raw.advance_append(ready);
             self.send(light.take_messages(), actions);
             self.apply(entries, actions)?;
@@ -46,15 +46,15 @@ impl<D: Disk> Agreement<D> {
         self.compact()
     }
 
-    /// What Raft has to be told between two turns.
+    /// What Raft has to be told between two `Ready`s.
     fn follow_up(&mut self) {
         for id in std::mem::take(&mut self.snapshots_sent) {
-            // Whether it arrives or not: the next answer of the member tells where it is.
+            // Reported as sent whether it arrives or not: the member's next answer shows its state.
             self.raw.report_snapshot(id, SnapshotStatus::Finish);
         }
         let raft = &mut self.raw.raft;
         if raft.state == StateRole::Leader && !raft.promotable() {
-            // A leader before this one has taken its vote.
+            // An earlier leader has removed this member's vote, so it must not lead.
             raft.become_follower(raft.term, raft::INVALID_ID);
         }
         self.pin_election_timeout();
@@ -69,7 +69,7 @@ impl<D: Disk> Agreement<D> {
     }
 
     fn send(&mut self, mut messages: Vec<Message>, actions: &mut Vec<Action>) {
-        // Raft has them in the order of a hash table.
+        // Raft yields them in the order of a hash table.
         messages.sort_by_key(|message| message.to);
         for message in messages {
             if message.get_msg_type() == MessageType::MsgSnapshot {
@@ -86,6 +86,7 @@ impl<D: Disk> Agreement<D> {
     fn apply(&mut self, entries: Vec<Entry>, actions: &mut Vec<Action>) -> Result<(), Fault> {
         for entry in entries {
             match entry.get_entry_type() {
+                // An empty entry, by which a new leader commits those of earlier terms.
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => self.apply_proposal(&entry.data, actions)?,
                 _ => {
@@ -111,8 +112,8 @@ impl<D: Disk> Agreement<D> {
         Ok(())
     }
 
-    /// Takes a snapshot when the log has grown, and after each change of the configuration: Raft ignores a snapshot in whose
-    /// configuration the receiver is not, so one who is new can only be given one that was taken since.
+    /// Takes a snapshot once the log has grown, and after each configuration change: Raft ignores a snapshot whose
+    /// configuration lacks the receiver, so a new member needs one taken since it was added.
     fn compact(&mut self) -> Result<(), Fault> {
         let (entries, bytes) = self.raw.store().since_snapshot();
         let has_grown = entries >= self.config.snapshot_entries || bytes >= LOG_BYTES_MAX;

@@ -1,4 +1,4 @@
-//! What a member of the agreement must not forget, and how it is kept.
+//! The persistent state of a member of the agreement, and the disk interface.
 //!
 //! ```text
 //!        dropped        │ kept for followers a little behind │ since the snapshot
@@ -6,12 +6,11 @@
 //!                       └──────────────── entries ───────────────────────────────────┘
 //! ```
 //!
-//! The agreement writes by [`Disk::save`], one call for all of one turn, and reads only when it starts. [`Saved`] is the sum of
-//! all changes: a disk that appends each of them to a file, and sums them up when it is loaded, is a whole one.
+//! The agreement writes by [`Disk::save`], once per `Ready`, and reads only when it starts. [`Saved`] is the sum of all
+//! changes: appending each change to a file, and summing them up when loading, implements a disk.
 //!
-//! What was saved was promised to others: a vote, an entry that counts as one of a majority. So where a save fails, or what was
-//! saved is gone, the node must not go on as a member of Raft: it comes back under a new identity in Raft, as one that knows
-//! nothing.
+//! Other members rely on what was saved: a vote, an entry that counts towards a majority. After a failed save, or after
+//! saved state was lost, the node must not continue under its Raft id. It comes back empty, with a new one.
 
 use super::wire;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
@@ -19,81 +18,81 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Entries before a snapshot that are kept, so that a follower a little behind need not be sent the whole map.
+/// Entries kept before a snapshot, so that a follower slightly behind need not be sent the whole map.
 const ENTRIES_KEPT: u64 = 64;
 
-/// Why the disk did not keep or return what it was to.
+/// Why the disk failed to keep or return state.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DiskError {
-    /// It could not be read or written.
+    /// Reading or writing failed.
     #[error("the disk of the agreement failed: {0}")]
     Failed(String),
-    /// What is on it makes no sense.
+    /// Its content is inconsistent.
     #[error("the disk of the agreement is corrupt: {0}")]
     Corrupt(&'static str),
 }
 
-/// Where a member of the agreement keeps its state. Calls are synchronous: what `save` returned from survives a crash.
+/// The storage of a member's state. Calls are synchronous: saved changes survive a crash once `save` has returned.
 pub trait Disk {
-    /// The sum of all that was saved, in order; none if nothing ever was.
+    /// The sum of all saved changes, in order; None if nothing was ever saved.
     fn load(&mut self) -> Result<Option<Saved>, DiskError>;
 
-    /// Keeps changes, all of them or none. After an error, either may be the case, and the disk is not used any more.
+    /// Saves all of the changes or none. After an error either may be the case, and the disk is not used again.
     fn save(&mut self, changes: &Changes) -> Result<(), DiskError>;
 }
 
-/// What is new since the last save.
+/// The changes of the state since the last save.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
-    /// The node's identity in Raft, with the first save.
+    /// The node's Raft id, with the first save.
     pub raft: Option<u64>,
-    /// What was promised.
+    /// Raft's hard state: term, vote and commit index.
     pub hard: Option<Hard>,
-    /// The map as of an entry. Where the log has that entry, the ones before it are no longer needed; where it has not, the
-    /// whole log is void.
+    /// The map as of an entry. If the log has that entry, earlier ones are no longer needed; otherwise the whole log is
+    /// void.
     pub snapshot: Option<SnapshotRecord>,
-    /// Entries; those in the log from the first one's index on are void.
+    /// New entries, which replace those of the log from the first one's index on.
     pub entries: Vec<LogEntry>,
 }
 
 /// Raft's hard state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hard {
-    /// The latest term that was heard of.
+    /// The current term.
     pub term: u64,
-    /// Whom the node voted for in it; 0 for nobody.
+    /// The Raft id voted for in that term; 0 for none.
     pub vote: u64,
-    /// Up to which entry the log is known to be agreed.
+    /// The commit index.
     pub commit: u64,
 }
 
 /// An entry of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// True for a change of who votes, false for one of the map.
+    /// True for a change of the configuration, false for one of the map.
     pub is_configuration: bool,
-    /// The term of the leader that made it.
+    /// The term of the leader that appended it.
     pub term: u64,
-    /// Its place in the log.
+    /// Its index in the log.
     pub index: u64,
-    /// The change: a proposal of the map's, or Raft's own form of a configuration's.
+    /// The encoded proposal, or the configuration change in Raft's encoding.
     pub data: Vec<u8>,
-    /// The change of the configuration in our form.
+    /// The configuration change in this crate's encoding.
     pub context: Vec<u8>,
 }
 
-/// Who votes and who learns, by identities in Raft.
+/// Raft's configuration: voters and learners, by Raft id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// Whose majority decides.
+    /// The voters.
     pub voters: Vec<u64>,
-    /// Who follows without a vote.
+    /// Members without a vote.
     pub learners: Vec<u64>,
-    /// In a joint configuration: whose majority has to agree besides.
+    /// In a joint configuration, the old voters, whose majority is needed as well.
     pub voters_outgoing: Vec<u64>,
     /// Outgoing voters that become learners.
     pub learners_next: Vec<u64>,
-    /// The joint configuration is left as soon as it can be.
+    /// Raft leaves the joint configuration by itself.
     pub auto_leave: bool,
 }
 
@@ -104,7 +103,7 @@ pub struct SnapshotRecord {
     pub index: u64,
     /// The entry's term.
     pub term: u64,
-    /// Who voted then.
+    /// The configuration as of the entry.
     pub configuration: Configuration,
     /// The map, encoded.
     pub map: Vec<u8>,
@@ -116,13 +115,13 @@ pub struct Saved {
     raft: u64,
     hard: Hard,
     snapshot: Option<SnapshotRecord>,
-    /// Index and term of the entry before the first that is kept.
+    /// Index and term of the last entry dropped.
     before: (u64, u64),
     entries: Vec<LogEntry>,
 }
 
 impl Saved {
-    /// Adds changes. An error if they do not go on where the log ends.
+    /// Adds changes. An error if their entries do not continue the log.
     pub fn absorb(&mut self, changes: &Changes) -> Result<(), DiskError> {
         self.raft = changes.raft.unwrap_or(self.raft);
         self.hard = changes.hard.unwrap_or(self.hard);
@@ -145,7 +144,7 @@ impl Saved {
         Ok(())
     }
 
-    /// Drops the entries up to an index.
+    /// Drops entries up to `index`.
     fn compact(&mut self, index: u64) {
         if let Some(term) = self.term_at(index) {
             self.entries.drain(..(index - self.before.0) as usize);
@@ -153,7 +152,7 @@ impl Saved {
         }
     }
 
-    /// An error if it is not what a member of the agreement saves: a file can say anything.
+    /// Checks the invariants of a member's state: a file can contain anything.
     pub(super) fn check(&self) -> Result<(), DiskError> {
         let ensure = |holds: bool, fault| if holds { Ok(()) } else { Err(DiskError::Corrupt(fault)) };
         let (mut index, mut term) = self.before;
@@ -178,7 +177,7 @@ impl Saved {
         self.snapshot.as_ref()
     }
 
-    /// Of the entries since the snapshot: how many, and how many bytes.
+    /// Number and total bytes of the entries since the snapshot.
     pub(super) fn since_snapshot(&self) -> (usize, usize) {
         let since = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         let at = since.saturating_sub(self.before.0).min(self.entries.len() as u64) as usize;
@@ -199,11 +198,11 @@ impl Saved {
     }
 }
 
-/// What Raft reads. It is in memory as a whole: snapshots keep it small.
+/// Raft's view of the state, which is in memory as a whole; snapshots keep it small.
 impl Storage for Saved {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let snapshot = self.snapshot.as_ref();
-        // How far it is agreed need not be saved; the snapshot's entry is, in any case.
+        // The commit index is saved lazily, but the snapshot's entry is always committed.
         let commit = self.hard.commit.max(snapshot.map_or(0, |snapshot| snapshot.index));
         let mut hard_state = HardState::default();
         (hard_state.term, hard_state.vote, hard_state.commit) = (self.hard.term, self.hard.vote, commit);
@@ -251,36 +250,36 @@ impl Storage for Saved {
     }
 }
 
-/// A disk in memory, for tests: it can fail, and lose or tear what was saved last.
+/// A disk in memory for tests: it can fail, and lose or tear the last saves.
 #[cfg(any(test, feature = "sim"))]
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
-    /// Each save, encoded: what a file would have.
+    /// Each save, encoded, as a file would contain it.
     saves: Vec<Vec<u8>>,
-    /// The next save fails: with what it was to keep kept, or not.
+    /// Whether the next save fails, and if so, whether it is kept nevertheless.
     fails: Option<bool>,
 }
 
 #[cfg(any(test, feature = "sim"))]
 impl MemoryDisk {
-    /// Forgets the last saves, as a disk does that said too early that it had them.
+    /// Drops the last saves, like a disk that acknowledged writes too early.
     pub fn lose(&mut self, saves: usize) {
         self.saves.truncate(self.saves.len().saturating_sub(saves));
     }
 
-    /// Keeps a part of the last save, as a crash in the middle of it does.
+    /// Truncates the last save, like a crash in the middle of it.
     pub fn tear(&mut self) {
         if let Some(last) = self.saves.last_mut() {
             last.truncate(last.len() / 2);
         }
     }
 
-    /// Has the next save fail, whether what it was to keep is kept or not.
+    /// Makes the next save fail; `is_kept` says whether its changes are kept nevertheless.
     pub fn fail(&mut self, is_kept: bool) {
         self.fails = Some(is_kept);
     }
 
-    /// How often was saved.
+    /// The number of saves.
     pub fn saves(&self) -> usize {
         self.saves.len()
     }

@@ -1,4 +1,4 @@
-//! Stories of members: who leads, what is agreed, what survives, what a read promises.
+//! Scenarios of members: elections, agreement, restarts, and linearizable reads.
 
 mod network;
 
@@ -47,7 +47,7 @@ fn three_vote_and_five_of_nine() {
     assert!(network.running().into_iter().all(|node| network.member(node).map() == leader.map()));
 }
 
-/// The budget of the design is 0.9 s; the median is about 0.55 s. Now and then votes are split, and it takes one round more.
+/// The budget is 0.9 s; the median is about 0.55 s. Occasionally votes are split, which takes another round.
 #[test]
 fn a_dead_leader_has_a_successor_soon() {
     for nodes in [3, 9] {
@@ -79,7 +79,7 @@ fn a_voter_that_is_down_is_replaced() {
     network.run(1_000);
     assert_eq!(network.voters().len(), 3);
     assert!(!network.voters().contains(&old));
-    // Now two of the first three can be away, and there still is a leader.
+    // Now two of the first three voters may be away, and there still is a leader.
     let second = network.leader().expect("a leader");
     network.kill(second);
     network.run_until(3_000, |network| network.leader().is_some_and(|leader| leader != second));
@@ -121,7 +121,7 @@ fn what_was_agreed_survives_that_all_start_again() {
     network.run_until(3_000, |network| network.leader().is_some());
     network.run(500);
     assert!((0..3).all(|node| *network.member(node).map() == map));
-    // One crashed in the middle of a save that nobody had relied on.
+    // One crashed in the middle of a save that no other member relied on.
     network.kill(2);
     network.disk_mut(2).tear();
     network.change(network.touch(0, 7));
@@ -180,7 +180,7 @@ fn one_that_was_cut_off_promises_nothing() {
     assert_eq!(network.answers[&(old, change)], Err(AgreementError::Unknown));
     assert_eq!(network.propose(old, network.touch(old, 1)), change + 1);
     assert_eq!(network.answers[&(old, change + 1)], Err(AgreementError::NotTaken));
-    // Others went on; when it is back, it has their map.
+    // The others have made progress; once connected again, the old leader has their map.
     let new = network.leader().expect("a leader");
     network.change(network.touch(new, 5));
     network.cuts.clear();
@@ -202,7 +202,7 @@ fn one_far_behind_gets_the_map_as_a_whole() {
     network.run(1_000);
     let leader = network.leader().expect("a leader");
     assert!(network.member(behind).map() == network.member(leader).map());
-    // And it starts from that again.
+    // It starts from that snapshot again.
     network.kill(behind);
     network.start(behind);
     assert_eq!(network.member(behind).map().assignment(crate::slots::Group::numbered(0)).epoch, Epoch(21));
@@ -225,7 +225,8 @@ fn a_disk_that_fails_ends_the_member() {
     }
 }
 
-/// A disk said that it had what it had not: the leader counts on entries that the member no longer has. It must not vote on.
+/// A disk acknowledged a save that it lost, so the leader counts on entries that the member no longer has. It must not
+/// vote.
 #[test]
 fn a_log_that_has_lost_its_end_ends_the_member() {
     let mut network = Network::cluster(11, 3);
@@ -242,8 +243,8 @@ fn a_log_that_has_lost_its_end_ends_the_member() {
     assert_eq!(network.member(liar).fault(), Some(&Fault::LogLost));
 }
 
-/// A simulated cluster whose leader was cut off took writes for almost four seconds: it led without followers for one and a half,
-/// while it was also paused, and the two of doubt began after that.
+/// A leader that was cut off admitted writes for almost four seconds: it led without followers for one and a half,
+/// while it was also paused, and the two seconds of doubt began after that.
 #[test]
 fn a_leader_that_is_cut_off_knows_since_when() {
     for (seed, nodes) in [(16, 1), (17, 3), (18, 9)] {
@@ -266,7 +267,7 @@ fn a_leader_that_is_cut_off_knows_since_when() {
     }
 }
 
-/// A peer may claim whatever identity in Raft, as often as it likes between two ticks.
+/// A peer may claim any Raft id, as often as it likes between two ticks.
 #[test]
 fn a_leader_remembers_answers_of_members_alone() {
     let mut network = Network::cluster(19, 3);
@@ -282,8 +283,8 @@ fn a_leader_remembers_answers_of_members_alone() {
     assert!(network.member(leader).answered.len() <= 2);
 }
 
-/// Members that crash and come back, and a network that loses, delays and cuts: what was answered stays so, reads are never older
-/// than what was answered before them, all maps are the same (the network looks), and the same seed does the same.
+/// Crashes, restarts, and a network that loses, delays and cuts: answered changes stay, reads are never older than the
+/// answers before them, all maps are equal (the network checks), and equal seeds give equal runs.
 fn turmoil(seed: u64) -> u64 {
     let mut network = Network::cluster(seed, 5);
     (network.loss_permille, network.delay_ms_max) = (50, 40);
@@ -355,7 +356,7 @@ fn turmoil_harms_nothing_and_repeats() {
     assert!(traces.contains(&turmoil(3)));
 }
 
-/// A message of parts that are each almost right: what a peer might send that lost its mind.
+/// A message whose parts are each almost right, as a faulty peer might send it.
 fn lunacy(network: &mut Network, receiver: u64) -> Vec<u8> {
     let member = network.member(receiver);
     let (to, term, last) = (member.raft(), member.term(), member.raw.raft.raft_log.last_index());
@@ -394,7 +395,7 @@ fn lunacy(network: &mut Network, receiver: u64) -> Vec<u8> {
     wire::encode(network.random(8) / 7, &message).expect("a message for others")
 }
 
-/// Peers are trusted to keep Raft's rules, and agreement ends where they do not. But whatever they say, nobody panics.
+/// Raft assumes that peers keep its rules, and agreement is lost if they do not. But no message causes a panic.
 #[test]
 fn whatever_a_peer_says_nobody_panics() {
     let mut accepted = 0;

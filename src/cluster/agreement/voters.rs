@@ -1,9 +1,9 @@
-//! Who votes: a few of the members, over zones, and as long as they can be the same; the others learn.
+//! Which members vote: a few, spread over zones, changed as rarely as possible. All others are learners.
 //!
-//! Three vote, five where nine members are up (until fewer than seven are, so that one which comes and goes moves nothing), and
-//! always an odd number: a fourth voter would tolerate no more failures than three do. Those that are up come first, of these
-//! the zones that have no voter yet, of these the leader and the present voters. A voter that is down stays until there is
-//! another for its place: with fewer voters, the loss of one more could be for good.
+//! Three members vote, five from nine members up (until fewer than seven are up, so that one that comes and goes
+//! changes nothing), and always an odd number: a fourth voter would tolerate no more failures than three. Members that
+//! are up are preferred, among these zones without a voter, then the leader and the present voters. A voter that is
+//! down stays until another can replace it: with fewer voters, one more loss could be permanent.
 
 use super::events::Fault;
 use super::storage::Configuration;
@@ -11,23 +11,23 @@ use crate::cluster::map::{Map, MemberState, State};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Voters of a small cluster, and of a large one.
+/// Number of voters of a small and of a large cluster.
 const VOTERS_FEW: usize = 3;
 const VOTERS_MANY: usize = 5;
-/// Members that are up from which on there are many voters, and down to which there stay as many.
+/// Members up from which on a cluster counts as large, and down to which it stays so.
 const LARGE_FROM: usize = 9;
 const LARGE_UNTIL: usize = 7;
 
-/// What the leader does to come nearer to the voters that it wants.
+/// The leader's next step towards the wanted voters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Changes the configuration, in one entry.
     Change(Vec<(ConfChangeType, u64)>),
-    /// Has another be the leader, because it is itself to lose its vote.
+    /// Transfers leadership, because this leader is to lose its vote.
     Transfer(u64),
 }
 
-/// The members that are to vote, by their identities in Raft.
+/// The wanted voters, by Raft id.
 pub(super) fn wanted(map: &Map, current: &Configuration, leader: u64) -> BTreeSet<u64> {
     let votes = |member: &MemberState| current.voters.contains(&member.raft);
     let up = map.members().filter(|member| member.state == State::Up).count();
@@ -57,8 +57,8 @@ pub(super) fn wanted(map: &Map, current: &Configuration, leader: u64) -> BTreeSe
     chosen
 }
 
-/// The next step of the leader, if there is something to do. Nobody gets a vote who does not follow the log: `follows` tells.
-/// A leader never takes its own vote, since Raft's crate cannot do without it.
+/// The leader's next step, if any. A member gets a vote only if it replicates the log, which `follows` tells. A leader
+/// never removes its own vote, since Raft's crate cannot handle that.
 pub(super) fn next_step(
     map: &Map,
     current: &Configuration,
@@ -92,13 +92,13 @@ pub(super) fn next_step(
     (!changes.is_empty()).then_some(Step::Change(changes))
 }
 
-/// Changes of the configuration in our form: what is done, and with whom.
+/// Encodes configuration changes: kind and Raft id of each.
 pub(super) fn encode_changes(changes: &[(ConfChangeType, u64)]) -> Vec<u8> {
     let numbers: Vec<(u8, u64)> = changes.iter().map(|&(change, id)| (change as u8, id)).collect();
     postcard::to_allocvec(&numbers).expect("postcard encodes numbers")
 }
 
-/// The same read. Nothing at all is what Raft writes to leave a joint configuration.
+/// Decodes configuration changes. Raft leaves a joint configuration with an empty entry.
 pub(super) fn decode_changes(context: &[u8]) -> Result<Vec<(ConfChangeType, u64)>, Fault> {
     if context.is_empty() {
         return Ok(Vec::new());
@@ -110,7 +110,7 @@ pub(super) fn decode_changes(context: &[u8]) -> Result<Vec<(ConfChangeType, u64)
     changes.filter(|changes| !changes.is_empty()).ok_or(Fault::NotUnderstood("a change of the configuration"))
 }
 
-/// The same in Raft's form.
+/// Converts configuration changes to Raft's type.
 pub(super) fn configuration_change(changes: &[(ConfChangeType, u64)]) -> ConfChangeV2 {
     let single = |&(change, id): &(ConfChangeType, u64)| {
         let mut single = ConfChangeSingle::default();
@@ -129,7 +129,7 @@ mod tests {
     use crate::cluster::map::{Change, Settings};
     use crate::cluster::{Identity, Member, NodeId};
 
-    /// A map of as many members as there are zones given; a member's identity in Raft is its number and one.
+    /// A map with one member per zone given; a member's Raft id is its number plus one.
     fn map(zones: &[&str]) -> Map {
         let mut map = Map::empty();
         for (number, zone) in (0..).zip(zones) {

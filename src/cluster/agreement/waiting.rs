@@ -1,4 +1,4 @@
-//! Proposals and reads that wait for their answers. Each gets one, at the latest when its time is over.
+//! Pending proposals and reads. Each gets exactly one answer, at the latest when it times out.
 
 use super::Agreement;
 use super::events::{Action, AgreementError, Answer};
@@ -7,12 +7,12 @@ use super::wire::{PROPOSAL_BYTES_MAX, Proposal, READS_MAX};
 use crate::cluster::Identity;
 use crate::cluster::map::{Applied, Change, Refused};
 
-/// Proposals and reads of this node that wait for their answers, at most.
+/// Pending proposals and reads of this node, at most.
 const WAITING_MAX: usize = READS_MAX;
-/// Ticks after which a read that has no index yet is asked for again.
+/// Ticks after which a read without an index is requested again.
 const READ_RETRY_TICKS: u64 = 4;
 
-/// A proposal or a read that waits.
+/// A pending proposal or read.
 pub(super) struct Waiting {
     deadline_ms: u64,
     kind: RequestKind,
@@ -20,7 +20,7 @@ pub(super) struct Waiting {
 
 enum RequestKind {
     Change,
-    /// The number is in the context that comes back, so that nothing is answered by what an earlier read was told.
+    /// The context carries `number`, so that an answer to an earlier read with this ticket does not answer this one.
     Read {
         number: u64,
         asked_ms: u64,
@@ -52,7 +52,7 @@ impl<D: Disk> Agreement<D> {
         self.raw.read_index(self.read_context(ticket, number));
     }
 
-    /// Answers a proposal that was applied, if it is this life of this node that waits for it.
+    /// Answers an applied proposal, if this incarnation of this node has made it.
     pub(super) fn answer_change(
         &mut self,
         origin: Identity,
@@ -68,7 +68,7 @@ impl<D: Disk> Agreement<D> {
         }
     }
 
-    /// Answers all that wait, because the member stops.
+    /// Fails everything pending, because the member stops.
     pub(super) fn fail_waiting(&mut self, actions: &mut Vec<Action>) {
         let waiting = std::mem::take(&mut self.waiting);
         actions.extend(waiting.into_iter().map(|(ticket, waiting)| {
@@ -94,7 +94,7 @@ impl<D: Disk> Agreement<D> {
         postcard::to_allocvec(&context).expect("postcard encodes numbers")
     }
 
-    /// Answers what nobody answered in time.
+    /// Fails what has timed out.
     pub(super) fn expire_waiting(&mut self, actions: &mut Vec<Action>) {
         let now_ms = self.now_ms;
         let late = self.waiting.extract_if(.., |_, waiting| waiting.deadline_ms <= now_ms);
@@ -107,7 +107,7 @@ impl<D: Disk> Agreement<D> {
         }));
     }
 
-    /// Asks again for the indexes of reads: a leader that has just been elected drops them, and messages get lost.
+    /// Requests the indexes of reads again: a new leader drops them, and messages are lost.
     pub(super) fn retry_reads(&mut self) {
         let (now_ms, retry_ms) = (self.now_ms, READ_RETRY_TICKS * self.config.tick_ms);
         let mut due = Vec::new();
@@ -124,7 +124,7 @@ impl<D: Disk> Agreement<D> {
         }
     }
 
-    /// Notes up to where the map must have come for reads to be answered.
+    /// Notes the index up to which the map must be applied before each read is answered.
     pub(super) fn note_reads(&mut self, states: Vec<raft::ReadState>) {
         for state in states {
             let Ok((raft, incarnation, ticket, number)) =

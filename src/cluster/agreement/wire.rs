@@ -1,9 +1,9 @@
-//! Raft's messages and records in our own form, and which messages of peers may reach Raft.
+//! The encoding of Raft's messages and records, and the filter of messages before they reach Raft.
 //!
-//! Raft's crate has a form of its own for all of these, protocol buffers. Here they are serde types in postcard, in a checked
-//! frame: so no byte of a peer or a file reaches the decoder of protocol buffers, which has a known flaw (`deny.toml`).
+//! Raft's crate uses protocol buffers for all of these. Here they are serde types in postcard, in a checked frame, so
+//! that no byte of a peer or a file reaches the protocol buffers decoder, which has a known flaw (`deny.toml`).
 //!
-//! Raft itself trusts its peers: some messages that no peer of sound mind sends make it panic. [`Gate::judge`] holds these back.
+//! Raft trusts its peers: some messages that no correct peer sends make it panic. [`Gate::judge`] drops these.
 
 use super::storage::{Configuration, Hard, LogEntry, Saved, SnapshotRecord};
 use crate::cluster::Identity;
@@ -13,16 +13,16 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType
 use raft::{Raft, StateRole};
 use serde::{Deserialize, Serialize};
 
-/// The largest change that is proposed, encoded.
+/// Largest encoded change, in bytes.
 pub(super) const PROPOSAL_BYTES_MAX: usize = 1 << 20;
-/// The longest context of a message: that of a read.
+/// Longest context of a message, in bytes: that of a read.
 const CONTEXT_BYTES_MAX: usize = 64;
-/// Reads that wait for a majority, at most: those that peers ask for besides are dropped.
+/// Reads that wait for a majority, at most; further ones of peers are dropped.
 pub(super) const READS_MAX: usize = 4_096;
-/// Terms and indexes beyond it come from nobody who counts by ones; additions to smaller ones do not overflow.
+/// Larger terms and indexes cannot come from counting by ones; adding to smaller ones does not overflow.
 pub(super) const COUNT_MAX: u64 = u64::MAX / 4;
 
-/// The messages that members exchange; the place is the number that is sent.
+/// The types of messages that members exchange; the index is the encoded number.
 pub(super) const TYPES: [MessageType; 14] = [
     MessageType::MsgPropose,
     MessageType::MsgAppend,
@@ -40,7 +40,7 @@ pub(super) const TYPES: [MessageType; 14] = [
     MessageType::MsgTransferLeader,
 ];
 
-/// What an entry of the log says: a change of the map, and who waits for an answer to it.
+/// The content of a normal entry: a change of the map, and the request that it answers.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Proposal {
     pub origin: Identity,
@@ -48,7 +48,7 @@ pub(super) struct Proposal {
     pub change: Change,
 }
 
-/// The body of a frame: a message, and of which cluster the sender is; 0 while it does not know.
+/// The body of a frame: a message, and the sender's cluster, 0 if it knows none yet.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     cluster: u64,
@@ -67,7 +67,7 @@ struct Envelope {
     context: Vec<u8>,
 }
 
-/// The frame of a message. None for one that is not for others.
+/// Encodes a message as a frame. None for types that are not sent to others.
 pub(super) fn encode(cluster: u64, message: &Message) -> Option<Vec<u8>> {
     let number = TYPES.iter().position(|&known| known == message.get_msg_type())? as u8;
     let envelope = Envelope {
@@ -91,7 +91,7 @@ pub(super) fn encode(cluster: u64, message: &Message) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The message of a frame, and its sender's cluster. None if it is not one that a member sends.
+/// Decodes a frame to the sender's cluster and the message. None if no member sends such a frame.
 pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Message)> {
     let frame = frame::decode(bytes).ok().filter(|frame| frame.kind == Kind::Agreement)?;
     let envelope: Envelope = frame.read().ok()?;
@@ -109,18 +109,19 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(u64, Message)> {
     Some((envelope.cluster, message))
 }
 
-/// What is to become of a message.
+/// The filter's verdict on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Raft may have it.
+    /// Pass it to Raft.
     Accept,
-    /// Nobody sends it who keeps the protocol, or it has no meaning now: a lost message does no harm.
+    /// No correct peer sends it, or it has no meaning in the present state; losing a message does no harm.
     Drop,
-    /// The leader believes that this node has entries which it has not: it once said so, and its disk has lost them.
+    /// The leader counts on entries that this node does not have: it acknowledged them once, and its disk has lost
+    /// them.
     LogLost,
 }
 
-/// Judges messages before Raft, in its present state, gets them.
+/// Filters messages by Raft's present state.
 pub(super) struct Gate<'r>(pub &'r Raft<Saved>);
 
 impl Gate<'_> {
@@ -134,12 +135,17 @@ impl Gate<'_> {
         let is_current = message.term >= raft.term;
         let accept_if = |holds: bool| if holds { Verdict::Accept } else { Verdict::Drop };
         match message.get_msg_type() {
-            // A follower would pass them on, and two that take each other for the leader for ever. The origin asks again.
+            // A follower would forward them, and two that take each other for the leader would do so for ever. The
+            // origin retries.
             MsgPropose => accept_if(is_leader),
             MsgReadIndex => accept_if(is_leader && raft.pending_read_count() < READS_MAX),
+            // The leader's commit index for this node never exceeds what the node has acknowledged.
             MsgHeartbeat if is_current && message.commit > raft.raft_log.last_index() => Verdict::LogLost,
+            // An acknowledgement of entries that the leader does not have would make Raft panic.
             MsgAppendResponse => accept_if(message.reject || message.index <= raft.raft_log.last_index()),
+            // Only the leader of the term may start an election, by a transfer of leadership.
             MsgTimeoutNow => accept_if(message.term == raft.term && message.from == raft.leader_id),
+            // Leadership is transferred by the leader itself; forwarding such requests is not needed.
             MsgTransferLeader => Verdict::Drop,
             MsgSnapshot => accept_if(is_sound_snapshot(message.get_snapshot())),
             _ => Verdict::Accept,
@@ -147,7 +153,7 @@ impl Gate<'_> {
     }
 }
 
-/// True for a message that is by itself one that a member can send.
+/// True if a member could send the message in some state.
 fn is_well_formed(message: &Message) -> bool {
     use MessageType::*;
     let numbers =
@@ -171,8 +177,8 @@ fn is_proposal(data: &[u8]) -> bool {
     data.len() <= PROPOSAL_BYTES_MAX && postcard::from_bytes::<Proposal>(data).is_ok()
 }
 
-/// True if the entries of a message follow each other, and the one that it says they follow. That one has a term: for Raft,
-/// the term of an entry that it has not is 0.
+/// True if the entries are consecutive and follow the entry that the message names. That one must have a term, as Raft
+/// takes the term of an entry that it lacks for 0.
 fn are_consecutive(message: &Message) -> bool {
     let (mut index, mut term) = (message.index, message.log_term);
     let follow_one = (index > 0) == (term > 0);
@@ -191,7 +197,7 @@ fn is_sound_snapshot(snapshot: &Snapshot) -> bool {
 }
 
 impl Configuration {
-    /// True if Raft can have come to it: Raft panics at others.
+    /// True if Raft can have reached this configuration: it panics at others.
     pub(super) fn is_sound(&self) -> bool {
         let Self { voters, learners, voters_outgoing: outgoing, learners_next, auto_leave } = self;
         let distinct =

@@ -1,4 +1,4 @@
-//! A network of members in one thread, in virtual time: messages are late, lost or cut off as a seed has it.
+//! A network of members in one thread, in virtual time: a seed decides which messages are delayed, lost or cut off.
 
 use super::super::*;
 use crate::cluster::Epoch;
@@ -7,10 +7,10 @@ use crate::slots::Group;
 use std::collections::BTreeSet;
 use twox_hash::XxHash3_64;
 
-/// Few, so that snapshots are a part of each story.
+/// Few, so that every scenario involves snapshots.
 const SNAPSHOT_ENTRIES: usize = 30;
 
-/// A node of the network: running, or only its disk.
+/// A node: running, or only its disk.
 struct Node {
     member: Option<Agreement<MemoryDisk>>,
     disk: MemoryDisk,
@@ -18,24 +18,24 @@ struct Node {
     raft: u64,
 }
 
-/// What a node was told of something that it asked.
+/// The result of a proposal or read.
 pub(super) type Outcome = Result<Answer, AgreementError>;
 
 pub(super) struct Network {
     pub(super) now_ms: u64,
-    /// Messages that are lost, of a thousand.
+    /// Message loss, in permille.
     pub(super) loss_permille: u64,
     pub(super) delay_ms_max: u64,
-    /// Connections, from and to, that carry nothing.
+    /// Links, as (from, to), that drop all messages.
     pub(super) cuts: BTreeSet<(u64, u64)>,
     /// All answers, by node and ticket.
     pub(super) answers: BTreeMap<(u64, u64), Outcome>,
-    /// Somebody breaks the protocol: maps need not be the same.
+    /// Some peer breaks the protocol, so maps may differ.
     pub(super) is_byzantine: bool,
-    /// The map of each version, by its hash: all nodes must have the same.
+    /// By version: the hash of the map, which must be equal on all nodes.
     versions: BTreeMap<u64, u64>,
     nodes: BTreeMap<u64, Node>,
-    /// Messages on their way, by the time of their arrival.
+    /// Messages in flight, by time of arrival.
     flying: BTreeMap<(u64, u64), (u64, u64, Vec<u8>)>,
     sent: u64,
     tickets: u64,
@@ -63,7 +63,7 @@ impl Network {
         }
     }
 
-    /// A cluster of so many nodes, that has settled.
+    /// A cluster of `nodes` nodes that has converged.
     pub(super) fn cluster(seed: u64, nodes: u64) -> Self {
         let mut network = Self::new(seed);
         network.start(0);
@@ -84,7 +84,7 @@ impl Network {
         mix(self.random) % below
     }
 
-    /// Starts a node: the first time, after a crash, or, once its disk was taken away, as one that knows nothing.
+    /// Starts a node: for the first time, after a crash, or with an empty disk if that was removed.
     pub(super) fn start(&mut self, node: u64) {
         let seed = self.random(u64::MAX);
         let fresh = Node { member: None, disk: MemoryDisk::default(), incarnation: 0, raft: 0 };
@@ -100,7 +100,7 @@ impl Network {
         self.note_version(node);
     }
 
-    /// Ends a node at once. Its disk stays.
+    /// Kills a node. Its disk stays.
     pub(super) fn kill(&mut self, node: u64) {
         let node = self.nodes.get_mut(&node).expect("a node");
         node.disk = node.member.take().expect("it runs").into_disk();
@@ -136,20 +136,20 @@ impl Network {
         Identity { node: NodeId(node), incarnation: self.nodes[&node].incarnation }
     }
 
-    /// What a node says of itself when it joins.
+    /// A node's description of itself when it joins.
     pub(super) fn state(&self, node: u64) -> MemberState {
         let member = Member { id: NodeId(node), zone: format!("zone-{}", node % 3), memory_bytes: 1 << 34 };
         let Node { incarnation, raft, .. } = self.nodes[&node];
         MemberState { member, incarnation, raft, address: format!("10.0.0.{node}:11290"), state: State::Up }
     }
 
-    /// Has the leader take a running node in.
+    /// Has the leader admit a running node.
     pub(super) fn join(&mut self, node: u64) {
         let MemberState { member, incarnation, raft, address, .. } = self.state(node);
         self.change(Change::Join { member, incarnation, raft, address });
     }
 
-    /// Has a change applied, by whoever leads.
+    /// Proposes a change to the leader until it is applied.
     pub(super) fn change(&mut self, change: Change) -> Applied {
         for _ in 0..20 {
             if let Some(leader) = self.leader() {
@@ -165,7 +165,7 @@ impl Network {
         panic!("no leader takes it");
     }
 
-    /// A change of nothing but a group's epoch, as a node knows it.
+    /// A change that only increments a group's epoch, as known to `node`.
     pub(super) fn touch(&self, node: u64, group: usize) -> Change {
         let group = Group::numbered(group);
         let old = self.member(node).map().assignment(group).clone();
@@ -212,7 +212,7 @@ impl Network {
         }
     }
 
-    /// Runs until something is so, and returns how long that took.
+    /// Runs until a condition holds, and returns how long that took.
     pub(super) fn run_until(&mut self, ms_max: u64, is_so: impl Fn(&Self) -> bool) -> u64 {
         let start = self.now_ms;
         while !is_so(self) {
@@ -258,7 +258,7 @@ impl Network {
         }
     }
 
-    /// All nodes must have the same map of each version.
+    /// Checks that all nodes have the same map in each version.
     fn note_version(&mut self, node: u64) {
         let map = self.member(node).map();
         let version = map.version();
@@ -267,7 +267,7 @@ impl Network {
         assert!(known == hash || self.is_byzantine, "node {node} has another version {version}");
     }
 
-    /// Cuts all connections of some nodes to the others.
+    /// Cuts all links between some nodes and the others.
     pub(super) fn isolate(&mut self, nodes: &[u64]) {
         let others: Vec<u64> = self.nodes.keys().copied().filter(|node| !nodes.contains(node)).collect();
         for (&node, &other) in nodes.iter().flat_map(|node| others.iter().map(move |other| (node, other))) {
@@ -275,7 +275,7 @@ impl Network {
         }
     }
 
-    /// The nodes that vote, as the leader sees it.
+    /// The voters, as the leader sees them.
     pub(super) fn voters(&self) -> BTreeSet<u64> {
         let leader = self.member(self.leader().expect("a leader"));
         let configuration = leader.configuration();
