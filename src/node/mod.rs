@@ -1,4 +1,4 @@
-//! One node's part in the cluster: agreement, membership and replication, wired to each other.
+//! A node of the cluster: agreement, membership and replication, wired to each other.
 //!
 //! ```text
 //!            frames, time                                     frames to other nodes
@@ -11,13 +11,13 @@
 //!                 └────────────────────────────────────────────┘
 //! ```
 //!
-//! Like its parts it is a state machine without a socket, a clock or a thread: the control core drives it with real ones, the
-//! simulator with its own. Only the agreement decides who holds what; the others propose.
+//! Like its parts, the node is a sans-IO state machine: the control core drives it with real sockets and clocks, the
+//! simulator with its own. Only the agreement decides the assignment of groups; the other parts propose.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `mod.rs` | the wiring |
-//! | `mover.rs` | the leader's part: what the planner wants, as changes of groups, a few at a time |
+//! | `mover.rs` | the leader moves groups to where the planner wants them, a few at a time |
 
 #![forbid(unsafe_code)]
 
@@ -34,15 +34,15 @@ use mover::Mover;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// How often a node has to be ticked.
+/// Period of [`Event::Tick`].
 pub const TICK_MS: u64 = 10;
 
-/// What happens to a node.
+/// An event for a node.
 #[derive(Debug)]
 pub enum Event<'b> {
-    /// A frame has come.
+    /// A frame has arrived.
     Frame {
-        /// From this node: the connection has made sure.
+        /// The sender, authenticated by the connection.
         from: NodeId,
         /// The whole frame.
         bytes: &'b [u8],
@@ -53,41 +53,41 @@ pub enum Event<'b> {
     Leave,
 }
 
-/// What is to be done for a node.
+/// What the caller has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send a frame. It may be lost.
     Send {
-        /// Where it goes.
+        /// The recipient.
         to: To,
         /// The whole frame.
         frame: Vec<u8>,
     },
-    /// Answer a request that was parked.
+    /// Answer a parked request.
     Answer {
-        /// Which.
+        /// The request.
         ticket: Ticket,
-        /// What became of it.
+        /// Its outcome.
         answer: Answer,
     },
-    /// Something that an operator may want to know.
+    /// News for the operator.
     News(membership::Action),
-    /// This node became the primary of a group whose data it does not have: an operator has to know.
+    /// For the operator: this node was made primary of a group whose data it does not have, and opened it empty.
     Emptied(Group),
-    /// The agreement has stopped on this node: it must start again, as another member of Raft where its disk is lost.
+    /// The agreement has stopped on this node. The node has to restart, with a new Raft id if its disk is lost.
     Stopped(agreement::Fault),
 }
 
-/// What a frame carries besides Raft's messages, which have their own form.
+/// The body of a frame of membership or replication. (Raft's messages have a form of their own.)
 #[derive(Serialize, Deserialize)]
 struct Envelope<M> {
     from: Identity,
-    /// Which life of the receiver it is for. Membership is for any.
+    /// The incarnation of the receiver it is for; None for membership, which is for any.
     to: Option<Identity>,
     message: M,
 }
 
-/// A node's part in its cluster.
+/// A node of the cluster.
 pub struct Node<D> {
     me: Identity,
     agreement: Agreement<D>,
@@ -95,7 +95,7 @@ pub struct Node<D> {
     replication: Replication,
     mover: Mover,
     settings: Settings,
-    /// Of each group, the epoch that replication knows.
+    /// By group: the last epoch that replication was told of.
     epochs: Vec<Epoch>,
     map_version: u64,
     leader: Option<membership::Leader>,
@@ -105,31 +105,31 @@ pub struct Node<D> {
 /// What a node starts with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who it is, and how it finds its cluster.
+    /// Its identity, and how it finds its cluster.
     pub membership: membership::Settings,
-    /// Its part in Raft.
+    /// Its identity and timing in Raft.
     pub agreement: agreement::Config,
-    /// What a cluster that it founds is like.
+    /// The settings of a cluster that it founds.
     pub cluster: crate::cluster::map::Settings,
-    /// Bytes of its log that each group keeps for holders that fall behind.
+    /// Bytes of log that each group keeps for holders that fall behind.
     pub backlog_bytes: usize,
-    /// Groups that may be on the move at once.
+    /// Groups that may be moving concurrently.
     pub moves_max: usize,
-    /// The groups that it looks after: all of them, but for a simulator that looks at some only.
+    /// The groups it manages: all, except in simulations of a few groups.
     pub groups: Vec<Group>,
-    /// What replication keeps to.
+    /// The safety rules of replication that hold: all, except in tests.
     pub rules: replication::Rules,
 }
 
 impl<D: Disk> Node<D> {
-    /// A node that starts now, with what its disk has.
+    /// Starts a node from its disk.
     ///
     /// # Errors
-    /// The disk cannot be used, or has lost what others rely on.
+    /// The disk fails, or has lost state that other members rely on.
     pub fn new(mut settings: Settings, disk: D, now: Ms) -> Result<Self, agreement::Fault> {
         let me = settings.membership.profile.identity();
         let agreement = Agreement::new(settings.agreement.clone(), disk, now)?;
-        // The disk knows it, if there is one that was used before.
+        // A disk that was used before has a Raft id already.
         settings.membership.profile.raft_id = agreement.raft();
         Ok(Self {
             me,
@@ -145,7 +145,7 @@ impl<D: Disk> Node<D> {
         })
     }
 
-    /// This life of the node.
+    /// This incarnation of the node.
     pub fn identity(&self) -> Identity {
         self.me
     }
@@ -155,12 +155,12 @@ impl<D: Disk> Node<D> {
         self.agreement.map()
     }
 
-    /// What replication says to requests.
+    /// Replication, to admit requests.
     pub fn replication(&self) -> &Replication {
         &self.replication
     }
 
-    /// The same, to have it record what they do. [`Node::flush`] follows.
+    /// Replication, to record the effects of requests. Call [`Node::flush`] afterwards.
     pub fn replication_mut(&mut self) -> &mut Replication {
         &mut self.replication
     }
@@ -170,20 +170,20 @@ impl<D: Disk> Node<D> {
         &self.agreement
     }
 
-    /// Where the node stands on its way in or out.
+    /// The phase of joining or leaving.
     pub fn phase(&self) -> &membership::Phase {
         self.membership.phase()
     }
 
-    /// Ends the node, and gives its disk back.
+    /// Ends the node and returns its disk.
     pub fn into_disk(self) -> D {
         self.agreement.into_disk()
     }
 
-    /// Has something happen to the node.
+    /// Handles an event.
     ///
     /// # Errors
-    /// The frame is none of ours; nothing has happened.
+    /// The frame is invalid; nothing was changed.
     pub fn step(
         &mut self,
         event: Event,
@@ -195,7 +195,7 @@ impl<D: Disk> Node<D> {
             Event::Frame { from, bytes } => self.receive(from, bytes, now, store, out)?,
             Event::Leave => self.step_membership(membership::Event::Leave, now, store, out),
             Event::Tick => {
-                // With the first one, that of the disk.
+                // The first tick distributes the map that the disk has.
                 self.follow_map(now, store, out);
                 self.step_agreement(agreement::Event::Tick, now, store, out);
                 if self.membership.wake_at_ms().is_some_and(|at| at <= now) {
@@ -241,6 +241,7 @@ impl<D: Disk> Node<D> {
             }
             Kind::Replication => {
                 let Envelope { from, to, message } = frame.read::<Envelope<Message>>()?;
+                // Messages for another incarnation of this node, or in another node's name, are void.
                 if to == Some(self.me) && from.node == sender {
                     let mut actions = Vec::new();
                     self.replication.receive(from, message, now, store, &mut actions);
@@ -251,7 +252,7 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    // The parts, and what each of them wants.
+    // Stepping the parts, and dispatching their actions.
 
     fn step_agreement(&mut self, event: agreement::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
@@ -260,7 +261,7 @@ impl<D: Disk> Node<D> {
         for action in actions {
             match action {
                 agreement::Action::Send { to, bytes } => out.push(Action::Send { to: To::Node(to), frame: bytes }),
-                // Whoever proposed looks at the map, and proposes again.
+                // The proposer sees from the map whether its proposal was applied, and repeats it if not.
                 agreement::Action::Answer { .. } => {}
                 agreement::Action::MapChanged => has_changed = true,
                 agreement::Action::Stopped(fault) => out.push(Action::Stopped(fault)),
@@ -275,6 +276,7 @@ impl<D: Disk> Node<D> {
     fn step_membership(&mut self, event: membership::Event, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let mut actions = Vec::new();
         self.membership.step(event, now, &mut actions);
+        // Fence before any message of this step can be sent: no acknowledgement may follow a report.
         let fenced = self.map().members().map(MemberState::identity);
         let fenced = fenced.filter(|&identity| self.membership.is_fenced(identity));
         let fenced: BTreeSet<Identity> = fenced.collect();
@@ -287,7 +289,7 @@ impl<D: Disk> Node<D> {
                     frame::encode(Kind::Membership, &envelope, &mut bytes);
                     out.push(Action::Send { to, frame: bytes });
                 }
-                // What an earlier leadership has concluded is no basis for a later one.
+                // Conclusions of an earlier term rest on fences that may have ended.
                 membership::Action::Propose { term, proposal } if term == self.agreement.term() => {
                     self.propose(change_of(proposal), now, store, out);
                 }
@@ -301,7 +303,7 @@ impl<D: Disk> Node<D> {
     fn found_cluster(&mut self, cluster: u64, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let profile = &self.settings.membership.profile;
         let (member, address) = (profile.member.clone(), profile.address.clone());
-        // It fails where the node has a cluster already, or has stopped; then there is nothing to found.
+        // Fails if the node belongs to a cluster or has stopped; there is nothing to found then.
         if self.agreement.bootstrap(cluster, self.settings.cluster, member, address).is_ok() {
             self.follow_map(now, store, out);
         }
@@ -335,7 +337,7 @@ impl<D: Disk> Node<D> {
         Action::Send { to: To::Node(to.node), frame: bytes }
     }
 
-    /// Tells the other parts of the new map.
+    /// Distributes a new map to the other parts.
     fn follow_map(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         let map = self.agreement.map();
         if map.version() == self.map_version {
@@ -366,7 +368,7 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// As the leader, has groups move to where the planner wants them.
+    /// As the leader, moves groups to where the planner wants them.
     fn run_mover(&mut self, now: Ms, store: &mut impl Store, out: &mut Vec<Action>) {
         if !self.agreement.leads() {
             return;
@@ -387,11 +389,11 @@ impl<D: Disk> Node<D> {
     }
 }
 
-/// What membership has to know of a map.
+/// The view of a map that membership needs.
 fn map_view(map: &Map) -> MapView {
     let view = |member: &MemberState| {
         let groups = match member.state {
-            // Who leaves wants to know when it holds nothing any more; of the others nobody asks.
+            // A leaving node needs to know when it holds no groups any more; for others the count is not used.
             State::Leaving => {
                 map.assignments().filter(|(_, a)| a.holders().any(|h| h.node == member.member.id)).count()
             }

@@ -1,38 +1,38 @@
-//! The leader's part in movement: it has groups go to where the planner wants them.
+//! The mover: on the leader, moves groups to where the planner wants them.
 //!
 //! | a group | the leader |
 //! |---|---|
-//! | lacks a copy that is wanted | adds the node as a learner |
-//! | has learners that nobody wants | removes them |
-//! | has more copies in sync than are wanted | removes others than the wanted, and not the primary |
-//! | has the wanted primary in sync, and another primary | asks that one to hand over |
+//! | lacks a wanted copy | adds the node as a learner |
+//! | has unwanted learners | removes them |
+//! | has more in-sync copies than wanted | removes unwanted ones, except the primary |
+//! | has the wanted primary in sync, but another primary | asks that one to hand over |
 //!
-//! The rest the primary does: it fills the learner, proposes it as in-sync, and hands over (`replication/primary.rs`). So a
-//! migration, a rebuild after a loss, a drain and a new node are the same thing. Each change is compared with the group's epoch
-//! and set, so one that comes too late does nothing.
+//! The group's primary does the rest: it sends the snapshot, proposes the learner as in-sync, and hands over
+//! (`replication/primary.rs`). Migration, re-replication after a loss, draining a node and adding one therefore work
+//! alike. Each change is compared with the group's epoch, so a late one does nothing.
 
 use crate::cluster::map::{Assignment, GroupChange, Map, MemberState, State};
 use crate::cluster::{Identity, NodeId, Plan};
 use crate::replication::{Body, Message, Ms};
 use crate::slots::Group;
 
-/// How often the leader looks at what is to be moved.
+/// Interval at which the leader compares the map with the plan.
 const INTERVAL_MS: u64 = 100;
-/// Changes that are proposed at once.
+/// Changes per proposal.
 const CHANGES_MAX: usize = 256;
 
-/// Moves groups, as the leader.
+/// Moves groups, on the leader.
 #[derive(Debug)]
 pub(super) struct Mover {
     groups: Vec<Group>,
     moves_max: usize,
-    /// What the planner wants of the members that there are. None until somebody asks.
+    /// The plan for the current members; computed on demand.
     wanted: Option<Plan>,
     members: Vec<(Identity, State)>,
     looked_at: Option<Ms>,
 }
 
-/// What the leader does about it.
+/// The leader's next moves.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) changes: Vec<GroupChange>,
@@ -44,7 +44,7 @@ impl Mover {
         Self { groups, moves_max, wanted: None, members: Vec::new(), looked_at: None }
     }
 
-    /// The map has changed: perhaps who is in it.
+    /// Follows the map; drops the plan if the members have changed.
     pub(super) fn members_may_have_changed(&mut self, map: &Map) {
         let members: Vec<_> = map.members().map(|member| (member.identity(), member.state)).collect();
         if members != self.members {
@@ -53,7 +53,7 @@ impl Mover {
         }
     }
 
-    /// What to do now.
+    /// The moves to make now.
     pub(super) fn moves(&mut self, map: &Map, now: Ms) -> Moves {
         let mut moves = Moves::default();
         if self.looked_at.is_some_and(|at| now < at + INTERVAL_MS) {
@@ -66,6 +66,7 @@ impl Mover {
         for &group in &self.groups {
             let wanted: Vec<Identity> = wanted.copies(group).iter().filter_map(identity).collect();
             let assignment = map.assignment(group);
+            // Only the start of movements is limited: those under way continue, and removals cost nothing.
             let may_begin = moving < self.moves_max;
             if moves.changes.len() == CHANGES_MAX {
                 break;
@@ -81,7 +82,7 @@ impl Mover {
     }
 }
 
-/// The next change of a group on its way to the wanted holders.
+/// The next change of a group's holders towards the wanted ones.
 fn change_towards(group: Group, assignment: &Assignment, wanted: &[Identity], may_begin: bool) -> Option<GroupChange> {
     let Assignment { epoch, primary, in_sync, learners, .. } = assignment;
     let primary = (*primary)?;
@@ -90,6 +91,8 @@ fn change_towards(group: Group, assignment: &Assignment, wanted: &[Identity], ma
         next_learners.extend(wanted.iter().filter(|one| !in_sync.contains(one) && !learners.contains(one)));
     }
     let mut next_in_sync = in_sync.clone();
+    // Shrink the in-sync set only down to the wanted number, so that a copy is dropped only after its replacement is in
+    // sync.
     while next_in_sync.len() > wanted.len()
         && let Some(at) = next_in_sync.iter().rposition(|one| !wanted.contains(one) && *one != primary)
     {
@@ -100,7 +103,7 @@ fn change_towards(group: Group, assignment: &Assignment, wanted: &[Identity], ma
     (!is_same && !wanted.is_empty()).then_some(change)
 }
 
-/// Asks the primary of a group that has all wanted copies to let the wanted one be primary.
+/// The request to the primary to hand over to the wanted primary, if that is in sync and nothing else is to be done.
 fn hand_over(group: Group, assignment: &Assignment, wanted: &[Identity]) -> Option<(Identity, Message)> {
     let (primary, &to) = (assignment.primary?, wanted.first()?);
     let is_due = primary != to && assignment.in_sync.contains(&to) && assignment.learners.is_empty();
