@@ -1,4 +1,4 @@
-//! What clients were promised, checked against what they have seen.
+//! Checks clients' histories against the guarantees of their consistency levels.
 
 use crate::store::Item;
 use crate::world::{Us, World};
@@ -9,7 +9,7 @@ use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History as Ordered};
 use todc_utils::specifications::Specification;
 
-/// What was done to a strong key, and what came of it.
+/// An operation on a strong key, with its result.
 #[derive(Clone, Debug)]
 pub enum What {
     Get(Vec<u32>),
@@ -17,21 +17,21 @@ pub enum What {
     Delete,
     Append(u32, Option<bool>),
     Add(u32, Option<bool>),
-    /// The value that was put with a time to live has expired.
+    /// A value with a time to live has expired.
     Expire(u32),
-    /// A cache may forget.
+    /// The key was evicted, or its group lost: a cache may miss.
     Vanish,
 }
 
 #[derive(Clone, Debug)]
 struct Operation {
     called: Us,
-    /// None if nobody knows whether it has happened.
+    /// None if it is unknown whether the operation took effect.
     ended: Option<Us>,
     what: What,
 }
 
-/// What all clients have seen.
+/// The histories of all clients.
 #[derive(Default)]
 pub struct History {
     strong: BTreeMap<Key, Vec<Operation>>,
@@ -50,7 +50,7 @@ impl History {
         self.vanished.entry(key.clone()).or_default().push(at);
     }
 
-    /// All copies of a group were gone at once, and the map says so.
+    /// The map opened a group empty because all its in-sync holders were gone.
     pub fn lose(&mut self, group: Group, at: Us) {
         self.lost.push((group, at));
     }
@@ -72,7 +72,7 @@ impl History {
         for &at in evictions.chain(losses) {
             operations.push(Operation { called: at, ended: None, what: What::Vanish });
         }
-        // Ends come after calls at the same time: what overlaps in a point overlaps.
+        // At equal times calls come before responses, so that operations that touch in a point overlap.
         let end = Us::MAX;
         let mut moments: Vec<(Us, bool, usize)> = Vec::new();
         for (number, operation) in operations.iter().enumerate() {
@@ -97,7 +97,7 @@ impl History {
     }
 }
 
-/// A key of a cache: the values that were put and appended; empty if there is none.
+/// A key of a cache: the values that were put and appended, empty if the key is missing.
 struct CachedKey;
 
 impl Specification for CachedKey {
@@ -130,7 +130,7 @@ impl Specification for CachedKey {
     }
 }
 
-/// Why the cluster has not come to rest, if it has not: all copies there that are to be, and all the same.
+/// Why the cluster has not converged, if so: maps differ, copies are missing, or their contents differ.
 pub fn divergence(world: &World) -> Option<String> {
     let nodes: Vec<_> =
         world.hosts.iter().filter_map(|host| host.node.as_ref().map(|node| (node, &host.store))).collect();
@@ -142,13 +142,13 @@ pub fn divergence(world: &World) -> Option<String> {
             return Some(format!("maps differ about group {}", group.index()));
         }
         if assignment.in_sync.len() != wanted || !assignment.learners.is_empty() {
-            return Some(format!("group {} has other copies than are wanted: {assignment:?}", group.index()));
+            return Some(format!("group {} does not have the wanted copies: {assignment:?}", group.index()));
         }
         let holds = |identity| nodes.iter().find(|(node, _)| node.identity() == identity);
         let mut contents: Vec<BTreeMap<Key, Item>> = Vec::new();
         for &identity in &assignment.in_sync {
             let Some((_, store)) = holds(identity) else {
-                return Some(format!("group {} is held by {identity}, which is not there", group.index()));
+                return Some(format!("group {} is held by {identity}, which is not running", group.index()));
             };
             contents.push(store.contents(group, world.true_wall_ms()));
         }

@@ -1,4 +1,4 @@
-//! Clients: what they ask for, where, and what they make of the answers. And what a host does for them.
+//! Clients: their requests, and how they handle the answers; and how a host executes a request.
 
 use crate::check::What;
 use crate::random::Random;
@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a client waits for an answer.
 const PATIENCE_US: Us = 4 * SECOND;
-/// How often a request that was refused is made again.
+/// How often a refused request is retried.
 const TRIES_MAX: u32 = 60;
 
-/// One client.
+/// A client.
 pub struct Client {
     level: Level,
     keys: Vec<Key>,
@@ -20,12 +20,12 @@ pub struct Client {
     id: u64,
     next_value: u32,
     pending: Option<Pending>,
-    /// Whom it takes for the primary of a group.
+    /// The host that it believes to be a group's primary.
     believed: BTreeMap<Group, usize>,
     tokens: BTreeMap<Group, Position>,
-    /// Of its own keys: no read may show an older value.
+    /// By key of its own: no read may return an older value.
     floors: BTreeMap<Key, u32>,
-    /// What it wrote without an answer: that may be carried out at any time, even after what it wrote later.
+    /// Values written without an answer: these writes may take effect at any time, even after later ones.
     belated: BTreeSet<u32>,
     pub stops: bool,
 }
@@ -36,7 +36,7 @@ struct Pending {
     tries: u32,
 }
 
-/// What makes a client go on.
+/// What a client is waiting for.
 #[derive(Debug)]
 pub enum Wake {
     Next,
@@ -63,11 +63,11 @@ pub enum Op {
         ttl_ms: Option<u64>,
     },
     Delete,
-    /// Changes the value inside, if there is one.
+    /// Appends to the value, if the key exists.
     Append {
         value: u32,
     },
-    /// Puts a value if there is none.
+    /// Puts a value, if the key does not exist.
     Add {
         value: u32,
     },
@@ -84,13 +84,13 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Value(Vec<u32>),
-    /// Whether it was as the operation wants it.
+    /// Whether the operation found the key as it needs it.
     Done(bool),
     Refused(Refusal),
     Unknown,
 }
 
-/// The clients of a run, and their keys: strong ones share theirs, sessions have some each.
+/// The clients of a run, with their keys: strong clients share theirs, sessions have their own.
 pub fn all(seed: u64) -> Vec<Client> {
     let names = |names: &[&str]| names.iter().map(|name| Key::from(name.as_bytes())).collect::<Vec<Key>>();
     let strong = names(&["{a}s0", "{b}s1", "{a}s2"]);
@@ -120,7 +120,7 @@ pub fn groups() -> Vec<Group> {
     vec![Group::of(b"{a}"), Group::of(b"{b}")]
 }
 
-/// A client goes on.
+/// Handles an event of a client.
 pub fn wake(world: &mut World, clients: &mut [Client], number: usize, what: Wake) {
     let client = &mut clients[number];
     match what {
@@ -190,7 +190,7 @@ fn send(world: &mut World, client: &mut Client, number: usize) {
     world.trace(|| format!("client {number} asks host {host}: {request:?}"));
     let id = request.id;
     world.after(delay, Event::Request { host, request });
-    // One timeout per try: where a host is down nobody answers.
+    // One timeout per try: a host that is down does not answer.
     let patience = if pending.tries == 1 { PATIENCE_US } else { PATIENCE_US + SECOND };
     world.after(patience, Event::Client { client: number, what: Wake::Timeout { id } });
 }
@@ -208,7 +208,7 @@ fn refused(world: &mut World, client: &mut Client, number: usize, refusal: Refus
             client.floors.retain(|key, _| Group::of(key) != group);
             return finish_refused(world, client, number);
         }
-        // Perhaps another knows better.
+        // Another host may know better.
         _ if client.random.permille(200) => _ = client.believed.remove(&group),
         _ => {}
     }
@@ -220,7 +220,7 @@ fn refused(world: &mut World, client: &mut Client, number: usize, refusal: Refus
     world.after(wait, Event::Client { client: number, what: Wake::Again { id } });
 }
 
-/// The request has no effect, whatever comes.
+/// Gives up a refused request, which had no effect.
 fn finish_refused(world: &mut World, client: &mut Client, number: usize) {
     client.pending = None;
     next(world, client, number);
@@ -255,7 +255,7 @@ fn note_strong(world: &mut World, pending: &Pending, outcome: &Outcome, ended: O
     let done = if let Outcome::Done(done) = outcome { Some(*done) } else { None };
     let what = match (&pending.request.op, outcome) {
         (Op::Get, Outcome::Value(values)) => What::Get(values.clone()),
-        // A read that nobody answered says nothing.
+        // A read without an answer says nothing.
         (Op::Get, _) => return,
         (Op::Put { value, .. }, _) => What::Put(*value),
         (Op::Delete, _) => What::Delete,
@@ -299,7 +299,7 @@ fn note_session(world: &mut World, client: &mut Client, pending: &Pending, outco
 
 // Hosts.
 
-/// A host carries a request out.
+/// Executes a request on a host.
 pub fn execute(world: &mut World, host: usize, request: Request) {
     let (now_ms, wall_ms) = (world.clock_ms(host), world.wall_ms(host));
     let rules = world.options.broken;
@@ -370,12 +370,12 @@ pub fn execute(world: &mut World, host: usize, request: Request) {
     world.dispatch(host, actions);
 }
 
-/// Who has been alone for long takes no writes.
+/// Checks that a host that has been isolated for long admits no writes.
 fn check_doubt(world: &mut World, host: usize, isolated_since: Option<Us>) {
     let longest = (pinion::replication::DOUBT_MS + pinion::replication::LEASE_MS + 300) * MS;
     let alone = world.hosts.len() > 1 && isolated_since.is_some_and(|since| world.now > since + longest);
     if alone {
-        world.violation(format!("host {host} took a write though it had been alone for long"));
+        world.violation(format!("host {host} admitted a write although it had been isolated for long"));
     }
 }
 
@@ -383,7 +383,7 @@ fn values(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four"))).collect()
 }
 
-/// A host gives up a key of its own choice: as a primary, with everybody's knowledge.
+/// A host's store evicts a key of its own choice; on a primary, the log carries the removal.
 pub fn evict(world: &mut World, host: usize, random: &mut Random) {
     let group = *random.pick(&world.options.groups);
     let (now, now_ms) = (world.now, world.clock_ms(host));

@@ -1,9 +1,9 @@
-//! What goes wrong, and how it is repaired.
+//! Faults and their repair.
 
 use crate::random::Random;
 use crate::world::{DiskFault, Event, MS, SECOND, Us, World};
 
-/// Ends a fault.
+/// The end of a fault.
 #[derive(Clone, Debug)]
 pub enum Repair {
     /// These links work again.
@@ -12,16 +12,16 @@ pub enum Repair {
     Speed(usize),
 }
 
-/// From one fault to the next, on average.
+/// Mean time between faults.
 const INTERVAL_US: Us = 450 * MS;
 
-/// Lets the next fault come.
+/// Schedules the next fault.
 pub fn plan_next(world: &mut World) {
     let wait = INTERVAL_US / 4 + world.random.below(INTERVAL_US * 3 / 2);
     world.after(wait, Event::Fault);
 }
 
-/// Something goes wrong.
+/// Injects a fault.
 pub fn inject(world: &mut World) {
     let victim = victim(world);
     world.counts.faults += 1;
@@ -30,7 +30,7 @@ pub fn inject(world: &mut World) {
         !world.is_up(*host) || world.hosts[*host].paused_until > world.now || has_no_peer
     };
     let out = (0..world.hosts.len()).filter(is_out).count();
-    // Where most hosts are out nothing is served, which is right and tells little: it is not to be so all the time.
+    // With most hosts out nothing is served, which is correct but reveals little: allow it only rarely.
     let spares = out >= (world.hosts.len() - 1) / 2 && !world.random.permille(100);
     match world.random.below(100) {
         0..12 => slow_down(world, victim),
@@ -44,7 +44,7 @@ pub fn inject(world: &mut World) {
     }
 }
 
-/// Who it happens to: more often than not the primary of one of the groups.
+/// The host to be hit: often the primary of one of the groups.
 fn victim(world: &mut World) -> usize {
     let group = *world.random.pick(&world.options.groups.clone());
     let leads = |host: &usize| {
@@ -62,7 +62,7 @@ fn kill(world: &mut World, host: usize) {
     if !world.is_up(host) {
         return;
     }
-    // Most disks of Raft's voters, lost for good, are the cluster's end: one is lost in a run.
+    // Losing most disks of Raft's voters would end the cluster for good, so at most one is lost in a run.
     let disk_fault = match world.random.below(10) {
         0 if world.counts.lost_disks == 0 => Some(DiskFault::Loses),
         1..3 => Some(DiskFault::Tears),
@@ -73,7 +73,7 @@ fn kill(world: &mut World, host: usize) {
     world.after(down, Event::Start { host, loses_disk: false });
 }
 
-/// A pause that nobody is to be taken for dead for.
+/// A pause that is too short to be declared down for.
 fn nap(world: &mut World, host: usize) {
     let length = 20 * MS + world.random.below(380 * MS);
     pause_for(world, host, length);
@@ -98,7 +98,7 @@ fn isolate(world: &mut World, host: usize) {
     cut(world, links, "is isolated", host);
 }
 
-/// Some links of a host, one way or both.
+/// Cuts some links of a host, one or both ways.
 fn cut_links(world: &mut World, host: usize) {
     let mut links = Vec::new();
     for other in (0..world.hosts.len()).filter(|&other| other != host) {
@@ -113,7 +113,7 @@ fn cut_links(world: &mut World, host: usize) {
     cut(world, links, "loses links", host);
 }
 
-/// Two parts that do not reach each other.
+/// Splits the hosts into two sides that do not reach each other.
 fn split(world: &mut World) {
     let count = world.hosts.len();
     let side: Vec<bool> = (0..count).map(|_| world.random.permille(500)).collect();
@@ -142,13 +142,13 @@ fn slow_down(world: &mut World, host: usize) {
     world.after(length, Event::Repair(Repair::Speed(host)));
 }
 
-/// A host's memory is full: it gives up a key of its own choice, as a replica may.
+/// A host's memory is full: it evicts a key of its own choice, as a replica may.
 fn evict(world: &mut World, host: usize) {
     let mut random = Random::new(world.random.next());
     crate::client::evict(world, host, &mut random);
 }
 
-/// A fault has ended.
+/// Repairs a fault.
 pub fn repair(world: &mut World, repair: Repair) {
     world.trace(|| format!("repaired: {repair:?}"));
     match repair {
@@ -160,7 +160,7 @@ pub fn repair(world: &mut World, repair: Repair) {
     }
 }
 
-/// Everything works from now on.
+/// Repairs everything.
 pub fn heal(world: &mut World) {
     world.trace(|| "all is healed".to_string());
     world.cut.iter_mut().flatten().for_each(|cut| *cut = false);

@@ -1,12 +1,12 @@
-//! The cluster's state machines under a seeded simulator: networks that lose, delay, double and reorder, partitions, pauses,
-//! crashes that lose memory, disks that tear, clocks that run apart, hosts that are slow or full; and clients of each level,
-//! whose histories are checked.
+//! The cluster's state machines under a seeded simulator: networks that lose, delay, duplicate and reorder; partitions,
+//! pauses, crashes that lose memory, torn disks, drifting clocks, slow or full hosts; and clients of each consistency
+//! level, whose histories are checked.
 //!
 //! ```text
 //! scripts/sim --seeds 1000           runs seeds 0 to 999
 //! scripts/sim --seconds 240          as many fresh seeds as fit
-//! scripts/sim --seed 17 --trace      one seed, told in full
-//! scripts/sim --without Grace        breaks a rule until that is noticed
+//! scripts/sim --seed 17 --trace      one seed, with a trace of all events
+//! scripts/sim --without Grace        breaks a rule, until some seed fails
 //! scripts/sim --scenes 100           larger clusters: failover, removals, movement
 //! ```
 
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use world::{Counts, Event, MS, Options, SECOND, Us, World};
 
-/// How long a cluster may take to come together, and to come to rest when all is healed.
+/// How long a cluster may take to form, and to converge once everything is repaired.
 const START_MAX: Us = 20 * SECOND;
 const REST_MAX: Us = 40 * SECOND;
 
@@ -34,34 +34,34 @@ struct Arguments {
     /// Runs one seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Tells all that happens.
+    /// Traces all events.
     #[arg(long)]
     trace: bool,
-    /// Runs so many seeds.
+    /// Runs that many seeds.
     #[arg(long)]
     seeds: Option<u64>,
-    /// Runs seeds for so long.
+    /// Runs seeds for that many seconds.
     #[arg(long)]
     seconds: Option<u64>,
-    /// The first seed (default: 0, or, with --seconds, of the time of day).
+    /// The first seed (default: 0; with --seconds, derived from the time of day).
     #[arg(long)]
     from: Option<u64>,
-    /// Breaks a rule: then some seed must fail.
+    /// Breaks a rule: some seed must fail then.
     #[arg(long, value_parser = rule)]
     without: Option<Rule>,
-    /// Milliseconds of faults in a run.
+    /// Milliseconds of faults per run.
     #[arg(long, default_value_t = 8_000)]
     length_ms: u64,
     /// Threads.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Plays the scenes with larger clusters, with so many deaths of primaries each, and reports.
+    /// Plays the scenes of larger clusters, with that many deaths of primaries each, and reports.
     #[arg(long)]
     scenes: Option<usize>,
-    /// Simulated minutes without a reason to take anybody for dead, in the scenes.
+    /// Simulated minutes of loss or pauses in which no node may be declared down, in the scenes.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// Plays only scenes of clusters of so many hosts.
+    /// Plays only the scenes of clusters of that many hosts.
     #[arg(long)]
     hosts: Option<usize>,
 }
@@ -71,7 +71,7 @@ fn rule(name: &str) -> Result<Rule, String> {
     found.ok_or_else(|| format!("no such rule; there are {:?}", Rule::ALL))
 }
 
-/// What became of a seed.
+/// The result of a seed.
 struct SeedResult {
     counts: Counts,
     violations: Vec<String>,
@@ -100,7 +100,7 @@ fn run(seed: u64, arguments: &Arguments) -> SeedResult {
         advance(&mut world, &mut clients, until);
         if world.now > START_MAX {
             let divergence = check::divergence(&world);
-            world.violation(format!("the cluster does not come together: {divergence:?}"));
+            world.violation(format!("the cluster does not form: {divergence:?}"));
             break;
         }
     }
@@ -122,7 +122,7 @@ fn run(seed: u64, arguments: &Arguments) -> SeedResult {
     SeedResult { counts: world.counts, violations: world.violations }
 }
 
-/// Everything works again, and in the end all copies are there, and the same.
+/// Repairs everything, stops the clients, and checks that the cluster converges.
 fn heal(world: &mut World, clients: &mut [client::Client]) {
     world.options.loss_permille = 0;
     world.is_healing = true;
@@ -130,14 +130,14 @@ fn heal(world: &mut World, clients: &mut [client::Client]) {
     let half = world.now + 1500 * MS;
     advance(world, clients, half);
     clients.iter_mut().for_each(|client| client.stops = true);
-    // Requests that nobody answers are given up.
+    // Requests without an answer time out.
     let drained = world.now + 6 * SECOND;
     advance(world, clients, drained);
     let deadline = world.now + REST_MAX;
     while let Some(divergence) = check::divergence(world) {
         if world.now > deadline || !world.violations.is_empty() {
             world.trace_hosts();
-            return world.violation(format!("the cluster does not come to rest: {divergence}"));
+            return world.violation(format!("the cluster does not converge: {divergence}"));
         }
         let until = world.now + 200 * MS;
         advance(world, clients, until);
@@ -162,7 +162,7 @@ fn handle(world: &mut World, clients: &mut [client::Client], event: Event) {
     if let Some(host) = host
         && world.hosts[host].paused_until > world.now
     {
-        // It happens when the host goes on, in the same order.
+        // A paused host handles its events, in order, when it resumes.
         let until = world.hosts[host].paused_until;
         return world.at(until, event);
     }

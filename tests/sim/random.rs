@@ -1,4 +1,4 @@
-//! Where all chance in a run comes from: splitmix64 (Steele et al. 2014), of the run's seed.
+//! The random numbers of a run: splitmix64 (Steele et al. 2014), seeded by the run's seed.
 
 pub struct Random(u64);
 
@@ -15,7 +15,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `end`.
+    /// A number less than `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -24,7 +24,7 @@ impl Random {
         first + self.below(last - first + 1)
     }
 
-    /// True so many times in a thousand.
+    /// True with a probability of `times` in a thousand.
     pub fn permille(&mut self, times: u64) -> bool {
         self.below(1000) < times
     }

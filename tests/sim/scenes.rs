@@ -1,5 +1,5 @@
-//! Larger clusters, and one thing that happens to them: how long writes stop when a primary dies, who is taken for dead that is
-//! not, and how much moves when nodes come and go.
+//! Scenes of larger clusters: how long writes stop when a primary dies, whether live nodes are declared down, and how
+//! much data moves when nodes come and go.
 
 use crate::client::{self, Op, Outcome, Request, Wake};
 use crate::world::{Event, MS, Options, SECOND, Us, World};
@@ -8,7 +8,7 @@ use pinion::replication::{Key, Level};
 use pinion::slots::Group;
 use std::collections::BTreeSet;
 
-/// What a scene is played with.
+/// The parameters of a scene.
 pub struct Stage {
     pub seed: u64,
     pub hosts: usize,
@@ -18,11 +18,11 @@ pub struct Stage {
     pub trace: bool,
 }
 
-/// How often the probe tries to write.
+/// Interval at which the probe tries to write.
 const PROBE_US: Us = 2 * MS;
 const REST_MAX: Us = 120 * SECOND;
 
-/// Keys of so many groups, spread over all of them.
+/// One key in each of `groups` groups.
 fn keys(groups: usize) -> Vec<Key> {
     let mut keys = Vec::new();
     let mut seen = BTreeSet::new();
@@ -56,14 +56,14 @@ fn world(stage: &Stage) -> World {
 
 fn run_until(world: &mut World, until: Us) {
     while let Some(event) = world.next_event(until) {
-        // An answer to the probe that comes late is nobody's.
+        // A late answer to the probe is ignored.
         if !matches!(event, Event::Client { .. }) {
             handle(world, &mut [], event);
         }
     }
 }
 
-/// Lets time pass until all copies are there and the same, perhaps without some hosts.
+/// Runs until the cluster of `hosts` live hosts has converged. Returns how long that took.
 fn rest(world: &mut World, hosts: usize) -> Us {
     let started = world.now;
     loop {
@@ -71,20 +71,20 @@ fn rest(world: &mut World, hosts: usize) -> Us {
         if up == hosts && check::divergence(world).is_none() && members(world) == hosts {
             return world.now - started;
         }
-        assert!(world.now < started + REST_MAX, "it does not come to rest: {:?}", check::divergence(world));
+        assert!(world.now < started + REST_MAX, "the cluster does not converge: {:?}", check::divergence(world));
         let until = world.now + 50 * MS;
         run_until(world, until);
     }
 }
 
-/// Members that the map has, and that are not down.
+/// The number of live members in the map.
 fn members(world: &World) -> usize {
     let node = world.hosts.iter().find_map(|host| host.node.as_ref());
     let map = node.map(|node| node.map());
     map.map_or(0, |map| map.members().filter(|member| map.is_live(member.identity())).count())
 }
 
-/// Times, in milliseconds, from the death of a primary to the next strong write of its group that is acknowledged.
+/// Kills primaries; returns, for each, the milliseconds until a strong write of its group is acknowledged again.
 pub fn failovers(stage: &Stage, kills: usize) -> Vec<u64> {
     let mut world = world(stage);
     rest(&mut world, stage.hosts);
@@ -112,7 +112,7 @@ pub fn failovers(stage: &Stage, kills: usize) -> Vec<u64> {
     times
 }
 
-/// Tries to write until a write is acknowledged. How long that takes.
+/// Tries to write until a write is acknowledged. Returns how long that took.
 fn until_written(world: &mut World, key: &Key, number: u64) -> Us {
     let started = world.now;
     for attempt in 0.. {
@@ -137,7 +137,7 @@ fn until_written(world: &mut World, key: &Key, number: u64) -> Us {
     unreachable!("attempts have no end")
 }
 
-/// Nodes that were taken for dead in so much time, though they were only hard to hear: by loss, or with pauses of 400 ms.
+/// How many live nodes were declared down in `minutes` of message loss, or of pauses of 400 ms.
 pub fn false_removals(stage: &Stage, minutes: u64, pauses: bool) -> usize {
     let mut world = world(stage);
     rest(&mut world, stage.hosts);
@@ -151,11 +151,11 @@ pub fn false_removals(stage: &Stage, minutes: u64, pauses: bool) -> usize {
             world.hosts[host].paused_until = world.now + 400 * MS;
         }
     }
-    // Who is expelled starts anew.
+    // An expelled node restarts.
     (world.counts.restarts - restarts) as usize
 }
 
-/// What moved, against what had to: copies that were made, and those that were missing or are the newcomer's share.
+/// What moved and what had to: copies created, and copies that were missing or are the newcomer's share.
 #[derive(Debug)]
 pub struct Movement {
     pub moved: usize,
@@ -163,7 +163,7 @@ pub struct Movement {
     pub rest_ms: u64,
 }
 
-/// How long nothing moves when all has been moved.
+/// The movement is over once the holders have not changed for so long.
 const STILL_US: Us = 5_000 * MS;
 
 /// What happens to the cluster.
@@ -174,7 +174,7 @@ pub enum Upheaval {
     ZoneLoss,
 }
 
-/// Who holds which group.
+/// The holders of each group.
 fn holders(world: &World) -> BTreeSet<(usize, u64)> {
     let node = world.hosts.iter().find_map(|host| host.node.as_ref()).expect("somebody is up");
     let groups = world.options.groups.iter();
@@ -183,7 +183,7 @@ fn holders(world: &World) -> BTreeSet<(usize, u64)> {
     holders.collect()
 }
 
-/// Plays it, with a value in each group, and checks at the end that all values are still there.
+/// Plays a scene with a value in each group, and checks that all values survive.
 pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
     let mut world = world(stage);
     let newcomer = stage.hosts - 1;
@@ -225,7 +225,7 @@ pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
     }
     rest(&mut world, left);
     let (mut rested, mut after) = (world.now, holders(&world));
-    // The cluster is at rest, too, before the mover has begun, and between two of its steps.
+    // The cluster has converged, too, before the mover begins and between its steps.
     while world.now < rested + STILL_US {
         assert!(world.now < started + REST_MAX, "it moves without end");
         let until = world.now + 50 * MS;
@@ -255,7 +255,7 @@ pub fn movement(stage: &Stage, upheaval: Upheaval) -> Movement {
     Movement { moved: after.difference(&before).count(), ideal, rest_ms }
 }
 
-/// All scenes, as a report. Ends the process with 1 if a bar is missed.
+/// Plays all scenes and reports. Exits with 1 if a limit is missed.
 pub fn report(kills: usize, minutes: u64, only: Option<usize>, trace: bool) {
     let mut missed = 0;
     let mut judge = |line: String, holds: bool| {
@@ -264,7 +264,7 @@ pub fn report(kills: usize, minutes: u64, only: Option<usize>, trace: bool) {
     };
     for hosts in [3, 8, 24].into_iter().filter(|&hosts| only.is_none_or(|only| only == hosts)) {
         for loss_permille in [0, 50] {
-            // A few worlds, so that not all kills share their clocks and their map.
+            // Several worlds, so that kills differ in clocks and maps.
             let mut times = Vec::new();
             let worlds = kills.div_ceil(20);
             for seed in 0..worlds as u64 {
@@ -285,7 +285,7 @@ pub fn report(kills: usize, minutes: u64, only: Option<usize>, trace: bool) {
         for (name, loss_permille, pauses) in [("5 % loss", 50, false), ("pauses of 400 ms", 0, true)] {
             let stage = Stage { seed: 7, hosts, loss_permille, groups: 2 * hosts, zones: 3, trace };
             let removed = false_removals(&stage, minutes, pauses);
-            judge(format!("{hosts} nodes, {minutes} minutes of {name}: {removed} taken for dead"), removed == 0);
+            judge(format!("{hosts} nodes, {minutes} minutes of {name}: {removed} declared down"), removed == 0);
         }
     }
     for upheaval in [Upheaval::Join, Upheaval::Leave, Upheaval::ZoneLoss] {
@@ -293,7 +293,7 @@ pub fn report(kills: usize, minutes: u64, only: Option<usize>, trace: bool) {
         let stage = Stage { seed: 3, hosts, loss_permille: 0, groups: 768, zones: 4, trace };
         let Movement { moved, ideal, rest_ms } = movement(&stage, upheaval);
         let line =
-            format!("{upheaval:?}, 24 nodes: {moved} copies made, ideal {ideal:.0}, all is there after {rest_ms} ms");
+            format!("{upheaval:?}, 24 nodes: {moved} copies made, ideal {ideal:.0}, converged after {rest_ms} ms");
         judge(line, moved as f64 <= 1.2 * ideal);
     }
     std::process::exit(missed.min(1));

@@ -1,10 +1,10 @@
-//! A naive store: what the engine is to replication, as a map.
+//! A naive store, which stands for the engine.
 
 use pinion::replication::{Effect, Image, Key, Position, Store};
 use pinion::slots::Group;
 use std::collections::BTreeMap;
 
-/// Images in a chunk, whatever bytes are asked for: so that even a few keys take several.
+/// Images per chunk, whatever `bytes` says, so that even a few keys take several chunks.
 const IMAGES_PER_CHUNK: usize = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +28,14 @@ impl NaiveStore {
         self.groups.get(&group)?.get(&(hash(key), key.into()))
     }
 
-    /// All of a group that has not expired at a time.
+    /// The items of a group that have not expired at `wall`.
     pub fn contents(&self, group: Group, wall: u64) -> BTreeMap<Key, Item> {
         let items = self.groups.get(&group).into_iter().flatten();
         let items = items.filter(|(_, item)| item.expires.is_none_or(|expires| expires > wall));
         items.map(|((_, key), item)| (key.clone(), item.clone())).collect()
     }
 
-    /// A key that it could evict for want of memory.
+    /// A key that the store may evict.
     pub fn any_key(&self, group: Group, number: u64) -> Option<Key> {
         let items = self.groups.get(&group)?;
         let nth = (number % items.len().max(1) as u64) as usize;

@@ -1,7 +1,7 @@
-//! The simulated world: hosts with clocks and disks, the network between them, and what happens in which order.
+//! The simulated world: hosts with clocks and disks, the network between them, and the order of events.
 //!
-//! Time is in microseconds of nobody's clock. Everything that happens is an event in one queue; what is random is drawn from the
-//! run's seed, so a seed is a run.
+//! Time is in microseconds of a true clock that no host sees. All events are in one queue, and all random choices come
+//! from the run's seed, so a seed determines the run.
 
 use crate::random::Random;
 use crate::store::NaiveStore;
@@ -18,50 +18,50 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 pub type Us = u64;
 pub const MS: Us = 1_000;
 pub const SECOND: Us = 1_000_000;
-/// What a wall clock shows when the run begins, in milliseconds.
+/// The initial wall-clock time, in milliseconds.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
-/// What a run is like.
+/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
     pub hosts: usize,
     pub broken: Option<Rule>,
     pub trace: bool,
-    /// Frames that are lost, of a thousand.
+    /// Message loss, in permille.
     pub loss_permille: u64,
-    /// How far clocks run apart, of a thousand.
+    /// Largest deviation of clock rates, in permille.
     pub drift_permille: u64,
-    /// How far wall clocks are apart.
+    /// Largest deviation of wall clocks.
     pub skew_ms: u64,
     pub replicas: u8,
     pub groups: Vec<Group>,
     pub zones: usize,
 }
 
-/// One machine.
+/// A machine.
 pub struct Host {
     pub id: NodeId,
     incarnation: u64,
     pub node: Option<Node<MemoryDisk>>,
     pub store: NaiveStore,
-    /// Where it is while the node is down.
+    /// The disk, while the node is down.
     disk: Option<MemoryDisk>,
-    /// Of its clock: microseconds ahead, and faster by so many millionths.
+    /// Its clock: microseconds ahead, and faster by `faster_ppm`.
     ahead: Us,
     faster_ppm: i64,
     skew_ms: i64,
     pub paused_until: Us,
-    /// Frames from it and to it take so much longer.
+    /// Additional delay of frames from and to it.
     pub slow_us: Us,
-    /// Since when it cannot reach anybody.
+    /// Since when it reaches no other host.
     pub isolated_since: Option<Us>,
     raft_ids: u64,
-    /// It dies in the middle of its next step: what that saves is torn, and what it wants to send is not sent.
+    /// It dies in its next step: the last save is torn, and messages are not sent.
     dies: bool,
 }
 
-/// Something that will happen.
+/// An event to come.
 #[derive(Debug)]
 pub enum Event {
     Frame { from: usize, to: usize, bytes: Vec<u8> },
@@ -99,7 +99,7 @@ impl Ord for Due {
     }
 }
 
-/// What the run saw of itself.
+/// Counts of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub events: u64,
@@ -147,21 +147,21 @@ pub struct World {
     pub hosts: Vec<Host>,
     queue: BinaryHeap<Reverse<Due>>,
     number: u64,
-    /// Frames from the first to the second are lost.
+    /// Frames from the first host to the second are lost.
     pub cut: Vec<Vec<bool>>,
-    /// Requests that wait for their commit: by host and ticket.
+    /// Parked requests, by host, incarnation and ticket.
     pub parked: BTreeMap<(usize, u64, Ticket), crate::client::Reply>,
     pub history: crate::check::History,
     pub counts: Counts,
     pub violations: Vec<String>,
     /// Hosts that are not switched on yet.
     pub absent: BTreeSet<usize>,
-    /// No more faults come.
+    /// No more faults are injected.
     pub is_healing: bool,
-    /// By group: the last primary that anybody's map named.
+    /// By group: the map version and primary last seen in any node's map.
     primaries: BTreeMap<Group, (u64, Identity)>,
     leaders: BTreeMap<(Group, u32), Identity>,
-    /// In which epoch it was last opened empty.
+    /// The epoch in which each group was last opened empty.
     opened: BTreeMap<Group, u32>,
 }
 
@@ -230,7 +230,7 @@ impl World {
         self.at(self.now + delay, event);
     }
 
-    /// The next event, and time goes on to it. None if it is later than `until`.
+    /// The next event; advances the time. None if it is later than `until`.
     pub fn next_event(&mut self, until: Us) -> Option<Event> {
         if self.queue.peek().is_none_or(|Reverse(due)| due.at > until) {
             self.now = until;
@@ -244,7 +244,7 @@ impl World {
 
     // Hosts.
 
-    /// A host's own clock, which is never set.
+    /// A host's monotonic clock.
     pub fn clock_ms(&self, host: usize) -> u64 {
         let Host { ahead, faster_ppm, .. } = self.hosts[host];
         let run = self.now as i64
@@ -253,12 +253,12 @@ impl World {
         (ahead as i64 + run) as u64 / MS
     }
 
-    /// What a host takes for the time of day.
+    /// A host's wall clock.
     pub fn wall_ms(&self, host: usize) -> u64 {
         (EPOCH_MS as i64 + (self.now / MS) as i64 + self.hosts[host].skew_ms) as u64
     }
 
-    /// The time of day.
+    /// The true time of day.
     pub fn true_wall_ms(&self) -> u64 {
         EPOCH_MS + self.now / MS
     }
@@ -315,7 +315,7 @@ impl World {
                     this.node = Some(node);
                     break;
                 }
-                // A disk that is not whole: it comes back as another member of Raft.
+                // The disk is not intact: the node comes back empty, with a new Raft id.
                 Err(_) => disk = MemoryDisk::default(),
             }
         }
@@ -326,7 +326,7 @@ impl World {
         self.after(0, Event::Tick { host, incarnation });
     }
 
-    /// Ends a host's node at once. Its memory is gone; its disk may have lost what it was to keep last.
+    /// Kills a host's node. Its memory is lost; its disk may have lost the last save.
     pub fn kill(&mut self, host: usize, disk_fault: Option<DiskFault>) {
         let this = &mut self.hosts[host];
         if disk_fault == Some(DiskFault::Tears) {
@@ -369,7 +369,7 @@ impl World {
             return;
         }
         if let Err(error) = result {
-            self.violation(format!("host {host} did not understand a frame: {error}"));
+            self.violation(format!("host {host} could not decode a frame: {error}"));
         }
         if has_new_map {
             self.check_map(host);
@@ -407,7 +407,9 @@ impl World {
                     return;
                 }
                 Action::News(news) => self.trace(|| format!("host {host}: {news:?}")),
-                Action::Emptied(group) => self.violation(format!("host {host} has lost group {}", group.index())),
+                Action::Emptied(group) => {
+                    self.violation(format!("host {host} became primary without the data of group {}", group.index()))
+                }
                 Action::Stopped(fault) => {
                     self.trace(|| format!("host {host} stops: {fault}"));
                     self.kill(host, Some(DiskFault::Loses));
@@ -448,7 +450,7 @@ impl World {
         self.after(delay, Event::Client { client, what: crate::client::Wake::Reply(reply) });
     }
 
-    /// Notes who is cut off from everybody.
+    /// Notes which hosts are isolated from all others.
     pub fn note_isolation(&mut self) {
         for host in 0..self.hosts.len() {
             let reaches =
@@ -458,7 +460,7 @@ impl World {
         }
     }
 
-    /// Where each host stands, for the trace.
+    /// Traces the state of each host.
     pub fn trace_hosts(&self) {
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(node) = &host.node else {
@@ -476,7 +478,7 @@ impl World {
         }
     }
 
-    // What must be so at all times.
+    // Invariants that hold at all times.
 
     fn check_map(&mut self, host: usize) {
         let Some(node) = &self.hosts[host].node else { return };
@@ -520,17 +522,17 @@ impl World {
     }
 }
 
-/// Hosts that all others ask for their cluster.
+/// Hosts that all others have as seeds.
 const SEEDS: usize = 5;
 /// The cluster's id.
 const CLUSTER: u64 = 0xC0FFEE;
 
-/// What a disk does when its host is killed.
+/// What happens to the disk when its host is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFault {
-    /// It is in the middle of a save, if there is something to save; nobody has been told of that yet.
+    /// The crash comes in the middle of a save, if there is one; nobody relies on it yet.
     Tears,
-    /// It is another disk, and empty.
+    /// The disk is replaced by an empty one.
     Loses,
 }
 

@@ -1,5 +1,5 @@
-//! Bytes that come from another node: a frame or not, and its body as each thing that one can be. Nothing panics; what is
-//! read is what would be written; and it takes no more memory than a constant times the bytes.
+//! Arbitrary bytes from another node: decoded as a frame, and as each type of body. Nothing panics, decoded values are
+//! encoded to the same bytes again, and memory is bounded by a constant times the input.
 
 #![no_main]
 
@@ -16,12 +16,12 @@ use serde::ser::SerializeTuple;
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::OnceLock;
 
-/// Memory that reading may take at a time: the largest element of a body takes some 150 bytes, and can claim to be as many as
-/// there are bytes left; a few such claims can be open at once.
+/// Memory that decoding may take per byte: the largest element of a body takes about 150 bytes, a length may claim as
+/// many elements as there are bytes left, and a few such lengths can be open at once.
 const BYTES_PER_BYTE_MAX: usize = 512;
 const BYTES_MAX: usize = 64 << 10;
 
-// The first byte says what the others are: one thing at a time is quick.
+// The first byte selects the type to decode: one per input is fast.
 fuzz_target!(|bytes: &[u8]| {
     let Some((&kind, bytes)) = bytes.split_first() else { return };
     match kind % 13 {
@@ -41,12 +41,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The bodies of the node (`node/mod.rs`) and of the agreement (`cluster/agreement/wire.rs`): postcard writes a struct as it
-/// writes its fields.
+/// The bodies of `node/mod.rs` and `cluster/agreement/wire.rs`: postcard encodes a struct as its fields.
 type Envelope<M> = (Identity, Option<Identity>, M);
 type Raft = (u64, u8, u64, u64, u64, u64, u64, Vec<LogEntry>, u64, u64, Option<SnapshotRecord>, bool, u64, Vec<u8>);
 
-/// Reads a difference, and applies it.
+/// Decodes a delta and applies it.
 fn look_at_delta(bytes: &[u8]) {
     let Some(delta) = read::<Delta>(bytes) else { return };
     let (older, _) = maps();
@@ -57,7 +56,7 @@ fn look_at_delta(bytes: &[u8]) {
     }
 }
 
-/// A stream's next frame is as long as it was said to be first, and what is wrong stays so.
+/// The length found first stays, and so do errors, as more of a stream arrives.
 fn look_at_prefixes(bytes: &[u8]) {
     let mut known = Ok(None);
     for end in 0..=bytes.len().min(32) {
@@ -71,7 +70,7 @@ fn look_at_prefixes(bytes: &[u8]) {
     }
 }
 
-/// A body as bytes that are there already.
+/// Raw bytes as a body.
 struct Raw<'b>(&'b [u8]);
 
 impl Serialize for Raw<'_> {
@@ -82,7 +81,7 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Frames a body, and reads it. If that is one, it is written and read again.
+/// Frames a body and decodes it. If it decodes, it is encoded and decoded again.
 fn read<T>(body: &[u8]) -> Option<T>
 where
     T: Serialize + for<'b> Deserialize<'b>,
@@ -112,7 +111,7 @@ fn encoded(value: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(value).expect("postcard encodes it")
 }
 
-/// Bytes with some of them changed: as three bytes say, where and to what.
+/// Replaces bytes: each three bytes of `changes` give a position and a value.
 fn changed(bytes: &[u8], changes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for change in changes.chunks_exact(3) {
@@ -122,7 +121,7 @@ fn changed(bytes: &[u8], changes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Two maps of a cluster of three nodes, one after the other.
+/// Two consecutive maps of a cluster of three nodes.
 fn maps() -> &'static (Map, Map) {
     static MAPS: OnceLock<(Map, Map)> = OnceLock::new();
     MAPS.get_or_init(|| {
@@ -142,7 +141,7 @@ fn maps() -> &'static (Map, Map) {
     })
 }
 
-/// The later of them, and what it has that the other has not.
+/// The encodings of the later map and of the delta between them.
 fn encoded_maps() -> (&'static [u8], &'static [u8]) {
     static BYTES: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     let (map, delta) = BYTES.get_or_init(|| {

@@ -1,25 +1,25 @@
-//! A real node, and what stands for the rest of its cluster.
+//! A real node, and stand-ins for the rest of its cluster.
 //!
-//! | group | the node is |
+//! | group | the node's role |
 //! |---|---|
 //! | 0 | primary, with the others in sync |
-//! | 1 | primary, with one in sync and one that learns |
-//! | 2 | in sync, the second is primary |
-//! | 3 | a learner of the second |
+//! | 1 | primary, with one in-sync holder and one learner |
+//! | 2 | in sync; the second node is primary |
+//! | 3 | learner; the second node is primary |
 //! | 4 | not a holder |
 
 use crate::membership::{self, address};
-use crate::number::{PeerIdentity, Name, Number};
+use crate::number::{Name, Number, PeerIdentity};
 use crate::raft;
 use crate::replication::{self, Addressed, Known, key};
 use arbitrary::Arbitrary;
 use pinion::cluster::agreement::{Changes, Config, Configuration, Disk, Hard, MemoryDisk, SnapshotRecord};
 use pinion::cluster::frame::{self, FRAME_BYTES_MAX, Kind};
 use pinion::cluster::map::{self, Change, GroupChange, Map, MemberState, State};
-use pinion::cluster::membership::{HeartbeatTiming, Contact, Profile, To};
+use pinion::cluster::membership::{Contact, HeartbeatTiming, Profile, To};
 use pinion::cluster::{Epoch, Identity, Member, NodeId};
 use pinion::node::{Action, Event, Node};
-use pinion::replication::{Body, Level, Message, Position, Rules, Completion, Store, Ticket};
+use pinion::replication::{Body, Completion, Level, Message, Position, Rules, Store, Ticket};
 use pinion::slots::Group;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,28 +31,28 @@ use store::NaiveStore;
 mod store;
 
 pub const CLUSTER: u64 = 7;
-/// Groups that the node looks after.
+/// Groups that the node manages.
 pub const GROUPS: u16 = 5;
 
 const OWN: Identity = Identity { node: NodeId(1), incarnation: 1 };
 const SECOND: Identity = Identity { node: NodeId(2), incarnation: 1 };
 const THIRD: Identity = Identity { node: NodeId(3), incarnation: 1 };
 const START_MS: u64 = 1_000_000;
-/// Passes of the time at the start, after which a node that votes alone leads.
+/// Ticks at the start, within which a node that votes alone is elected.
 const ELECTION_STEPS_MAX: usize = 40;
-/// What one event may have a node do.
+/// Actions per event, at most.
 const ACTIONS_MAX: usize = 50_000;
-/// Frames that are kept for the peers to answer.
+/// Frames kept for the peers to answer.
 const KEPT_MAX: usize = 256;
 
-/// Whether the node leads the agreement, as the only one who votes, or follows the second.
+/// Whether the node leads the agreement, as the only voter, or follows the second node.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Leads,
     Follows,
 }
 
-/// A connection, and what is said on it of who speaks to whom.
+/// A connection, and the sender and receiver that its messages claim.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Sender {
     node: Name,
@@ -63,11 +63,11 @@ pub struct Cluster {
     node: Node<MemoryDisk>,
     store: NaiveStore,
     now: u64,
-    /// The latest epoch of each group that somebody has spoken of.
+    /// The latest epoch of each group mentioned in a message.
     epochs: BTreeMap<u16, Epoch>,
-    /// The end of Raft's log, about.
+    /// The approximate end of Raft's log.
     raft_last: u64,
-    /// What was sent to each peer.
+    /// Frames sent to each peer.
     sent: BTreeMap<NodeId, Vec<Vec<u8>>>,
     tickets: Ticket,
     parked: BTreeSet<Ticket>,
@@ -118,7 +118,7 @@ impl Cluster {
                 assert!(waits.is_some(), "who votes alone leads");
             }
         }
-        // The leases that a primary has in peace.
+        // The leases that a primary usually holds.
         for peer in [SECOND, THIRD] {
             let grant = Message::LeaseGrant { sent_at: cluster.now, map_version: 1 };
             cluster.receive(peer.node, Kind::Replication, &(peer, Some(OWN), grant));
@@ -126,9 +126,9 @@ impl Cluster {
         cluster
     }
 
-    // What happens.
+    // Events.
 
-    /// So many milliseconds pass, and the node is ticked once.
+    /// Passes `ms` milliseconds, with one tick.
     pub fn pass(&mut self, ms: u64) {
         self.now += ms;
         self.step(Event::Tick);
@@ -176,7 +176,7 @@ impl Cluster {
         self.step(Event::Frame { from: sender.node.node(), bytes: &bytes });
     }
 
-    /// A peer answers all that it was sent, as a sound one does.
+    /// A peer answers all frames it was sent, as a correct one does.
     pub fn answer(&mut self, name: Name) {
         let node = name.node();
         let peer = Identity { node, incarnation: 1 };
@@ -212,7 +212,7 @@ impl Cluster {
         }
     }
 
-    /// A client's request, as a shard carries it out.
+    /// Executes a client's request, as a shard does.
     pub fn request(
         &mut self,
         group: u8,
@@ -236,7 +236,9 @@ impl Cluster {
             self.node.replication_mut().record(group, effect);
         }
         self.tickets += 1;
-        if let Completion::Parked(_) = self.node.replication_mut().complete_request(group, level, self.tickets, self.now) {
+        if let Completion::Parked(_) =
+            self.node.replication_mut().complete_request(group, level, self.tickets, self.now)
+        {
             self.parked.insert(self.tickets);
         }
         let mut actions = Vec::new();
@@ -341,7 +343,7 @@ fn first_map() -> Map {
     without_others(&map)
 }
 
-/// The same map, but that only the groups that the node looks after were ever opened: it takes a fraction of the time to read.
+/// The map reduced to the groups that the node manages, as if no others had been opened: decoding it is much faster.
 fn without_others(map: &Map) -> Map {
     type Assignment = (u32, u32, Vec<u16>, Vec<u16>);
     type Wire = (u64, u64, map::Settings, u64, Vec<MemberState>, Vec<Identity>, Vec<Assignment>);
@@ -354,7 +356,7 @@ pub fn encoded(value: &impl Serialize) -> Vec<u8> {
     postcard::to_allocvec(value).expect("postcard encodes it")
 }
 
-/// Bytes that are there already, as a body.
+/// Raw bytes as a body.
 struct Raw<'b>(&'b [u8]);
 
 impl Serialize for Raw<'_> {

@@ -1,6 +1,6 @@
-//! A node of a small cluster, and what a peer of it may send: replication, membership and Raft with whatever numbers, between
-//! ticks, requests of clients and honest answers. Nothing panics; what the node sends is sound and bounded; and each parked
-//! request is answered once at most.
+//! A node of a small cluster, and arbitrary messages of a peer: replication, membership and Raft, interleaved with
+//! ticks, client requests and correct answers. Nothing panics, what the node sends is valid and bounded, and each
+//! parked request is answered at most once.
 
 #![no_main]
 
@@ -15,10 +15,10 @@ use cluster::{Cluster, Part, Sender};
 use libfuzzer_sys::fuzz_target;
 use number::{Name, Number};
 
-/// Bound the time that one input takes.
+/// Bounds of the time per input.
 const STEPS_MAX: usize = 512;
 const ENTRIES_MAX: usize = 16_384;
-/// Bytes that a step of a storm is drawn from, and its steps.
+/// Bytes that a step of a storm is drawn from, and the number of its steps.
 const DRAWN_BYTES: usize = 96;
 const STORM_STEPS_MAX: u8 = 128;
 
@@ -30,8 +30,8 @@ struct Input {
     last: Storm,
 }
 
-/// Steps drawn at random, of a seed. To begin a node costs more than many steps, and they lead to where single changes of an
-/// input hardly do.
+/// Steps drawn at random from a seed. Starting a node costs more than many steps, and random steps reach states that
+/// single mutations of an input hardly do.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Storm {
     seed: u64,
@@ -39,7 +39,7 @@ struct Storm {
     is_replication: bool,
 }
 
-/// `Answer`: as a sound peer does, to all that it was sent.
+/// `Answer`: a peer answers everything it was sent, as a correct one does.
 #[derive(Arbitrary, Debug)]
 enum Step {
     Tick { ten_ms: u8 },
@@ -103,7 +103,7 @@ impl Run {
                 0..=2 if storm.is_replication => message(&mut bytes),
                 _ => bytes.arbitrary(),
             };
-            // What the bytes are not enough for is not done.
+            // Steps that need more bytes than drawn are skipped.
             if let Ok(step) = step {
                 self.step(&step);
             }
@@ -115,7 +115,7 @@ fn message(bytes: &mut Unstructured) -> arbitrary::Result<Step> {
     Ok(Step::Replication { from: bytes.arbitrary()?, message: bytes.arbitrary()? })
 }
 
-/// A byte of splitmix64: seeds that are close to each other are good ones too.
+/// A byte of splitmix64, which decorrelates consecutive seeds.
 fn draw(seed: &mut u64) -> u8 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *seed;

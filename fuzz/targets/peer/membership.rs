@@ -1,26 +1,58 @@
-//! Messages of membership, gossip among them.
+//! Messages of membership, including gossip.
 
 use crate::cluster::{CLUSTER, encoded};
-use crate::number::{PeerIdentity, Name, Number};
+use crate::number::{Name, Number, PeerIdentity};
 use arbitrary::Arbitrary;
-use pinion::cluster::membership::{self, Answer, Heartbeat, Contact, JoinMessage, Profile, Report, Stays};
+use pinion::cluster::membership::{self, Answer, Contact, Heartbeat, JoinMessage, Profile, Report, Stays};
 use pinion::cluster::{Member, NodeId};
 
-/// Nodes that a packet of gossip tells of, at most.
+/// Nodes listed in a gossip packet, at most.
 const TOLD_MAX: usize = 16;
 
 #[derive(Arbitrary, Debug)]
 pub enum Message {
     Bytes(Vec<u8>),
-    Gossip { from: Told, about: Packet, members: Vec<(Told, u16, u8)> },
-    Heartbeat { from: PeerIdentity, cluster: Cluster, sequence: Number, map_version: Number, unheard: Vec<PeerIdentity> },
+    Gossip {
+        from: Told,
+        about: Packet,
+        members: Vec<(Told, u16, u8)>,
+    },
+    Heartbeat {
+        from: PeerIdentity,
+        cluster: Cluster,
+        sequence: Number,
+        map_version: Number,
+        unheard: Vec<PeerIdentity>,
+    },
     Report(Reported),
-    Stays { about: PeerIdentity, number: Number, term: Number, map_version: Number },
-    Lookup { address: Address, seed: u16 },
-    Found { seed: u16, node: Name, cluster: Option<Cluster>, leader: Option<Address> },
-    Request { cluster: Cluster, profile: Described },
-    Answer { to: PeerIdentity, answer: Said },
-    Leave { from: PeerIdentity, address: Address },
+    Stays {
+        about: PeerIdentity,
+        number: Number,
+        term: Number,
+        map_version: Number,
+    },
+    Lookup {
+        address: Address,
+        seed: u16,
+    },
+    Found {
+        seed: u16,
+        node: Name,
+        cluster: Option<Cluster>,
+        leader: Option<Address>,
+    },
+    Request {
+        cluster: Cluster,
+        profile: Described,
+    },
+    Answer {
+        to: PeerIdentity,
+        answer: Said,
+    },
+    Leave {
+        from: PeerIdentity,
+        address: Address,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -50,7 +82,7 @@ pub struct Told {
     profile: Described,
 }
 
-/// What a packet of gossip is.
+/// The kind of a gossip packet.
 #[derive(Arbitrary, Debug)]
 pub enum Packet {
     Ping(u8),
@@ -79,7 +111,7 @@ pub enum Address {
     Long(u16),
 }
 
-/// A profile: mostly that of a node of the cluster.
+/// A profile, mostly that of a node of the cluster.
 #[derive(Arbitrary, Debug)]
 pub struct Described {
     name: Name,
@@ -99,7 +131,7 @@ impl Cluster {
     }
 }
 
-/// Where a node listens.
+/// The address of a node.
 pub fn address(node: NodeId) -> String {
     format!("node-{node}")
 }
@@ -135,19 +167,21 @@ impl Told {
 }
 
 impl Message {
-    /// The message, where the node is in a term and has a version of the map.
+    /// The message, for a node in `term` with map `version`.
     pub fn of(&self, own: Contact, term: u64, version: u64) -> membership::Message {
         let join = membership::Message::Join;
         match self {
             Self::Bytes(bytes) => membership::Message::Gossip(bytes.clone()),
             Self::Gossip { from, about, members } => membership::Message::Gossip(packet(own, from, about, members)),
-            Self::Heartbeat { from, cluster, sequence, map_version, unheard } => membership::Message::Heartbeat(Heartbeat {
-                from: from.identity(),
-                cluster: cluster.id(),
-                sequence: sequence.around(1),
-                map_version: map_version.around(version),
-                unheard: unheard.iter().map(|peer| peer.identity()).collect(),
-            }),
+            Self::Heartbeat { from, cluster, sequence, map_version, unheard } => {
+                membership::Message::Heartbeat(Heartbeat {
+                    from: from.identity(),
+                    cluster: cluster.id(),
+                    sequence: sequence.around(1),
+                    map_version: map_version.around(version),
+                    unheard: unheard.iter().map(|peer| peer.identity()).collect(),
+                })
+            }
             Self::Report(report) => membership::Message::Report(Report {
                 from: report.from.identity(),
                 about: report.about.identity(),
@@ -195,7 +229,7 @@ impl Said {
     }
 }
 
-/// A packet of gossip, as foca makes them.
+/// A gossip packet in foca's encoding.
 fn packet(own: Contact, from: &Told, about: &Packet, members: &[(Told, u16, u8)]) -> Vec<u8> {
     let header = foca::Header { src: from.contact(), src_incarnation: 0, dst: own, message: about.message() };
     let mut bytes = encoded(&header);

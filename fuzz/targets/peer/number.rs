@@ -1,4 +1,4 @@
-//! Numbers as a peer may send them: sensible ones, those around what the node knows, and those around where arithmetic ends.
+//! Numbers as a peer may send them: plausible ones, near what the node knows, or near the limits of arithmetic.
 
 use arbitrary::{Arbitrary, Unstructured};
 use pinion::cluster::{Epoch, Identity, NodeId};
@@ -13,7 +13,7 @@ pub enum Number {
     Any(u64),
 }
 
-/// Mostly near to what the node knows: of the others, one is often the end of what can happen to a group.
+/// Mostly near what the node knows: a single far number often makes a group unusable for the rest of the input.
 impl<'a> Arbitrary<'a> for Number {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         Ok(match bytes.arbitrary::<u8>()? % 16 {
@@ -30,7 +30,7 @@ impl<'a> Arbitrary<'a> for Number {
 }
 
 impl Number {
-    /// The number, around one that the node knows.
+    /// The number, relative to `known`.
     pub fn around(self, known: u64) -> u64 {
         match self {
             Self::Small(number) => number.into(),
@@ -42,7 +42,7 @@ impl Number {
         }
     }
 
-    /// The same of 32 bits.
+    /// The number as an epoch of 32 bits.
     pub fn epoch(self, known: Epoch) -> Epoch {
         Epoch(match self {
             Self::Small(number) => number.into(),
@@ -55,7 +55,7 @@ impl Number {
     }
 }
 
-/// A node: one of the two peers, mostly; or the one that is tested, or one that nobody knows.
+/// A node: mostly one of the two peers; or the node under test, or an unknown one.
 #[derive(Clone, Copy, Debug)]
 pub enum Name {
     Own,
@@ -89,7 +89,7 @@ impl Name {
     }
 }
 
-/// A life of a node: the one that the map knows, or another.
+/// An incarnation of a node: mostly the one in the map.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerIdentity {
     name: Name,

@@ -1,8 +1,8 @@
-//! Messages of Raft, in the form of `cluster/agreement/wire.rs`: postcard writes a struct as it writes its fields.
+//! Messages of Raft, in the encoding of `cluster/agreement/wire.rs`: postcard encodes a struct as its fields.
 
 use crate::cluster::{CLUSTER, encoded};
 use crate::membership::Described;
-use crate::number::{PeerIdentity, Name, Number};
+use crate::number::{Name, Number, PeerIdentity};
 use arbitrary::Arbitrary;
 use pinion::cluster::agreement::{Configuration, LogEntry, SnapshotRecord};
 use pinion::cluster::frame::{self, Kind};
@@ -14,7 +14,7 @@ use pinion::slots::Group;
 pub type Envelope =
     (u64, u8, u64, u64, u64, u64, u64, Vec<LogEntry>, u64, u64, Option<SnapshotRecord>, bool, u64, Vec<u8>);
 
-/// The numbers of some types of messages.
+/// The encoded numbers of some message types.
 pub const APPEND: u8 = 1;
 pub const APPEND_RESPONSE: u8 = 2;
 pub const VOTE: u8 = 3;
@@ -42,7 +42,7 @@ pub struct Message {
     context: Vec<u8>,
 }
 
-/// `Next`: one that goes on where the message says that the last ones end.
+/// `Next`: an entry that follows the previous one.
 #[derive(Arbitrary, Debug)]
 enum Entry {
     Next(Data),
@@ -63,8 +63,19 @@ enum Wanted {
     Leave(Name),
     Remove(Name),
     Down(PeerIdentity),
-    Group { group: u8, expected: Option<Number>, primary: PeerIdentity, in_sync: Vec<PeerIdentity>, learners: Vec<PeerIdentity> },
-    Holders { group: u8, primary: Name, in_sync: [bool; 3], learners: [bool; 3] },
+    Group {
+        group: u8,
+        expected: Option<Number>,
+        primary: PeerIdentity,
+        in_sync: Vec<PeerIdentity>,
+        learners: Vec<PeerIdentity>,
+    },
+    Holders {
+        group: u8,
+        primary: Name,
+        in_sync: [bool; 3],
+        learners: [bool; 3],
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -79,7 +90,7 @@ struct Snapshot {
     map: Mapped,
 }
 
-/// What a snapshot has for a map.
+/// The map in a snapshot.
 #[derive(Arbitrary, Debug)]
 enum Mapped {
     Bytes(Vec<u8>),
@@ -172,7 +183,7 @@ impl Snapshot {
 }
 
 impl Message {
-    /// The message from a node, where the receiver is in a term, and its log ends about there.
+    /// The message from a node to a receiver in `term` whose log ends near `last`.
     pub fn of(&self, from: NodeId, term: u64, last: u64, map: &Map) -> Envelope {
         let or = |number: Option<Number>, usual: u64| number.map_or(usual, |number| number.around(usual));
         let (sent_term, log_term, index) = (or(self.term, term), self.log_term.around(term), self.index.around(last));
@@ -217,12 +228,12 @@ impl Message {
     }
 }
 
-/// A message of one of the types that have next to nothing in them.
+/// A message of a type with few fields.
 pub fn short(kind: u8, from: u64, term: u64, index: u64, commit: u64, context: Vec<u8>) -> Envelope {
     (CLUSTER, kind, 1, from, term, 0, index, Vec::new(), commit, 0, None, false, 0, context)
 }
 
-/// What a sound peer answers.
+/// The answer of a correct peer.
 pub fn answer(frame: &[u8], from: u64) -> Option<Envelope> {
     let envelope: Envelope = frame::decode(frame).ok().filter(|frame| frame.kind == Kind::Agreement)?.read().ok()?;
     let (_, kind, _, _, term, _, index, entries, .., context) = envelope;

@@ -1,17 +1,17 @@
-//! Messages of replication: of all kinds, with entries that follow each other, or do not.
+//! Messages of replication, of all kinds, with consecutive and inconsistent entries.
 
-use crate::number::{PeerIdentity, Name, Number};
+use crate::number::{Name, Number, PeerIdentity};
 use arbitrary::{Arbitrary, Unstructured};
 use pinion::cluster::Epoch;
 use pinion::replication::{self, Body, Entry, Image, Key, Position, Seq};
 
-/// Bytes of a large value: many of these do not fit a frame.
+/// Size of a large value, in bytes: many of these do not fit a frame.
 const LARGE_BYTES: usize = 400 << 10;
-/// Entries of one message, and other things of one.
+/// Entries per message, and other items per message.
 const ENTRIES_MAX: usize = 2_100;
 const ITEMS_MAX: usize = 80;
 
-/// About a group that the node looks after, mostly.
+/// Mostly about a group that the node manages.
 #[derive(Debug)]
 pub enum Message {
     LeaseRequest { sent_at: Number },
@@ -24,7 +24,7 @@ impl<'a> Arbitrary<'a> for Message {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         Ok(match bytes.arbitrary::<u8>()? % 16 {
             0..=12 => {
-                // A frame of a far epoch is the end of a group: a seldom one.
+                // Rarely of another epoch: a far one makes the group unusable for the rest of the input.
                 let is_other = bytes.arbitrary::<u8>()? % 64 == 63;
                 let epoch = if is_other { Some(bytes.arbitrary()?) } else { None };
                 Self::Group { group: bytes.arbitrary()?, epoch, body: bytes.arbitrary()? }
@@ -51,7 +51,7 @@ pub enum Said {
     HandOver { to: Name },
 }
 
-/// `Run`: they follow each other, from the one after `previous`, or from elsewhere.
+/// `Run`: consecutive entries, from the one after `previous` or from elsewhere.
 #[derive(Arbitrary, Debug)]
 pub enum Entries {
     None,
@@ -80,7 +80,7 @@ pub struct Shown {
     expires: Option<Number>,
 }
 
-/// What numbers are around.
+/// The values that numbers are relative to.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     pub now: u64,
@@ -89,7 +89,7 @@ pub struct Known {
     pub last: Seq,
 }
 
-/// A key: few, so that they meet; one of them is empty.
+/// A key: one of a few, so that they collide; one is empty.
 pub fn key(number: u8) -> Key {
     vec![b'k'; usize::from(number % 8)].into()
 }
@@ -113,7 +113,7 @@ impl Effect {
                 expires: expires.map(|at| at.around(known.now)),
             },
             Self::PutLarge { key: number, odds } => {
-                // They take their time: not often.
+                // Large values are slow, so they are rare.
                 let bytes = if odds % 4 == 0 { LARGE_BYTES } else { 0 };
                 replication::Effect::Put { key: key(number), value: value(bytes), expires: None }
             }
@@ -173,7 +173,7 @@ impl Entries {
 }
 
 impl Message {
-    /// Entries in it.
+    /// The number of entries.
     pub fn entries(&self) -> usize {
         match self {
             Self::Group { body: Said::Append { entries, .. }, .. }
@@ -182,7 +182,7 @@ impl Message {
         }
     }
 
-    /// The number of the group that it is about.
+    /// The number of the group concerned.
     pub fn group(&self) -> Option<u16> {
         match self {
             Self::Group { group, .. } => Some(u16::from(*group) % crate::cluster::GROUPS),
@@ -202,7 +202,7 @@ impl Message {
             },
             Self::Group { epoch: Some(other), body, .. } => group(other.epoch(epoch), body),
             Self::Group { body, .. } => {
-                // Nobody takes entries of a later epoch than their frame's.
+                // Entries of a later epoch than their frame's would be refused.
                 let body = body.of(known);
                 let epoch = match &body {
                     Body::Append { entries, .. } => entries.last().map_or(epoch, |entry| entry.at.epoch.max(epoch)),
@@ -239,10 +239,15 @@ impl Said {
             Self::SnapshotBeginHere { id } => {
                 Body::SnapshotBegin { id: id.around(1), history: vec![(known.epoch, known.last)], base: known.last }
             }
-            Self::SnapshotChunk { id, number, images: shown, is_last } => {
-                Body::SnapshotChunk { id: id.around(1), number: number.around(1), images: images(shown), is_last: *is_last }
+            Self::SnapshotChunk { id, number, images: shown, is_last } => Body::SnapshotChunk {
+                id: id.around(1),
+                number: number.around(1),
+                images: images(shown),
+                is_last: *is_last,
+            },
+            Self::SnapshotAcknowledge { id, next_chunk } => {
+                Body::SnapshotAcknowledge { id: id.around(1), next_chunk: next_chunk.around(1) }
             }
-            Self::SnapshotAcknowledge { id, next_chunk } => Body::SnapshotAcknowledge { id: id.around(1), next_chunk: next_chunk.around(1) },
             Self::Fetch { keys } => Body::Fetch { keys: keys.iter().map(|&number| key(number)).collect() },
             Self::FetchOften { key: number, times } => Body::Fetch { keys: vec![key(*number); usize::from(*times)] },
             Self::Images { images: shown } => Body::Images { images: images(shown) },
@@ -251,7 +256,7 @@ impl Said {
     }
 }
 
-/// Who says that it sends a message, and to which life of whom.
+/// The sender and receiver that a message claims.
 #[derive(Clone, Copy, Debug)]
 pub enum Addressed {
     Well,
