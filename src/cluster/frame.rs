@@ -105,7 +105,7 @@ pub fn encode<T: Serialize>(kind: Kind, body: &T, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[0; HEADER_BYTES - MAGIC.len()]);
-    *out = postcard::to_extend(body, std::mem::take(out)).expect("postcard encodes whatever is derived");
+    *out = postcard::to_extend(body, std::mem::take(out)).expect("postcard encodes all derived types");
     let frame = &mut out[start..];
     assert!(frame.len() <= FRAME_BYTES_MAX, "a frame of {} bytes", frame.len());
     let length = (frame.len() - HEADER_BYTES) as u32;
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(&bytes[18..], [1, 3, 5, 0, 0, 0, 0xac, 2, 2, b'a', b'b']);
         let frame = decode(&bytes[6..]).expect("a frame");
         assert_eq!((frame.kind, frame.read()), (Kind::Replication, Ok((300_u64, "ab"))));
-        assert_eq!(frame.read::<u64>(), Err(FrameError::Body), "not all of it was read");
+        assert_eq!(frame.read::<u64>(), Err(FrameError::Body), "bytes were left over");
         assert_eq!(frame.read::<(u64, u64, u64, u64, u64)>(), Err(FrameError::Body));
     }
 
@@ -219,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_sent_is_read(body in bodies()) {
+        fn encoded_bodies_are_decoded(body in bodies()) {
             let bytes = encoded(&body);
             prop_assert_eq!(frame_bytes(&bytes[..HEADER_BYTES]), Ok(Some(bytes.len())));
             prop_assert_eq!(decode(&bytes).expect("a frame").read::<Body>(), Ok(body));

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_exceeds_a_maximum_goes_to_the_others() {
+    fn excess_over_a_maximum_goes_to_the_others() {
         assert_eq!(divide(12.0, &[(1.0, 100.0), (2.0, 100.0)]), [4.0, 8.0]);
         assert_eq!(divide(12.0, &[(1.0, 100.0), (2.0, 6.0), (1.0, 100.0)]), [3.0, 6.0, 3.0]);
         // Capping the second raises the third above its maximum as well.

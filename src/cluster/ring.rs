@@ -46,7 +46,7 @@ impl Ring {
         let mut names: Vec<&str> = members.iter().map(|member| &member.zone[..]).collect();
         names.sort_unstable();
         names.dedup();
-        let number = |member: &Member| names.binary_search(&&member.zone[..]).expect("it is one of them") as u16;
+        let number = |member: &Member| names.binary_search(&&member.zone[..]).expect("taken from the keys") as u16;
         let zones: Vec<u16> = members.iter().map(number).collect();
         let zone_count = names.len();
 

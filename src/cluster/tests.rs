@@ -137,7 +137,7 @@ fn a_zone_can_be_lost() {
     let after = planned(&left, &plan);
     assert!(after.groups().all(|copies| copies.len() == REPLICAS));
     for (now, before) in after.groups().zip(plan.groups()) {
-        assert_eq!(now.iter().filter(|id| before.contains(id)).count(), 2, "what is left stays where it is");
+        assert_eq!(now.iter().filter(|id| before.contains(id)).count(), 2, "surviving copies stay where they are");
     }
     // A third of all copies is lost; only these are created anew.
     assert!(moved(&after, &plan) <= 1.2 / 3.0);
@@ -190,7 +190,7 @@ proptest! {
     /// However members come and go: each group has its copies on different nodes and in as many zones as possible; no
     /// node much exceeds its share; a primary stays where it can; and a plan is final.
     #[test]
-    fn plans_hold_what_they_promise(changes in changes()) {
+    fn plans_keep_their_invariants(changes in changes()) {
         let mut members = vec![member(0, 0, 16 * GIB)];
         let mut current = planned(&members, &Plan::empty());
         for (id, change) in (1..).zip(changes) {

@@ -198,7 +198,7 @@ mod tests {
     fn two_logs_match_up_to_where_they_diverge() {
         let ours = log(&[(1, 3), (4, 2)]);
         assert_eq!(ours.common_end(at(1, 2)), Some(2));
-        assert_eq!(ours.common_end(at(1, 9)), Some(3), "what epoch 1 wrote after 3 is not here");
+        assert_eq!(ours.common_end(at(1, 9)), Some(3), "entries of epoch 1 after 3 are not in this log");
         assert_eq!(ours.common_end(at(3, 9)), Some(3), "epoch 3 is unknown here");
         assert_eq!(ours.common_end(at(4, 9)), Some(5));
         assert_eq!(ours.common_end(at(0, 9)), None);

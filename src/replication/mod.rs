@@ -19,8 +19,8 @@
 //!
 //! ```text
 //!  request ─► admit ─► (the shard executes) ─► record the effects ─► complete ─► answer now, or park until committed
-//!                                                     │
-//!                                                   flush ─► Append to the other holders ─► Acknowledge ─► commit ─► Answer
+//!                                                   │
+//!                                                 flush ─► Append to other holders ─► Acknowledge ─► commit ─► Answer
 //! ```
 
 #![forbid(unsafe_code)]
@@ -58,8 +58,8 @@ pub type Ms = u64;
 /// Identifies a request in its answer.
 pub type Ticket = u64;
 
-/// An `Append` frame is full once its entries exceed so many bytes; it never has more than `ENTRIES_PER_FRAME_MAX`
-/// entries.
+/// An `Append` frame is full once its entries exceed `FRAME_ENTRY_BYTES`; it never has more than
+/// `ENTRIES_PER_FRAME_MAX` entries.
 const FRAME_ENTRY_BYTES: usize = 64 << 10;
 const ENTRIES_PER_FRAME_MAX: usize = 4_096;
 /// Entries that may be in flight to a peer.
@@ -246,7 +246,7 @@ impl Replication {
         store: &mut impl Store,
         out: &mut Vec<Action>,
     ) {
-        // `assign` is for holders of the group; a node that was removed drops its replica.
+        // A node that the map no longer has as a holder drops its replica.
         let holds = assignment.holders().any(|holder| holder == self.me);
         // A primary whose epoch is ahead of this map may have added this node again as a holder.
         let is_ahead = self.groups.get(&group).is_some_and(|replica_group| replica_group.epoch() > assignment.epoch);
@@ -344,7 +344,7 @@ impl Replication {
     /// until everything they may have read is committed.
     pub fn complete_request(&mut self, group: Group, level: Level, ticket: Ticket, now: Ms) -> Completion {
         let mut groups = std::mem::take(&mut self.groups);
-        let replica_group = groups.get_mut(&group).expect("it was admitted");
+        let replica_group = groups.get_mut(&group).expect("the request was admitted, so the group is held");
         let token = replica_group.replica().applied();
         let parks = level == Level::Strong && replica_group.park(ticket, &self.view(now));
         self.groups = groups;

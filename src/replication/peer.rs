@@ -152,8 +152,7 @@ impl Peer {
             (Progress::Snapshotting { snapshot, .. }, Some(_)) if snapshot.number == 0 => return,
             // A late answer, sent before the snapshot was installed.
             (Progress::Replicating { .. }, Some(id)) if self.installed == Some(id) => return,
-            // It receives a snapshot that this primary does not send (an earlier role or attempt of this primary's): it
-            // waits for chunks that never come.
+            // It receives a snapshot of an earlier primary or attempt, and would wait for chunks that never come.
             (_, Some(_)) => return self.progress = Progress::NeedsSnapshot,
         }
         let seq = seq.min(replica.last().seq);

@@ -28,7 +28,7 @@ use std::collections::{BTreeSet, VecDeque};
 pub const STALL_MS: u64 = 200;
 /// Pause before a proposal is repeated, while the epoch has not changed.
 const PROPOSE_INTERVAL_MS: u64 = 300;
-/// How long a group stays frozen to commit the end of its log before a hand over; then the hand over is cancelled.
+/// How long a group stays frozen to commit the end of its log before a handover; then the handover is cancelled.
 pub const FREEZE_MS: u64 = 100;
 /// How long a request may stay parked; then its outcome is [`Answer::Unknown`].
 pub const PARKED_MS: u64 = 3_000;
@@ -61,7 +61,7 @@ pub(super) struct Primary {
 struct HandingOver {
     to: Identity,
     since: Ms,
-    /// The successor was proposed, so a hand over cannot be cancelled any more.
+    /// The successor was proposed, so a handover cannot be cancelled any more.
     has_yielded: bool,
 }
 
@@ -123,7 +123,7 @@ impl Primary {
         self.handing_over.is_some()
     }
 
-    /// True if all holders are in sync and caught up, and no request, proposal or hand over is pending.
+    /// True if all holders are in sync and caught up, and no request, proposal or handover is pending.
     pub(super) fn is_idle(&self, replica: &ReplicaState) -> bool {
         let has_all = |peer: &Peer| self.in_sync.contains(&peer.identity) && peer.is_caught_up(replica);
         self.parked.is_empty() && self.proposed_at.is_none() && !self.is_frozen() && self.peers.iter().all(has_all)
@@ -182,7 +182,7 @@ impl Primary {
         self.parked.push_back(Parked { ticket, needs, since: now });
     }
 
-    /// Begins to hand the group over to the in-sync holder on node `to`. Ignored while another hand over or proposal is
+    /// Begins to hand the group over to the in-sync holder on node `to`. Ignored while another handover or proposal is
     /// pending.
     pub(super) fn hand_over(&mut self, to: NodeId, me: Identity, now: Ms) {
         let to = self.in_sync.iter().find(|identity| identity.node == to && **identity != me);
@@ -219,7 +219,7 @@ impl Primary {
         }
     }
 
-    /// Does what is due by time: lease, timeouts, hand over, proposals.
+    /// Does what is due by time: lease, timeouts, handover, proposals.
     pub(super) fn tick(&mut self, group: Group, replica: &ReplicaState, view: &View, out: &mut Vec<Action>) {
         if self.has_lease(view) {
             self.lease_held_at = view.now;
@@ -252,7 +252,7 @@ impl Primary {
             |primary, in_sync, learners| GroupChange { group, expected: self.epoch, primary, in_sync, learners };
         let learners = self.peers.iter().map(|peer| peer.identity).filter(|identity| !self.in_sync.contains(identity));
         let mut learners: Vec<Identity> = learners.collect();
-        // A hand over excludes other changes: it proposes the successor once it has yielded, and nothing before.
+        // A handover excludes other changes: it proposes the successor once it has yielded, and nothing before.
         if let Some(handing_over) = &self.handing_over {
             return handing_over.has_yielded.then(|| change(handing_over.to, self.in_sync.clone(), learners));
         }
@@ -285,7 +285,7 @@ impl Primary {
     fn has_stalled(&self, identity: Identity, replica: &ReplicaState, view: &View) -> bool {
         let View { leases, now, .. } = *view;
         let Some(peer) = self.peers.iter().find(|peer| peer.identity == identity) else { return false };
-        // A holder without a lease since this primary started is silent, however recent its last lease was.
+        // Time since the request for the last lease it granted, not counting the time before this node became primary.
         let silent_for =
             (now + LEASE_MS).saturating_sub(leases.held_until(identity)).min(now.saturating_sub(self.started_at));
         let is_silent = silent_for >= LEASE_MS + STALL_MS;

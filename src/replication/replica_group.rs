@@ -24,7 +24,7 @@ use crate::slots::Group;
 /// Entries that a replica applies in one step; it applies the rest with the next frame or tick.
 const APPLIED_PER_STEP: usize = 1_024;
 
-/// A primary keeps at most so many backlogs of uncommitted entries.
+/// Uncommitted entries that a primary keeps, as a multiple of `backlog_bytes`.
 const BACKLOGS_MAX: usize = 4;
 
 /// A group that this node holds.
@@ -124,7 +124,7 @@ impl ReplicaGroup {
         if assignment.primary != Some(view.me) {
             return self.step_down(store, out);
         }
-        // This node stays primary, with other holders. A hand over that the map did not decide ends here, so the log is
+        // This node stays primary, with other holders. A handover that the map did not decide ends here, so the log is
         // writable again: remove the keys evicted while it was frozen.
         if let Role::Primary(primary) = &mut self.role {
             primary.assign(assignment, view.me, self.replica.last().seq, view.now);
@@ -158,8 +158,7 @@ impl ReplicaGroup {
     /// The group was opened empty: discards the local data.
     fn open(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
         self.step_down(store, out);
-        // A group opens with its primary alone in sync. A larger in-sync set means that the primary has written since,
-        // so this node needs a snapshot.
+        // Only a node that is alone in sync has opened the group: others become in-sync later, by a snapshot.
         if self.assignment.in_sync == [view.me] {
             self.replica.open(self.assignment.opened, store);
         } else {
@@ -167,7 +166,7 @@ impl ReplicaGroup {
         }
     }
 
-    // Takes the primary role.
+    /// Takes the primary role.
     fn promote(&mut self, view: &View, store: &mut impl Store, out: &mut Vec<Action>) {
         if !self.replica.is_complete() {
             // A frame of an epoch that the map never had made this node clear its data. The remains are incomplete, so
@@ -324,9 +323,9 @@ impl ReplicaGroup {
                 }
             }
             Body::HandOver { to } => {
+                // Void if the epoch has moved on since the leader sent it.
                 if let Role::Primary(primary) = &mut self.role
                     && epoch == self.epoch
-                // Void if the epoch has moved on since the leader sent it.
                 {
                     primary.hand_over(to, view.me, view.now);
                 }
@@ -394,7 +393,7 @@ impl ReplicaGroup {
             Body::Images { images } => {
                 return images.into_iter().for_each(|image| self.replica.take_image(image, store));
             }
-            _ => unreachable!("a primary says nothing else"),
+            _ => unreachable!("all other messages of a primary are handled above"),
         };
         out.push(Action::to_holder(self.group, self.epoch, from, answer));
     }
@@ -437,7 +436,7 @@ impl ReplicaGroup {
                     out.push(Action::to_holder(self.group, self.epoch, from, Body::Images { images }));
                 }
             }
-            _ => unreachable!("a replica says nothing else"),
+            _ => unreachable!("all other messages of a replica are handled above"),
         }
     }
 

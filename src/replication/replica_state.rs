@@ -123,7 +123,7 @@ impl ReplicaState {
 
     /// The last entry that the store has applied.
     pub(super) fn applied(&self) -> Position {
-        let epoch = self.log.epoch_at(self.applied).expect("what is applied is of a known epoch");
+        let epoch = self.log.epoch_at(self.applied).expect("the history covers the last applied entry");
         Position { epoch, seq: self.applied }
     }
 
@@ -274,7 +274,7 @@ impl ReplicaState {
         let count = (through.saturating_sub(self.applied) as usize).min(entries_max);
         for _ in 0..count {
             let entry = self.log.entries_from(self.applied + 1).and_then(|mut entries| entries.next());
-            let entry = entry.expect("what is not applied is kept").clone();
+            let entry = entry.expect("entries that are not applied are not trimmed").clone();
             self.apply(&entry, store);
             self.applied += 1;
         }
@@ -299,8 +299,8 @@ impl ReplicaState {
                 removed.map(|removed| removed.remove(key));
             }
             Effect::Remove { .. } => {
-                // Images of the snapshot that are still to come may show the key as it was before.
                 self.incomplete.remove(key);
+                // Images of the snapshot that are still to come may show the key as it was before.
                 if self.rules.hold(Rule::Tombstones) {
                     removed.map(|removed| removed.insert(key.into(), *at));
                 }

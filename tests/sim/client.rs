@@ -344,7 +344,7 @@ pub fn execute(world: &mut World, host: usize, request: Request) {
     };
     let writes = op != Op::Get && !effects.is_empty();
     for effect in effects {
-        let at = node.replication().next_position(group).expect("it was admitted");
+        let at = node.replication().next_position(group).expect("the request was admitted, so the group is held");
         pinion::replication::Store::apply(&mut this.store, group, &effect, at);
         node.replication_mut().record(group, effect);
     }

@@ -225,7 +225,7 @@ fn main() {
                         counts: Counts::default(),
                         violations: vec!["it panicked".to_string()],
                     });
-                    let mut sum = sum.lock().expect("nobody panics with it");
+                    let mut sum = sum.lock().expect("no thread panics while it holds the lock");
                     sum.0 += 1;
                     sum.1.add(&result.counts);
                     if !result.violations.is_empty() {
@@ -236,7 +236,7 @@ fn main() {
             });
         }
     });
-    let (count, counts, failed) = sum.into_inner().expect("nobody panicked with it");
+    let (count, counts, failed) = sum.into_inner().expect("no thread panicked while it held the lock");
     let per_second = count as f64 / started.elapsed().as_secs_f64();
     println!("{count} seeds from {from}, {per_second:.1} a second; on average {}", counts.averages(count));
     for (seed, violations) in &failed {

@@ -116,7 +116,7 @@ pub fn failovers(stage: &Stage, kills: usize) -> Vec<u64> {
 fn until_written(world: &mut World, key: &Key, number: u64) -> Us {
     let started = world.now;
     for attempt in 0.. {
-        assert!(world.now < started + REST_MAX, "nobody takes writes");
+        assert!(world.now < started + REST_MAX, "no host admits writes");
         for host in 0..world.hosts.len() {
             let (id, op) = (number << 32 | attempt, Op::Put { value: number as u32, ttl_ms: None });
             let request = Request { client: 0, id, key: key.clone(), op, level: Level::Strong, token: None };

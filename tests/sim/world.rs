@@ -236,7 +236,7 @@ impl World {
             self.now = until;
             return None;
         }
-        let Reverse(due) = self.queue.pop().expect("it was looked at");
+        let Reverse(due) = self.queue.pop().expect("the queue is not empty");
         self.now = due.at;
         self.counts.events += 1;
         Some(due.event)

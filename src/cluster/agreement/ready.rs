@@ -133,7 +133,7 @@ impl<D: Disk> Agreement<D> {
 }
 
 pub(super) fn encode_map(map: &Map) -> Vec<u8> {
-    postcard::to_allocvec(map).expect("postcard encodes whatever is derived")
+    postcard::to_allocvec(map).expect("postcard encodes all derived types")
 }
 
 pub(super) fn decode_map(bytes: &[u8]) -> Result<Map, Fault> {

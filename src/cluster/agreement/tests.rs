@@ -74,7 +74,7 @@ fn a_voter_that_is_down_is_replaced() {
     let old = network.leader().expect("a leader");
     network.kill(old);
     network.run_until(3_000, |network| network.leader().is_some());
-    assert_eq!(network.voters(), voters, "nobody has said yet that it is down");
+    assert_eq!(network.voters(), voters, "it is not declared down yet");
     network.change(Change::Down { identity: network.identity(old) });
     network.run(1_000);
     assert_eq!(network.voters().len(), 3);
@@ -104,7 +104,7 @@ fn a_leader_that_leaves_hands_over_before_it_goes() {
 }
 
 #[test]
-fn what_was_agreed_survives_that_all_start_again() {
+fn committed_changes_survive_a_full_restart() {
     let mut network = Network::cluster(5, 3);
     for group in 0..20 {
         network.change(network.touch(0, group));
@@ -140,7 +140,7 @@ fn a_node_without_its_disk_comes_back_as_another_voter() {
     network.start(lost);
     assert_ne!(network.member(lost).raft(), raft);
     network.run(500);
-    assert_eq!(network.member(lost).map().version(), 0, "nobody knows it yet");
+    assert_eq!(network.member(lost).map().version(), 0, "it has not joined yet");
     network.join(lost);
     network.run(1_500);
     let leader = network.leader().expect("a leader");
@@ -163,7 +163,7 @@ fn of_concurrent_changes_of_a_group_one_wins() {
 }
 
 #[test]
-fn one_that_was_cut_off_promises_nothing() {
+fn a_leader_that_is_partitioned_away_commits_nothing() {
     let mut network = Network::cluster(8, 3);
     let old = network.leader().expect("a leader");
     network.isolate(&[old]);
@@ -190,7 +190,7 @@ fn one_that_was_cut_off_promises_nothing() {
 }
 
 #[test]
-fn one_far_behind_gets_the_map_as_a_whole() {
+fn a_follower_far_behind_gets_a_snapshot() {
     let mut network = Network::cluster(9, 4);
     let behind = (0..4).find(|&node| Some(node) != network.leader()).expect("a follower");
     network.kill(behind);
@@ -325,7 +325,7 @@ fn turmoil(seed: u64) -> u64 {
         reads.retain(|&(node, ticket, at_least)| {
             let Some(outcome) = network.answers.get(&(node, ticket)) else { return true };
             if let Ok(Answer::Read { version }) = outcome {
-                assert!(*version >= at_least, "a read is older than what was answered before it");
+                assert!(*version >= at_least, "a read is older than an earlier answer");
             }
             false
         });
@@ -344,7 +344,7 @@ fn turmoil(seed: u64) -> u64 {
     for node in 0..5 {
         assert_eq!(network.member(node).fault(), None);
         assert!(network.member(node).map() == network.member(leader).map());
-        assert!(done.iter().all(|(&group, &epoch)| network.epoch(node, group) >= epoch), "what was answered is gone");
+        assert!(done.iter().all(|(&group, &epoch)| network.epoch(node, group) >= epoch), "an answered change is lost");
     }
     network.trace
 }
@@ -397,7 +397,7 @@ fn lunacy(network: &mut Network, receiver: u64) -> Vec<u8> {
 
 /// Raft assumes that peers keep its rules, and agreement is lost if they do not. But no message causes a panic.
 #[test]
-fn whatever_a_peer_says_nobody_panics() {
+fn no_message_causes_a_panic() {
     let mut accepted = 0;
     for seed in 0..200 {
         let mut network = Network::cluster(seed, 3);

@@ -175,12 +175,12 @@ mod tests {
         [7, 6].into_iter().for_each(|number| down(&mut map, number));
         assert_eq!(count(&map, &[1, 2, 3, 4, 5]), 3);
         [5, 4, 3, 2].into_iter().for_each(|number| down(&mut map, number));
-        assert_eq!(count(&map, &[1, 2, 3]), 3, "one that is down votes on where there is no other");
+        assert_eq!(count(&map, &[1, 2, 3]), 3, "a voter that is down stays if there is no other");
         assert_eq!(count(&map, &[1]), 1);
     }
 
     #[test]
-    fn a_vote_is_given_to_who_follows_and_a_leader_hands_over_before_it_loses_its_own() {
+    fn members_vote_once_they_follow_and_a_leader_hands_over_before_losing_its_vote() {
         let mut map = map(&["a", "b", "c", "d"]);
         let changes = |map: &Map, voters: &[u64], learners: &[u64], followers: &[u64]| {
             next_step(map, &configuration(voters, learners), 1, |id| followers.contains(&id))

@@ -31,7 +31,7 @@ enum RequestKind {
 impl<D: Disk> Agreement<D> {
     pub(super) fn propose(&mut self, ticket: u64, change: Change, actions: &mut Vec<Action>) {
         let proposal = Proposal { origin: self.identity(), ticket, change };
-        let data = postcard::to_allocvec(&proposal).expect("postcard encodes whatever is derived");
+        let data = postcard::to_allocvec(&proposal).expect("postcard encodes all derived types");
         let result = match self.has_room(ticket) && data.len() <= PROPOSAL_BYTES_MAX {
             true => self.raw.propose(Vec::new(), data).map_err(|_| AgreementError::NotTaken),
             false => Err(AgreementError::NoRoom),

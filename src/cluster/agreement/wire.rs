@@ -141,9 +141,9 @@ impl Gate<'_> {
             MsgReadIndex => accept_if(is_leader && raft.pending_read_count() < READS_MAX),
             // The leader's commit index for this node never exceeds what the node has acknowledged.
             MsgHeartbeat if is_current && message.commit > raft.raft_log.last_index() => Verdict::LogLost,
-            // An acknowledgement of entries that the leader does not have would make Raft panic.
+            // No correct follower acknowledges entries that the leader does not have.
             MsgAppendResponse => accept_if(message.reject || message.index <= raft.raft_log.last_index()),
-            // Only the leader of the term may start an election, by a transfer of leadership.
+            // Only the leader of the term may tell a member to campaign, to transfer its leadership.
             MsgTimeoutNow => accept_if(message.term == raft.term && message.from == raft.leader_id),
             // Leadership is transferred by the leader itself; forwarding such requests is not needed.
             MsgTransferLeader => Verdict::Drop,

@@ -327,7 +327,7 @@ impl Map {
             let mut assignment = std::mem::take(&mut self.groups[number]);
             let primary_before = assignment.primary;
             let was_held = gone.is_some_and(|gone| assignment.release(gone));
-            // The in-sync set survives: one of it becomes primary, and no data is lost.
+            // An in-sync holder is left: it becomes primary, and no data is lost.
             if assignment.primary.is_none()
                 && let Some(next) = self.successor(&assignment, &led)
             {
@@ -337,8 +337,8 @@ impl Map {
                 Some(_) => None,
                 None => self.home(Group::numbered(number), &mut ring),
             };
-            // No in-sync holder is left (or there never was one): the data is lost, so the group is opened empty, at
-            // nobody if no node is up.
+            // No in-sync holder is left, or the group never had one: open it empty, at no node if none is up. It counts
+            // as lost if it was held.
             if assignment.primary.is_none() && (was_held || home.is_some()) {
                 assignment.open(home);
                 self.lost += u64::from(was_held);

@@ -128,7 +128,7 @@ fn a_dead_primary_is_followed_by_those_that_lead_least() {
 }
 
 #[test]
-fn what_nobody_holds_any_more_is_lost_and_opened_empty() {
+fn a_group_without_holders_is_lost_and_opened_empty() {
     let mut map = cluster(2);
     assert_eq!(map.apply(&down(0, 1)), Ok(Applied::Changed));
     assert_eq!(map.lost(), GROUPS as u64);
@@ -147,12 +147,12 @@ fn what_nobody_holds_any_more_is_lost_and_opened_empty() {
 #[test]
 fn a_node_that_starts_again_is_a_stranger() {
     let mut map = planned(3);
-    assert_eq!(map.apply(&join(1, 1)), Ok(Applied::Unchanged), "the same life again");
+    assert_eq!(map.apply(&join(1, 1)), Ok(Applied::Unchanged), "a repeated join of the incarnation");
     assert_eq!(map.apply(&join(1, 0)), Err(Refused::Incarnation { known: 1 }));
     assert_eq!(map.apply(&join(1, 2)), Ok(Applied::Changed));
     assert!(map.assignments().all(|(_, assignment)| !assignment.holders().any(|holder| holder.node == NodeId(1))));
     assert!(map.is_live(identity(1, 2)) && !map.is_live(identity(1, 1)));
-    assert_eq!(map.apply(&down(1, 1)), Ok(Applied::Unchanged), "of its earlier life nothing is left to take");
+    assert_eq!(map.apply(&down(1, 1)), Ok(Applied::Unchanged), "its earlier incarnation holds nothing any more");
     // Declared down, it has to join in a new incarnation, although it did not restart.
     assert_eq!(map.apply(&down(1, 2)), Ok(Applied::Changed));
     assert_eq!(map.apply(&join(1, 2)), Err(Refused::Incarnation { known: 2 }));

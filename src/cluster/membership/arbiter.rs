@@ -132,7 +132,7 @@ impl Arbiter {
         let open: Vec<Identity> = self.cases.keys().copied().collect();
         for about in open {
             let decision = self.decision(about, evidence);
-            let case = self.cases.get_mut(&about).expect("it is one of them");
+            let case = self.cases.get_mut(&about).expect("taken from the keys");
             match decision {
                 // Propose, or repeat a proposal that may have been lost.
                 Decision::Down if case.propose_at_ms.is_none_or(|at_ms| at_ms <= evidence.now_ms) => {
@@ -174,7 +174,7 @@ impl Arbiter {
         let reports = || case.reports.values().map(|received| received.report);
         let votes = || reports().filter(|report| report.is_unreachable && self.counts(report, evidence));
         let others = evidence.map.alive().filter(|&other| other != about && !self.is_decided(other)).count();
-        // A quorum of the others has fenced the member, or a newer incarnation proves that this one has ended.
+        // More than half of the others have fenced the member, or a newer incarnation proves that this one has ended.
         if votes().any(|report| report.has_restarted) || votes().count() * 2 > others {
             return Decision::Down;
         }

@@ -299,7 +299,7 @@ impl Join {
                     self.restart_lookup(now_ms);
                     return self.look(now_ms, actions);
                 }
-                let cluster = self.cluster.expect("it is known before it is asked");
+                let cluster = self.cluster.expect("the cluster is known before a request is sent");
                 let message = JoinMessage::Request { cluster, profile: self.profile.clone() };
                 self.ask(To::Address(self.target.clone()), message, now_ms, actions);
             }

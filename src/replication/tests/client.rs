@@ -97,7 +97,7 @@ impl Cluster {
             (Op::Delete, _) => effects.push(Effect::Remove { key: key.clone() }),
         }
         for effect in effects {
-            let at = replication.next_position(group()).expect("it was admitted");
+            let at = replication.next_position(group()).expect("the request was admitted, so the group is held");
             store.apply(group(), &effect, at);
             replication.record(group(), effect);
         }

@@ -181,7 +181,7 @@ fn uncommitted(rules: Rules) -> bool {
 }
 
 #[test]
-fn a_replica_applies_what_is_committed() {
+fn a_replica_applies_committed_entries_only() {
     assert_needed(Rule::CommittedApplied, uncommitted);
 }
 
@@ -224,7 +224,7 @@ fn a_holder_with_nothing_to_acknowledge_has_not_stalled() {
     cluster.run(STALL_MS / 2);
     assert_eq!(cluster.proposed, []);
     cluster.run(STALL_MS);
-    assert_eq!(cluster.proposed.pop().expect("a proposal").in_sync.len(), 1, "who is silent has");
+    assert_eq!(cluster.proposed.pop().expect("a proposal").in_sync.len(), 1, "a silent holder has");
 }
 
 /// Seed 31025560 of the simulator: a learner was complete and proposed as in-sync. Then its late answer from before its

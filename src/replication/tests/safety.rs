@@ -55,7 +55,7 @@ fn read_early(rules: Rules) -> bool {
 }
 
 #[test]
-fn a_strong_read_shows_what_cannot_be_lost() {
+fn a_strong_read_shows_committed_values_only() {
     assert_needed(Rule::CommittedReads, read_early);
 }
 

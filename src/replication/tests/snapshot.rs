@@ -54,7 +54,7 @@ fn ahead(rules: Rules) -> bool {
 }
 
 #[test]
-fn a_snapshot_shows_what_is_committed() {
+fn a_snapshot_shows_committed_values_only() {
     assert_needed(Rule::SnapshotCommitted, ahead);
 }
 

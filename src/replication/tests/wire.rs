@@ -73,7 +73,7 @@ impl Cluster {
                     self.wire.push(Frame { from: node, to, message });
                 }
                 Action::Propose(change) => self.proposed.push(change),
-                Action::Emptied { .. } => panic!("a primary without its data"),
+                Action::Emptied { .. } => panic!("a primary lost its data"),
                 Action::Answer { ticket, answer } => {
                     let fate = if answer == Answer::Done { Fate::Done } else { Fate::Unknown };
                     self.asked[ticket as usize].fate = fate;

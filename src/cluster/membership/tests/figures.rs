@@ -93,7 +93,7 @@ fn quiet(nodes: u64, seconds: u64, loss: f64, pauses: bool, seed: u64) {
 }
 
 #[test]
-fn loss_and_pauses_take_nobody_down() {
+fn loss_and_pauses_expel_no_member() {
     for (loss, pauses) in [(0.05, false), (0.0, true)] {
         quiet(3, 600, loss, pauses, 1);
         quiet(8, 600, loss, pauses, 2);

@@ -86,7 +86,7 @@ fn everybody_is_found_from_one_seed() {
 }
 
 #[test]
-fn the_next_life_takes_the_place_of_the_last() {
+fn the_next_incarnation_replaces_the_last() {
     let mut party = Party::new();
     (0..4).for_each(|host| party.start(CLUSTER, profile(host, 1, host as usize), &[0]));
     party.run_ms(3000);
@@ -123,7 +123,7 @@ fn another_cluster_is_met_and_refused() {
 
 /// A node that is not heard for half a minute is given up; heard again, it is a contact again, in the same incarnation.
 #[test]
-fn one_that_was_given_up_comes_back() {
+fn a_contact_that_was_given_up_comes_back() {
     let mut party = Party::new();
     (0..4).for_each(|host| party.start(CLUSTER, profile(host, 1, host as usize), &[0]));
     party.run_ms(3000);

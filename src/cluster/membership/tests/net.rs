@@ -303,7 +303,7 @@ impl Net {
         membership.step(event, self.now_ms, &mut actions);
         let wake_ms = membership.wake_at_ms();
         let wake_ms = wake_ms.unwrap_or(u64::MAX);
-        assert!(wake_ms > self.now_ms, "it is never awake for nothing");
+        assert!(wake_ms > self.now_ms, "it asks to be woken in the future");
         self.hosts[host].wake_ms = if self.hosts[host].inbox.is_empty() { wake_ms } else { self.now_ms };
         for action in actions {
             match action {

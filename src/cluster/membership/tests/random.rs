@@ -71,7 +71,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens(nodes in 3..8_usize, seed: u64, is_raft_slow: bool, faults in faults(8)) {
+    fn random_faults_keep_the_invariants(nodes in 3..8_usize, seed: u64, is_raft_slow: bool, faults in faults(8)) {
         let mut net = Net::cluster(nodes as u64, seed);
         net.loss = 0.02;
         if is_raft_slow {

@@ -25,7 +25,7 @@ fn a_killed_node_is_down_within_a_second() {
 
 /// Only the link between 1 and 2 is broken: both stay. Both fence each other, and the fences end within a second.
 #[test]
-fn a_broken_link_costs_nobody_its_place() {
+fn a_broken_link_expels_no_member() {
     for nodes in [3, 4, 8] {
         let mut net = Net::cluster(nodes, 2);
         net.cut_both(1, 2);
@@ -68,7 +68,7 @@ fn a_mute_node_is_down() {
 
 /// A node that hears no one is declared down, as its heartbeats say so; its own reports about all others do not count.
 #[test]
-fn a_deaf_node_is_down_and_takes_nobody_along() {
+fn a_deaf_node_alone_is_declared_down() {
     let mut net = Net::cluster(5, 5);
     (0..5).filter(|&host| host != 3).for_each(|host| net.cut(host, 3));
     net.run_until(1500, |net| !net.downs.is_empty());
@@ -79,7 +79,7 @@ fn a_deaf_node_is_down_and_takes_nobody_along() {
 /// Half of the members do not hear the other half, which has the leader, and notice it before the leader does: their
 /// reports about the other half do not count.
 #[test]
-fn a_deaf_half_takes_nobody_along() {
+fn a_deaf_half_alone_is_declared_down() {
     for seed in 0..20 {
         let mut net = Net::cluster(8, seed);
         net.checks_quorum = false;
@@ -158,7 +158,7 @@ fn most_members_may_die_at_once() {
 
 /// A link that fails longer than the silence, again and again, leaves no fence behind.
 #[test]
-fn a_flapping_peer_leaves_no_promise_behind() {
+fn a_flapping_peer_leaves_no_fence_behind() {
     let mut net = Net::cluster(3, 10);
     net.cut_both(1, 2);
     for _ in 0..20 {
@@ -188,7 +188,7 @@ fn a_lonely_leader_steps_down() {
 
 /// This node paused for two seconds: the silence was its own.
 #[test]
-fn one_that_was_paused_accuses_nobody() {
+fn a_paused_node_reports_no_peer() {
     let mut net = Net::cluster(2, 11);
     net.pause(0, 2000);
     net.run_ms(2600);
@@ -214,7 +214,7 @@ fn a_restart_is_heard_at_once() {
 }
 
 #[test]
-fn beacons_of_strangers_are_refused() {
+fn heartbeats_of_strangers_are_refused() {
     let mut net = Net::cluster(3, 13);
     let before = net.hosts[1].membership.refusals();
     let heartbeat = |node, incarnation, cluster| Heartbeat {
@@ -236,7 +236,7 @@ fn beacons_of_strangers_are_refused() {
 
 /// A late copy of a report whose fence was answered is no vote, and an answer for another term or fence ends no fence.
 #[test]
-fn late_copies_bind_and_free_nobody() {
+fn late_copies_neither_fence_nor_release() {
     let mut net = Net::cluster(3, 14);
     net.cut_both(1, 2);
     net.run_until(1000, |net| net.is_fenced(1, id(2)));
