@@ -231,7 +231,8 @@ impl Cluster {
         }
         if let Some(effect) = effect {
             let effect = effect.of(known);
-            let at = self.node.replication().next_position(group).expect("it was admitted");
+            let at =
+                self.node.replication().next_position(group).expect("the request was admitted, so the group is held");
             self.store.apply(group, &effect, at);
             self.node.replication_mut().record(group, effect);
         }

@@ -7,15 +7,15 @@ use pinion::cluster::membership::{self, Answer, Contact, Heartbeat, JoinMessage,
 use pinion::cluster::{Member, NodeId};
 
 /// Nodes listed in a gossip packet, at most.
-const TOLD_MAX: usize = 16;
+const CONTACTS_MAX: usize = 16;
 
 #[derive(Arbitrary, Debug)]
 pub enum Message {
     Bytes(Vec<u8>),
     Gossip {
-        from: Told,
+        from: ArbitraryContact,
         about: Packet,
-        members: Vec<(Told, u16, u8)>,
+        members: Vec<(ArbitraryContact, u16, u8)>,
     },
     Heartbeat {
         from: PeerIdentity,
@@ -24,7 +24,7 @@ pub enum Message {
         map_version: Number,
         unheard: Vec<PeerIdentity>,
     },
-    Report(Reported),
+    Report(ArbitraryReport),
     Stays {
         about: PeerIdentity,
         number: Number,
@@ -43,11 +43,11 @@ pub enum Message {
     },
     Request {
         cluster: Cluster,
-        profile: Described,
+        profile: ArbitraryProfile,
     },
     Answer {
         to: PeerIdentity,
-        answer: Said,
+        answer: ArbitraryAnswer,
     },
     Leave {
         from: PeerIdentity,
@@ -56,7 +56,7 @@ pub enum Message {
 }
 
 #[derive(Arbitrary, Debug)]
-pub struct Reported {
+pub struct ArbitraryReport {
     from: PeerIdentity,
     about: PeerIdentity,
     number: Number,
@@ -67,7 +67,7 @@ pub struct Reported {
 }
 
 #[derive(Arbitrary, Debug)]
-pub enum Said {
+pub enum ArbitraryAnswer {
     Accepted { cluster: Cluster, map_version: Number },
     Refused,
     Wait,
@@ -76,10 +76,10 @@ pub enum Said {
 }
 
 #[derive(Arbitrary, Debug)]
-pub struct Told {
+pub struct ArbitraryContact {
     cluster: Cluster,
     renewal: Number,
-    profile: Described,
+    profile: ArbitraryProfile,
 }
 
 /// The kind of a gossip packet.
@@ -87,10 +87,10 @@ pub struct Told {
 pub enum Packet {
     Ping(u8),
     Ack(u8),
-    PingReq(Told, u8),
-    IndirectPing(Told, u8),
-    IndirectAck(Told, u8),
-    ForwardedAck(Told, u8),
+    PingReq(ArbitraryContact, u8),
+    IndirectPing(ArbitraryContact, u8),
+    IndirectAck(ArbitraryContact, u8),
+    ForwardedAck(ArbitraryContact, u8),
     Announce,
     Feed,
     Gossip,
@@ -113,7 +113,7 @@ pub enum Address {
 
 /// A profile, mostly that of a node of the cluster.
 #[derive(Arbitrary, Debug)]
-pub struct Described {
+pub struct ArbitraryProfile {
     name: Name,
     incarnation: Option<Number>,
     raft: Option<Number>,
@@ -146,7 +146,7 @@ impl Address {
     }
 }
 
-impl Described {
+impl ArbitraryProfile {
     pub fn profile(&self) -> Profile {
         let (id, or) = (self.name.node(), |number: Option<Number>, usual| number.map_or(usual, |n| n.around(usual)));
         let zone = "z".repeat(usize::from(self.zone_bytes % 80));
@@ -159,7 +159,7 @@ impl Described {
     }
 }
 
-impl Told {
+impl ArbitraryContact {
     fn contact(&self) -> Contact {
         let renewal = self.renewal.around(0) as u32;
         Contact { cluster: self.cluster.id(), renewal, profile: self.profile.profile() }
@@ -215,7 +215,7 @@ impl Message {
     }
 }
 
-impl Said {
+impl ArbitraryAnswer {
     fn of(&self, version: u64) -> Answer {
         match self {
             Self::Accepted { cluster, map_version } => {
@@ -230,14 +230,14 @@ impl Said {
 }
 
 /// A gossip packet in foca's encoding.
-fn packet(own: Contact, from: &Told, about: &Packet, members: &[(Told, u16, u8)]) -> Vec<u8> {
+fn packet(own: Contact, from: &ArbitraryContact, about: &Packet, members: &[(ArbitraryContact, u16, u8)]) -> Vec<u8> {
     let header = foca::Header { src: from.contact(), src_incarnation: 0, dst: own, message: about.message() };
     let mut bytes = encoded(&header);
-    let members = &members[..members.len().min(TOLD_MAX)];
+    let members = &members[..members.len().min(CONTACTS_MAX)];
     bytes.extend_from_slice(&(members.len() as u16).to_be_bytes());
-    for (told, incarnation, state) in members {
+    for (contact, incarnation, state) in members {
         let state = [foca::State::Alive, foca::State::Suspect, foca::State::Down][usize::from(state % 3)];
-        bytes.extend(encoded(&foca::Member::new(told.contact(), *incarnation, state)));
+        bytes.extend(encoded(&foca::Member::new(contact.contact(), *incarnation, state)));
     }
     bytes
 }

@@ -1,7 +1,7 @@
 //! Messages of Raft, in the encoding of `cluster/agreement/wire.rs`: postcard encodes a struct as its fields.
 
 use crate::cluster::{CLUSTER, encoded};
-use crate::membership::Described;
+use crate::membership::ArbitraryProfile;
 use crate::number::{Name, Number, PeerIdentity};
 use arbitrary::Arbitrary;
 use pinion::cluster::agreement::{Configuration, LogEntry, SnapshotRecord};
@@ -53,13 +53,13 @@ enum Entry {
 #[derive(Arbitrary, Debug)]
 enum Data {
     Bytes(Vec<u8>),
-    Proposal { origin: PeerIdentity, ticket: Number, change: Wanted },
+    Proposal { origin: PeerIdentity, ticket: Number, change: ArbitraryChange },
 }
 
 /// A change of the map.
 #[derive(Arbitrary, Debug)]
-enum Wanted {
-    Join(Described),
+enum ArbitraryChange {
+    Join(ArbitraryProfile),
     Leave(Name),
     Remove(Name),
     Down(PeerIdentity),
@@ -87,22 +87,22 @@ struct Snapshot {
     outgoing: Vec<u8>,
     learners_next: Vec<u8>,
     auto_leave: bool,
-    map: Mapped,
+    map: SnapshotMap,
 }
 
 /// The map in a snapshot.
 #[derive(Arbitrary, Debug)]
-enum Mapped {
+enum SnapshotMap {
     Bytes(Vec<u8>),
-    After(Vec<Wanted>),
+    After(Vec<ArbitraryChange>),
 }
 
-impl Wanted {
+impl ArbitraryChange {
     fn change(&self, map: &Map) -> Change {
         let group = |number: u8| Group::numbered(usize::from(number) % usize::from(crate::cluster::GROUPS));
         match self {
-            Self::Join(described) => {
-                let profile = described.profile();
+            Self::Join(profile) => {
+                let profile = profile.profile();
                 Change::Join {
                     member: profile.member,
                     incarnation: profile.incarnation,
@@ -157,11 +157,11 @@ impl Snapshot {
     fn record(&self, term: u64, last: u64, map: &Map) -> SnapshotRecord {
         let ids = |ids: &[u8]| ids.iter().map(|&id| u64::from(id % 6)).collect();
         let map = match &self.map {
-            Mapped::Bytes(bytes) => bytes.clone(),
-            Mapped::After(changes) => {
+            SnapshotMap::Bytes(bytes) => bytes.clone(),
+            SnapshotMap::After(changes) => {
                 let mut map = map.clone();
-                for wanted in changes.iter().take(4) {
-                    let change = wanted.change(&map);
+                for change in changes.iter().take(4) {
+                    let change = change.change(&map);
                     let _ = map.apply(&change);
                 }
                 encoded(&map)

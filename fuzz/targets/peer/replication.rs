@@ -16,8 +16,8 @@ const ITEMS_MAX: usize = 80;
 pub enum Message {
     LeaseRequest { sent_at: Number },
     LeaseGrant { sent_at: Number, map_version: Number },
-    Group { group: u8, epoch: Option<Number>, body: Said },
-    OtherGroup { group: u16, epoch: Number, body: Said },
+    Group { group: u8, epoch: Option<Number>, body: ArbitraryBody },
+    OtherGroup { group: u16, epoch: Number, body: ArbitraryBody },
 }
 
 impl<'a> Arbitrary<'a> for Message {
@@ -37,17 +37,17 @@ impl<'a> Arbitrary<'a> for Message {
 }
 
 #[derive(Arbitrary, Debug)]
-pub enum Said {
+pub enum ArbitraryBody {
     Append { previous: Option<At>, entries: Entries, committed: Number, has_yielded: bool },
     Acknowledge { matched: Number, committed: Number, snapshot: Option<u64> },
     Mismatch { common: Option<At> },
     SnapshotBegin { id: Number, history: Vec<(Number, Number)>, base: Number },
     SnapshotBeginHere { id: Number },
-    SnapshotChunk { id: Number, number: Number, images: Vec<Shown>, is_last: bool },
+    SnapshotChunk { id: Number, number: Number, images: Vec<ArbitraryImage>, is_last: bool },
     SnapshotAcknowledge { id: Number, next_chunk: Number },
     Fetch { keys: Vec<u8> },
     FetchOften { key: u8, times: u8 },
-    Images { images: Vec<Shown> },
+    Images { images: Vec<ArbitraryImage> },
     HandOver { to: Name },
 }
 
@@ -74,7 +74,7 @@ pub enum Effect {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-pub struct Shown {
+pub struct ArbitraryImage {
     key: u8,
     at: At,
     expires: Option<Number>,
@@ -127,7 +127,7 @@ impl Effect {
     }
 }
 
-impl Shown {
+impl ArbitraryImage {
     fn image(&self, known: Known) -> Image {
         Image {
             key: key(self.key),
@@ -176,8 +176,8 @@ impl Message {
     /// The number of entries.
     pub fn entries(&self) -> usize {
         match self {
-            Self::Group { body: Said::Append { entries, .. }, .. }
-            | Self::OtherGroup { body: Said::Append { entries, .. }, .. } => entries.count(),
+            Self::Group { body: ArbitraryBody::Append { entries, .. }, .. }
+            | Self::OtherGroup { body: ArbitraryBody::Append { entries, .. }, .. } => entries.count(),
             _ => 0,
         }
     }
@@ -193,7 +193,8 @@ impl Message {
 
     pub fn of(&self, known: Known) -> replication::Message {
         let (number, epoch) = (self.group().unwrap_or(0), known.epoch);
-        let group = |epoch, body: &Said| replication::Message::Group { group: number, epoch, body: body.of(known) };
+        let group =
+            |epoch, body: &ArbitraryBody| replication::Message::Group { group: number, epoch, body: body.of(known) };
         match self {
             Self::LeaseRequest { sent_at } => replication::Message::LeaseRequest { sent_at: sent_at.around(known.now) },
             Self::LeaseGrant { sent_at, map_version } => replication::Message::LeaseGrant {
@@ -215,9 +216,10 @@ impl Message {
     }
 }
 
-impl Said {
+impl ArbitraryBody {
     fn of(&self, known: Known) -> Body {
-        let images = |images: &[Shown]| images.iter().take(ITEMS_MAX).map(|image| image.image(known)).collect();
+        let images =
+            |images: &[ArbitraryImage]| images.iter().take(ITEMS_MAX).map(|image| image.image(known)).collect();
         match self {
             Self::Append { previous, entries, committed, has_yielded } => {
                 let end = Position { epoch: known.epoch, seq: known.last };
