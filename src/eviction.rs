@@ -11,6 +11,8 @@ pub enum Eviction {
     /// S3-FIFO: a small queue that most items leave soon, and a main part for those that were asked for again.
     #[default]
     S3Fifo,
+    /// SIEVE: the oldest one that was not used since a hand last passed it.
+    Sieve,
     /// The one that was not used for the longest time, of a sample.
     Lru,
     /// The one that is used least, of a sample; use long ago counts less.
@@ -27,12 +29,14 @@ pub enum Eviction {
 
 impl Eviction {
     /// All of them.
-    pub const ALL: [Self; 7] = [Self::S3Fifo, Self::Lru, Self::Lfu, Self::Fifo, Self::Ttl, Self::Random, Self::None];
+    pub const ALL: [Self; 8] =
+        [Self::S3Fifo, Self::Sieve, Self::Lru, Self::Lfu, Self::Fifo, Self::Ttl, Self::Random, Self::None];
 
     /// The name, as settings and statistics write it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::S3Fifo => "s3fifo",
+            Self::Sieve => "sieve",
             Self::Lru => "lru",
             Self::Lfu => "lfu",
             Self::Fifo => "fifo",
@@ -69,6 +73,6 @@ mod tests {
         for eviction in Eviction::ALL {
             assert_eq!(eviction.to_string().parse(), Ok(eviction));
         }
-        assert_eq!("LRU".parse::<Eviction>().unwrap_err(), "allowed: s3fifo, lru, lfu, fifo, ttl, random, none");
+        assert_eq!("LRU".parse::<Eviction>().unwrap_err(), "allowed: s3fifo, sieve, lru, lfu, fifo, ttl, random, none");
     }
 }

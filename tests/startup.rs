@@ -45,7 +45,7 @@ fn says(line: &str, parts: &[&str]) {
 fn settings_that_cannot_be_used() {
     says(&refused(&["--port", "70000"]), &["--port", "70000", "65535"]);
     says(&refused(&["--memory", "12XB"]), &["--memory", "12XB", "MiB"]);
-    says(&refused(&["--eviction", "mru"]), &["--eviction", "mru", "s3fifo, lru"]);
+    says(&refused(&["--eviction", "mru"]), &["--eviction", "mru", "s3fifo, sieve, lru"]);
     says(&refused(&["--prot", "1"]), &["--prot", "--port"]);
     says(&refused(&["--shards"]), &["--shards"]);
     says(&refused(&["--listen", "nowhere"]), &["--listen", "nowhere"]);

@@ -61,7 +61,7 @@ pub struct Options {
     #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory")]
     pub max_item_size: Option<ByteSize>,
 
-    /// What goes when memory is full: s3fifo, lru, lfu, fifo, ttl (what expires first), random, or none (writes fail) [default: s3fifo]
+    /// What goes when memory is full: s3fifo, sieve, lru, lfu, fifo, ttl (what expires first), random, or none (writes fail) [default: s3fifo]
     #[arg(long, value_name = "POLICY", help_heading = "Memory")]
     pub eviction: Option<Eviction>,
 

@@ -125,7 +125,7 @@ fn mistakes_in_layers_are_named() {
     says(at("prot = 5"), &["prot", "no such setting", "allowed:", "port"]);
     says(at("memory = \"12XB\""), &["memory = 12XB", "allowed:"]);
     says(at("port = 70000"), &["port = 70000", "65535"]);
-    says(at("eviction = \"mru\""), &["eviction = mru", "allowed: s3fifo, lru, lfu"]);
+    says(at("eviction = \"mru\""), &["eviction = mru", "allowed: s3fifo, sieve, lru, lfu"]);
     says(at("listen = \"nowhere\""), &["listen = nowhere"]);
     says(at("port = true"), &["port", "allowed:"]);
     says(at("config = \"x\""), &["config", "no such setting"]);

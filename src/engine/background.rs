@@ -340,8 +340,8 @@ impl Engine {
     fn adopt_some(&mut self, left: &mut u32) -> Next {
         let Some(mut from) = self.sweep.adoption else { return Next::Idle };
         while spend(left, 1) {
-            if self.policy.eviction() == Eviction::Fifo && self.arena.free_pages() <= RESERVE_PAGES {
-                // Its queue needs pages: the next writes make room for some.
+            if self.policy.adoption_takes_pages() && self.arena.free_pages() <= RESERVE_PAGES {
+                // The next writes make room for some.
                 return Next::In(1);
             }
             from = self.visit_quad(from as HashPosition, |engine, entry| {

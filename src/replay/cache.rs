@@ -7,7 +7,7 @@ use std::io;
 
 /// The policies that are compared where none are named: those that evict.
 pub const POLICIES: &[Eviction] =
-    &[Eviction::S3Fifo, Eviction::Lru, Eviction::Lfu, Eviction::Fifo, Eviction::Ttl, Eviction::Random];
+    &[Eviction::S3Fifo, Eviction::Sieve, Eviction::Lru, Eviction::Lfu, Eviction::Fifo, Eviction::Ttl, Eviction::Random];
 
 /// Least memory of an engine.
 pub(super) const MEMORY_BYTES_MIN: u64 = engine::MEMORY_BYTES_MIN;

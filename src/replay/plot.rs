@@ -18,7 +18,7 @@ const LEVELS: u32 = 5;
 
 /// One colour per policy, apart for the colour-blind as well (Okabe and Ito).
 const COLOURS: [&str; Eviction::ALL.len()] =
-    ["#0072b2", "#d55e00", "#009e73", "#000000", "#e69f00", "#cc79a7", "#56b4e9"];
+    ["#0072b2", "#56b4e9", "#d55e00", "#009e73", "#000000", "#e69f00", "#cc79a7", "#f0e442"];
 
 /// A picture on its own.
 pub fn svg(report: &Report) -> String {

@@ -36,6 +36,10 @@ impl Rules for Fifo {
         self.queue.push(arena, HashMark::of(entrant.hash)) as u8
     }
 
+    fn adoption_takes_pages(&self) -> bool {
+        true
+    }
+
     fn hit(&mut self, byte: u8) -> u8 {
         byte
     }
@@ -44,7 +48,8 @@ impl Rules for Fifo {
         // Many marks in a row may be stale, and after a change of the policy the queue is empty at first: then any entry goes,
         // rather than that the write fails.
         let mut budget = super::POPPED_MAX;
-        super::pop_marked(&mut self.queue, view, &mut budget, is_of_serial).or_else(|| self.hand.any(view))
+        let oldest = super::pop_marked(&mut self.queue, view, &mut budget, is_of_serial);
+        oldest.map(|(_, at)| at).or_else(|| self.hand.any(view))
     }
 
     fn removed(&mut self, _: u8, _: u64) {

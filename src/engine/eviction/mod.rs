@@ -10,6 +10,7 @@ mod none;
 mod random;
 mod s3fifo;
 mod sample;
+mod sieve;
 mod ttl;
 
 #[cfg(test)]
@@ -75,12 +76,13 @@ const POPPED_MAX: usize = 128;
 const MARKS_AHEAD: usize = 8;
 
 /// Takes marks from a queue, at most `budget`, until one leads to an entry whose byte is `wanted` for the mark's serial.
+/// Returns that mark and the entry.
 fn pop_marked(
     queue: &mut Queue,
     view: &mut View,
     budget: &mut usize,
     wanted: impl Fn(u8, u32) -> bool,
-) -> Option<Position> {
+) -> Option<(HashMark, Position)> {
     while *budget > 0 {
         *budget -= 1;
         if let Some(ahead) = queue.peek(view.arena, MARKS_AHEAD) {
@@ -88,7 +90,7 @@ fn pop_marked(
         }
         let (mark, serial) = queue.pop(view.arena)?;
         if let Some(at) = view.marked(mark, |byte| wanted(byte, serial)) {
-            return Some(at);
+            return Some((mark, at));
         }
     }
     None
@@ -136,6 +138,11 @@ trait Rules {
     /// An entry that another policy was in charge of: returns its byte.
     fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8;
 
+    /// True if [`Rules::adopt`] takes pages, because it puts the entry into a queue.
+    fn adoption_takes_pages(&self) -> bool {
+        false
+    }
+
     /// A hit: returns the entry's next byte.
     fn hit(&mut self, byte: u8) -> u8;
 
@@ -172,6 +179,7 @@ trait Rules {
 /// The policy in charge, with its state.
 pub(super) enum Policy {
     S3Fifo(s3fifo::S3Fifo),
+    Sieve(sieve::Sieve),
     Lru(lru::Lru),
     Lfu(lfu::Lfu),
     Fifo(fifo::Fifo),
@@ -185,6 +193,7 @@ macro_rules! dispatch {
     ($self:ident, $policy:ident => $body:expr) => {
         match $self {
             Policy::S3Fifo($policy) => $body,
+            Policy::Sieve($policy) => $body,
             Policy::Lru($policy) => $body,
             Policy::Lfu($policy) => $body,
             Policy::Fifo($policy) => $body,
@@ -199,6 +208,7 @@ impl Policy {
     pub(super) fn new(eviction: Eviction) -> Self {
         match eviction {
             Eviction::S3Fifo => Self::S3Fifo(s3fifo::S3Fifo::new()),
+            Eviction::Sieve => Self::Sieve(sieve::Sieve::new()),
             Eviction::Lru => Self::Lru(lru::Lru::new()),
             Eviction::Lfu => Self::Lfu(lfu::Lfu::new()),
             Eviction::Fifo => Self::Fifo(fifo::Fifo::new()),
@@ -211,6 +221,7 @@ impl Policy {
     pub(super) fn eviction(&self) -> Eviction {
         match self {
             Self::S3Fifo(_) => Eviction::S3Fifo,
+            Self::Sieve(_) => Eviction::Sieve,
             Self::Lru(_) => Eviction::Lru,
             Self::Lfu(_) => Eviction::Lfu,
             Self::Fifo(_) => Eviction::Fifo,
@@ -244,6 +255,10 @@ impl Policy {
 
     pub(super) fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8 {
         dispatch!(self, policy => policy.adopt(arena, entrant))
+    }
+
+    pub(super) fn adoption_takes_pages(&self) -> bool {
+        dispatch!(self, policy => policy.adoption_takes_pages())
     }
 
     #[inline]

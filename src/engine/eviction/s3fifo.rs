@@ -100,7 +100,7 @@ impl S3Fifo {
     fn small_victim(&mut self, view: &mut View) -> Option<Position> {
         let mut budget = super::POPPED_MAX;
         loop {
-            let at = super::pop_marked(&mut self.small, view, &mut budget, is_small_of_serial)?;
+            let (_, at) = super::pop_marked(&mut self.small, view, &mut budget, is_small_of_serial)?;
             if view.policy(at) & COUNT == 0 {
                 return Some(at);
             }

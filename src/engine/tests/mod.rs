@@ -429,7 +429,7 @@ fn a_bound_on_users_bytes_is_kept() {
 /// Set and delete without end would fill memory with the queue's stale marks.
 #[test]
 fn queues_are_tidied() {
-    for eviction in [Eviction::S3Fifo, Eviction::Fifo] {
+    for eviction in [Eviction::S3Fifo, Eviction::Sieve, Eviction::Fifo] {
         let mut engine = engine(MEMORY_BYTES_MIN, eviction);
         for n in 0..100_u32 {
             engine.set(&n.to_le_bytes(), b"kept", None, NOW);
@@ -464,7 +464,7 @@ fn a_flush_leaves_nothing_in_chained_buckets() {
 /// A write failed where the 256 oldest marks of the queue led nowhere, though there was a lot to evict.
 #[test]
 fn items_that_were_deleted_do_not_make_writes_fail() {
-    for eviction in [Eviction::Fifo, Eviction::S3Fifo] {
+    for eviction in [Eviction::Fifo, Eviction::S3Fifo, Eviction::Sieve] {
         let mut engine = engine(MEMORY_BYTES_MIN, eviction);
         let mut n = 0_u32;
         while engine.stats().evictions == 0 {

@@ -44,7 +44,7 @@ fn lengths(value_bytes: usize) -> impl Strategy<Value = usize> {
 fn steps(keys: u16, value_bytes: usize, more_bytes: usize) -> impl Strategy<Value = Vec<Step>> {
     let ttl =
         || prop_oneof![3 => Just(None), 1 => (1..20_000_u64).prop_map(Some), 1 => (1..2_000_000_u64).prop_map(Some)];
-    let eviction = (0..7_usize).prop_map(|n| Eviction::ALL[n]);
+    let eviction = (0..Eviction::ALL.len()).prop_map(|n| Eviction::ALL[n]);
     let step = prop_oneof![
         20 => (0..keys, lengths(value_bytes), ttl()).prop_map(|(key, bytes, ttl_ms)| Step::Set { key, bytes, ttl_ms }),
         2 => (0..keys, lengths(value_bytes)).prop_map(|(key, bytes)| Step::Upload { key, bytes }),
@@ -229,7 +229,7 @@ fn agree(memory_bytes: u64, eviction: Eviction, steps: Vec<Step>, lossy: bool) {
 }
 
 fn any_eviction() -> impl Strategy<Value = Eviction> {
-    (0..7_usize).prop_map(|n| Eviction::ALL[n])
+    (0..Eviction::ALL.len()).prop_map(|n| Eviction::ALL[n])
 }
 
 proptest! {
