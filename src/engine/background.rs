@@ -182,12 +182,12 @@ impl Engine {
         self.sweep.flushes.retain(|flush| flush.databases & !databases != 0);
         self.sweep.flushes.push(Flush { versions: self.versions.clone(), databases, from: 0 });
         let flushed = (0..DATABASES).filter(|number| databases >> number & 1 == 1);
-        for held in flushed.map(|number| std::mem::take(&mut self.databases[number])) {
-            let all = &mut self.held;
-            all.items -= held.items;
-            all.item_bytes -= held.item_bytes;
-            all.user_bytes -= held.user_bytes;
-            all.expiring -= held.expiring;
+        for usage in flushed.map(|number| std::mem::take(&mut self.databases[number])) {
+            let all = &mut self.usage;
+            all.items -= usage.items;
+            all.item_bytes -= usage.item_bytes;
+            all.user_bytes -= usage.user_bytes;
+            all.expiring -= usage.expiring;
         }
     }
 
@@ -293,10 +293,10 @@ impl Engine {
 
     /// Frees some of the collections that are gone.
     fn free_gone(&mut self, left: &mut u32) -> Next {
-        while !self.orphans.is_empty() && spend(left, 1) {
-            (0..NODES_PER_QUAD).for_each(|_| _ = self.orphans.free_one(&mut self.arena));
+        while !self.deferred.is_empty() && spend(left, 1) {
+            (0..NODES_PER_QUAD).for_each(|_| _ = self.deferred.free_one(&mut self.arena));
         }
-        if self.orphans.is_empty() { Next::Idle } else { Next::Now }
+        if self.deferred.is_empty() { Next::Idle } else { Next::Now }
     }
 
     /// Brings the limit of memory down to what it was set to, as far as pages can be freed.

@@ -3,7 +3,7 @@
 use super::arena::{NONE, place};
 use super::item::{self, ChunkUse, Header};
 use super::value::{self, List};
-use super::{CHAINED_BUCKETS, DATABASES, Engine, Held, WHEEL_BLOCKS, collection, eviction};
+use super::{CHAINED_BUCKETS, DATABASES, Engine, Usage, WHEEL_BLOCKS, collection, eviction};
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -12,8 +12,8 @@ impl Engine {
     /// # Panics
     /// Where something is not as it should be.
     pub(super) fn check(&self) {
-        let held = self.arena.check();
-        let (mut chunks, mut pages) = (held.chunks, held.pages);
+        let in_use = self.arena.check();
+        let (mut chunks, mut pages) = (in_use.chunks, in_use.pages);
         let memory = self.arena.memory();
 
         let mut items = Vec::new();
@@ -23,8 +23,8 @@ impl Engine {
             hash
         });
         assert_eq!(items.len() as u64, self.index.entries());
-        let mut all = Held::default();
-        let mut databases = [Held::default(); DATABASES];
+        let mut all = Usage::default();
+        let mut databases = [Usage::default(); DATABASES];
         let (mut held_item_bytes, mut expiring) = (0, 0);
         for &item in &items {
             let header = Header::read(memory, place(item));
@@ -34,15 +34,15 @@ impl Engine {
             held_item_bytes += bytes;
             expiring += u64::from(header.may_expire());
             if !self.is_flushed(hash, item, header) {
-                for held in [&mut all, &mut databases[usize::from(header.database())]] {
-                    held.items += 1;
-                    held.item_bytes += bytes;
-                    held.user_bytes += self.user_bytes(item, header);
-                    held.expiring += u64::from(header.may_expire());
+                for usage in [&mut all, &mut databases[usize::from(header.database())]] {
+                    usage.items += 1;
+                    usage.item_bytes += bytes;
+                    usage.user_bytes += self.user_bytes(item, header);
+                    usage.expiring += u64::from(header.may_expire());
                 }
             }
         }
-        assert_eq!((self.held, self.databases), (all, databases), "items, their bytes, their users' bytes");
+        assert_eq!((self.usage, self.databases), (all, databases), "items, their bytes, their users' bytes");
         assert_eq!((self.held_item_bytes, self.expiring), (held_item_bytes, expiring));
 
         items.extend(self.handles.detached(|item| Header::read(memory, place(item)).is_detached()));
@@ -69,8 +69,8 @@ impl Engine {
                 }
             }
         }
-        for node in self.orphans.nodes(&self.arena) {
-            assert!(chunks.remove(&node).is_some(), "orphan {node}");
+        for node in self.deferred.nodes(&self.arena) {
+            assert!(chunks.remove(&node).is_some(), "node {node}, whose freeing is deferred,");
         }
         for page in self.index.pages() {
             assert!(pages.remove(&page), "page {page} of the index");

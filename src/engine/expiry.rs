@@ -1,7 +1,7 @@
 //! The timing wheel: which items with short times to live are due.
 //!
-//! A slot per quarter of a second, ten minutes and a bit of them; in a slot, a list of blocks of hash marks, 4 bytes per item. When
-//! a slot is due, each mark leads to its item, which is removed if it has expired. So nothing points from an item into the
+//! A bucket per quarter of a second, ten minutes and a bit of them; in a bucket, a list of blocks of hash marks, 4 bytes per item. When
+//! a bucket is due, each mark leads to its item, which is removed if it has expired. So nothing points from an item into the
 //! wheel, and an item that is deleted or moved leaves a mark that leads nowhere. An item usually has one mark: its
 //! header says that it has. One whose expiry was put off is entered again when its mark comes up.
 //!
@@ -18,14 +18,14 @@ const HEADER_BYTES: usize = 8;
 /// Marks in a block.
 pub(super) const BLOCK_MARKS: usize = (BLOCK_BYTES - HEADER_BYTES) / 4;
 
-/// Finer slots would be left with more blocks that are not full: 128 bytes each, up to 2,400 of them.
+/// Finer buckets would be left with more blocks that are not full: 128 bytes each, up to 2,400 of them.
 const TICK_MS: u64 = 250;
-const SLOTS: u64 = 2560;
+const BUCKETS: u64 = 2560;
 
 /// The longest time to live that the wheel is for.
 pub(super) const HORIZON_MS: u64 = 600_000;
 
-const _: () = assert!(HORIZON_MS + 2 * TICK_MS < SLOTS * TICK_MS);
+const _: () = assert!(HORIZON_MS + 2 * TICK_MS < BUCKETS * TICK_MS);
 
 /// No block.
 const NONE: Reference = 0;
@@ -43,9 +43,9 @@ impl Due {
 }
 
 pub(super) struct Wheel {
-    /// First block of each slot: | next block u32 | marks in it u32 | marks |.
-    slots: Box<[Reference]>,
-    /// The tick whose slot is being emptied, or is the next to be.
+    /// First block of each bucket: | next block u32 | marks in it u32 | marks |.
+    buckets: Box<[Reference]>,
+    /// The tick whose bucket is being emptied, or is the next to be.
     tick: u64,
     marks: u64,
     class: Class,
@@ -54,7 +54,7 @@ pub(super) struct Wheel {
 impl Wheel {
     /// An empty wheel. Its blocks are chunks of a class of [`BLOCK_BYTES`].
     pub(super) fn new(class: Class, now: UnixMs) -> Self {
-        Self { slots: vec![NONE; SLOTS as usize].into(), tick: now / TICK_MS, marks: 0, class }
+        Self { buckets: vec![NONE; BUCKETS as usize].into(), tick: now / TICK_MS, marks: 0, class }
     }
 
     /// Marks in the wheel.
@@ -73,18 +73,18 @@ impl Wheel {
             self.tick = self.tick.max(now / TICK_MS);
         }
         let tick = due.div_ceil(TICK_MS).max(self.tick);
-        if tick - self.tick >= SLOTS {
+        if tick - self.tick >= BUCKETS {
             return false;
         }
-        let slot = (tick % SLOTS) as usize;
-        let first = self.slots[slot];
+        let bucket = (tick % BUCKETS) as usize;
+        let first = self.buckets[bucket];
         let block = match first != NONE && u32_at(arena.memory(), place(first) + 4) < BLOCK_MARKS as u32 {
             true => first,
             false => {
                 let Some(block) = arena.allocate(self.class) else { return false };
                 put(arena, place(block), first);
                 put(arena, place(block) + 4, 0);
-                self.slots[slot] = block;
+                self.buckets[bucket] = block;
                 block
             }
         };
@@ -102,24 +102,24 @@ impl Wheel {
                 self.tick = now / TICK_MS + 1;
                 return None;
             }
-            let slot = (self.tick % SLOTS) as usize;
-            let block = self.slots[slot];
+            let bucket = (self.tick % BUCKETS) as usize;
+            let block = self.buckets[bucket];
             if block != NONE {
-                return Some(self.take(arena, slot, block));
+                return Some(self.take(arena, bucket, block));
             }
             self.tick += 1;
         }
         None
     }
 
-    fn take(&mut self, arena: &mut Arena, slot: usize, block: Reference) -> Due {
+    fn take(&mut self, arena: &mut Arena, bucket: usize, block: Reference) -> Due {
         let from = place(block);
         let count = u32_at(arena.memory(), from + 4) as usize;
         let mut marks = [HashMark(0); BLOCK_MARKS];
         for (n, mark) in marks[..count].iter_mut().enumerate() {
             *mark = HashMark(u32_at(arena.memory(), from + HEADER_BYTES + 4 * n));
         }
-        self.slots[slot] = u32_at(arena.memory(), from);
+        self.buckets[bucket] = u32_at(arena.memory(), from);
         self.marks -= count as u64;
         arena.release(block);
         Due { marks, count }
@@ -129,7 +129,7 @@ impl Wheel {
     #[cfg(test)]
     pub(super) fn blocks(&self, arena: &Arena) -> u32 {
         let mut count = 0;
-        for &first in &self.slots {
+        for &first in &self.buckets {
             let mut block = first;
             while block != NONE {
                 count += 1;

@@ -65,7 +65,7 @@ use crate::command::{DATABASES, EncodingLimits, UnixMs};
 use crate::slots::Group;
 use arena::{Arena, Reference, place};
 use background::Sweep;
-use collection::{FieldSweep, Orphans};
+use collection::{DeferredFree, FieldSweep};
 use eviction::{Policy, Random};
 use expiry::Wheel;
 use index::{Index, Position};
@@ -176,7 +176,7 @@ pub enum PutError {
 
 /// Items of an engine, or of one of its databases; those not yet known to be expired included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Usage {
     /// How many there are.
     pub items: u64,
     /// Bytes that they take in chunks and pages.
@@ -221,7 +221,7 @@ pub struct Engine {
     versions: Versions,
     handles: Handles,
     /// Parts of collections that are gone.
-    orphans: Orphans,
+    deferred: DeferredFree,
     field_sweep: FieldSweep,
     hasher: KeyHasher,
     value_bytes_max: u32,
@@ -241,8 +241,8 @@ pub struct Engine {
     /// Bytes of all items, flushed ones that have not gone yet included.
     held_item_bytes: u64,
     stats: EngineStats,
-    held: Held,
-    databases: [Held; DATABASES],
+    usage: Usage,
+    databases: [Usage; DATABASES],
     encoding_limits: EncodingLimits,
     random: Random,
     /// Where values are put together (append, prepend).
@@ -275,7 +275,7 @@ impl Engine {
             wheel: Wheel::new(arena.other_class(WHEEL_BLOCKS), now),
             versions: Versions::new(),
             handles: Handles::new(),
-            orphans: Orphans::new(),
+            deferred: DeferredFree::new(),
             field_sweep: FieldSweep::default(),
             hasher,
             value_bytes_max: config.value_bytes_max,
@@ -289,8 +289,8 @@ impl Engine {
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),
-            held: Held::default(),
-            databases: [Held::default(); DATABASES],
+            usage: Usage::default(),
+            databases: [Usage::default(); DATABASES],
             encoding_limits: EncodingLimits::default(),
             random,
             scratch: Vec::new(),
@@ -320,9 +320,9 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let page_bytes = self.arena.page_bytes() as u64;
         EngineStats {
-            items: self.held.items,
-            item_bytes: self.held.item_bytes,
-            user_bytes: self.held.user_bytes,
+            items: self.usage.items,
+            item_bytes: self.usage.item_bytes,
+            user_bytes: self.usage.user_bytes,
             held_bytes: u64::from(self.arena.held_pages()) * page_bytes,
             index_bytes: self.index.page_count() * page_bytes,
             ..self.stats
@@ -330,7 +330,7 @@ impl Engine {
     }
 
     /// What a database holds.
-    pub fn database(&self, number: u8) -> Held {
+    pub fn database(&self, number: u8) -> Usage {
         self.databases[usize::from(number)]
     }
 
@@ -487,11 +487,11 @@ impl Engine {
         self.held_item_bytes += bytes;
         self.expiring += u64::from(header.may_expire());
         let user_bytes = self.user_bytes(item, header);
-        for held in [&mut self.held, &mut self.databases[usize::from(header.database())]] {
-            held.items += 1;
-            held.item_bytes += bytes;
-            held.user_bytes += user_bytes;
-            held.expiring += u64::from(header.may_expire());
+        for usage in [&mut self.usage, &mut self.databases[usize::from(header.database())]] {
+            usage.items += 1;
+            usage.item_bytes += bytes;
+            usage.user_bytes += user_bytes;
+            usage.expiring += u64::from(header.may_expire());
         }
     }
 
@@ -501,19 +501,19 @@ impl Engine {
         self.expiring -= u64::from(header.may_expire());
         if !self.is_flushed(hash, item, header) {
             let user_bytes = self.user_bytes(item, header);
-            for held in [&mut self.held, &mut self.databases[usize::from(header.database())]] {
-                held.items -= 1;
-                held.item_bytes -= bytes;
-                held.user_bytes -= user_bytes;
-                held.expiring -= u64::from(header.may_expire());
+            for usage in [&mut self.usage, &mut self.databases[usize::from(header.database())]] {
+                usage.items -= 1;
+                usage.item_bytes -= bytes;
+                usage.user_bytes -= user_bytes;
+                usage.expiring -= u64::from(header.may_expire());
             }
         }
     }
 
     /// The keys and values of an item have more or fewer bytes than before.
     fn user_bytes_changed(&mut self, hash: KeyHash, from: u64, to: u64) {
-        for held in [&mut self.held, &mut self.databases[usize::from(hash.database())]] {
-            held.user_bytes = held.user_bytes - from + to;
+        for usage in [&mut self.usage, &mut self.databases[usize::from(hash.database())]] {
+            usage.user_bytes = usage.user_bytes - from + to;
         }
     }
 

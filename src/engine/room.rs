@@ -76,14 +76,14 @@ impl Engine {
         let bytes = if is_behind { bytes * PACE.0 / PACE.1 } else { bytes };
         let aim = self.held_item_bytes.saturating_sub(bytes as u64);
         while self.held_item_bytes > aim && self.evict_one(now) {}
-        if is_behind && !self.free_orphans(bytes) {
+        if is_behind && !self.free_deferred(bytes) {
             self.evacuate(bytes);
         }
     }
 
     /// Evicts and moves about so many bytes, whether there is room or not. False if nothing can be given up.
     pub(super) fn give_up_some(&mut self, bytes: usize, now: UnixMs) -> bool {
-        if self.free_orphans(bytes) || self.evacuate(bytes) {
+        if self.free_deferred(bytes) || self.evacuate(bytes) {
             return true;
         }
         let aim = self.held_item_bytes.saturating_sub(bytes as u64);
@@ -113,7 +113,7 @@ impl Engine {
             if self.room_work >= work_max {
                 return Ok(false);
             }
-            if self.free_orphans(MOVED_AT_ONCE) {
+            if self.free_deferred(MOVED_AT_ONCE) {
                 self.room_work += 1;
                 continue;
             }
@@ -126,10 +126,10 @@ impl Engine {
 
     /// Frees about so many bytes of collections that are gone. False if there are none. While there are, nothing is moved:
     /// nobody knows where an orphan is but the one before it.
-    pub(super) fn free_orphans(&mut self, bytes: usize) -> bool {
+    pub(super) fn free_deferred(&mut self, bytes: usize) -> bool {
         let mut freed = 0;
-        while freed < bytes && !self.orphans.is_empty() {
-            freed += self.orphans.free_one(&mut self.arena);
+        while freed < bytes && !self.deferred.is_empty() {
+            freed += self.deferred.free_one(&mut self.arena);
         }
         freed > 0
     }
@@ -260,7 +260,7 @@ impl Engine {
     /// Frees the memory of an item that has no entry, now or when it is not read any more.
     pub(super) fn release_item(&mut self, item: Reference, header: Header) {
         if header.is_large() {
-            Large::of(&self.arena, item).abandon(&mut self.arena, &mut self.orphans);
+            Large::of(&self.arena, item).abandon(&mut self.arena, &mut self.deferred);
         }
         if header.has_long_value() {
             if self.handles.doom(item) {

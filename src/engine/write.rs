@@ -178,7 +178,7 @@ impl Engine {
 
     fn outlook(&self) -> Outlook {
         let (held, limit) = match self.user_bytes_max {
-            Some(max) => (self.held.user_bytes, max),
+            Some(max) => (self.usage.user_bytes, max),
             None => (u64::from(self.arena.held_pages()), u64::from(self.arena.limit_pages())),
         };
         // In fixed point, for one division: a write is worth no more.
@@ -286,8 +286,8 @@ impl Engine {
     /// The item of an entry takes more or fewer bytes than before.
     pub(super) fn resized(&mut self, hash: KeyHash, at: Position, from: u64, to: u64) {
         self.held_item_bytes = self.held_item_bytes - from + to;
-        for held in [&mut self.held, &mut self.databases[usize::from(hash.database())]] {
-            held.item_bytes = held.item_bytes - from + to;
+        for usage in [&mut self.usage, &mut self.databases[usize::from(hash.database())]] {
+            usage.item_bytes = usage.item_bytes - from + to;
         }
         if self.is_adopted(hash) {
             let byte = self.index.policy(self.arena.memory(), at);
@@ -301,8 +301,8 @@ impl Engine {
         let expires = Header::read(memory, place(found.item)).expires(memory, place(found.item));
         if did_expire != expires.is_some() {
             self.expiring = self.expiring + u64::from(expires.is_some()) - u64::from(did_expire);
-            for held in [&mut self.held, &mut self.databases[usize::from(hash.database())]] {
-                held.expiring = held.expiring + u64::from(expires.is_some()) - u64::from(did_expire);
+            for usage in [&mut self.usage, &mut self.databases[usize::from(hash.database())]] {
+                usage.expiring = usage.expiring + u64::from(expires.is_some()) - u64::from(did_expire);
             }
             if self.is_adopted(hash) {
                 let byte = self.index.policy(memory, found.at);
@@ -363,7 +363,7 @@ impl Engine {
         loop {
             // Each time: the old value may be the one that is evicted.
             let old = self.find_live(hash, key, now).map_or(0, |old| self.user_bytes(old.item, old.header));
-            if self.held.user_bytes - old + bytes <= max {
+            if self.usage.user_bytes - old + bytes <= max {
                 return Ok(());
             }
             if !self.evict_one(now) {

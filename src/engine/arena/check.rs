@@ -5,7 +5,7 @@ use crate::engine::item::{self, ChunkUse};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the arena says it has handed out.
-pub(in crate::engine) struct Held {
+pub(in crate::engine) struct InUse {
     /// Chunks, with their class.
     pub(in crate::engine) chunks: BTreeMap<Reference, Class>,
     /// Whole pages.
@@ -14,7 +14,7 @@ pub(in crate::engine) struct Held {
 
 impl Arena {
     /// Checks free lists, lists by fullness and counters, and says what is in use.
-    pub(in crate::engine) fn check(&self) -> Held {
+    pub(in crate::engine) fn check(&self) -> InUse {
         let mut free = BTreeSet::new();
         let mut page = self.free;
         while page != NONE {
@@ -40,7 +40,7 @@ impl Arena {
             assert_eq!(counted.free_chunks as usize, free, "free {size:?}");
             self.check_bins(class, pages.iter().filter(|&&&p| self.pages[p as usize].bin != UNLISTED).count());
         }
-        Held { chunks, pages: whole }
+        InUse { chunks, pages: whole }
     }
 
     /// Checks a page's free list; returns its live chunks.

@@ -319,10 +319,10 @@ impl<'e> Edit<'e> {
     /// Leaves blobs to be freed that no entry refers to any more. While one did, it would tell them of its moves.
     fn free_blobs(&mut self, blobs: &Blobs) {
         let Body::Large(large) = &mut self.body else { return };
-        let Engine { arena, orphans, .. } = &mut *self.engine;
+        let Engine { arena, deferred, .. } = &mut *self.engine;
         for &(length, first) in &blobs.texts[..blobs.count] {
             large.node_bytes -= blobs_footprint(arena, length);
-            orphans.push(arena, first);
+            deferred.push(arena, first);
         }
     }
 

@@ -21,7 +21,7 @@
 //! | `list.rs`, `set.rs`, `hash.rs`, `sorted.rs` | what commands need of each type |
 //!
 //! Anything that costs more than one element's worth is done in steps: a collection that is gone is freed node by node
-//! (`Orphans`), and one that becomes large has at most a kilobyte to convert.
+//! (`DeferredFree`), and one that becomes large has at most a kilobyte to convert.
 
 #[cfg(test)]
 mod check;
@@ -45,7 +45,7 @@ pub use entry::FIELD_EXPIRES_MAX;
 pub(super) use hash::FieldSweep;
 pub use hash::{Field, FieldExpiry, FieldOutcome, Hash};
 pub use list::List;
-pub(super) use node::Orphans;
+pub(super) use node::DeferredFree;
 pub use set::Set;
 pub use sorted::{Bound, ScoreChange, Scored, Sorted};
 pub(super) use tree::CLASSES_PER_CHANGE;
@@ -124,8 +124,8 @@ impl Large {
     }
 
     /// Leaves the trees to be freed.
-    pub(super) fn abandon(&self, arena: &mut Arena, orphans: &mut Orphans) {
-        self.roots().for_each(|root| orphans.push(arena, root));
+    pub(super) fn abandon(&self, arena: &mut Arena, deferred: &mut DeferredFree) {
+        self.roots().for_each(|root| deferred.push(arena, root));
     }
 }
 

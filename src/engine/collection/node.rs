@@ -372,9 +372,9 @@ pub(super) fn blob_pages(arena: &Arena, length: usize) -> u32 {
 
 /// Nodes that nobody wants any more, with all that is below them, linked through their parents: they are freed one by one.
 #[derive(Debug)]
-pub(in crate::engine) struct Orphans(Reference);
+pub(in crate::engine) struct DeferredFree(Reference);
 
-impl Orphans {
+impl DeferredFree {
     pub(in crate::engine) const fn new() -> Self {
         Self(NONE)
     }

@@ -308,7 +308,7 @@ fn run(seed: u64, memory_bytes: u64, keys: u64, variety: u64, steps: u64, evicti
         engine.remove(hash(&key), &key, now);
     }
     while engine.work(now) == crate::engine::Next::Now {}
-    assert!(engine.orphans.is_empty());
+    assert!(engine.deferred.is_empty());
     engine.check();
 }
 
