@@ -1,4 +1,4 @@
-//! The eviction policies by name: settings, statistics and the engine agree on them.
+//! Names of the eviction policies, shared by settings, statistics and the engine.
 
 #![forbid(unsafe_code)]
 
@@ -8,31 +8,31 @@ use std::str::FromStr;
 /// The eviction policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Eviction {
-    /// S3-FIFO: a small queue that most items leave soon, and a main part for those that were asked for again.
+    /// S3-FIFO: most new items leave a small queue soon; those that were hit move on to a main part.
     #[default]
     S3Fifo,
-    /// SIEVE: the oldest one that was not used since a hand last passed it.
+    /// SIEVE: the oldest item that was not hit since the hand last passed it.
     Sieve,
-    /// The one that was not used for the longest time, of a sample.
+    /// LRU: the item of a sample whose last access is longest ago.
     Lru,
-    /// The one that is used least, of a sample; use long ago counts less.
+    /// LFU: the item of a sample that is accessed least; old accesses count less.
     Lfu,
-    /// The one that was stored first.
+    /// FIFO: the item that was stored first.
     Fifo,
-    /// The one that expires first, of a sample.
+    /// The item of a sample that expires first.
     Ttl,
-    /// Any.
+    /// A random item.
     Random,
-    /// None: writes fail instead.
+    /// No eviction: writes fail instead.
     None,
 }
 
 impl Eviction {
-    /// All of them.
+    /// All policies. The default comes first, no eviction last.
     pub const ALL: [Self; 8] =
         [Self::S3Fifo, Self::Sieve, Self::Lru, Self::Lfu, Self::Fifo, Self::Ttl, Self::Random, Self::None];
 
-    /// The name, as settings and statistics write it.
+    /// The name in settings and statistics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::S3Fifo => "s3fifo",

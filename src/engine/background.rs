@@ -1,12 +1,12 @@
-//! What is done between requests, in bounded steps: a delayed flush, expiry, and the passes over all entries.
+//! Background work in bounded steps: a delayed flush, expiry, and the passes over all entries.
 //!
-//! | pass | goes on | and |
+//! | pass | runs | effect |
 //! |---|---|---|
-//! | flush | after a flush | removes what was written before it |
-//! | adoption | after a change of the policy | gives each entry the byte that the new one wants |
-//! | expiry | while there are items that expire | removes those that have; once every 25 seconds |
+//! | flush | after a flush | removes the items written before it |
+//! | adoption | after a change of the policy | has the new policy adopt each entry |
+//! | expiry | while any item expires | removes expired items; one pass takes 25 seconds |
 //!
-//! A pass is a position in the order of hashes, so it survives whatever else happens to the index.
+//! The state of a pass is a position in hash order, so resizing the index and moving entries do not disturb it.
 
 use super::arena::{Reference, place};
 use super::eviction::{self, Entrant, Policy};
@@ -19,55 +19,55 @@ use crate::command::{DATABASES, UnixMs};
 use crate::eviction::Eviction;
 use crate::slots::Group;
 
-/// What may be done in one call: quads that a pass goes over, or that the index grows by. The worst quad is one of which
-/// all 36 items are removed, each out of the cache: some 15 microseconds. A shard calls once per turn, and once more for
-/// every batch of requests in it, so the pace follows the requests.
+/// The work of one call, in quads that a pass visits or that the index grows by. The worst quad is one whose 36 items
+/// are all removed while none is in the CPU's caches: about 15 microseconds. A shard calls once per turn and once more
+/// per batch of requests in it, so background work keeps pace with requests.
 const QUADS_PER_CALL: u32 = 2;
-/// What a block of due marks counts, with its 62 items.
+/// Cost in quads of a block of due marks, with its 62 items.
 const QUADS_PER_DUE_BLOCK: u32 = 2;
-/// Nodes of a collection that are freed for what a quad counts.
+/// Nodes of deleted collections that are freed per quad of budget.
 const NODES_PER_QUAD: u32 = 8;
-/// Bytes that are evicted and moved for what a quad counts, where memory is to become less.
+/// Bytes that are evicted and moved per quad of budget while the memory limit is being lowered.
 const EVICTED_BYTES_PER_QUAD: usize = 2048;
-/// How long the expiry pass takes.
+/// Duration of one expiry pass.
 pub(super) const EXPIRY_PASS_MS: u64 = 25_000;
-/// How often the expiry pass goes on at most, where there is nothing else to do.
+/// Shortest interval between steps of the expiry pass when the shard is otherwise idle.
 const EXPIRY_INTERVAL_MS: u64 = 20;
 
-/// When [`Engine::work`] wants to be called again, if no request comes before.
+/// When to call [`Engine::work`] again, unless a request comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Next {
-    /// As soon as possible: there is more to do.
+    /// At once: more work is pending.
     Now,
-    /// After so many milliseconds.
+    /// After this many milliseconds.
     In(u64),
-    /// There is nothing to do.
+    /// Not until a request comes.
     Idle,
 }
 
-/// The first position after the last.
+/// The position after the last one.
 const END: u64 = 1 << 32;
 
-/// A flush, and how far the pass is that removes what was there before it.
+/// A flush, and the progress of the pass that removes the items written before it.
 struct Flush {
-    /// What was written when it came.
+    /// The version counters at the time of the flush.
     versions: Versions,
-    /// A bit for each database that it is of.
+    /// The flushed databases, one bit each.
     databases: u16,
     from: u64,
 }
 
-/// The passes over all entries.
+/// Progress of the passes over all entries.
 pub(super) struct Sweep {
-    /// Flushes whose passes go on.
+    /// Flushes whose passes are not complete.
     flushes: Vec<Flush>,
-    /// How far the adoption by a new policy is.
+    /// Progress of the adoption by a new policy; None if there is none to do.
     adoption: Option<u64>,
     expiry: HashPosition,
-    /// When the expiry pass was called last, and what it owes since: quads times milliseconds.
+    /// Time of the last step of the expiry pass, and the work due since then: quads times milliseconds.
     paced: UnixMs,
     owed: u64,
-    /// The index had few entries when the expiry pass ended last, and when it had the time before.
+    /// Whether the index was sparse when the last expiry pass ended, and the one before.
     few_entries: [bool; 2],
 }
 
@@ -76,27 +76,27 @@ impl Sweep {
         Self { flushes: Vec::new(), adoption: None, expiry: 0, paced: now, owed: 0, few_entries: [false; 2] }
     }
 
-    /// True if there may be items that a flush has made void.
+    /// True if flushed items may still be in the index.
     #[inline]
     pub(super) fn is_flushing(&self) -> bool {
         !self.flushes.is_empty()
     }
 
-    /// True if a flush has made a version of a key void, whose pass has not come to it yet.
+    /// True if a flush invalidated this version of a key and its pass has not reached the key.
     pub(super) fn has_flushed(&self, hash: KeyHash, group: Group, version: u64) -> bool {
         let of_it = |flush: &&Flush| flush.databases >> hash.database() & 1 == 1;
         let ahead = |flush: &&Flush| u64::from(hash.position()) >= flush.from;
         self.flushes.iter().filter(of_it).filter(ahead).any(|flush| flush.versions.includes(group, version))
     }
 
-    /// True if the policy in charge knows the entries at a position.
+    /// True if the current policy has adopted the entries at a position.
     #[inline]
     pub(super) fn is_adopted(&self, position: HashPosition) -> bool {
         self.adoption.is_none_or(|from| u64::from(position) < from)
     }
 }
 
-/// How late the timing wheel removed items: counts by 16 milliseconds.
+/// Histogram of the timing wheel's lag, in steps of 16 milliseconds.
 pub(super) struct Lag {
     counts: [u32; Self::STEPS],
     total: u32,
@@ -111,7 +111,7 @@ impl Default for Lag {
 impl Lag {
     const STEPS: usize = 256;
     const STEP_MS: u64 = 16;
-    /// Counts are halved at this total, so that what was long ago fades.
+    /// At this total all counts are halved, so that old samples fade.
     const TOTAL_MAX: u32 = 1 << 20;
 
     fn record(&mut self, milliseconds: u64) {
@@ -124,7 +124,7 @@ impl Lag {
         }
     }
 
-    /// 99 % were no later; 0 where there were none.
+    /// The 99th percentile in milliseconds; 0 without samples.
     pub(super) fn p99(&self) -> u64 {
         let mut left = u64::from(self.total) * 99 / 100;
         for (step, &count) in self.counts.iter().enumerate() {
@@ -137,7 +137,7 @@ impl Lag {
     }
 }
 
-/// Takes so much from what is left. False if there is not as much.
+/// Deducts `quads` from the budget `left`; false if it does not suffice.
 fn spend(left: &mut u32, quads: u32) -> bool {
     let enough = *left >= quads;
     if enough {
@@ -146,7 +146,7 @@ fn spend(left: &mut u32, quads: u32) -> bool {
     enough
 }
 
-/// An entry that a pass has come to.
+/// An entry that a pass visits.
 #[derive(Clone, Copy)]
 struct Visited {
     hash: KeyHash,
@@ -156,7 +156,8 @@ struct Visited {
 }
 
 impl Engine {
-    /// Lets the time pass: a delayed flush takes effect when it is due. Call before a batch of requests.
+    /// Advances the engine's time: takes note of `now` and applies a delayed flush that is due. Call before a batch of
+    /// requests.
     #[inline]
     pub fn advance(&mut self, now: UnixMs) {
         self.policy.note_time(now);
@@ -165,20 +166,19 @@ impl Engine {
         }
     }
 
-    /// Removes every item that was written before this call: none is found any more, and their memory comes back as a pass
-    /// goes over them.
+    /// Flushes all databases: no item written before this call is found any more; a pass frees their memory.
     pub fn flush(&mut self) {
         self.flush_due = None;
         self.flush_databases(u16::MAX);
     }
 
-    /// The same for the items of one database.
+    /// Flushes one database, as [`Engine::flush`] does all.
     pub fn flush_database(&mut self, number: u8) {
         self.flush_databases(1 << number);
     }
 
     fn flush_databases(&mut self, databases: u16) {
-        // What an earlier flush of the same databases is to remove, this one will.
+        // This flush covers what an earlier flush of the same databases was to remove.
         self.sweep.flushes.retain(|flush| flush.databases & !databases != 0);
         self.sweep.flushes.push(Flush { versions: self.versions.clone(), databases, from: 0 });
         let flushed = (0..DATABASES).filter(|number| databases >> number & 1 == 1);
@@ -191,12 +191,12 @@ impl Engine {
         }
     }
 
-    /// Flushes at a later time, what is written until then included. Replaces an earlier delay.
+    /// Schedules a flush of all databases, which also covers what is written until then. Replaces an earlier schedule.
     pub fn flush_at(&mut self, due: UnixMs) {
         self.flush_due = Some(due);
     }
 
-    /// Puts another policy in charge. It gets to know the entries as a pass goes over them.
+    /// Changes the eviction policy. A pass has the new policy adopt the existing entries.
     pub fn set_eviction(&mut self, eviction: Eviction) {
         if eviction != self.policy.eviction() {
             self.policy.clear(&mut self.arena);
@@ -205,10 +205,10 @@ impl Engine {
         }
     }
 
-    /// Does a bounded part of what there is to do between requests.
+    /// Does a bounded amount of background work.
     pub fn work(&mut self, now: UnixMs) -> Next {
         let mut left = QUADS_PER_CALL;
-        // In the order of what cannot wait: a write makes the index grow, too.
+        // In order of urgency. The growth of the index comes last because writes advance it, too.
         let next = [
             self.expire_due(now, &mut left),
             self.expire_fields(now, &mut left),
@@ -229,7 +229,7 @@ impl Engine {
         }
         while spend(left, 1) {
             if !self.grow() {
-                // Nothing to do, or no pages to do it with: the next write brings some about.
+                // Nothing to do, or no free pages for a step: the next write frees some.
                 break;
             }
         }
@@ -238,13 +238,13 @@ impl Engine {
         if goes_on || comes_next { Next::Now } else { Next::Idle }
     }
 
-    /// False while a pass may have removed most entries of the first hashes, and none of the last: in a smaller table those
-    /// would not find room, but for long chains.
+    /// A smaller table needs entries that are spread evenly over the hashes; otherwise some quads would get long
+    /// chains. A flush or expiry pass under way may have removed most entries behind it and none ahead of it.
     fn may_shrink(&self) -> bool {
         !self.sweep.is_flushing() && (self.expiring == 0 || self.sweep.few_entries == [true; 2])
     }
 
-    /// Removes what the timing wheel says is due.
+    /// Removes the items whose marks in the timing wheel are due.
     fn expire_due(&mut self, now: UnixMs, left: &mut u32) -> Next {
         while *left >= QUADS_PER_DUE_BLOCK {
             let Some(due) = self.wheel.due(&mut self.arena, now) else {
@@ -263,7 +263,7 @@ impl Engine {
         Next::Now
     }
 
-    /// Removes the item of a mark if it has expired; enters it again if its expiry was put off.
+    /// Removes the item of a mark if it has expired, or enters it again if its expiry was postponed.
     fn expire_marked(&mut self, mark: HashMark, now: UnixMs) {
         let memory = self.arena.memory();
         let mut later = None;
@@ -291,7 +291,7 @@ impl Engine {
         }
     }
 
-    /// Frees some of the collections that are gone.
+    /// Frees nodes of deleted collections.
     fn free_gone(&mut self, left: &mut u32) -> Next {
         while !self.deferred.is_empty() && spend(left, 1) {
             (0..NODES_PER_QUAD).for_each(|_| _ = self.deferred.free_one(&mut self.arena));
@@ -299,7 +299,7 @@ impl Engine {
         if self.deferred.is_empty() { Next::Idle } else { Next::Now }
     }
 
-    /// Brings the limit of memory down to what it was set to, as far as pages can be freed.
+    /// Lowers the memory limit towards `pages_wanted`, as far as pages can be freed.
     fn lower_limit(&mut self, now: UnixMs, left: &mut u32) -> Next {
         while self.pages_wanted < self.arena.limit_pages() {
             let most = self.arena.held_pages() + FREE_PAGES_AIMED_AT;
@@ -311,7 +311,7 @@ impl Engine {
                 return Next::Now;
             }
             if !self.give_up_some(EVICTED_BYTES_PER_QUAD, now) {
-                // There is nobody to evict: perhaps later.
+                // Nothing can be evicted now; try again later.
                 return Next::In(1000);
             }
         }
@@ -319,7 +319,7 @@ impl Engine {
     }
 
     fn flush_some(&mut self, left: &mut u32) -> Next {
-        // One pass at a time, which removes what any of them has made void.
+        // The pass of one flush at a time; it removes the items that any flush invalidated.
         let Some(mut from) = self.sweep.flushes.first().map(|flush| flush.from) else { return Next::Idle };
         while spend(left, 1) {
             let end = self.visit_quad(from as HashPosition, |engine, entry| {
@@ -341,7 +341,7 @@ impl Engine {
         let Some(mut from) = self.sweep.adoption else { return Next::Idle };
         while spend(left, 1) {
             if self.policy.adoption_takes_pages() && self.arena.free_pages() <= RESERVE_PAGES {
-                // The next writes make room for some.
+                // The next writes free some pages.
                 return Next::In(1);
             }
             from = self.visit_quad(from as HashPosition, |engine, entry| {
@@ -358,7 +358,7 @@ impl Engine {
         Next::Now
     }
 
-    /// Keeps the pass at the pace at which it takes [`EXPIRY_PASS_MS`].
+    /// Advances the expiry pass at a pace at which it takes [`EXPIRY_PASS_MS`].
     fn expire_some(&mut self, now: UnixMs, left: &mut u32) -> Next {
         let passed = now.saturating_sub(std::mem::replace(&mut self.sweep.paced, now));
         if self.expiring == 0 && !self.field_sweep.is_expected(now) {
@@ -366,7 +366,7 @@ impl Engine {
             return Next::Idle;
         }
         let quads = u64::from(self.index.quads());
-        // Never more than one pass.
+        // At most one whole pass is ever due.
         self.sweep.owed = (self.sweep.owed + passed * quads).min(quads * EXPIRY_PASS_MS);
         let due = (self.sweep.owed / EXPIRY_PASS_MS) as u32;
         if due < QUADS_PER_CALL {
@@ -394,11 +394,11 @@ impl Engine {
         Next::Now
     }
 
-    /// Calls `visit`, which may remove the entry, for the entries of the quad at a position, from that position on; returns
-    /// where the next quad starts.
+    /// Calls `visit` for the entries of the quad at position `from` whose own position is not below `from`; returns
+    /// where the next quad starts. `visit` may remove the entry.
     ///
-    /// Line by line from the end of the chain: a removal fills the place with an entry of the last bucket, which has been
-    /// visited then, and frees no bucket that is still to come.
+    /// Buckets are visited from the end of the chain backwards: a removal moves an entry of the last bucket, already
+    /// visited, into the gap, and frees no bucket that is still to be visited.
     fn visit_quad(&mut self, from: HashPosition, mut visit: impl FnMut(&mut Self, Visited)) -> u64 {
         let (lines, next) = self.index.quad(from);
         let end = if next == 0 { END } else { u64::from(next) };

@@ -1,11 +1,13 @@
-//! The timing wheel: which items with short times to live are due.
+//! The timing wheel: finds the items with a short time to live that have expired.
 //!
-//! A bucket per quarter of a second, ten minutes and a bit of them; in a bucket, a list of blocks of hash marks, 4 bytes per item. When
-//! a bucket is due, each mark leads to its item, which is removed if it has expired. So nothing points from an item into the
-//! wheel, and an item that is deleted or moved leaves a mark that leads nowhere. An item usually has one mark: its
-//! header says that it has. One whose expiry was put off is entered again when its mark comes up.
+//! The wheel has a bucket per quarter of a second for a little more than ten minutes. A bucket is a list of blocks of
+//! hash marks, 4 bytes per item. When a bucket is due, each mark leads to its item, which is removed if it has expired.
+//! No item points into the wheel, and deleting or moving an item leaves its mark behind, which then leads to nothing.
+//! An item usually has one mark, and its header says so. If its expiry was postponed, it gets a new mark when the old
+//! one is due.
 //!
-//! Longer times to live are left to the background sweep, which comes by every 25 seconds (`background.rs`).
+//! Items with a longer time to live are left to the background pass, which visits every item every 25 seconds
+//! (`background.rs`).
 
 use super::arena::{Arena, Class, Reference, place};
 use super::index::HashMark;
@@ -18,11 +20,11 @@ const HEADER_BYTES: usize = 8;
 /// Marks in a block.
 pub(super) const BLOCK_MARKS: usize = (BLOCK_BYTES - HEADER_BYTES) / 4;
 
-/// Finer buckets would be left with more blocks that are not full: 128 bytes each, up to 2,400 of them.
+/// A finer wheel would hold more partly filled blocks: 128 bytes lost in each, up to 2,400 of them.
 const TICK_MS: u64 = 250;
 const BUCKETS: u64 = 2560;
 
-/// The longest time to live that the wheel is for.
+/// Longest time to live that the wheel handles.
 pub(super) const HORIZON_MS: u64 = 600_000;
 
 const _: () = assert!(HORIZON_MS + 2 * TICK_MS < BUCKETS * TICK_MS);
@@ -30,7 +32,7 @@ const _: () = assert!(HORIZON_MS + 2 * TICK_MS < BUCKETS * TICK_MS);
 /// No block.
 const NONE: Reference = 0;
 
-/// Due marks, taken out of the wheel.
+/// A block of due marks, taken out of the wheel.
 pub(super) struct Due {
     marks: [HashMark; BLOCK_MARKS],
     count: usize,
@@ -45,14 +47,14 @@ impl Due {
 pub(super) struct Wheel {
     /// First block of each bucket: | next block u32 | marks in it u32 | marks |.
     buckets: Box<[Reference]>,
-    /// The tick whose bucket is being emptied, or is the next to be.
+    /// The tick whose bucket is being emptied, or will be next.
     tick: u64,
     marks: u64,
     class: Class,
 }
 
 impl Wheel {
-    /// An empty wheel. Its blocks are chunks of a class of [`BLOCK_BYTES`].
+    /// An empty wheel. Its blocks are chunks of `class`, of [`BLOCK_BYTES`].
     pub(super) fn new(class: Class, now: UnixMs) -> Self {
         Self { buckets: vec![NONE; BUCKETS as usize].into(), tick: now / TICK_MS, marks: 0, class }
     }
@@ -62,7 +64,7 @@ impl Wheel {
         self.marks
     }
 
-    /// Milliseconds until more may be due, once nothing is.
+    /// Milliseconds until the next bucket is due; for when [`Wheel::due`] has returned None.
     pub(super) fn next_in_ms(now: UnixMs) -> u64 {
         TICK_MS - now % TICK_MS
     }
@@ -95,7 +97,7 @@ impl Wheel {
         true
     }
 
-    /// Takes the next block of marks that are due. None if there are no more.
+    /// Takes the next block of due marks. None if nothing is due.
     pub(super) fn due(&mut self, arena: &mut Arena, now: UnixMs) -> Option<Due> {
         while self.tick * TICK_MS <= now {
             if self.marks == 0 {

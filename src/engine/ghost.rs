@@ -1,8 +1,9 @@
-//! The ghost: what was evicted lately, as 16-bit fingerprints of hashes.
+//! The ghost: 16-bit fingerprints of the hashes of recently evicted items.
 //!
-//! A line of 64 bytes is a short queue of 32 fingerprints, newest first; a hash belongs to one line. So the whole forgets
-//! about what came in `capacity` evictions ago, without any list through it, and one line is read to ask or to add. One
-//! in two thousand answers is wrong (32 fingerprints of 16 bits), which only puts an item into the wrong queue.
+//! A line of 64 bytes is a short queue of 32 fingerprints, newest first; each hash belongs to one line. So the ghost
+//! forgets a hash about `capacity` evictions after it was added, without a queue across all lines, and both a query and
+//! an insertion read one line. One in two thousand answers is wrong (32 fingerprints of 16 bits), which merely puts an
+//! item into the other queue.
 
 use super::KeyHash;
 use super::arena::{Arena, PageNumber};
@@ -17,7 +18,7 @@ type Line = [u16; FINGERPRINTS];
 #[derive(Debug)]
 pub(super) struct Ghost {
     pages: Vec<PageNumber>,
-    /// Lines in use: 0 while there is no room for the ghost.
+    /// Lines in use; 0 while there is no memory for the ghost.
     lines: u64,
 }
 
@@ -26,9 +27,10 @@ impl Ghost {
         Self { pages: Vec::new(), lines: 0 }
     }
 
-    /// Sees to a capacity of about `fingerprints`, as far as the arena has pages beyond `spare`. Takes or gives a page per
-    /// call: until those for a larger ghost have come together, it stays as it is. When its size changes it forgets
-    /// everything, because what it knows is in the wrong lines then; that is not cleared, but pushed out in time.
+    /// Adjusts the capacity to about `fingerprints`, as far as the arena has free pages beyond `spare`. Takes or frees
+    /// at most a page per call, and keeps the old capacity until all pages of the new one have been taken. A change of
+    /// the capacity invalidates the contents, since hashes then belong to other lines; these are not cleared but pushed
+    /// out over time.
     pub(super) fn fit(&mut self, arena: &mut Arena, fingerprints: u64, spare: u32) {
         let wanted = (fingerprints / FINGERPRINTS as u64).max(1);
         let lines_per_page = (arena.page_bytes() / LINE_BYTES) as u64;
@@ -67,7 +69,7 @@ impl Ghost {
         line[0] = fingerprint(hash);
     }
 
-    /// True if it remembers the hash, which it forgets.
+    /// True if the hash is present; it is removed.
     pub(super) fn take(&mut self, arena: &mut Arena, hash: KeyHash) -> bool {
         let Some(line) = self.line(arena, hash) else { return false };
         match line.iter().position(|&f| f == fingerprint(hash)) {
@@ -80,7 +82,7 @@ impl Ghost {
         }
     }
 
-    /// Gives all pages back.
+    /// Frees all pages.
     pub(super) fn clear(&mut self, arena: &mut Arena) {
         if let (Some(&first), Some(&last)) = (self.pages.first(), self.pages.last()) {
             arena.give_pages(first, last, self.pages.len() as u32);
@@ -88,7 +90,7 @@ impl Ghost {
         *self = Self::new();
     }
 
-    /// Its pages, for the accounting.
+    /// Pages in use, for the accounting.
     #[cfg(test)]
     pub(super) fn pages(&self) -> &[PageNumber] {
         &self.pages
@@ -123,7 +125,7 @@ mod tests {
         let hash = |n: u32| hasher.hash(&n.to_le_bytes());
         ghost.remember(&mut arena, hash(0));
         assert!(!ghost.take(&mut arena, hash(0)), "it has no room yet");
-        // A page per call.
+        // One page per call.
         (0..3).for_each(|_| ghost.fit(&mut arena, 10_000, 0));
         assert_eq!(arena.held_pages(), 2);
         (0..100_000).for_each(|n| ghost.remember(&mut arena, hash(n)));

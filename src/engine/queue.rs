@@ -1,10 +1,10 @@
-//! A first-in-first-out queue of hash marks, in whole pages of the arena.
+//! A FIFO queue of hash marks, in whole pages of the arena.
 //!
-//! Its entries are not removed when their items go; who takes one out finds that it leads nowhere. It survives what moves
-//! items and entries, because a mark is a hash and not a place.
+//! The mark of an item stays in the queue when the item is removed; whoever pops it finds that it leads to no entry.
+//! Moving items or entries does not affect the queue, because a mark is derived from the hash and not from a position.
 //!
-//! Each page has a serial number. Who keeps the serial with which a mark was put in can tell it from an older mark of the
-//! same hash: that of an item that was deleted and has come again since.
+//! Each page has a serial number. The owner of the queue stores the serial of a mark with the entry, and so tells the
+//! mark from a stale one with the same hash: that of an item that was deleted and stored again.
 
 use super::arena::{Arena, NONE, PageNumber};
 use super::index::HashMark;
@@ -17,9 +17,9 @@ pub(super) struct Queue {
     first: PageNumber,
     last: PageNumber,
     pages: u32,
-    /// Marks taken from the first page.
+    /// Marks popped from the first page.
     taken: usize,
-    /// Marks put into the last page.
+    /// Marks pushed to the last page.
     put: usize,
     length: u64,
     /// Serial of the last page.
@@ -36,7 +36,8 @@ impl Queue {
         self.length
     }
 
-    /// Adds a mark, if it has room or the arena a page. Returns the serial.
+    /// Pushes a mark and returns its serial. Without room in the last page and without a free page, the mark is
+    /// dropped.
     pub(super) fn push(&mut self, arena: &mut Arena, mark: HashMark) -> u32 {
         if self.pages == 0 || self.put == marks_per_page(arena) {
             let Some(page) = arena.take_page() else { return self.serial };
@@ -57,7 +58,7 @@ impl Queue {
         self.serial
     }
 
-    /// Takes the oldest mark, with its serial.
+    /// Pops the oldest mark, with its serial.
     pub(super) fn pop(&mut self, arena: &mut Arena) -> Option<(HashMark, u32)> {
         let mark = self.peek(arena, 0)?;
         let serial = self.serial.wrapping_sub(self.pages - 1);
@@ -74,7 +75,7 @@ impl Queue {
         Some((mark, serial))
     }
 
-    /// The mark that is `ahead` behind the oldest, if it is in the same page.
+    /// The mark `ahead` places behind the oldest, if it is in the same page.
     pub(super) fn peek(&self, arena: &Arena, ahead: usize) -> Option<HashMark> {
         let number = self.taken + ahead;
         let marks = if self.pages == 1 { self.put } else { marks_per_page(arena) };
@@ -86,7 +87,7 @@ impl Queue {
         Some(HashMark(u32::from_le_bytes(bytes)))
     }
 
-    /// Gives all pages back.
+    /// Frees all pages.
     pub(super) fn clear(&mut self, arena: &mut Arena) {
         if self.pages > 0 {
             arena.give_pages(self.first, self.last, self.pages);
@@ -94,7 +95,7 @@ impl Queue {
         *self = Self { serial: self.serial, ..Self::new() };
     }
 
-    /// Its pages, for the accounting.
+    /// Pages in use, for the accounting.
     #[cfg(test)]
     pub(super) fn pages(&self, arena: &Arena) -> Vec<PageNumber> {
         let mut page = self.first;

@@ -1,18 +1,20 @@
-//! Making room: evicting by the policy, and evacuating pages.
+//! Making room for writes: eviction by the policy, and evacuation of pages.
 //!
-//! A write takes a chunk, and may take a few pages for what keeps account of it; [`RESERVE_PAGES`] free pages are there
-//! for that before it starts. Where the class of the chunk has none free, items are evicted, whichever the policy says, and
-//! as soon as some class has a page's worth of free chunks, a page of it is evacuated. So no class keeps memory that
-//! another needs, however the sizes of values shift.
+//! A write takes a chunk, and may take a few pages for bookkeeping (index, queues, wheel); [`RESERVE_PAGES`] free pages
+//! are available for those when it starts. If the slab class has no free chunk, items are evicted by the global policy,
+//! whatever their size. As soon as some class has at least a page's worth of free chunks, one of its pages is evacuated
+//! and becomes available to every class. So no class keeps memory that another needs, however the distribution of value
+//! sizes shifts.
 //!
-//! A page for a class that has to grow takes a hundred evictions and as many moves. No write is to wait for all of them:
+//! To free one page for a growing class can take a hundred evictions and as many moves. Writes share that work, so that
+//! none has to do it all:
 //!
 //! ```text
-//! free pages:    more     a write just takes
+//! free pages:    more     a write takes what it needs
 //!    the aim ─────────    evicts as many bytes as it takes
-//!                fewer    evicts and moves a quarter more than it takes, on account of the pages that were taken
+//!                fewer    evicts and moves 5/4 of what it takes, to pay back the pages taken before
 //! the reserve ────────
-//!                fewer    evicts and moves until it is there
+//!                fewer    evicts and moves until the reserve is free again
 //! ```
 
 use super::arena::{Class, PageNumber, Reference, place};
@@ -24,29 +26,30 @@ use super::value::{self, List};
 use super::{Engine, PutError};
 use crate::command::UnixMs;
 
-/// Pages that a write may need for others than its own chunk: a step of the index's growth, a chained bucket, a queue, the
-/// timing wheel.
+/// Pages that a write may need besides the one for its chunk: for a step of the index's growth, a chained bucket, a
+/// queue, and the timing wheel.
 pub(super) const RESERVE_PAGES: u32 = STEP_PAGES_MAX + 3;
 
-/// Free pages that a change of a collection needs besides the reserve and the page that is always there then.
+/// Free pages that a change of a collection needs besides the reserve and the one page beyond it.
 const PAGES_FOR_NODES: u32 = CLASSES_PER_CHANGE - RESERVE_PAGES - 1;
 
-/// Free pages beyond the reserve that writes, each in proportion to what it takes, bring about.
+/// Free pages that writes aim at, each working in proportion to the bytes that it takes.
 pub(super) const FREE_PAGES_AIMED_AT: u32 = RESERVE_PAGES + 4;
 
-/// What is evicted and moved to come back to that aim, as a part of what was taken: more than all of it.
+/// Bytes to evict and move per byte taken while below the aim, as a fraction: more than 1, so that the aim is reached.
 const PACE: (usize, usize) = (5, 4);
 
-/// Bytes that are moved before it is looked again whether there is room.
+/// Bytes moved or freed before the free pages are checked again.
 const MOVED_AT_ONCE: usize = 1024;
 
-/// Chunks whose index lines are loaded at the same time in an evacuation.
+/// Chunks whose index lines are prefetched together during an evacuation.
 const EVACUATED_AT_ONCE: usize = 16;
 
 impl Engine {
-    /// Sees to it that a chunk of a class can be allocated, and what comes with a write.
+    /// Makes sure that a chunk of `class` can be allocated, and the pages of a write taken.
     #[inline]
     pub(super) fn make_room(&mut self, class: Class, now: UnixMs) -> Result<(), PutError> {
+        // The common case: enough free pages, so the write owes nothing.
         let free = self.arena.free_pages();
         if free > FREE_PAGES_AIMED_AT || free == FREE_PAGES_AIMED_AT && self.arena.has_chunk(class) {
             return Ok(());
@@ -56,7 +59,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Sees to it that a collection can be changed once, by about so many bytes, and that besides so many pages can be taken.
+    /// Makes sure that a collection can be changed once, by about `bytes`, and that `pages` further pages can be taken.
     pub(super) fn make_room_for_nodes(&mut self, bytes: usize, pages: u32, now: UnixMs) -> Result<(), PutError> {
         if self.arena.free_pages() >= FREE_PAGES_AIMED_AT + PAGES_FOR_NODES + pages {
             return Ok(());
@@ -66,13 +69,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Does for `bytes` that are taken what they owe.
+    /// Evicts and moves in proportion to `bytes` that a write takes.
     pub(super) fn make_way(&mut self, bytes: usize, now: UnixMs) {
         let free = self.arena.free_pages();
         if free > FREE_PAGES_AIMED_AT {
             return;
         }
         let is_behind = free < FREE_PAGES_AIMED_AT;
+        // At the aim, evicting as many bytes as are taken keeps the balance. Below it, free chunks also have to become
+        // free pages, which takes evacuation.
         let bytes = if is_behind { bytes * PACE.0 / PACE.1 } else { bytes };
         let aim = self.held_item_bytes.saturating_sub(bytes as u64);
         while self.held_item_bytes > aim && self.evict_one(now) {}
@@ -81,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Evicts and moves about so many bytes, whether there is room or not. False if nothing can be given up.
+    /// Evicts and moves about `bytes`, whether or not memory is short. False if there is nothing to evict.
     pub(super) fn give_up_some(&mut self, bytes: usize, now: UnixMs) -> bool {
         if self.free_deferred(bytes) || self.evacuate(bytes) {
             return true;
@@ -94,9 +99,8 @@ impl Engine {
         evicted
     }
 
-    /// Sees to it that a chunk of a class can be taken, or a whole page, and so many pages besides, and nothing else: what these
-    /// owe is for [`Engine::make_way`]. False if that needs more than the work allowed, which is what [`Engine::room_work`]
-    /// may come to.
+    /// Makes sure that a chunk of `class` or else a whole page can be taken, and `pages` further pages; the
+    /// proportional work is left to [`Engine::make_way`]. False if [`Engine::room_work`] reaches `work_max` first.
     pub(super) fn reclaim(
         &mut self,
         class: Option<Class>,
@@ -113,19 +117,20 @@ impl Engine {
             if self.room_work >= work_max {
                 return Ok(false);
             }
+            // Cheapest first: nodes of deleted collections are free memory already.
             if self.free_deferred(MOVED_AT_ONCE) {
                 self.room_work += 1;
                 continue;
             }
             if !self.evacuate(MOVED_AT_ONCE) && !self.evict_one(now) {
-                // With no one to evict, what is free of the reserve is still there for chunks.
+                // Nothing can be evicted: the pages of the reserve that are left may still be cut into chunks.
                 return if has_chunk && free > 0 { Ok(true) } else { Err(PutError::OutOfMemory) };
             }
         }
     }
 
-    /// Frees about so many bytes of collections that are gone. False if there are none. While there are, nothing is moved:
-    /// nobody knows where an orphan is but the one before it.
+    /// Frees about `bytes` of deleted collections. False if there are none. While there are some, nothing is evacuated:
+    /// only the node before it in the list refers to a node there, so it could not be moved.
     pub(super) fn free_deferred(&mut self, bytes: usize) -> bool {
         let mut freed = 0;
         while freed < bytes && !self.deferred.is_empty() {
@@ -134,7 +139,7 @@ impl Engine {
         freed > 0
     }
 
-    /// Removes one item that the policy chooses. False if there is none.
+    /// Evicts the item that the policy chooses. False if there is none.
     pub(super) fn evict_one(&mut self, now: UnixMs) -> bool {
         let mut view =
             View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
@@ -155,8 +160,8 @@ impl Engine {
         true
     }
 
-    /// Goes on to move everything out of a page: the sparsest one, if there is one that others can take in. About so many
-    /// bytes at most are moved. False if there is no such page.
+    /// Starts or continues the evacuation of the sparsest page, moving about `bytes_max`. False if no page can be
+    /// evacuated because the others of its class lack free chunks.
     fn evacuate(&mut self, bytes_max: usize) -> bool {
         if self.arena.closed_page().is_none() {
             let Some(page) = self.arena.sparsest_page() else { return false };
@@ -169,7 +174,7 @@ impl Engine {
         {
             let (batch, count) = self.next_evacuated(page);
             for &chunk in &batch[..count] {
-                // Others may have taken, between two steps, what was free of the class then.
+                // Writes between two steps may have used up the free chunks of the class.
                 if !self.arena.has_chunk(self.arena.class_of(chunk)) {
                     self.arena.reopen_page();
                     return true;
@@ -181,7 +186,7 @@ impl Engine {
         true
     }
 
-    /// The next chunks to move, whose index lines are on their way.
+    /// The next chunks to move, their index lines prefetched.
     fn next_evacuated(&mut self, page: PageNumber) -> ([Reference; EVACUATED_AT_ONCE], usize) {
         let mut batch = [0; EVACUATED_AT_ONCE];
         let mut count = 0;
@@ -203,7 +208,7 @@ impl Engine {
         (batch, count)
     }
 
-    /// Moves a chunk to another page of its class, which has room, and tells its owner.
+    /// Moves a chunk to another page of its class, which has a free chunk, and updates the reference to it.
     fn move_chunk(&mut self, from: Reference) {
         let bytes = self.arena.chunk_bytes(from);
         let to = self.arena.allocate(self.arena.class_of(from)).expect("the other pages have room");
@@ -211,6 +216,7 @@ impl Engine {
         self.stats.moved_bytes += bytes as u64;
         self.room_work += 1;
         let memory = self.arena.memory();
+        // What refers to a block is the list of parts of its item; to a node, its parent; to an item, its index entry.
         match item::chunk_use(memory, place(from)) {
             ChunkUse::Block => {
                 let (block, owner) = item::block(memory, place(from));
@@ -233,7 +239,7 @@ impl Engine {
         self.parts_moved(from, to);
     }
 
-    /// Tells the parts of an item that it is elsewhere.
+    /// Updates the references from the parts of an item to it, after it has moved.
     pub(super) fn parts_moved(&mut self, from: Reference, to: Reference) {
         let header = Header::read(self.arena.memory(), place(to));
         if header.has_long_value() {
@@ -244,7 +250,7 @@ impl Engine {
         }
     }
 
-    /// Removes an entry and its item. One that is being read stays until it is not.
+    /// Removes an entry and its item. An item that has readers stays in memory until the last is closed.
     pub(super) fn remove_entry(&mut self, hash: super::KeyHash, at: Position, item: Reference, header: Header) {
         let bytes = value::footprint(&self.arena, item);
         let byte = self.index.policy(self.arena.memory(), at);
@@ -257,7 +263,7 @@ impl Engine {
         self.release_item(item, header);
     }
 
-    /// Frees the memory of an item that has no entry, now or when it is not read any more.
+    /// Frees the memory of an item without an entry, now or, if it has readers, when the last is closed.
     pub(super) fn release_item(&mut self, item: Reference, header: Header) {
         if header.is_large() {
             Large::of(&self.arena, item).abandon(&mut self.arena, &mut self.deferred);

@@ -1,10 +1,10 @@
-//! The arena's bookkeeping, checked as a whole.
+//! A full check of the arena's bookkeeping.
 
 use super::{Arena, BINS, Class, NO_CHUNK, NONE, PageNumber, Reference, UNLISTED, WHOLE, reference};
 use crate::engine::item::{self, ChunkUse};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the arena says it has handed out.
+/// Everything that the arena has allocated.
 pub(in crate::engine) struct InUse {
     /// Chunks, with their class.
     pub(in crate::engine) chunks: BTreeMap<Reference, Class>,
@@ -13,7 +13,7 @@ pub(in crate::engine) struct InUse {
 }
 
 impl Arena {
-    /// Checks free lists, lists by fullness and counters, and says what is in use.
+    /// Checks free lists, lists by fullness and counters; returns what is in use.
     pub(in crate::engine) fn check(&self) -> InUse {
         let mut free = BTreeSet::new();
         let mut page = self.free;

@@ -1,32 +1,32 @@
-//! Slab classes: the sizes of chunk that a page can be cut into.
+//! Slab classes: the chunk sizes that a page can be cut into.
 //!
-//! A class every granule up to 256 bytes, then sixteen per doubling up to the block size. Above 256 bytes each size is the
-//! largest of which as many fit into a page, so that no page ends in waste: 15 chunks of 1,092 bytes instead of 15 of
-//! 1,088 (sizes are multiples of the granule).
+//! There is a class for every granule up to 256 bytes, then there are sixteen classes per doubling up to the block
+//! size. Above 256 bytes each size is rounded up to the largest (a multiple of the granule) of which as many fit into a
+//! page, so that no space is left at its end: 15 chunks of 1,092 bytes instead of 15 of 1,088.
 
 use super::GRANULE_BYTES;
 
-/// Smallest chunk: any item's header and the reading of one fit.
+/// Smallest chunk: any item's header fits, and so does reading one at its full width.
 const CHUNK_BYTES_MIN: usize = 16;
 /// Up to this size there is a class for every multiple of the granule.
 const FINE_BYTES_MAX: usize = 256;
 /// Classes per doubling above that.
 const CLASSES_PER_DOUBLING: usize = 16;
-/// Largest chunk, which is also the block that long values are cut into.
+/// Largest chunk; also the size of the blocks that long values are cut into.
 pub(in crate::engine) const CHUNK_BYTES_MAX: usize = 4096;
 
-/// Which class a chunk is of.
+/// Number of a slab class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Class(pub(super) u8);
 
-/// One class.
+/// One slab class.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     /// Bytes of a chunk.
     pub(super) bytes: u32,
     /// Chunks in a page.
     pub(super) chunks: u16,
-    /// Chunks of it may be moved: they hold items, or parts of them, whose place is known to one owner.
+    /// Evacuation may move its chunks: they hold items or parts of items, and exactly one owner refers to each.
     pub(super) moves: bool,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Size {
 #[derive(Debug)]
 pub(super) struct Classes {
     sizes: Vec<Size>,
-    /// The class for so many granules.
+    /// Class by size in granules.
     by_granules: Box<[u8]>,
 }
 
 impl Classes {
-    /// The classes for pages of a size, followed by one for each of `others`: chunks with users of their own.
+    /// The classes for pages of `page_bytes`, followed by one for each of `others`, whose chunks are not moved.
     pub(super) fn new(page_bytes: usize, others: &[usize]) -> Self {
         let mut sizes: Vec<usize> = (CHUNK_BYTES_MIN..FINE_BYTES_MAX).step_by(GRANULE_BYTES).collect();
         let mut base = FINE_BYTES_MAX;
@@ -72,7 +72,7 @@ impl Classes {
         Class(self.by_granules[bytes.div_ceil(GRANULE_BYTES)])
     }
 
-    /// The class that was asked for as number `n` of the others.
+    /// The class of the `n`-th of the others.
     pub(super) fn other(&self, n: usize) -> Class {
         let own = self.sizes.iter().filter(|size| size.moves).count();
         Class((own + n) as u8)

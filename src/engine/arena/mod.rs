@@ -1,4 +1,4 @@
-//! The arena: one mapping, cut into uniform pages, of which some are cut into chunks of one slab class each.
+//! The arena: one mapping, cut into uniform pages; a page is either used whole or cut into chunks of one slab class.
 //!
 //! ```text
 //! mapping:  | page | page | page | page | page | ...            16 KiB each, 64 KiB in large arenas
@@ -6,12 +6,15 @@
 //!             of 128  (index)  of 132      (long value)
 //! ```
 //!
-//! Everything that a shard holds lies in pages: chunks for items, whole pages for the index, the queues and the bodies of
-//! long values. So `held pages x page size` is the shard's memory, exactly, and bounding the pages bounds all of it.
-//! A free chunk holds the number of the next free one of its page; a page that has only free chunks is a free page again.
+//! Everything that a shard stores lies in these pages: items in chunks, and the index, the queues and the bodies of
+//! long values in whole pages. So `held pages x page size` is exactly the shard's memory, and a bound on the pages
+//! bounds all of it.
+//! The free chunks of a page form a list: each holds the number of the next. A page whose chunks are all free becomes a
+//! free page again.
 //!
-//! Pages of a class that have free chunks are listed by how full they are. Chunks are taken from the fullest, and the
-//! emptiest is the one to evacuate: to move its chunks into the others, and have a page for another class.
+//! The pages of a class that have free chunks are listed by how full they are. Allocation takes chunks from the fullest
+//! page, so that sparse pages drain. The sparsest page is the one to evacuate: its chunks move into the other pages of
+//! the class, and another class gets the page.
 
 #[cfg(test)]
 mod check;
@@ -23,33 +26,33 @@ pub(super) use classes::{CHUNK_BYTES_MAX, Class};
 use classes::{Classes, Size};
 use std::io;
 
-/// References count granules, so that u32 reach 16 GiB.
+/// References count granules, so that a u32 reaches 16 GiB.
 pub(super) const GRANULE_BYTES: usize = 4;
 
 /// Most memory of one arena.
 pub(super) const ARENA_BYTES_MAX: u64 = (GRANULE_BYTES as u64) << 32;
 
-/// Arenas from this size on have large pages: fewer of them to keep account of.
+/// Arenas of this size and more use large pages, which keeps the page table short.
 const LARGE_PAGES_FROM: u64 = 4 << 30;
 const PAGE_SHIFT_SMALL: u32 = 14;
 const PAGE_SHIFT_LARGE: u32 = 16;
 
-/// No page. Page 0 exists and is never used, so that 0 can also mean no chunk and no line.
+/// The absent page. Page 0 exists and is never used, so that 0 can also stand for no chunk and no line.
 pub(super) const NONE: PageNumber = 0;
 const NO_CHUNK: u16 = u16::MAX;
 
-/// Lists of pages of a class, by how full they are; a page without free chunks is in none.
+/// Lists of a class's pages, by how full they are. A page without free chunks is in no list.
 const BINS: usize = 8;
 const UNLISTED: u8 = u8::MAX;
 
-/// What a page that is not cut into chunks has instead of a class.
+/// The `class` of a page that is not cut into chunks.
 const WHOLE: u8 = u8::MAX;
 
-/// Bytes of a chunk whose cache lines a lookup asks for ahead of time; the rest is left to the hardware's prefetcher.
+/// Bytes of a chunk whose cache lines a lookup prefetches; the hardware's prefetcher loads the rest.
 const PREFETCH_BYTES: usize = 128;
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Where a chunk is, in granules from the start of the arena.
+/// Position of a chunk, in granules from the start of the arena.
 pub(super) type Reference = u32;
 
 /// A page's number.
@@ -57,14 +60,14 @@ pub(super) type PageNumber = u32;
 
 #[derive(Clone, Copy, Debug)]
 struct Page {
-    /// Neighbours in the list that the page is in; of a whole page, `next` is its user's.
+    /// Neighbours in the list that the page is in. The user of a whole page may use `next` to link it.
     previous: PageNumber,
     next: PageNumber,
     /// Chunks in use.
     live: u16,
-    /// The first of the free chunks that were in use before.
+    /// Head of the list of free chunks that have been in use before.
     free: u16,
-    /// The first of the chunks that never were.
+    /// The first chunk that has never been in use.
     fresh: u16,
     class: u8,
     bin: u8,
@@ -85,29 +88,30 @@ pub(super) struct Arena {
     memory: Mapping<u8>,
     page_shift: u32,
     pages: Vec<Page>,
-    /// Pages that were used and are free, through `next`.
+    /// Head of the list, through `next`, of free pages that have been in use before.
     free: PageNumber,
-    /// Pages that were never used: from here on.
+    /// The first page that has never been in use; so are all after it.
     fresh: PageNumber,
-    /// The page that is being emptied: nothing is allocated in it.
+    /// The page that is being evacuated: no chunk is allocated in it.
     closed: PageNumber,
     held: u32,
-    /// Pages that may be held.
+    /// Most pages that may be in use.
     limit: u32,
-    /// Pages that there is address space for.
+    /// Most pages that the reserved address space has room for.
     limit_max: u32,
     classes: Classes,
     by_class: Vec<ClassPages>,
 }
 
 impl Arena {
-    /// An arena of at most `bytes`. `others` are the sizes of chunks with users of their own ([`Arena::other_class`]).
+    /// An arena of at most `bytes`. `others` are the chunk sizes of further classes, which only their users allocate
+    /// from ([`Arena::other_class`]).
     #[cfg(test)]
     pub(super) fn new(bytes: u64, others: &[usize]) -> io::Result<Self> {
         Self::resizable(bytes, bytes, others)
     }
 
-    /// The same, which may become as large as `bytes_max` ([`Arena::set_limit_pages`]).
+    /// An arena of at most `bytes`, whose limit may be raised to `bytes_max` later ([`Arena::set_limit_pages`]).
     pub(super) fn resizable(bytes: u64, bytes_max: u64, others: &[usize]) -> io::Result<Self> {
         assert!(bytes <= bytes_max && bytes_max <= ARENA_BYTES_MAX, "an arena of {bytes} to {bytes_max} bytes");
         let page_shift = if bytes < LARGE_PAGES_FROM { PAGE_SHIFT_SMALL } else { PAGE_SHIFT_LARGE };
@@ -131,7 +135,7 @@ impl Arena {
         })
     }
 
-    /// Asks for huge pages behind the mapping.
+    /// Advises the kernel to back the mapping with huge pages.
     pub(super) fn advise_huge_pages(&self) -> io::Result<()> {
         self.memory.advise_huge_pages()
     }
@@ -151,7 +155,7 @@ impl Arena {
         1 << self.page_shift
     }
 
-    /// Pages that can still be taken.
+    /// Pages that can be taken before the limit is reached.
     #[inline]
     pub(super) fn free_pages(&self) -> u32 {
         self.limit.saturating_sub(self.held)
@@ -162,13 +166,13 @@ impl Arena {
         self.held
     }
 
-    /// Pages that may be in use.
+    /// Most pages that may be in use.
     pub(super) fn limit_pages(&self) -> u32 {
         self.limit
     }
 
-    /// Changes how many pages may be in use; as many as there is address space for, at most. Fewer than are in use is no
-    /// error: none can be taken then.
+    /// Sets how many pages may be in use, at most as many as the address space has room for. A limit below what is in
+    /// use is no error: until enough pages are given back, none can be taken.
     pub(super) fn set_limit_pages(&mut self, pages: u32) {
         self.limit = pages.min(self.limit_max);
         let known = self.pages.len().max(1 + self.limit as usize);
@@ -181,7 +185,7 @@ impl Arena {
         (page as usize) << self.page_shift
     }
 
-    /// Starts to load the first lines of a chunk.
+    /// Prefetches the first cache lines of a chunk.
     #[inline]
     pub(super) fn prefetch(&self, reference: Reference) {
         let at = place(reference);
@@ -192,7 +196,7 @@ impl Arena {
         }
     }
 
-    /// Starts to load so many bytes of a chunk, all of which will be read.
+    /// Prefetches `bytes` of a chunk, all of which will be read.
     #[inline]
     pub(super) fn prefetch_all(&self, reference: Reference, bytes: usize) {
         let at = place(reference);
@@ -203,7 +207,7 @@ impl Arena {
         }
     }
 
-    /// Takes a whole page, if there is one.
+    /// Takes a whole page. None at the limit.
     pub(super) fn take_page(&mut self) -> Option<PageNumber> {
         if self.held >= self.limit {
             return None;
@@ -221,7 +225,8 @@ impl Arena {
         Some(page)
     }
 
-    /// Takes a whole page of zeros. One that was never used is not written: the kernel would have to provide all of it now.
+    /// Takes a whole page of zeros. A page that was never in use is zero already and is not written to: that would make
+    /// the kernel provide all of it in this step.
     pub(super) fn take_zeroed_page(&mut self) -> Option<PageNumber> {
         let fresh = self.fresh;
         let page = self.take_page()?;
@@ -238,19 +243,19 @@ impl Arena {
         self.give_pages(page, page, 1);
     }
 
-    /// Gives `count` whole pages back, which are linked ([`Arena::link`]) from `first` to `last`. One step, however many.
+    /// Gives `count` whole pages back, linked ([`Arena::link`]) from `first` to `last`, in constant time.
     pub(super) fn give_pages(&mut self, first: PageNumber, last: PageNumber, count: u32) {
         self.pages[last as usize].next = self.free;
         self.free = first;
         self.held -= count;
     }
 
-    /// Notes which whole page follows another.
+    /// Links a whole page to the next one.
     pub(super) fn link(&mut self, page: PageNumber, next: PageNumber) {
         self.pages[page as usize].next = next;
     }
 
-    /// The whole page that follows another.
+    /// The whole page that `page` is linked to.
     pub(super) fn linked(&self, page: PageNumber) -> PageNumber {
         self.pages[page as usize].next
     }
@@ -261,7 +266,7 @@ impl Arena {
         self.classes.of(bytes)
     }
 
-    /// The class of the chunks with users of their own that the arena was made with.
+    /// The class for the `n`-th of the `others` that the arena was created with.
     pub(super) fn other_class(&self, n: usize) -> Class {
         self.classes.other(n)
     }
@@ -284,13 +289,13 @@ impl Arena {
         self.class_bytes(self.class_of(chunk))
     }
 
-    /// True if a chunk of the class can be taken without a page.
+    /// True if a chunk of the class can be allocated without taking a page.
     #[inline]
     pub(super) fn has_chunk(&self, class: Class) -> bool {
         self.by_class[usize::from(class.0)].free_chunks > 0
     }
 
-    /// Takes a chunk, from a page that has one or a new page. None if there is neither.
+    /// Allocates a chunk in the fullest page that has one free, or in a new page. None if there is neither.
     #[inline]
     pub(super) fn allocate(&mut self, class: Class) -> Option<Reference> {
         let bins = &self.by_class[usize::from(class.0)].bins;
@@ -314,7 +319,7 @@ impl Arena {
         Some(reference(start + usize::from(number) * size.bytes as usize))
     }
 
-    /// Gives a chunk back.
+    /// Frees a chunk.
     #[inline]
     pub(super) fn release(&mut self, chunk: Reference) {
         let page = self.page_of(chunk);
@@ -344,8 +349,8 @@ impl Arena {
         }
     }
 
-    /// The page to evacuate: the emptiest of the class with most free bytes, of those whose other pages can take what is in
-    /// it. None if there is no such class.
+    /// The page to evacuate: the sparsest page of the class with most free bytes, among the classes whose other pages
+    /// have room for the chunks of one page. None if no class has.
     pub(super) fn sparsest_page(&self) -> Option<PageNumber> {
         let free_bytes = |class: usize, size: Size| u64::from(self.by_class[class].free_chunks) * u64::from(size.bytes);
         let (class, _) = self
@@ -358,8 +363,8 @@ impl Arena {
         self.by_class[usize::from(class.0)].bins.iter().copied().find(|&page| page != NONE)
     }
 
-    /// Sees to it that no chunk of a page is allocated any more, and that its free ones do not count as such. With the last
-    /// that is released it becomes free. One page at a time is closed.
+    /// Closes a page for evacuation: no chunk is allocated in it any more, and its free chunks do not count as free.
+    /// When its last chunk is released it becomes a free page. At most one page is closed at a time.
     pub(super) fn close_page(&mut self, page: PageNumber) {
         debug_assert_eq!(self.closed, NONE);
         self.unlist(page);
@@ -368,7 +373,7 @@ impl Arena {
         self.by_class[class].free_chunks -= free;
     }
 
-    /// Lets the closed page be a page like the others again.
+    /// Opens the closed page for allocation again.
     pub(super) fn reopen_page(&mut self) {
         let page = std::mem::replace(&mut self.closed, NONE);
         let (class, free) = self.free_in(page);
@@ -376,18 +381,18 @@ impl Arena {
         self.list(page, self.classes.size(Class(class as u8)));
     }
 
-    /// The page that is closed, if there is one.
+    /// The closed page, if any.
     pub(super) fn closed_page(&self) -> Option<PageNumber> {
         (self.closed != NONE).then_some(self.closed)
     }
 
-    /// Class of a page of chunks, and how many of them are free.
+    /// Class of a page of chunks, and the number of free chunks in it.
     fn free_in(&self, page: PageNumber) -> (usize, u32) {
         let Page { class, live, .. } = self.pages[page as usize];
         (usize::from(class), u32::from(self.classes.size(Class(class)).chunks - live))
     }
 
-    /// The chunk of that number in a page. None if it was never used, nor any after it.
+    /// The chunk with a number in a page. None if that one, and so all after it, were never in use.
     pub(super) fn chunk(&self, page: PageNumber, number: u16) -> Option<Reference> {
         let state = &self.pages[page as usize];
         let bytes = self.classes.size(Class(state.class)).bytes as usize;
@@ -407,7 +412,7 @@ impl Arena {
         Some(page)
     }
 
-    /// Puts a page of chunks into the list for how full it is.
+    /// Moves a page of chunks to the list for how full it is now.
     #[inline]
     fn list(&mut self, page: PageNumber, size: Size) {
         let state = self.pages[page as usize];
@@ -446,13 +451,13 @@ impl Arena {
     }
 }
 
-/// Where a reference points, in bytes.
+/// Offset of a reference, in bytes.
 #[inline]
 pub(super) fn place(reference: Reference) -> usize {
     reference as usize * GRANULE_BYTES
 }
 
-/// The reference to a place.
+/// The reference for an offset in bytes.
 #[inline]
 pub(super) fn reference(at: usize) -> Reference {
     debug_assert!(at.is_multiple_of(GRANULE_BYTES));
@@ -463,8 +468,8 @@ pub(super) fn reference(at: usize) -> Reference {
 mod tests {
     use super::*;
 
-    /// The index took zeroed pages by writing zeros over the fresh ones, too: with 50 M items the kernel then provided
-    /// 64 KiB in one step, 230 microseconds of it.
+    /// Regression: `take_zeroed_page` wrote zeros over fresh pages too. With 50 M items the kernel then provided 64 KiB
+    /// in one step of the index, which took 230 microseconds.
     #[test]
     fn zeroed_pages_are_zero_whether_they_were_used_or_not() {
         let mut arena = Arena::new(1 << 20, &[]).expect("memory");

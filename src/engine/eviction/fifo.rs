@@ -1,21 +1,22 @@
-//! First in, first out: a queue of marks, four bytes per item. Writing an item again does not change its place.
+//! FIFO: evicts in the order of admission. The queue holds marks, 4 bytes per item. Overwriting an item does not change
+//! its place.
 //!
-//! The byte is the serial of the item's mark.
+//! The policy byte is the serial of the item's mark.
 //!
-//! Where the queue has none to offer (after a change of the policy it is empty; after many deletions, what is at its end
-//! may lead nowhere for long) any item goes.
+//! Any item is evicted if the queue offers none: it is empty after a change of the policy, and after many deletions a
+//! long run of marks at its end may be stale.
 
 use super::sample::Hand;
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
 
-/// Marks that may lead nowhere, besides as many as there are items, before the queue is tidied.
+/// Stale marks that the queue may hold, besides as many as there are items, before it is tidied.
 const STALE_MAX: u64 = 4096;
 
 pub(in crate::engine) struct Fifo {
     queue: Queue,
     items: u64,
-    /// For when the queue's end leads nowhere.
+    /// Chooses a victim where the marks are stale.
     hand: Hand,
 }
 
@@ -30,7 +31,7 @@ impl Rules for Fifo {
         self.adopt(arena, entrant)
     }
 
-    /// In the order of hashes: in which they came is not known.
+    /// In hash order: the order of their admission is not known.
     fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8 {
         self.items += 1;
         self.queue.push(arena, HashMark::of(entrant.hash)) as u8
@@ -45,8 +46,7 @@ impl Rules for Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        // Many marks in a row may be stale, and after a change of the policy the queue is empty at first: then any entry goes,
-        // rather than that the write fails.
+        // Evicting any entry is better than failing the write.
         let mut budget = super::POPPED_MAX;
         let oldest = super::pop_marked(&mut self.queue, view, &mut budget, is_of_serial);
         oldest.map(|(_, at)| at).or_else(|| self.hand.any(view))

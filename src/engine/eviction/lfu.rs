@@ -1,4 +1,4 @@
-//! Least frequently used, with decay: the byte holds a logarithmic counter of hits, the victim is the lowest of a sample.
+//! LFU with decay: the policy byte holds a logarithmic access counter, the victim has the lowest of a sample.
 //!
 //! ```text
 //! bit  7       5 4               0
@@ -7,29 +7,31 @@
 //!     +---------+-----------------+
 //! ```
 //!
-//! The higher the counter, the rarer a hit raises it (Morris 1978, as Redis uses it), and it falls by one with each epoch:
-//! without that, what was popular once would never go. An epoch is ten accesses, hits or admissions, per entry that memory
-//! holds. A counter is brought up to the current epoch when it is hit or the hand comes by. The three bits do not
-//! overflow unless the hand stays away for eight epochs, and then next to nothing is evicted.
+//! The higher the counter, the less likely a hit increments it (Morris 1978, as in Redis). It is decremented once per
+//! epoch; without that, items that were popular long ago would never be evicted. An epoch is ten accesses (hits or
+//! admissions) per entry that fits into memory. A counter is brought up to the current epoch when the entry is hit or
+//! the hand visits it. The three bits of the epoch wrap only if the hand does not visit an entry for eight epochs, in
+//! which case hardly anything is being evicted.
 //!
-//! Replayed over the traces at 1, 5 and 10 % of the footprint, 32 cells of 1,000 items and more: 0.6 points from the
-//! `lfu-decay-s5` of the simulator on average, 1.8 at worst. With half a quad visited, a dozen entries, it is 0.9 and 3.7.
-//! With the lowest of all that are visited it is 0.6 and 2.5, and hit ratios are a little lower on average.
+//! Replayed over the traces at 1, 5 and 10 % of the footprint (32 cells of at least 1,000 items), the hit ratio is 0.6
+//! points from that of `lfu-decay-s5` in the simulator on average and 1.8 at most. Sampling from half a quad (a dozen
+//! entries), it is 0.9 and 3.7. Taking the lowest of all visited entries, it is 0.6 and 2.5, with slightly lower hit
+//! ratios on average.
 
 use super::sample::{Draw, Hand, Random};
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
 
-/// What a new entry starts with. Below it is only what was not used for an epoch or more.
+/// Counter of a new entry. Only entries not accessed for at least one epoch are below it.
 const INITIAL: u8 = 1;
-/// Up to this, every hit counts.
+/// Up to this value, every hit increments the counter.
 const LINEAR: u8 = 5;
-/// Above it, one hit in so many for each step.
+/// Above it, one step takes this many hits more than the one before, on average.
 const RISE: u32 = 10;
-/// Accesses in an epoch, per entry that memory holds when it is full.
+/// Accesses in an epoch, per entry that fits into memory.
 const EPOCH_ACCESSES_PER_ENTRY: u64 = 10;
-/// Half quads that the hand visits for a victim: 25 entries or so.
+/// Half quads that the hand visits per victim: about 25 entries.
 const VISITS: usize = 2;
-/// Entries, of those, that the victim is chosen from.
+/// Entries drawn from those, of which the victim is the lowest.
 const SAMPLE: usize = 7;
 
 const COUNTER_BITS: u32 = 5;
@@ -51,7 +53,7 @@ impl Lfu {
 }
 
 impl Lfu {
-    /// The counter of an entry as it is now, without what has decayed.
+    /// The current counter of an entry, with the decay since it was last updated.
     pub(super) fn frequency(&self, byte: u8) -> u8 {
         self.clock.counter(byte)
     }
@@ -90,22 +92,22 @@ impl Rules for Lfu {
                 sample.offer(random, at);
             });
         }
-        // All of one epoch now: the lowest byte is the lowest counter.
+        // All counters are of the current epoch now, so the lowest byte has the lowest counter.
         sample.drawn().min_by_key(|&at| view.policy(at))
     }
 }
 
-/// The epoch, and how bytes are read in it.
+/// The current epoch, and how bytes are interpreted in it.
 #[derive(Debug)]
 struct Clock {
     epoch: u8,
-    /// Accesses in this epoch, and how many end it.
+    /// Accesses in this epoch so far, and how many end it.
     accesses: u64,
     epoch_accesses: u64,
 }
 
 impl Clock {
-    /// An epoch without end, until the first admission says how many entries there will be.
+    /// The first epoch does not end before the first admission sets its length.
     fn new() -> Self {
         Self { epoch: 0, accesses: 0, epoch_accesses: u64::MAX }
     }
@@ -120,7 +122,7 @@ impl Clock {
         }
     }
 
-    /// The counter, lowered by the epochs since it was written.
+    /// The counter of a byte, decayed by the epochs since the byte was written.
     #[inline]
     fn counter(&self, byte: u8) -> u8 {
         let epochs = self.epoch.wrapping_sub(byte >> COUNTER_BITS) & EPOCH_MAX;
@@ -169,14 +171,14 @@ mod tests {
             byte = lfu.hit(byte);
         }
         assert!(hits_at[INITIAL as usize..=LINEAR as usize].iter().all(|&hits| hits == 1), "{hits_at:?}");
-        // 11, 21, ... 251 on average, between LINEAR and the last.
+        // 11, 21, ... 251 hits on average, between LINEAR and the maximum.
         let above: u32 = hits_at[LINEAR as usize + 1..COUNTER_MAX as usize].iter().sum();
         assert!((1_500..6_000).contains(&above), "{above} hits: {hits_at:?}");
         assert_eq!(lfu.clock.counter(byte), COUNTER_MAX);
     }
 
     proptest! {
-        /// Against a counter that every epoch lowers at once.
+        /// Against a counter that is decremented at each epoch.
         #[test]
         fn lazy_decay_is_decay(steps in prop::collection::vec(0_u8..EPOCH_MAX, 1..200), start in 0..=COUNTER_MAX) {
             let mut clock = clock(1);
@@ -188,7 +190,7 @@ mod tests {
                     naive = naive.saturating_sub(1);
                 }
                 prop_assert_eq!(clock.counter(byte), naive);
-                // What a hit at the linear end does.
+                // The effect of a hit in the linear range.
                 naive = (naive + epochs % 3).min(COUNTER_MAX);
                 byte = clock.byte(naive);
             }

@@ -1,7 +1,8 @@
-//! Least recently used, nearly: the byte is the epoch of the last use, the victim the oldest of a sample.
+//! Approximate LRU: the policy byte is the epoch of the last access, the victim the oldest entry of a sample.
 //!
-//! The epoch ticks 32 times while as many items come in as memory holds, so the 8 bits cover eight such spans; what was
-//! not used for longer is long gone. With samples of a dozen or more the hit ratio is within 1.5 % of exact LRU.
+//! The epoch advances 32 times while as many items are admitted as memory holds, so its 8 bits cover eight such
+//! turnovers; an item that is not accessed for longer has been evicted by then. With samples of a dozen or more entries
+//! the hit ratio is within 1.5 % of exact LRU.
 
 use super::sample::Hand;
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
@@ -14,9 +15,9 @@ pub(in crate::engine) struct Lru {
     /// Entries admitted in this epoch.
     admitted: u64,
     hand: Hand,
-    /// When the last epoch of each number ended.
+    /// For each epoch number, when it last ended.
     ended: Box<[UnixMs; 256]>,
-    /// The epoch at the time that was told last.
+    /// The epoch at the last call of [`Lru::note_time`].
     noted: u8,
 }
 
@@ -36,7 +37,7 @@ impl Lru {
         }
     }
 
-    /// Time since the end of the epoch of the last use; 0 if that goes on.
+    /// Milliseconds since the epoch of the last access ended; 0 if it has not ended.
     pub(super) fn idle_ms(&self, byte: u8, now: UnixMs) -> u64 {
         now.saturating_sub(self.ended[usize::from(byte)])
     }

@@ -1,7 +1,8 @@
-//! Eviction policies: who goes when there is no room.
+//! Eviction policies: which item is evicted when memory is full.
 //!
-//! A policy keeps one byte per index entry, in the line that a lookup has loaded anyway, so a hit costs a byte written
-//! there and never touches the item. One file per policy; [`Policy`] dispatches to them by a `match`.
+//! A policy keeps one byte per index entry, in the cache line that a lookup has loaded anyway. So a hit writes one byte
+//! there and never touches the item. There is one file per policy, and [`Policy`] dispatches by a `match`. To add one:
+//! a file that implements [`Rules`], a variant here and in [`Eviction`], and the arms that the compiler then demands.
 
 mod fifo;
 mod lfu;
@@ -24,12 +25,12 @@ use crate::command::UnixMs;
 use crate::eviction::Eviction;
 pub(super) use sample::Random;
 
-/// What a policy sees of the engine when it looks for a victim.
+/// The parts of the engine that a policy reads to choose a victim.
 pub(super) struct View<'a> {
     pub(super) arena: &'a mut Arena,
     pub(super) index: &'a Index,
     pub(super) hasher: &'a KeyHasher,
-    /// Bytes of all items.
+    /// Bytes of all items, including flushed ones.
     pub(super) item_bytes: u64,
 }
 
@@ -46,12 +47,12 @@ impl View<'_> {
         self.index.set_policy(self.arena.memory_mut(), at, byte);
     }
 
-    /// Bytes that the item of an entry takes.
+    /// Bytes that the item of an entry occupies.
     fn footprint(&self, at: Position) -> u64 {
         value::footprint(self.arena, self.reference(at))
     }
 
-    /// The entry that a mark was made for, if `wanted` accepts its policy byte.
+    /// The entry that a mark leads to, if there is one whose policy byte `wanted` accepts.
     fn marked(&self, mark: HashMark, wanted: impl Fn(u8) -> bool) -> Option<Position> {
         let memory = self.arena.memory();
         self.index.find_mark(memory, mark, |at| {
@@ -70,13 +71,13 @@ pub(super) fn hash_of(memory: &[u8], hasher: &KeyHasher, item: Reference) -> Key
     if header.database() == 0 { hash } else { hash.in_database(header.database()) }
 }
 
-/// Marks that are taken from a queue, at most, in search of a victim.
+/// Most marks popped from a queue in search of one victim.
 const POPPED_MAX: usize = 128;
-/// Marks ahead of the queue's end whose quads are loaded beforehand.
+/// The quad of the mark this far ahead in the queue is prefetched.
 const MARKS_AHEAD: usize = 8;
 
-/// Takes marks from a queue, at most `budget`, until one leads to an entry whose byte is `wanted` for the mark's serial.
-/// Returns that mark and the entry.
+/// Pops at most `budget` marks until one leads to an entry whose byte `wanted` accepts for the mark's serial; returns
+/// that mark and entry. Deducts the marks popped from `budget`.
 fn pop_marked(
     queue: &mut Queue,
     view: &mut View,
@@ -96,8 +97,8 @@ fn pop_marked(
     None
 }
 
-/// Looks at two marks of a queue that holds more stale ones than good ones, and puts back what leads somewhere, with the byte
-/// that its new serial makes of the old byte. Called for each one that is added, so stale marks become fewer.
+/// Pops two marks of a queue in which most are stale, and pushes back those that lead to an entry, whose byte then gets
+/// the new serial. It is called for each mark pushed, so the number of stale marks falls.
 fn tidy(
     queue: &mut Queue,
     view: &mut View,
@@ -113,70 +114,70 @@ fn tidy(
     }
 }
 
-/// A new entry, or one that comes from another policy.
+/// A new entry, or one that the policy adopts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entrant {
     pub(super) hash: KeyHash,
-    /// Bytes that the item takes.
+    /// Bytes that the item occupies.
     pub(super) bytes: u64,
     pub(super) may_expire: bool,
 }
 
-/// What will be there when memory is full, if items go on to be as they are.
+/// Forecast of the index when memory is full, extrapolated from the items held now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlook {
     pub(super) entries: u64,
-    /// Bytes that their items take.
+    /// Bytes that their items will occupy.
     pub(super) bytes: u64,
 }
 
-/// What an eviction policy does. Defaults are for those that have no state of that kind.
+/// The rules of an eviction policy. The defaults suit policies that keep no such state.
 trait Rules {
-    /// A new entry: returns its byte.
+    /// Admits a new entry; returns its policy byte.
     fn admit(&mut self, arena: &mut Arena, entrant: Entrant, outlook: Outlook) -> u8;
 
-    /// An entry that another policy was in charge of: returns its byte.
+    /// Adopts an entry that another policy admitted; returns its policy byte.
     fn adopt(&mut self, arena: &mut Arena, entrant: Entrant) -> u8;
 
-    /// True if [`Rules::adopt`] takes pages, because it puts the entry into a queue.
+    /// True if [`Rules::adopt`] takes pages, because it pushes the entry to a queue.
     fn adoption_takes_pages(&self) -> bool {
         false
     }
 
-    /// A hit: returns the entry's next byte.
+    /// Records a hit; returns the new policy byte.
     fn hit(&mut self, byte: u8) -> u8;
 
-    /// The next to go. None if the policy has none to offer.
+    /// Chooses the entry to evict. None if there is none.
     fn victim(&mut self, view: &mut View) -> Option<Position>;
 
-    /// The item of an entry takes more or fewer bytes now.
+    /// The bytes that an item occupies have changed.
     fn resized(&mut self, _byte: u8, _from: u64, _to: u64) {}
 
-    /// An item has got a time of expiry, or lost it: returns the next byte.
+    /// An item has gained or lost its expiry time; returns the new policy byte.
     fn retimed(&mut self, byte: u8, _may_expire: bool) -> u8 {
         byte
     }
 
-    /// An entry goes, whatever the reason.
+    /// An entry was removed, for whatever reason.
     fn removed(&mut self, _byte: u8, _bytes: u64) {}
 
-    /// Bounded housekeeping, once per admission or so.
+    /// Bounded housekeeping, called for each admission.
     fn tidy(&mut self, _view: &mut View) {}
 
-    /// An entry was evicted.
+    /// An entry was removed because it was evicted.
     fn evicted(&mut self, _arena: &mut Arena, _hash: KeyHash, _byte: u8, _entries: u64) {}
 
-    /// Gives all pages back.
+    /// Frees all pages.
     fn clear(&mut self, _arena: &mut Arena) {}
 
-    /// Pages that it holds, for the accounting.
+    /// Pages in use, for the accounting.
     #[cfg(test)]
     fn pages(&self, _arena: &Arena) -> Vec<PageNumber> {
         Vec::new()
     }
 }
 
-/// The policy in charge, with its state.
+/// The current policy and its state.
 pub(super) enum Policy {
     S3Fifo(s3fifo::S3Fifo),
     Sieve(sieve::Sieve),
@@ -188,7 +189,7 @@ pub(super) enum Policy {
     None(none::NoEviction),
 }
 
-/// `match self { each policy => body with `policy` bound to it }`
+/// `match self { each policy => body, with `policy` bound to it }`
 macro_rules! dispatch {
     ($self:ident, $policy:ident => $body:expr) => {
         match $self {
@@ -231,7 +232,7 @@ impl Policy {
         }
     }
 
-    /// Takes note of the time, where the policy has use for it.
+    /// Passes the time to policies that track it.
     #[inline]
     pub(super) fn note_time(&mut self, now: UnixMs) {
         if let Self::Lru(lru) = self {
@@ -239,12 +240,12 @@ impl Policy {
         }
     }
 
-    /// How often an entry is used, on a logarithmic scale.
+    /// Logarithmic access counter of an entry, if the policy keeps one.
     pub(super) fn frequency(&self, byte: u8) -> Option<u8> {
         if let Self::Lfu(lfu) = self { Some(lfu.frequency(byte)) } else { None }
     }
 
-    /// How long ago an entry was used, roughly.
+    /// Approximate time since the last access of an entry, if the policy tracks it.
     pub(super) fn idle_ms(&self, byte: u8, now: UnixMs) -> Option<u64> {
         if let Self::Lru(lru) = self { Some(lru.idle_ms(byte, now)) } else { None }
     }

@@ -1,9 +1,9 @@
-//! Random eviction: any entry, whatever its use.
+//! Random eviction: any entry, regardless of its use.
 
 use super::sample::{self, Hand};
 use super::{Arena, Bucket, Entrant, Outlook, Position, Rules, View, entries};
 
-/// Quads that are looked at for an entry before the next one in order is taken.
+/// Random quads that are searched for an entry, before the hand takes the next entry in hash order.
 const TRIES: usize = 8;
 
 pub(in crate::engine) struct Random {

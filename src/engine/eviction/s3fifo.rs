@@ -1,7 +1,8 @@
 //! S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need for cache eviction"), the default.
 //!
-//! New items enter a small queue, a tenth of all bytes. Who is asked for there moves on to the main part; who is not is
-//! evicted at its end, and remembered in the ghost for a while: who comes back from there goes straight to the main part.
+//! New items enter a small queue, which holds a tenth of all bytes. An item that was hit there moves on to the main
+//! part when it reaches the end of the queue; one that was not is evicted and remembered in the ghost for a while. A
+//! new item whose key is in the ghost enters the main part directly.
 //!
 //! ```text
 //!   new ──► small queue (10 %) ── not hit ──► evicted ──► ghost
@@ -10,11 +11,11 @@
 //! ```
 //!
 //! Deviations:
-//! - The main part is no queue but all other entries of the index, and a hand that goes through them in the order of hashes
-//!   (CLOCK), so it needs no memory.
-//! - The ghost holds fingerprints for three quarters as many as there are items.
-//! - The small queue holds little more than its tenth, also while nothing has to go yet: what comes then enters the main
-//!   part *unproven*. The hand takes these first, unless they have been hit.
+//! - The main part is not a queue: it consists of all other entries, and a hand passes over the index in hash order
+//!   (CLOCK). So it needs no memory.
+//! - The ghost holds three quarters as many fingerprints as there are items.
+//! - The small queue stays at about a tenth of the bytes even while memory is still filling up. Items admitted beyond
+//!   that enter the main part as *unproven*; the hand evicts those first, unless they have been hit.
 //!
 //! byte: | main 7 | unproven 6, in the main part | count 0-1 |
 //!       | 0      | serial of the mark in the small queue 2-6 | count 0-1 |
@@ -32,21 +33,22 @@ const COUNT: u8 = 3;
 const SERIAL_SHIFT: u32 = 2;
 const SERIAL: u8 = !(MAIN | COUNT);
 
-/// Items in the small queue, as a part of all bytes.
+/// The small queue holds this fraction of all bytes (a tenth).
 const SMALL_PART: u64 = 10;
-/// Fingerprints in the ghost, per 100 items. At 50, a page of memory is saved in 200, and 1 % more of the requests miss.
+/// Fingerprints in the ghost per 100 items. At 50, the ghost takes 0.5 % less of the memory, and 1 % more of the
+/// requests miss.
 const GHOST_PERCENT: u64 = 75;
-/// Unproven entries are looked for while there is one among so many.
+/// Unproven entries are looked for while at least one entry in this many is unproven.
 const UNPROVEN_PART: u64 = 64;
-/// Entries that the hand passes in search of one with count 0, before the lowest of them goes: a bound, where everything
-/// is popular.
+/// Entries that the hand passes in search of one with count 0, before the one with the lowest count is evicted: bounds
+/// the step where every entry is popular.
 const PASSED_MAX: usize = 256;
-/// Quads that the hand goes over in that search, at most: few of their entries are in the main part where another policy was
-/// in charge until now.
+/// Quads that the hand passes in that search, at most: after a change of the policy, few entries belong to the main
+/// part at first.
 const QUADS_PASSED_MAX: usize = 24;
-/// Marks that may lead nowhere, besides as many as there are items in the queue, before it is tidied.
+/// Stale marks that the small queue may hold, besides as many as it has items, before it is tidied.
 const STALE_MAX: u64 = 4096;
-/// Pages that the ghost leaves to others: it takes one where writes have brought about as many as they aim at.
+/// Free pages that the ghost leaves untouched: it only takes pages beyond those that writes aim at.
 const SPARE_PAGES: u32 = crate::engine::FREE_PAGES_AIMED_AT - 1;
 
 pub(in crate::engine) struct S3Fifo {
@@ -56,11 +58,11 @@ pub(in crate::engine) struct S3Fifo {
     unproven_items: u64,
     ghost: Ghost,
     hand: Hand,
-    /// For when neither part has anything to offer.
+    /// Chooses a victim if neither part offers one.
     last_resort: sample::Hand,
 }
 
-/// Where the main part's hand is: in a quad, at an entry of one of its lines.
+/// Position of the main part's hand: a quad, a line in it, an entry in that.
 #[derive(Debug, Default)]
 struct Hand {
     quad: HashPosition,
@@ -87,16 +89,17 @@ impl S3Fifo {
     }
 
     fn choose(&mut self, view: &mut View) -> Option<Position> {
+        // The small queue has its share or more: it has to give one up.
         if self.small_bytes * SMALL_PART >= view.item_bytes {
             return self.small_victim(view).or_else(|| self.main_victim(view, false));
         }
-        // While there are enough of them for the hand to find one soon.
+        // Worth a search only while there are enough of them for the hand to find one soon.
         let unproven = self.unproven_items * UNPROVEN_PART > view.index.entries();
         let first = if unproven { self.main_victim(view, true) } else { None };
         first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view))
     }
 
-    /// The end of the small queue. Who was hit moves on to the main part.
+    /// The oldest item of the small queue that was not hit. Items that were hit move on to the main part.
     fn small_victim(&mut self, view: &mut View) -> Option<Position> {
         let mut budget = super::POPPED_MAX;
         loop {
@@ -109,8 +112,9 @@ impl S3Fifo {
         }
     }
 
-    /// The next entry of the main part that the hand finds with count 0; it lowers the others. Or only among the unproven:
-    /// then it makes those with hits proven, and passes over the rest.
+    /// Moves the hand to the next entry of the main part with count 0, decrementing the counts that it passes. With
+    /// `unproven`, it stops at unproven entries only, marks those that were hit as proven, and leaves the rest as they
+    /// are.
     fn main_victim(&mut self, view: &mut View, unproven: bool) -> Option<Position> {
         let mut passed = 0;
         let mut lowest: Option<(u8, Position)> = None;
@@ -127,18 +131,21 @@ impl S3Fifo {
                         let at = Position { line, entry: entry as u8 };
                         let byte = view.policy(at);
                         if byte & MAIN == 0 {
+                            // It belongs to the small queue.
                             continue;
                         }
                         let count = byte & COUNT;
-                        let is_asked_for = !unproven || byte & UNPROVEN != 0;
-                        if is_asked_for && count == 0 {
+                        let is_candidate = !unproven || byte & UNPROVEN != 0;
+                        if is_candidate && count == 0 {
+                            // The hand stays behind the victim, so that the next search continues here.
                             self.hand = Hand { line: number, entry: entry as u8 + 1, ..self.hand };
                             return Some(at);
                         }
                         passed += 1;
                         if unproven {
-                            if is_asked_for {
-                                // Saturating: what another policy left may look like one.
+                            if is_candidate {
+                                // Saturating, because a byte that another policy left behind may look like an unproven
+                                // entry.
                                 self.unproven_items = self.unproven_items.saturating_sub(1);
                                 view.set_policy(at, MAIN);
                             }
@@ -156,6 +163,7 @@ impl S3Fifo {
             quads += 1;
             view.index.prefetch_quad(view.arena, next);
         }
+        // The bound is reached: the entry with the fewest hits of those passed.
         lowest.map(|(_, at)| at)
     }
 }
@@ -163,6 +171,7 @@ impl S3Fifo {
 impl Rules for S3Fifo {
     fn admit(&mut self, arena: &mut Arena, entrant: Entrant, outlook: Outlook) -> u8 {
         let overfull = self.small_bytes * SMALL_PART > outlook.bytes + outlook.bytes / SMALL_PART;
+        // It comes back soon after its eviction, so the small queue would have given it up too early.
         if self.ghost.take(arena, entrant.hash) {
             return MAIN;
         }
@@ -185,7 +194,8 @@ impl Rules for S3Fifo {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        // Many marks in a row may be stale, and the entries of an earlier policy not in the main part yet.
+        // A long run of marks may be stale, and the entries that an earlier policy admitted may not be in the main part
+        // yet.
         self.choose(view).or_else(|| self.last_resort.any(view))
     }
 

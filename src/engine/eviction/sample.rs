@@ -1,18 +1,18 @@
-//! Candidates for eviction: a few entries at a time, all over the index.
+//! Sampling: candidates for eviction, a few entries at a time, from all over the index.
 
 use super::{Bucket, Position, View, entries};
 use crate::engine::index::HashPosition;
 
-/// A hand that goes through the index in the order of hashes, half a quad (a dozen entries or so, and the chain) at a time. As
-/// the order of hashes is no order of anything else, what it passes is a random sample; and it comes to each entry equally
-/// often.
+/// A hand that moves through the index in hash order, half a quad (about a dozen entries, and the chain) at a time.
+/// Hash order is unrelated to any other order, so the entries at the hand are a random sample; and the hand visits
+/// every entry equally often.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     quad: HashPosition,
     second_half: bool,
 }
 
-/// Entries drawn from those that the hand visits, each as likely as any other.
+/// A uniform random sample of `N` of the entries that the hand visits.
 #[derive(Debug)]
 pub(super) struct Draw<const N: usize> {
     drawn: [Option<Position>; N],
@@ -24,7 +24,7 @@ impl<const N: usize> Draw<N> {
         Self { drawn: [None; N], offered: 0 }
     }
 
-    /// Takes the entry, or not (algorithm R, Vitter 1985), and puts it in any place.
+    /// Offers an entry: adds it to the sample or not (algorithm R, Vitter 1985), at a random place.
     pub(super) fn offer(&mut self, random: &mut Random, at: Position) {
         let place = random.below(self.offered + 1) as usize;
         if let Some(free) = self.drawn.get_mut(self.offered as usize) {
@@ -36,17 +36,17 @@ impl<const N: usize> Draw<N> {
         self.offered += 1;
     }
 
-    /// At most `N`, in no order: all that were offered, where those were no more.
+    /// The sample, in random order: `N` entries, or all that were offered if they were fewer.
     pub(super) fn drawn(&self) -> impl Iterator<Item = Position> {
         self.drawn.iter().copied().flatten()
     }
 }
 
-/// Half quads without any entry that a hand passes before it gives up.
+/// Consecutive half quads without an entry, after which a hand gives up.
 const EMPTY_MAX: usize = 4096;
 
 impl Hand {
-    /// Calls `visit` for the next entries, at least one. False if there are none far and wide.
+    /// Calls `visit` for the next entries, at least one. False if [`EMPTY_MAX`] half quads in a row have none.
     pub(super) fn sample(&mut self, view: &mut View, mut visit: impl FnMut(&mut View, Position)) -> bool {
         for _ in 0..EMPTY_MAX {
             let (mut lines, next) = view.index.quad(self.quad);
@@ -78,7 +78,7 @@ impl Hand {
 }
 
 impl Hand {
-    /// An entry, whichever comes next.
+    /// The next entry.
     pub(super) fn any(&mut self, view: &mut View) -> Option<Position> {
         let mut first = None;
         self.sample(view, |_, at| first = first.or(Some(at)));
@@ -86,7 +86,7 @@ impl Hand {
     }
 }
 
-/// Random numbers (xorshift64*, Vigna 2014): for choosing among entries, nothing else.
+/// A random number generator (xorshift64*, Vigna 2014), for sampling only.
 #[derive(Debug)]
 pub(in crate::engine) struct Random(u64);
 
@@ -95,7 +95,7 @@ impl Random {
         Self(0x9E37_79B9_7F4A_7C15)
     }
 
-    /// Numbers that follow from a seed.
+    /// A generator with this seed.
     pub(in crate::engine) fn seeded(seed: u64) -> Self {
         Self(seed.max(1))
     }
@@ -108,7 +108,7 @@ impl Random {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
     }
 
-    /// A number below `n`.
+    /// A random number below `n`.
     pub(super) fn below(&mut self, n: u32) -> u32 {
         ((u64::from(self.next()) * u64::from(n)) >> 32) as u32
     }

@@ -1,12 +1,13 @@
-//! What expires first goes first, of a sample; where nothing in it expires, any.
+//! Evicts the item of a sample that expires first; if none of the sample expires, any of it.
 //!
-//! The byte says whether the item expires at all. When, is read from the items of a sample: a byte could only say it in
-//! steps that are too coarse for short times next to long ones.
+//! The policy byte says only whether the item expires. The expiry time is read from the items of the sample: in one
+//! byte it would be too coarse to order short times next to long ones.
 //!
-//! Replayed over the two traces with TTLs at 1, 5 and 10 % of the footprint: 1.0 points from the `ttl-s10` of the simulator
-//! on average, 2.7 at worst. The larger the sample, the more it keeps what expires late instead of what is used, and the
-//! lower are the hit ratios where TTLs differ. On the one trace where they do, the simulator seems to select like 20 to 24;
-//! with ten, they are up to 5.9 points above its own.
+//! Replayed over the two traces with TTLs at 1, 5 and 10 % of the footprint, the hit ratio is 1.0 points from that of
+//! `ttl-s10` in the simulator on average and 2.7 at most. The larger the sample, the more the policy keeps items
+//! because they expire late rather than because they are used, and the lower the hit ratio where TTLs differ. On the
+//! one trace where they do, the simulator's results match samples of 20 to 24; with samples of ten, ours are up to 5.9
+//! points above its.
 
 use super::sample::{Draw, Hand, Random};
 use super::{Arena, Entrant, Outlook, Position, Rules, View};
@@ -14,9 +15,9 @@ use crate::engine::arena::place;
 use crate::engine::item::Header;
 
 const EXPIRES: u8 = 1;
-/// Half quads that the hand visits for a victim: 25 entries or so.
+/// Half quads that the hand visits per victim: about 25 entries.
 const VISITS: usize = 2;
-/// Entries, of those, that the victim is chosen from.
+/// Entries drawn from those, of which the victim expires first.
 const SAMPLE: usize = 24;
 
 pub(in crate::engine) struct Ttl {

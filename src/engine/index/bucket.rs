@@ -9,20 +9,21 @@ pub(in crate::engine) const ENTRIES: usize = 10;
 /// Bytes of a bucket.
 pub(in crate::engine) const BUCKET_BYTES: usize = 64;
 
-/// The tag of an entry that is free.
+/// The tag of a free entry.
 const FREE: u8 = 0;
 
-/// The lowest bits of `meta` count the entries that belong here and had to go elsewhere; where the count reaches the
-/// maximum it stays there, as it is not known any more. The other bits are the line of the chained bucket, or 0.
+/// The lowest bits of `meta` count the entries whose home is this bucket and that are stored elsewhere. The counter
+/// saturates: at the maximum it is no longer exact and never decreases. The other bits are the line of the chained
+/// bucket, or 0.
 const DISPLACED_BITS: u32 = 4;
 const DISPLACED_MAX: u32 = (1 << DISPLACED_BITS) - 1;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub(in crate::engine) struct Bucket {
-    /// A byte of the hash, never 0; 0 means that the entry is free.
+    /// 8 bits of the hash, never 0; 0 marks a free entry.
     tags: [u8; ENTRIES],
-    /// What the eviction policy knows of the entry.
+    /// The byte that the eviction policy keeps per entry.
     policies: [u8; ENTRIES],
     references: [Reference; ENTRIES],
     meta: u32,
@@ -31,7 +32,7 @@ pub(in crate::engine) struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == BUCKET_BYTES);
 
 impl Bucket {
-    /// The bucket in a line of the arena.
+    /// The bucket at a line of the arena.
     #[inline]
     pub(in crate::engine) fn at(memory: &[u8], line: u32) -> &Self {
         let from = line as usize * BUCKET_BYTES;
@@ -44,7 +45,7 @@ impl Bucket {
         Self::mut_from_bytes(&mut memory[from..from + BUCKET_BYTES]).expect("a line is aligned")
     }
 
-    /// A bit per entry with this tag.
+    /// A bit mask of the entries with this tag.
     #[inline]
     pub(super) fn matches(&self, tag: u8) -> u32 {
         let mut bits = 0;
@@ -54,7 +55,7 @@ impl Bucket {
         bits
     }
 
-    /// A bit per entry in use.
+    /// A bit mask of the entries in use.
     #[inline]
     pub(in crate::engine) fn used(&self) -> u32 {
         !self.matches(FREE) & ((1 << ENTRIES) - 1)
@@ -98,7 +99,7 @@ impl Bucket {
         self.tags[entry] = FREE;
     }
 
-    /// True if entries that belong here are elsewhere.
+    /// True if entries whose home is this bucket are stored elsewhere.
     #[inline]
     pub(super) fn has_displaced(&self) -> bool {
         self.meta & DISPLACED_MAX != 0
@@ -117,7 +118,7 @@ impl Bucket {
         }
     }
 
-    /// The line of the next bucket of the chain; 0 if there is none.
+    /// The line of the next bucket in the chain; 0 at its end.
     #[inline]
     pub(super) fn chained(&self) -> u32 {
         self.meta >> DISPLACED_BITS

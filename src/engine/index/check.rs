@@ -1,11 +1,11 @@
-//! The index, checked as a whole.
+//! A full check of the index.
 
 use super::{Bucket, HashPosition, Index, Position, QUAD, QuadLines, entries};
 use crate::engine::KeyHash;
 use crate::engine::arena::{Arena, Reference};
 
 impl Index {
-    /// Checks that every entry is where its hash says, and that the counts of displaced ones are right.
+    /// Checks that every entry is in the quad of its hash, and that the counts of displaced entries are right.
     pub(in crate::engine) fn check(&self, arena: &Arena, mut hash_of: impl FnMut(Reference) -> KeyHash) {
         assert_eq!(self.pages().count() as u64, self.page_count);
         for (quad, end, from) in self.quads_in_order() {
@@ -30,7 +30,7 @@ impl Index {
         }
     }
 
-    /// Chained buckets.
+    /// Number of chained buckets.
     pub(in crate::engine) fn chained(&self, arena: &Arena) -> usize {
         let count = |quad| {
             let mut lines = QuadLines::of(quad);
@@ -39,7 +39,7 @@ impl Index {
         self.quads_in_order().into_iter().map(|(quad, ..)| count(quad)).sum()
     }
 
-    /// First line, end and start of every quad, of both tables.
+    /// First line, end position and start position of every quad, of both tables.
     fn quads_in_order(&self) -> Vec<(u32, u64, u64)> {
         let mut quads = Vec::new();
         let mut position: HashPosition = 0;

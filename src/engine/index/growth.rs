@@ -1,4 +1,4 @@
-//! Growing the index, and shrinking it: a sweep over the hashes in their order.
+//! Resizing the index: an incremental sweep, in hash order, from an old table to a new one.
 //!
 //! ```text
 //! position:   0 ------------- swept ------------------------ 2^32
@@ -6,39 +6,40 @@
 //! old table:                  |##############################|      and these given back as it leaves
 //! ```
 //!
-//! A step moves one quad of the old table. An entry keeps only 8 bits of the hash, so a step reads the keys of its items.
+//! A step moves one quad of the old table. An entry keeps only 8 bits of its hash, so a step reads the keys of the
+//! items to rehash them.
 
 use super::{Bucket, Index, QUAD, QuadLines, Table, enter, entries, line_reference};
 use crate::engine::KeyHash;
 use crate::engine::arena::{Arena, NONE, Reference};
 
-/// Entries per quad, of 40, from which on the index grows.
+/// The index grows above this many entries per quad, of 40.
 const ENTRIES_HIGH: u64 = 36;
-/// Entries per quad that it aims at when it shrinks.
+/// Entries per quad after the index has shrunk.
 const ENTRIES_AIMED_AT: u64 = 30;
-/// Entries per quad below which it shrinks.
+/// The index shrinks below this many entries per quad.
 const ENTRIES_LOW: u64 = 12;
-/// Shrinking leaves at least one quad in so many: each write during the sweep adds an entry and moves a quad, so there may
-/// be as many entries at its end as there were quads.
+/// Shrinking keeps at least a quarter of the quads. During the sweep each write adds one entry and moves one quad, so
+/// as many entries may be added as there are quads.
 const SHRINK_MAX: u32 = 4;
-/// Free pages that a step may take: of the new table, and one for chained buckets.
+/// Most free pages that one step takes: pages of the new table, and one for chained buckets.
 pub(in crate::engine) const STEP_PAGES_MAX: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Growth {
     pub(super) old: Table,
-    /// Quads of the old table that have moved.
+    /// Quads of the old table that have been moved.
     pub(super) swept: u32,
 }
 
 impl Index {
-    /// True while a sweep goes on.
+    /// True while a sweep is under way.
     #[inline]
     pub(in crate::engine) fn is_growing(&self) -> bool {
         self.growth.is_some()
     }
 
-    /// Begins to grow, where there are many entries.
+    /// Begins to grow if the table is full enough.
     #[inline]
     pub(in crate::engine) fn consider_growth(&mut self, arena: &Arena) {
         let quads = u64::from(self.table.quads);
@@ -50,8 +51,8 @@ impl Index {
         }
     }
 
-    /// Begins to shrink, where there are few entries. They must be spread evenly over the hashes: a pass that removes entries
-    /// in the order of hashes is no time for that.
+    /// Begins to shrink if the table is empty enough. The caller makes sure that entries are spread evenly over the
+    /// hashes, which they are not while a pass removes them in hash order.
     pub(in crate::engine) fn consider_shrinking(&mut self) {
         if self.growth.is_none() && self.has_few_entries() {
             let wanted = (self.entries / ENTRIES_AIMED_AT) as u32;
@@ -60,14 +61,14 @@ impl Index {
         }
     }
 
-    /// True if a smaller table would do.
+    /// True if a smaller table would suffice.
     pub(in crate::engine) fn has_few_entries(&self) -> bool {
         let quads = u64::from(self.table.quads);
         self.entries < quads * ENTRIES_LOW && quads > 1 << self.quads_per_page_shift
     }
 
-    /// Twice as many, while there is plenty of memory; as it fills up, no more than the entries that it will have when it
-    /// is full, so that what is left of memory is not spent on free entries.
+    /// The size to grow to: twice as many quads while most memory is free; near the limit, only as many as the entries
+    /// expected at the limit need, so that the last free memory is not spent on unused entries.
     fn quads_to_grow_to(&self, arena: &Arena) -> u32 {
         let quads = u64::from(self.table.quads);
         let expected = self.entries * u64::from(arena.limit_pages()) / u64::from(arena.held_pages());
@@ -81,7 +82,7 @@ impl Index {
         self.growth = Some(Growth { old: std::mem::replace(&mut self.table, new), swept: 0 });
     }
 
-    /// Moves one quad, for which there are [`STEP_PAGES_MAX`] free pages. `hash_of` reads the key of an item.
+    /// Moves one quad; the caller provides [`STEP_PAGES_MAX`] free pages. `hash_of` hashes the key of an item.
     pub(in crate::engine) fn growth_step(&mut self, arena: &mut Arena, hash_of: impl Fn(&[u8], Reference) -> KeyHash) {
         let Some(growth) = &self.growth else { return };
         debug_assert!(arena.free_pages() >= STEP_PAGES_MAX);
@@ -91,6 +92,7 @@ impl Index {
         let is_last = quad + 1 == growth.old.quads;
         self.prefetch_next(arena);
 
+        // The new table's pages are taken as the sweep reaches them, from the last one needed for this quad backwards.
         for page in (0..=(last_quad >> self.quads_per_page_shift) as usize).rev() {
             if self.table.pages[page] != NONE {
                 break;
@@ -101,6 +103,7 @@ impl Index {
         }
         let mut lines = QuadLines::of(first);
         let mut next = lines.next(arena.memory());
+        // The entries go to the new table. It covers the same hashes, so the sweep fills it front to back.
         while let Some(line) = next {
             let bucket = Bucket::at(arena.memory(), line);
             for entry in entries(bucket.used()) {
@@ -112,12 +115,14 @@ impl Index {
             }
             next = lines.next(arena.memory());
             if !(first..first + QUAD).contains(&line) {
+                // The line was read completely, and a chained bucket has no other user.
                 arena.release(line_reference(line));
             }
         }
         let growth = self.growth.as_mut().expect("it goes on");
         growth.swept += 1;
         if is_last || growth.swept.is_multiple_of(1 << self.quads_per_page_shift) {
+            // The sweep leaves a page of the old table behind: nothing leads there any more.
             let page = (quad >> self.quads_per_page_shift) as usize;
             arena.give_page(std::mem::replace(&mut growth.old.pages[page], NONE));
             self.page_count -= 1;
@@ -127,7 +132,7 @@ impl Index {
         }
     }
 
-    /// Starts to load what the next steps read: the items of the next quad, and the quad after it.
+    /// Prefetches what the next steps read: the items of the next quad, and the buckets of the quad after it.
     fn prefetch_next(&self, arena: &Arena) {
         let Some(growth) = &self.growth else { return };
         let next = growth.swept + 1;

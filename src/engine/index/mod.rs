@@ -1,9 +1,9 @@
-//! The index: from a key's hash to where its item lies, and what the eviction policy knows of it.
+//! The index: from the hash of a key to its item and to the byte of the eviction policy.
 //!
-//! A bucket is one 64-byte line of 10 entries (`bucket.rs`). Four buckets make a quad, which is one stretch of the hashes
-//! in their order. An entry lives in its home bucket, or, where that is full, in any other of the quad, or in a bucket
-//! chained to the quad. A bucket counts the entries that belong to it and are elsewhere, so that a lookup usually reads
-//! one line.
+//! A bucket is one 64-byte line of 10 entries (`bucket.rs`). Four buckets form a quad, which covers one contiguous
+//! range of hashes. An entry lives in its home bucket; if that is full, in any other bucket of the quad; if all are
+//! full, in a bucket chained to the quad. Each bucket counts the entries displaced from it, so that a lookup usually
+//! reads one line.
 //!
 //! ```text
 //! hash, 64 bits:  | position 32          | ghost 16 | tag 8 | 0 | database 4 | home 2 |
@@ -11,11 +11,12 @@
 //! bucket, 64 B:   | tag x 10 | policy byte x 10 | reference x 10 | displaced 4, chained line 28 |
 //! ```
 //!
-//! As quads are in the order of hashes whatever their number, growing is a sweep over that order (`growth.rs`), a lookup
-//! probes one table even while it goes on, and a scan's cursor is a position, which means the same before and after. (Plain
-//! linear hashing is a trap: late in a round, quads that are not split yet carry twice the load.)
+//! Quads are in hash order whatever their number. So growing is a sweep in that order (`growth.rs`), a lookup probes
+//! one table even during the sweep, and the cursor of a scan is a hash position, which stays valid when the index is
+//! resized. (Plain linear hashing is a trap: late in a round, the quads not yet split carry twice the load.)
 //!
-//! The lines lie in whole pages of the arena, found through a small directory; chained buckets in chunks of their own class.
+//! The tables lie in whole pages of the arena, found through a small directory; chained buckets lie in chunks of a
+//! class of their own.
 
 mod bucket;
 #[cfg(test)]
@@ -33,35 +34,35 @@ pub(super) use growth::STEP_PAGES_MAX;
 const QUAD: u32 = 4;
 const QUAD_BYTES: usize = QUAD as usize * BUCKET_BYTES;
 
-/// Hashes in order, as a fraction of 2^32.
+/// Position in hash order: the upper 32 bits of the hash.
 pub(super) type HashPosition = u32;
 
-/// What remains of a hash in a queue or a timing wheel: the upper bits of its position, its home, and its tag. It leads back
-/// to a bucket and to few entries in there, usually one; where a shard has more than 2^22 quads (150 million items), to
-/// that bucket of a few quads.
+/// The 32 bits of a hash that queues and the timing wheel keep: the upper bits of the position, the home, and the tag.
+/// A mark leads back to one bucket and to the few entries in it, usually one, that share its tag. In a shard of more
+/// than 2^22 quads (150 million items) it leads to that bucket in each of a few quads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HashMark(pub(super) u32);
 
-/// Low bits of a mark: the tag. Above it is the home, in the place of low bits of the position that a mark does not keep.
+/// Low bits of a mark: the tag. The home lies above it, in the place of low bits of the position.
 const MARK_TAG_BITS: u32 = 8;
 const MARK_LOW_BITS: u32 = MARK_TAG_BITS + QUAD.ilog2();
 
-/// Place of an entry in the index; valid until the index changes.
+/// Line and number of an entry; valid until the index changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: u32,
     pub(super) entry: u8,
 }
 
-/// The home quad, its chain included, has no free entry, and the arena has no bucket to chain to it.
+/// The quad and its chain have no free entry, and the arena has no chunk for another chained bucket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QuadFull;
 
-/// Quads in pages of the arena.
+/// Quads, in pages of the arena.
 #[derive(Debug)]
 struct Table {
     quads: u32,
-    /// Page of every `quads_per_page` quads; `NONE` where the sweep has not come yet, or has passed.
+    /// The page for each `quads_per_page` quads; `NONE` where the sweep has not yet arrived or has passed.
     pages: Vec<PageNumber>,
 }
 
@@ -72,9 +73,9 @@ pub(super) struct Index {
     entries: u64,
     page_count: u64,
     chain: Class,
-    /// A page has this many quads, as a power of two.
+    /// Base-2 logarithm of the quads in a page.
     quads_per_page_shift: u32,
-    /// And this many lines.
+    /// Base-2 logarithm of the lines in a page.
     lines_per_page_shift: u32,
 }
 
@@ -99,7 +100,7 @@ impl Index {
         self.entries
     }
 
-    /// The first line of the quad for a position.
+    /// The first line of the quad that covers a position.
     #[inline]
     fn quad_line(&self, position: HashPosition) -> u32 {
         let (table, quad) = self.quad_at(position);
@@ -129,13 +130,13 @@ impl Index {
         self.quad_line(hash.position()) + hash.home()
     }
 
-    /// Starts to load the home bucket.
+    /// Prefetches the home bucket.
     #[inline]
     pub(super) fn prefetch(&self, arena: &Arena, hash: KeyHash) {
         self.prefetch_line(arena, self.home_line(hash));
     }
 
-    /// Starts to load the quad for a position.
+    /// Prefetches the quad that covers a position.
     pub(super) fn prefetch_quad(&self, arena: &Arena, position: HashPosition) {
         let line = self.quad_line(position);
         (line..line + QUAD).for_each(|line| self.prefetch_line(arena, line));
@@ -146,7 +147,7 @@ impl Index {
         prefetch(&arena.memory()[line as usize * BUCKET_BYTES]);
     }
 
-    /// The reference of the first entry in the home bucket that may be the key's: what to prefetch next.
+    /// The reference of the first entry in the home bucket whose tag matches: what to prefetch next.
     #[inline]
     pub(super) fn likely_reference(&self, arena: &Arena, hash: KeyHash) -> Option<Reference> {
         let bucket = Bucket::at(arena.memory(), self.home_line(hash));
@@ -154,7 +155,7 @@ impl Index {
         (matches != 0).then(|| bucket.reference(matches.trailing_zeros() as usize))
     }
 
-    /// The entry with the hash's tag whose reference satisfies `is_key`.
+    /// Finds the entry with the hash's tag whose reference satisfies `is_key`.
     #[inline]
     pub(super) fn find(
         &self,
@@ -181,7 +182,7 @@ impl Index {
         None
     }
 
-    /// The entries that a mark may stand for and that `wanted` accepts: the first of them.
+    /// The first entry that matches the mark and that `wanted` accepts.
     pub(super) fn find_mark(
         &self,
         memory: &[u8],
@@ -204,13 +205,13 @@ impl Index {
         }
     }
 
-    /// Starts to load the bucket that a mark leads to.
+    /// Prefetches the bucket that a mark leads to.
     #[inline]
     pub(super) fn prefetch_mark(&self, arena: &Arena, mark: HashMark) {
         self.prefetch_line(arena, self.quad_line(mark.positions().0) + mark.home());
     }
 
-    /// The reference of the first entry in there that it may stand for: what to prefetch next.
+    /// The reference of the first entry in that bucket that matches the mark: what to prefetch next.
     #[inline]
     pub(super) fn likely_marked(&self, arena: &Arena, mark: HashMark) -> Option<Reference> {
         let bucket = Bucket::at(arena.memory(), self.quad_line(mark.positions().0) + mark.home());
@@ -218,7 +219,7 @@ impl Index {
         (matches != 0).then(|| bucket.reference(matches.trailing_zeros() as usize))
     }
 
-    /// Adds an entry. The caller knows that the key has none.
+    /// Adds an entry. The caller has made sure that the key has none.
     pub(super) fn insert(
         &mut self,
         arena: &mut Arena,
@@ -232,8 +233,8 @@ impl Index {
         Ok(position)
     }
 
-    /// Removes an entry of a key with this hash. Where buckets are chained to its quad, the last entry of the chain takes its
-    /// place, so that chains do not outlive their need; `hash_of` reads the key of that one.
+    /// Removes an entry whose key has this hash. If buckets are chained to the quad, the last entry of the chain moves
+    /// into its place, so that chains shrink again; `hash_of` hashes the key of that entry.
     pub(super) fn remove(
         &mut self,
         arena: &mut Arena,
@@ -293,8 +294,8 @@ impl Index {
         Bucket::at_mut(memory, at.line).set_reference(usize::from(at.entry), reference);
     }
 
-    /// The lines of the quad for a position, chained buckets included, and the position where the next quad starts (0 after
-    /// the last).
+    /// The lines of the quad that covers a position, chained buckets included, and the position where the next quad
+    /// starts (0 after the last quad).
     #[inline]
     pub(super) fn quad(&self, position: HashPosition) -> (QuadLines, HashPosition) {
         let (table, quad) = self.quad_at(position);
@@ -310,9 +311,9 @@ impl Index {
         (QuadLines::of(self.line_of(table, quad)), end as HashPosition)
     }
 
-    /// Calls `visit` for all entries from a cursor on, at least one quad of them; returns the next cursor, 0 at the end.
-    /// Over a whole scan, an entry that was there all the time is visited at least once, however much the index grows
-    /// meanwhile.
+    /// Calls `visit` for all entries of at least one quad, from a cursor on; returns the next cursor, 0 at the end.
+    /// Over a whole scan, an entry that is present all the time is visited at least once, however often the index is
+    /// resized meanwhile.
     pub(super) fn scan(&self, memory: &[u8], cursor: HashPosition, mut visit: impl FnMut(Reference)) -> HashPosition {
         let (mut lines, next) = self.quad(cursor);
         while let Some(line) = lines.next(memory) {
@@ -322,12 +323,12 @@ impl Index {
         next
     }
 
-    /// How many pages the tables have.
+    /// Pages of the tables.
     pub(super) fn page_count(&self) -> u64 {
         self.page_count
     }
 
-    /// Quads of the table, or of the larger one of two.
+    /// Quads of the table; during a sweep, of the larger table.
     pub(super) fn quads(&self) -> u32 {
         self.growth.as_ref().map_or(0, |g| g.old.quads).max(self.table.quads)
     }
@@ -360,14 +361,14 @@ impl HashMark {
         Self(hash.position() & !((1 << MARK_LOW_BITS) - 1) | low)
     }
 
-    /// The positions that the hash may have: first and last.
+    /// The first and the last position that the hash of this mark may have.
     #[inline]
     pub(super) fn positions(self) -> (HashPosition, HashPosition) {
         let low = (1 << MARK_LOW_BITS) - 1;
         (self.0 & !low, self.0 | low)
     }
 
-    /// Which bucket of its quad is the home of the hash.
+    /// Number of the home bucket within its quad.
     #[inline]
     fn home(self) -> u32 {
         self.0 >> MARK_TAG_BITS & (QUAD - 1)
@@ -379,8 +380,8 @@ impl HashMark {
     }
 }
 
-/// The lines of a quad, its chain included, one after the other. It does not borrow the memory that the chain is in, which
-/// must not lose buckets meanwhile.
+/// Iterates over the lines of a quad and its chain. It does not borrow the memory; the caller must not free buckets of
+/// the chain meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QuadLines {
     quad: u32,
@@ -389,7 +390,7 @@ pub(super) struct QuadLines {
 }
 
 impl QuadLines {
-    /// The lines of the quad that starts in a line.
+    /// The lines of the quad that starts at line `quad`.
     #[inline]
     fn of(quad: u32) -> Self {
         Self { quad, taken: 0, last: 0 }
@@ -403,7 +404,7 @@ impl QuadLines {
             self.taken += 1;
             return Some(self.last);
         }
-        // The chain hangs on the last bucket.
+        // The chain hangs off the last bucket of the quad.
         match Bucket::at(memory, self.last).chained() {
             0 => None,
             next => {
@@ -413,7 +414,7 @@ impl QuadLines {
         }
     }
 
-    /// The next line that is not one of the quad's own.
+    /// The next line of the chain, skipping the quad's own lines.
     fn next_chained(&mut self, memory: &[u8]) -> Option<u32> {
         if self.taken < QUAD {
             self.taken = QUAD;
@@ -423,7 +424,7 @@ impl QuadLines {
     }
 }
 
-/// The numbers of the set bits.
+/// The indices of the set bits.
 #[inline]
 pub(super) fn entries(mut bits: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
@@ -449,7 +450,7 @@ fn find_in(memory: &[u8], line: u32, tag: u8, is_key: &mut impl FnMut(Reference)
     None
 }
 
-/// The entry of the quad that starts in a line, its chain included, that a mark stands for and `wanted` accepts.
+/// The first entry in the quad at line `quad`, or its chain, that matches the mark and that `wanted` accepts.
 #[inline]
 fn find_marked_in(
     memory: &[u8],
@@ -479,8 +480,8 @@ fn find_marked_in(
     None
 }
 
-/// Puts an entry into the quad that starts in a line: at home, elsewhere, or in the chain, to which a bucket is added where
-/// the arena has one.
+/// Puts an entry into the quad at line `quad`: into its home bucket, into another of the quad, or into the chain, which
+/// is lengthened if it is full.
 fn enter(
     arena: &mut Arena,
     quad: u32,
@@ -512,7 +513,7 @@ fn enter(
     Ok(Position { line, entry: entry as u8 })
 }
 
-/// Adds an empty bucket to the last one of a quad or its chain, and returns its line.
+/// Chains an empty bucket to `last`, the last bucket of a quad and its chain; returns its line.
 fn lengthen_chain(arena: &mut Arena, last: u32, chain: Class) -> Result<u32, QuadFull> {
     let chunk = arena.allocate(chain).ok_or(QuadFull)?;
     let from = place(chunk);
