@@ -1,4 +1,4 @@
-//! A full check of a large collection: order, counts, parents, bytes.
+//! A full check of a large collection: order, counts, parents, byte counts.
 
 use super::entry::{self, Shape, Text, entry_end, member_score, name, order_of, pair, user_bytes};
 use super::node::{self, CHILDREN_MAX, Kind as NodeKind, child, leaf_bytes, parent, used};
@@ -89,7 +89,7 @@ impl Check<'_> {
                 (Kind::SortedSet, MAIN) => order_of(entry::score(bytes, at)),
                 _ => text_key(self.arena, self.hasher, text),
             };
-            // Scores may be equal on both sides of a separator.
+            // Equal scores may lie on both sides of a separator.
             let below = key < keys.1 || self.kind == Kind::List || self.tree == MAIN && key == keys.1;
             assert!(keys.0 <= key && below, "an entry is where it belongs");
             let texts = if shape == Shape::Pair { vec![text, pair(bytes, at).2] } else { vec![text] };
@@ -107,7 +107,7 @@ impl Check<'_> {
         count
     }
 
-    /// Each member has its score, and one that is not written has it with few others.
+    /// Each member has its score, and one that is stored as a hash shares its score with few others.
     fn members(&self, ordered: &[Vec<u8>]) {
         for member in &self.entries {
             let score = member_score(member, 0);

@@ -1,7 +1,8 @@
-//! Changing a collection: conversion from small to large, accounting.
+//! Changing a collection: conversion from small to large, and accounting.
 //!
-//! An [`Edit`] is one key's collection between two calls that make room: nothing is moved or evicted while there is one, so
-//! spots stay valid until it changes something itself. What it did is accounted for in [`Edit::finish`].
+//! An [`Edit`] is the exclusive use of one key's collection between two calls that make room. Nothing is moved or
+//! evicted during it, so spots stay valid until the edit itself changes something. [`Edit::finish`] accounts for the
+//! changes.
 
 use super::entry::{Entry, INLINE_BYTES_MAX, Shape, Text, entry_end, name, outside_places, pair, score, user_bytes};
 use super::node::{NODE_SIZES, blob_pages, blobs_footprint, body, entries, leaf_bytes, refers, write_blobs};
@@ -16,21 +17,21 @@ use crate::engine::write::EXPIRY_BYTES;
 use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, KeyHasher, PutError, value};
 use crate::slots::Group;
 
-/// Bytes of the body of a small collection, at most.
+/// Most bytes of the body of a small collection.
 pub(super) const SMALL_BYTES_MAX: usize = 1024;
-/// Bytes of a list that is called compact for its few elements.
+/// Most bytes of a list that is reported as compact because it has few elements.
 const LIST_BYTES_MAX: u64 = 8192;
-/// Longest key of a collection: its record fits into a chunk beside it, and a small body too.
+/// Beside the longest key, a chunk has room for the record of a large collection, and for a small body.
 const _: () = assert!(KEY_BYTES_MAX + LARGE_BYTES + 32 <= CHUNK_BYTES_MAX);
 
-/// True if a collection of so many elements and bytes may still be called compact, after an element whose longest string
-/// is so long came.
+/// True if a collection of these elements and bytes may still be reported as compact, after an element was added whose
+/// longest string has `longest` bytes.
 fn holds(limits: &EncodingLimits, kind: Kind, elements: u64, bytes: u64, longest: usize) -> bool {
     let longest = longest as u64;
     match kind {
         Kind::String => true,
         Kind::List if limits.list_size >= 0 => elements <= limits.list_size.max(1) as u64 && bytes <= LIST_BYTES_MAX,
-        // Lengths count as well, with two bytes for each element or so.
+        // The size limit counts the lengths of the entries as well: about two bytes per element.
         Kind::List => bytes + 2 * elements <= 2048 << limits.list_size.clamp(-5, -1).unsigned_abs(),
         Kind::Set => elements <= limits.set_entries && longest <= limits.set_value,
         Kind::SortedSet => elements <= limits.sorted_entries && longest <= limits.sorted_value,
@@ -38,14 +39,14 @@ fn holds(limits: &EncodingLimits, kind: Kind, elements: u64, bytes: u64, longest
     }
 }
 
-/// Blobs of the strings of an entry: how long each is, and the first of its blobs.
+/// Blobs that an entry refers to: the length of each string, and its first blob.
 #[derive(Clone, Copy, Default)]
 struct Blobs {
     texts: [(usize, Reference); 2],
     count: usize,
 }
 
-/// A collection that is being changed.
+/// A collection while it is changed.
 pub(super) struct Edit<'e> {
     engine: &'e mut Engine,
     hash: KeyHash,
@@ -53,14 +54,14 @@ pub(super) struct Edit<'e> {
     found: Found,
     kind: Kind,
     body: Body,
-    /// Bytes that it took, and that users were said to have in it.
+    /// Bytes that the collection occupied, and its user bytes, when the edit began.
     before: (u64, u64),
     changed: bool,
-    /// It is becoming large: leaves are made as large as they get.
+    /// The collection is being converted to a large one: its leaves are allocated at their largest size.
     filling: bool,
 }
 
-/// How a tree of a collection is ordered.
+/// The order of one of a collection's trees.
 fn order(kind: Kind, tree: usize, hasher: &KeyHasher) -> Order<'_> {
     match kind {
         Kind::List | Kind::String => Order::Position,
@@ -69,18 +70,18 @@ fn order(kind: Kind, tree: usize, hasher: &KeyHasher) -> Order<'_> {
     }
 }
 
-/// What the entries of a tree are.
+/// The shape of the entries of one of a collection's trees.
 fn tree_shape(kind: Kind, tree: usize) -> Shape {
     if tree == MEMBERS { Shape::Pair } else { shape_of(kind) }
 }
 
-/// Pages that a change may need besides those of [`CLASSES_PER_CHANGE`]: in a sorted set, members that were few enough to be
-/// written as hashes may all be written in full.
+/// Pages that a change may need besides those of [`CLASSES_PER_CHANGE`]: in a sorted set, the members of one score may
+/// have to be rewritten from hashes to full names.
 pub(super) fn pages_besides(kind: Kind) -> u32 {
     if kind == Kind::SortedSet { NODE_SIZES } else { 0 }
 }
 
-/// Bytes that a collection takes in the arena, and those that are its users', as its body says.
+/// Bytes that a collection occupies in the arena, and its user bytes, computed from its body.
 fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
     let (nodes, user) = match body {
         Body::Small { bytes, .. } => (0, (SMALL_HEADER_BYTES + bytes) as u64),
@@ -90,7 +91,7 @@ fn sizes(arena: &Arena, found: Found, body: &Body) -> (u64, u64) {
 }
 
 impl<'e> Edit<'e> {
-    /// A collection that was found.
+    /// Begins the edit of a collection that was found.
     #[inline(always)]
     pub(super) fn new(engine: &'e mut Engine, hash: KeyHash, key: &[u8], kind: Kind, found: Found) -> Self {
         let group = Group::of(key);
@@ -103,11 +104,12 @@ impl<'e> Edit<'e> {
         View { arena: &self.engine.arena, hasher: &self.engine.hasher, kind: self.kind, body: self.body }
     }
 
-    /// Sees to it that strings and entries of such lengths can be put in. True if spots that were found before are void.
+    /// Converts the collection to a large one if an entry of `entry_bytes`, with strings of up to `longest`, requires
+    /// that. True if it did: spots found before are then invalid.
     pub(super) fn prepare(&mut self, entry_bytes: usize, longest: usize) -> bool {
         if let Body::Small { bytes, .. } = self.body {
             let bytes = SMALL_HEADER_BYTES + bytes + entry_bytes;
-            // With room for a time of expiry, which may come later.
+            // With room for an expiry time that may be set later.
             let item_bytes = self.found.header.body_offset() + bytes + EXPIRY_BYTES;
             if bytes > SMALL_BYTES_MAX || item_bytes > CHUNK_BYTES_MAX || longest > INLINE_BYTES_MAX {
                 self.make_large();
@@ -117,15 +119,15 @@ impl<'e> Edit<'e> {
         false
     }
 
-    /// True if there may not be enough free pages for one more change that writes strings of these lengths: the caller makes
-    /// room, and opens it again.
+    /// True if free pages might not suffice for one more change that writes strings of these lengths. The caller then
+    /// finishes, makes room, and reopens the collection.
     pub(super) fn is_short_of_room<const N: usize>(&self, strings: [usize; N]) -> bool {
         let outside = strings.into_iter().filter(|&length| length > INLINE_BYTES_MAX);
         let blobs: u32 = outside.map(|length| blob_pages(&self.engine.arena, length)).sum();
         self.engine.arena.free_pages() < CLASSES_PER_CHANGE + pages_besides(self.kind) + blobs
     }
 
-    /// A string for an entry: long ones are written to blobs.
+    /// The string of a new entry: a long one is written to blobs.
     pub(super) fn text<'t>(&mut self, bytes: &'t [u8]) -> Text<'t> {
         if bytes.len() <= INLINE_BYTES_MAX {
             return Text::Inside(bytes);
@@ -136,7 +138,8 @@ impl<'e> Edit<'e> {
         Text::Outside(bytes.len() as u32, first)
     }
 
-    /// Takes note of an element that came, whose longest string is so long; of a set, whether it is an integer.
+    /// Updates the encoding that is reported for the collection after an element was added whose longest string has
+    /// `longest` bytes; for a set, also whether it holds integers only.
     pub(super) fn note(&mut self, longest: usize, is_integer: bool) {
         let (elements, limits) = (self.view().len(), self.engine.encoding_limits);
         let mut flags = self.view().flags();
@@ -154,7 +157,7 @@ impl<'e> Edit<'e> {
         self.set_flags(flags);
     }
 
-    /// Takes note that a list became shorter: at half of the limit it is compact again.
+    /// Updates the reported encoding of a list that became shorter: at half of the limit it is compact again.
     pub(super) fn note_shorter(&mut self) {
         let (elements, bytes) = (self.view().len(), self.entry_bytes());
         let flags = self.view().flags();
@@ -163,7 +166,7 @@ impl<'e> Edit<'e> {
         }
     }
 
-    /// Bytes that its entries take, or its strings.
+    /// Bytes of a small collection's entries, or of a large one's strings and scores.
     fn entry_bytes(&self) -> u64 {
         match self.body {
             Body::Small { bytes, .. } => bytes as u64,
@@ -182,7 +185,7 @@ impl<'e> Edit<'e> {
         }
     }
 
-    /// Changes count or flags of a small collection.
+    /// Changes the count or the flags of a small collection.
     fn set_small(&mut self, change: impl FnOnce(&mut usize, &mut u32)) {
         let Body::Small { at, count, flags, .. } = &mut self.body else { unreachable!("it is small") };
         change(count, flags);
@@ -191,7 +194,7 @@ impl<'e> Edit<'e> {
         self.changed = true;
     }
 
-    /// Puts an entry into the main tree, or a small collection.
+    /// Inserts an entry into the main tree, or into a small collection.
     pub(super) fn insert(&mut self, spot: &Spot, entry: &Entry) {
         if let Body::Large(large) = &mut self.body {
             large.elements += 1;
@@ -203,12 +206,12 @@ impl<'e> Edit<'e> {
         self.set_small(|count, _| *count += 1);
     }
 
-    /// Puts an entry into a tree of a large collection.
+    /// Inserts an entry into one tree of a large collection.
     pub(super) fn insert_in(&mut self, tree: usize, spot: &Spot, entry: &Entry) {
         self.change_tree(tree, spot, |arena, tree, path, order| tree.insert(arena, path, spot.offset, entry, order));
     }
 
-    /// Writes an entry over the one at a spot.
+    /// Replaces the entry at a spot.
     pub(super) fn replace(&mut self, spot: &Spot, entry: &Entry) {
         let shape = shape_of(self.kind);
         let leaf = self.view().leaf(spot.path.as_ref());
@@ -225,13 +228,13 @@ impl<'e> Edit<'e> {
             (Body::Small { at, .. }, _) if length == entry.bytes() => *at,
             _ => return self.splice(spot.offset, length, Some(entry)),
         };
-        // It is as long as before: nothing else is moved.
+        // The length is unchanged, so the entry is overwritten in place.
         let at = leaf + spot.offset;
         entry.write(&mut self.engine.arena.memory_mut()[at..at + length]);
         self.changed = true;
     }
 
-    /// Writes an entry over the one at a spot of a tree.
+    /// Replaces the entry at a spot of one tree.
     pub(super) fn replace_in(&mut self, tree: usize, spot: &Spot, entry: &Entry) {
         let blobs = self.blobs(tree, spot);
         self.change_tree(tree, spot, |arena, tree, path, order| tree.replace(arena, path, spot.offset, entry, order));
@@ -253,14 +256,14 @@ impl<'e> Edit<'e> {
         self.set_small(|count, _| *count -= 1);
     }
 
-    /// Removes the entry at a spot of a tree.
+    /// Removes the entry at a spot of one tree.
     pub(super) fn remove_in(&mut self, tree: usize, spot: &Spot) {
         let blobs = self.blobs(tree, spot);
         self.change_tree(tree, spot, |arena, tree, path, _| tree.remove(arena, path, spot.offset));
         self.free_blobs(&blobs);
     }
 
-    /// Removes so many elements from a rank on, whole leaves at once where that is possible. Not of sorted sets, whose members
+    /// Removes `count` elements from `rank` on, whole leaves at once where possible. Not for sorted sets, whose members
     /// are in two trees.
     pub(super) fn remove_range(&mut self, rank: u64, count: u64) {
         let mut left = count;
@@ -268,6 +271,7 @@ impl<'e> Edit<'e> {
             let spot = self.view().at_rank(rank);
             let leaf_entries = spot.path.map_or(0, |path| entries(&self.engine.arena, path.leaf) as u64);
             let refers = spot.path.is_some_and(|path| refers(&self.engine.arena, path.leaf));
+            // A leaf that is removed only in part, or whose entries refer to blobs, loses its entries one by one.
             if spot.offset > 0 || leaf_entries == 0 || leaf_entries > left || refers {
                 self.remove(&spot);
                 left -= 1;
@@ -301,7 +305,7 @@ impl<'e> Edit<'e> {
         self.changed = true;
     }
 
-    /// The blobs that an entry at a spot refers to.
+    /// The blobs that the entry at a spot refers to.
     fn blobs(&self, tree: usize, spot: &Spot) -> Blobs {
         let mut blobs = Blobs::default();
         if let Some(path) = &spot.path {
@@ -316,7 +320,8 @@ impl<'e> Edit<'e> {
         blobs
     }
 
-    /// Leaves blobs to be freed that no entry refers to any more. While one did, it would tell them of its moves.
+    /// Defers the freeing of blobs, after the entry that referred to them is gone: a leaf updates the parent of every
+    /// blob that its entries refer to when it is relocated.
     fn free_blobs(&mut self, blobs: &Blobs) {
         let Body::Large(large) = &mut self.body else { return };
         let Engine { arena, deferred, .. } = &mut *self.engine;
@@ -326,7 +331,7 @@ impl<'e> Edit<'e> {
         }
     }
 
-    /// Writes bytes over others, at a place in the leaf of a spot.
+    /// Overwrites bytes in the leaf of a spot.
     pub(super) fn overwrite(&mut self, spot: &Spot, at: usize, bytes: &[u8]) {
         let Some(path) = &spot.path else { unreachable!("it has trees") };
         let at = body(path.leaf) + at;
@@ -338,7 +343,7 @@ impl<'e> Edit<'e> {
         &self.body
     }
 
-    /// Sets when the first field of a large hash expires; 0 if none does.
+    /// Sets the earliest expiry of the fields of a large hash; 0 if none expires.
     pub(super) fn set_field_expiry(&mut self, expires: UnixMs) {
         if let Body::Large(large) = &mut self.body {
             self.changed |= large.expires != expires;
@@ -346,7 +351,7 @@ impl<'e> Edit<'e> {
         }
     }
 
-    /// Takes note that a field of a large hash expires.
+    /// Lowers the earliest expiry of a large hash to that of a field.
     pub(super) fn field_expires(&mut self, expires: UnixMs) {
         if let Body::Large(large) = &mut self.body
             && (large.expires == 0 || expires < large.expires)
@@ -356,7 +361,8 @@ impl<'e> Edit<'e> {
         }
     }
 
-    /// Replaces bytes of a small collection's entries.
+    /// Replaces `removed` bytes at `offset` of a small collection's entries by `entry`. The item is relocated if its
+    /// chunk is too small, or much too large.
     fn splice(&mut self, offset: usize, removed: usize, entry: Option<&Entry>) {
         let inserted = entry.map_or(0, Entry::bytes);
         let Body::Small { at, bytes, count, flags } = self.body else { unreachable!("it is small") };
@@ -367,7 +373,7 @@ impl<'e> Edit<'e> {
         let mut to = item;
         if wanted > has || is_loose {
             let roomy = if wanted > has { (wanted + wanted / 16).next_multiple_of(8) } else { wanted };
-            // It can only be missing where it shrinks, which is no need.
+            // The allocation can only fail when the item would shrink, which it need not.
             if let Some(chunk) = arena.allocate(arena.class_for(roomy.min(CHUNK_BYTES_MAX))) {
                 to = chunk;
                 arena.memory_mut().copy_within(place(item)..place(item) + head + offset, place(to));
@@ -392,7 +398,7 @@ impl<'e> Edit<'e> {
         self.changed = true;
     }
 
-    /// Moves the entries of a small collection into trees.
+    /// Converts a small collection into a large one.
     pub(super) fn make_large(&mut self) {
         let Body::Small { at, bytes, count: _, flags } = self.body else { return };
         let mut entries = [0; SMALL_BYTES_MAX];
@@ -426,7 +432,7 @@ impl<'e> Edit<'e> {
         self.filling = false;
     }
 
-    /// Puts packed entries into empty trees.
+    /// Inserts packed entries into empty trees.
     fn fill(&mut self, entries: &[u8]) {
         let shape = shape_of(self.kind);
         let mut at = 0;
@@ -457,7 +463,7 @@ impl<'e> Edit<'e> {
         }
     }
 
-    /// Where a new member goes in a tree that is ordered by them: the end of its leaf.
+    /// The spot for a new member in a tree in hash order: the end of its leaf.
     pub(super) fn member_spot(&self, tree: usize, member: &[u8]) -> Spot {
         let view = self.view();
         let Body::Large(large) = self.body else { return view.last() };
@@ -465,12 +471,12 @@ impl<'e> Edit<'e> {
         Spot { path: Some(path), offset: view.leaf(Some(&path)).len() }
     }
 
-    /// Accounts for what was done; an empty collection is removed. Returns how many elements there are.
+    /// Accounts for the changes, and removes a collection that has become empty. Returns the number of elements.
     pub(super) fn finish(mut self) -> u64 {
         self.account()
     }
 
-    /// Accounts for what was done, makes room, and goes on with the collection, which is made again if there is none.
+    /// Accounts for the changes, makes room, and edits the collection again; it is created again if it was removed.
     #[cold]
     pub(super) fn reopened(mut self, key: &[u8], room: [usize; 2], now: UnixMs) -> Result<Self, PutError> {
         self.account();

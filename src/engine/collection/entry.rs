@@ -1,4 +1,4 @@
-//! How one element of a collection lies in memory.
+//! Layout of one element of a collection.
 //!
 //! ```text
 //! list      | string |
@@ -9,26 +9,26 @@
 //! member    | string | 8 | score 8 |                of a sorted set, in the order of members; a pair, too
 //!
 //! string:   | length 1 | bytes |                    up to 192 bytes
-//!           | 0xfe | length 4 | reference 4 |       longer ones: in blobs of their own
+//!           | 0xfe | length 4 | reference 4 |       longer ones, in blobs
 //!           | 0xfd | hash 6 |                       a member that is found by its score
 //! ```
 //!
-//! Entries are packed one behind the other. They are found by walking: a leaf has a few dozen at most.
+//! Entries are packed without gaps and found by a linear walk; a leaf holds a few dozen at most.
 
 use crate::command::UnixMs;
 use crate::engine::arena::Reference;
 use crate::engine::item::u32_at;
 
-/// Longest string inside an entry, in bytes.
+/// Longest string that is stored in an entry, in bytes.
 pub(in crate::engine) const INLINE_BYTES_MAX: usize = 192;
 const HASHED: u8 = 0xfd;
 const OUTSIDE: u8 = 0xfe;
 const TIMED: u8 = 0xff;
-/// Bytes of a string that is elsewhere.
+/// Bytes that a string in blobs takes in its entry.
 const OUTSIDE_BYTES: usize = 9;
 const HASHED_BYTES: usize = 7;
 const EXPIRES_BYTES: usize = 7;
-/// The latest time at which a field may expire: what fits, in the year 10889.
+/// The latest expiry time of a field: what 48 bits can hold, in the year 10889.
 pub const FIELD_EXPIRES_MAX: UnixMs = (1 << 48) - 1;
 pub(super) const SCORE_BYTES: usize = 8;
 
@@ -37,12 +37,13 @@ pub(super) const ENTRY_BYTES_MAX: usize = 2 * (1 + INLINE_BYTES_MAX) + EXPIRES_B
 
 const _: () = assert!(INLINE_BYTES_MAX < HASHED as usize);
 
-/// What the entries of a leaf are.
+/// The shape of a leaf's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Shape {
-    /// One string: of a list or a set.
+    /// One string: an element of a list, a member of a set.
     One,
-    /// Two strings, and perhaps a time of expiry: of a hash. A sorted set's second string is a score.
+    /// Two strings and an optional expiry time: a field of a hash. In a sorted set's second tree, the second string is
+    /// a score.
     Pair,
     /// A score and a string.
     Scored,
@@ -52,9 +53,9 @@ pub(in crate::engine) enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Text<'a> {
     Inside(&'a [u8]),
-    /// So many bytes, in blobs.
+    /// A string of this many bytes in blobs.
     Outside(u32, Reference),
-    /// A member's place among members: it is written only among the scores.
+    /// A member of a sorted set whose name is stored in score order only: its position in hash order.
     Hashed(u64),
 }
 
@@ -77,7 +78,7 @@ impl Text<'_> {
         }
     }
 
-    /// Writes it to a place; returns where it ends.
+    /// Writes the string at an offset; returns where it ends.
     #[inline]
     fn write(self, to: &mut [u8], at: usize) -> usize {
         match self {
@@ -100,7 +101,7 @@ impl Text<'_> {
     }
 }
 
-/// The string at an offset, and where it ends.
+/// Reads the string at an offset; also returns where it ends.
 #[inline]
 pub(super) fn text(bytes: &[u8], at: usize) -> (Text<'_>, usize) {
     match bytes[at] {
@@ -136,7 +137,7 @@ fn after_expiry(bytes: &[u8], at: usize) -> usize {
     if bytes[at] == TIMED { at + EXPIRES_BYTES } else { at }
 }
 
-/// Where the entry at an offset ends.
+/// The end of the entry at an offset.
 #[inline]
 pub(super) fn entry_end(shape: Shape, bytes: &[u8], at: usize) -> usize {
     match shape {
@@ -146,13 +147,13 @@ pub(super) fn entry_end(shape: Shape, bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The string that an entry is found by.
+/// The string by which an entry is looked up.
 #[inline]
 pub(super) fn name(shape: Shape, bytes: &[u8], at: usize) -> Text<'_> {
     text(bytes, if shape == Shape::Scored { at + SCORE_BYTES } else { at }).0
 }
 
-/// An entry of a hash: field, expiry and value.
+/// Field, expiry time and value of a hash's entry.
 #[inline]
 pub(super) fn pair(bytes: &[u8], at: usize) -> (Text<'_>, Option<UnixMs>, Text<'_>) {
     let (field, end) = text(bytes, at);
@@ -161,7 +162,7 @@ pub(super) fn pair(bytes: &[u8], at: usize) -> (Text<'_>, Option<UnixMs>, Text<'
     (field, expires, value)
 }
 
-/// Bytes of an entry's strings and score.
+/// Bytes of the strings and the score of an entry.
 pub(super) fn user_bytes(shape: Shape, bytes: &[u8], at: usize) -> usize {
     match shape {
         Shape::One => text(bytes, at).0.length(),
@@ -173,25 +174,25 @@ pub(super) fn user_bytes(shape: Shape, bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The score of an entry.
+/// The score of an entry in score order.
 #[inline]
 pub(super) fn score(bytes: &[u8], at: usize) -> f64 {
     f64::from_le_bytes(bytes[at..at + SCORE_BYTES].try_into().expect("8 bytes"))
 }
 
-/// The score in an entry of a sorted set's members.
+/// The score of an entry in a sorted set's second tree.
 #[inline]
 pub(super) fn member_score(bytes: &[u8], at: usize) -> f64 {
     score(bytes, member_score_at(bytes, at))
 }
 
-/// Where it is: behind the member, and its own length.
+/// Offset of that score: after the member and the score's length.
 #[inline]
 pub(super) fn member_score_at(bytes: &[u8], at: usize) -> usize {
     after_text(bytes, at) + 1
 }
 
-/// Calls `visit` with the place of each reference to blobs in an entry.
+/// Calls `visit` with the offset of each reference to blobs in an entry.
 pub(super) fn outside_places(shape: Shape, bytes: &[u8], at: usize, mut visit: impl FnMut(usize)) {
     let mut at = if shape == Shape::Scored { at + SCORE_BYTES } else { at };
     for _ in 0..if shape == Shape::Pair { 2 } else { 1 } {
@@ -205,7 +206,7 @@ pub(super) fn outside_places(shape: Shape, bytes: &[u8], at: usize, mut visit: i
     }
 }
 
-/// An entry that is to be written: what it consists of.
+/// The parts of an entry that is to be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'t> {
     score: Option<f64>,
@@ -215,25 +216,25 @@ pub(super) struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
-    /// Of a list or a set.
+    /// An entry of a list or a set.
     #[inline]
     pub(super) fn one(name: Text<'t>) -> Self {
         Self { score: None, name, expires: None, value: None }
     }
 
-    /// Of a hash, or a sorted set's members.
+    /// An entry of a hash, or of a sorted set's second tree.
     #[inline]
     pub(super) fn pair(name: Text<'t>, expires: Option<UnixMs>, value: Text<'t>) -> Self {
         Self { score: None, name, expires, value: Some(value) }
     }
 
-    /// Of a sorted set's scores.
+    /// An entry in score order.
     #[inline]
     pub(super) fn scored(score: f64, name: Text<'t>) -> Self {
         Self { score: Some(score), name, expires: None, value: None }
     }
 
-    /// What is packed somewhere else.
+    /// An entry that is packed already.
     pub(super) fn packed(shape: Shape, bytes: &'t [u8]) -> Self {
         match shape {
             Shape::One => Self::one(text(bytes, 0).0),
@@ -245,7 +246,7 @@ impl<'t> Entry<'t> {
         }
     }
 
-    /// Bytes that it takes.
+    /// Bytes of the entry.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         let score = if self.score.is_some() { SCORE_BYTES } else { 0 };
@@ -267,7 +268,7 @@ impl<'t> Entry<'t> {
         is_outside(self.name) || self.value.is_some_and(is_outside)
     }
 
-    /// Writes it to where there are as many bytes.
+    /// Writes the entry to a slice of its length.
     #[inline]
     pub(super) fn write(&self, to: &mut [u8]) {
         let mut at = 0;
@@ -288,10 +289,10 @@ impl<'t> Entry<'t> {
     }
 }
 
-/// A score as a number whose order is the scores'.
+/// Maps scores to integers, preserving their order.
 #[inline]
 pub(super) fn order_of(score: f64) -> u64 {
-    // -0 and 0 are the same score.
+    // -0 and 0 are equal scores.
     let bits = (score + 0.0).to_bits();
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }

@@ -1,7 +1,7 @@
-//! Hashes, whose fields may have times of expiry of their own.
+//! Hashes, whose fields may have expiry times.
 //!
-//! A field that has expired is not shown any more. Its memory comes back when the hash is swept: at the time that the timing
-//! wheel was told, or when the pass over all items comes by; a large one leaf by leaf.
+//! A field that has expired is no longer returned. Its memory is freed by a sweep of the hash, which is triggered by a
+//! mark in the timing wheel or by the background pass; a large hash is swept leaf by leaf.
 
 use super::edit::Edit;
 use super::entry::{Entry, Shape, entry_end, pair};
@@ -18,49 +18,50 @@ use crate::engine::item::{Header, Kind};
 use crate::engine::{Engine, KeyHash, PutError};
 use std::collections::VecDeque;
 
-/// Leaves that a sweep looks at in one step.
+/// Leaves that one step of a sweep visits.
 const LEAVES_PER_STEP: usize = 16;
 
-/// Hashes in line to be swept, at most: for others the next pass comes by.
+/// Most hashes that wait to be swept; the next background pass finds any others.
 const LINE_MAX: usize = 256;
 
-/// Hashes of which fields have expired, and have to be removed.
+/// Hashes with expired fields that are to be removed.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct FieldSweep {
     line: VecDeque<Swept>,
-    /// No field expires later.
+    /// No field expires later than this.
     until: UnixMs,
 }
 
-/// A hash in line, and how far it is swept.
+/// A hash that waits to be swept, and the progress of its sweep.
 #[derive(Clone, Copy, Debug)]
 struct Swept {
     hash: KeyHash,
     from: u64,
-    /// The earliest expiry of the fields that were looked at.
+    /// The earliest expiry time among the fields visited so far.
     earliest: UnixMs,
 }
 
 impl FieldSweep {
-    /// True if fields may expire, or may have and are still there.
+    /// True if some field may still expire, or may have expired and is not yet removed.
     pub(in crate::engine) fn is_expected(&self, now: UnixMs) -> bool {
         now < self.until + 2 * EXPIRY_PASS_MS
     }
 
-    /// True if no hash is in line.
+    /// True if no hash waits to be swept.
     #[cfg(test)]
     pub(in crate::engine) fn is_idle(&self) -> bool {
         self.line.is_empty()
     }
 
-    /// Puts a hash in line, if it is not.
+    /// Adds a hash, unless it waits already.
     pub(in crate::engine) fn add(&mut self, hash: KeyHash) {
         if self.line.len() < LINE_MAX && !self.line.iter().any(|swept| swept.hash == hash) {
             self.line.push_back(Swept { hash, from: 0, earliest: 0 });
         }
     }
 
-    /// Takes note of a field that expires. A sweep that is under way may have passed it by, or another hash of this name.
+    /// Records the expiry time of a field. A sweep under way may have passed the field, or may be of an earlier hash
+    /// with this key.
     fn note(&mut self, hash: KeyHash, expires: UnixMs) {
         self.until = self.until.max(expires);
         if let Some(swept) = self.line.iter_mut().find(|swept| swept.hash == hash)
@@ -71,29 +72,29 @@ impl FieldSweep {
     }
 }
 
-/// What a write does to a field's time of expiry.
+/// The effect of a write on a field's expiry time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldExpiry {
-    /// It stays.
+    /// It is kept.
     Keep,
-    /// It becomes this.
+    /// It is set to this, or cleared.
     Set(Option<UnixMs>),
 }
 
-/// What came of a change of a field's time of expiry.
+/// The outcome of changing a field's expiry time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldOutcome {
-    /// There is no such field.
+    /// The field does not exist.
     Missing,
-    /// The condition did not hold.
+    /// The condition does not hold.
     Refused,
-    /// It is changed.
+    /// The time was changed.
     Changed,
-    /// The new time has passed: the field is removed.
+    /// The new time is in the past, so the field was removed.
     Removed,
 }
 
-/// A hash that is being read, at a time: fields that have expired are not there.
+/// A hash, for reading at a given time: fields that have expired by then are not returned.
 pub struct Hash<'a> {
     view: View<'a>,
     now: UnixMs,
@@ -106,11 +107,11 @@ pub struct Field<'a> {
     pub name: Bytes<'a>,
     /// Its value.
     pub value: Bytes<'a>,
-    /// When it expires, if it does.
+    /// Expiry time, if it has one.
     pub expires: Option<UnixMs>,
 }
 
-/// True if fields of a hash may have expired that are still in it.
+/// True if a hash may still contain expired fields.
 fn may_have_expired(view: &View, now: UnixMs) -> bool {
     match view.body {
         Body::Small { flags, .. } => flags & TIMED != 0,
@@ -119,27 +120,27 @@ fn may_have_expired(view: &View, now: UnixMs) -> bool {
 }
 
 impl<'a> Hash<'a> {
-    /// Fields, those that have expired and were not removed yet included.
+    /// Number of fields, including those that have expired and are not yet removed.
     pub fn len(&self) -> u64 {
         self.view.len()
     }
 
-    /// False: an empty hash is no hash.
+    /// Always false: an empty hash does not exist.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// True if fields of it may have expired that were not removed yet: then there may be fewer than [`Hash::len`].
+    /// True if the hash may contain expired fields; then it may have fewer live ones than [`Hash::len`].
     pub fn may_have_expired(&self) -> bool {
         may_have_expired(&self.view, self.now)
     }
 
-    /// The fields that are there: their number, exactly. While some may have expired, all are looked at.
+    /// The exact number of live fields. Visits all fields if some may have expired.
     pub fn live_len(&self) -> u64 {
         if self.may_have_expired() { self.fields().count() as u64 } else { self.len() }
     }
 
-    /// A field.
+    /// Looks a field up.
     #[inline]
     pub fn field(&self, name: &[u8]) -> Option<Field<'a>> {
         let spot = self.view.find(name)?;
@@ -155,25 +156,25 @@ impl<'a> Hash<'a> {
         Some(Field { name: self.view.bytes(name), value: self.view.bytes(value), expires })
     }
 
-    /// All fields, in an order of its own.
+    /// All fields, in the hash's own order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'a>> {
         self.from(0)
     }
 
-    /// The fields from a place in that order on; places of those that have expired count.
+    /// The fields from a rank in that order on; expired fields count towards the rank.
     pub fn from(&self, rank: u64) -> impl Iterator<Item = Field<'a>> {
         let hash = Hash { ..*self };
         self.view.forward_from(rank).filter_map(move |entry| hash.read(entry, 0))
     }
 
-    /// Visits fields from a cursor on, about `count`; returns the next cursor, 0 at the end.
+    /// Visits about `count` fields from a cursor on; returns the next cursor, 0 at the end.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Field<'a>)) -> u64 {
         self.view.scan(cursor, count, |_, entry| self.read(entry, 0).into_iter().for_each(&mut visit))
     }
 }
 
 impl Engine {
-    /// A hash, to read it. None if there is no such key.
+    /// Opens a hash for reading. None if the key does not exist.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -181,10 +182,10 @@ impl Engine {
         Ok(self.view(hash, key, Kind::Hash, now)?.map(|view| Hash { view, now }))
     }
 
-    /// Sets fields of a hash, which is made if there is none. Returns how many are new.
+    /// Sets fields of a hash, which is created if it does not exist. Returns how many are new.
     ///
     /// # Errors
-    /// See [`PutError`]. Fields that came before the one that did not fit stay.
+    /// See [`PutError`]. Fields before the one that did not fit stay set.
     pub fn hash_set<'v>(
         &mut self,
         hash: KeyHash,
@@ -199,7 +200,7 @@ impl Engine {
             longest = longest.max(field.len()).max(value.len());
         }
         if let FieldExpiry::Set(Some(expires)) = expiry {
-            // First: it may fail half-way, and what was written then is to expire as well.
+            // Before writing any field: the write may fail half-way, and the fields set by then have to expire as well.
             self.note_field_expiry(hash, expires, now);
         }
         let found = self.find_or_create(hash, key, Kind::Hash, [bytes, longest], now)?;
@@ -217,7 +218,7 @@ impl Engine {
         Ok(added)
     }
 
-    /// Removes fields. Returns how many there were.
+    /// Removes fields. Returns how many existed.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -241,8 +242,8 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Changes when fields expire, where `may` holds for the old and the new time. `visit` is told what came of each. None if
-    /// there is no such key.
+    /// Sets the expiry times of fields for which `may` accepts the old and the new time. `visit` receives the outcome
+    /// of each. None if the key does not exist.
     ///
     /// # Errors
     /// See [`PutError`].
@@ -258,7 +259,7 @@ impl Engine {
         mut visit: impl FnMut(FieldOutcome),
     ) -> Result<Option<()>, PutError> {
         let bytes: usize = fields.clone().map(|_| 8).sum();
-        // First: it may fail half-way, and what was changed then is to expire as well.
+        // Before changing any field: it may fail half-way, and the fields changed by then have to expire as well.
         expires.into_iter().for_each(|expires| self.note_field_expiry(hash, expires, now));
         let Some(mut edit) = self.edit(hash, key, Kind::Hash, [bytes, 0], now)? else { return Ok(None) };
         for field in fields {
@@ -289,16 +290,16 @@ impl Engine {
         Ok(Some(()))
     }
 
-    /// Sees to it that a hash is swept when a field of it expires, if that is soon.
+    /// Makes sure that a hash is swept when a field of it expires, if that is within the wheel's horizon.
     fn note_field_expiry(&mut self, hash: KeyHash, expires: UnixMs, now: UnixMs) {
         self.field_sweep.note(hash, expires);
         if expires <= now + HORIZON_MS {
-            // Without memory for it, the pass over all items will come by.
+            // Without memory for a mark, the background pass finds the hash.
             self.wheel.insert(&mut self.arena, HashMark::of(hash), expires, now);
         }
     }
 
-    /// True if an item is a hash with fields that may have expired.
+    /// True if an item is a hash that may contain expired fields.
     pub(in crate::engine) fn has_expired_fields(&self, item: Reference, header: Header, now: UnixMs) -> bool {
         if header.kind() != Kind::Hash {
             return false;
@@ -306,7 +307,7 @@ impl Engine {
         may_have_expired(&View::new(&self.arena, &self.hasher, item, header), now)
     }
 
-    /// Puts the hash that a mark of the timing wheel leads to in line, if fields of it may have expired.
+    /// Queues the hash that a mark of the timing wheel leads to for a sweep, if it may contain expired fields.
     pub(in crate::engine) fn find_expired_fields(&mut self, mark: HashMark, now: UnixMs) {
         if !self.field_sweep.is_expected(now) {
             return;
@@ -325,7 +326,7 @@ impl Engine {
         found.into_iter().for_each(|hash| self.field_sweep.add(hash));
     }
 
-    /// Removes some of the fields that have expired, of the hashes in line.
+    /// Removes expired fields of the waiting hashes, within the budget `left`.
     pub(in crate::engine) fn expire_fields(&mut self, now: UnixMs, left: &mut u32) -> Next {
         while *left > 0
             && let Some(Swept { hash, from, earliest }) = self.field_sweep.line.pop_front()
@@ -347,8 +348,8 @@ impl Engine {
         if self.field_sweep.line.is_empty() { Next::Idle } else { Next::Now }
     }
 
-    /// Removes fields that have expired: all of a small hash, of a large one some, from a place in it on. Returns where to go
-    /// on, none at the end; and what is known of the earliest expiry then.
+    /// Removes expired fields: all those of a small hash, or a step's worth of a large one, from a position on. Returns
+    /// the position to continue from, None at the end; and the earliest expiry time seen so far.
     fn sweep_fields(
         &mut self,
         hash: KeyHash,
@@ -421,7 +422,8 @@ impl Edit<'_> {
         (Some(at), earliest)
     }
 
-    /// Removes what has expired from a leaf; returns the earliest time of what is left there, or the one given.
+    /// Removes the expired fields of a leaf; returns the earlier of `earliest` and the earliest expiry time left in the
+    /// leaf.
     fn remove_expired_in(&mut self, leaf: Spot, earliest: UnixMs, now: UnixMs) -> UnixMs {
         let (mut expired, mut earliest) = (Vec::new(), earliest);
         let (view, mut at) = (self.view(), 0);
@@ -442,7 +444,7 @@ impl Edit<'_> {
         earliest
     }
 
-    /// All of its fields were looked at: none expires before this, or none at all, if it is 0.
+    /// Records that all fields were visited and none expires before `earliest`; 0 if none expires.
     fn field_expiry_known(&mut self, earliest: UnixMs) {
         let flags = self.view().flags();
         self.set_flags(if earliest == 0 { flags & !TIMED } else { flags | TIMED });

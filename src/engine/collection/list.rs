@@ -8,51 +8,51 @@ use crate::command::{End, UnixMs};
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};
 
-/// A list that is being read.
+/// A list, for reading.
 pub struct List<'a>(View<'a>);
 
 impl<'a> List<'a> {
-    /// Elements.
+    /// Number of elements.
     pub fn len(&self) -> u64 {
         self.0.len()
     }
 
-    /// False: an empty list is no list.
+    /// Always false: an empty list does not exist.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The elements from an index on, to the end.
+    /// The elements from an index on, towards the end.
     pub fn forward_from(&self, index: u64) -> impl Iterator<Item = Bytes<'a>> {
         let view = self.0;
         view.forward_from(index).map(move |entry| view.bytes(name(Shape::One, entry, 0)))
     }
 
-    /// The elements from an index on, down to the first.
+    /// The elements from an index on, towards the start.
     pub fn backward_from(&self, index: u64) -> impl Iterator<Item = Bytes<'a>> {
         let view = self.0;
         view.backward_from(index).map(move |entry| view.bytes(name(Shape::One, entry, 0)))
     }
 
-    /// Of each element, from the first on: whether it is equal to a value.
+    /// For each element, from the first to the last, whether it equals a value.
     pub fn equal_forward(&self, value: &[u8]) -> impl Iterator<Item = bool> {
         let view = self.0;
         view.forward_from(0).map(move |entry| view.is_equal(name(Shape::One, entry, 0), value))
     }
 
-    /// The same from the last on, down to the first.
+    /// For each element, from the last to the first, whether it equals a value.
     pub fn equal_backward(&self, value: &[u8]) -> impl Iterator<Item = bool> {
         let view = self.0;
         view.backward_from(view.len() - 1).map(move |entry| view.is_equal(name(Shape::One, entry, 0), value))
     }
 
-    /// The index of the first element from `index` on that is equal to a value.
+    /// The index of the first element at `index` or after it that equals a value.
     fn find_from(&self, index: u64, value: &[u8]) -> Option<u64> {
         let mut found = self.0.forward_from(index);
         found.position(|entry| self.0.is_equal(name(Shape::One, entry, 0), value)).map(|n| index + n as u64)
     }
 
-    /// The same downwards.
+    /// The index of the last element at `index` or before it that equals a value.
     fn find_back_from(&self, index: u64, value: &[u8]) -> Option<u64> {
         let mut found = self.0.backward_from(index);
         found.position(|entry| self.0.is_equal(name(Shape::One, entry, 0), value)).map(|n| index - n as u64)
@@ -60,7 +60,7 @@ impl<'a> List<'a> {
 }
 
 impl Engine {
-    /// A list, to read it. None if there is no such key.
+    /// Opens a list for reading. None if the key does not exist.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -68,11 +68,11 @@ impl Engine {
         Ok(self.view(hash, key, Kind::List, now)?.map(List))
     }
 
-    /// Adds elements to an end of a list, one after the other; makes it, if there is none and `create`. Returns how long it is
-    /// then; 0 if there is none.
+    /// Pushes elements to one end of a list; creates the list if it does not exist and `create` is set. Returns the new
+    /// length; 0 if there is no list.
     ///
     /// # Errors
-    /// See [`PutError`]. Of elements that came before the one that did not fit, those stay.
+    /// See [`PutError`]. Elements before the one that did not fit stay.
     pub fn list_push<'v>(
         &mut self,
         hash: KeyHash,
@@ -103,7 +103,7 @@ impl Engine {
         Ok(edit.finish())
     }
 
-    /// Removes so many elements from an end, at most, after `visit` has seen each. None if there is no such key.
+    /// Removes at most `count` elements from one end, passing each to `visit` first. None if the key does not exist.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -120,7 +120,7 @@ impl Engine {
         let list = List(edit.view());
         let count = count.min(list.len());
         if count == 1 {
-            // The most common: it is looked for once.
+            // The common case, popping one element, takes a single lookup.
             let view = edit.view();
             let spot = if end == End::Front { view.first() } else { view.at_rank(view.len() - 1) };
             if let Some(entry) = view.next(&mut spot.clone()) {
@@ -139,11 +139,11 @@ impl Engine {
         Ok(Some(count))
     }
 
-    /// Changes the element at an index; negative ones count from the end. None if there is no such key, false if no such
-    /// element.
+    /// Replaces the element at an index; negative indices count from the end. None if the key does not exist, false if
+    /// the index is out of range.
     ///
     /// # Errors
-    /// See [`PutError`]; nothing is changed.
+    /// See [`PutError`]; nothing was changed.
     pub fn list_set(
         &mut self,
         hash: KeyHash,
@@ -168,11 +168,11 @@ impl Engine {
         Ok(Some(true))
     }
 
-    /// Puts an element before or after the first that is equal to a pivot. Returns the length then, 0 if there is no such
-    /// element. None if there is no such key.
+    /// Inserts an element before or after the first one that equals a pivot. Returns the new length, 0 if no element
+    /// equals it. None if the key does not exist.
     ///
     /// # Errors
-    /// See [`PutError`]; nothing is changed.
+    /// See [`PutError`]; nothing was changed.
     pub fn list_insert(
         &mut self,
         hash: KeyHash,
@@ -194,7 +194,7 @@ impl Engine {
         Ok(Some(edit.finish()))
     }
 
-    /// Removes elements that are equal to a value: so many from the front, or, negative, from the back; 0: all. Returns how
+    /// Removes elements that equal a value: the first `count`; if negative, the last `-count`; if 0, all. Returns how
     /// many.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Keeps the elements from `first` on, `count` of them, and removes all others.
+    /// Keeps `count` elements from `first` on, and removes all others.
     ///
     /// # Errors
     /// The key has a value of another type.

@@ -1,7 +1,8 @@
-//! Lists, sets, sorted sets and hashes, in the same pages and the same accounting as everything else.
+//! Lists, sets, sorted sets and hashes, in the pages and under the accounting of all other items.
 //!
-//! A small one is an item whose body is its packed entries. A large one is an item that leads to trees of packed leaves
-//! (`tree.rs`). Both are read through the same [`View`], for which a small one is a single leaf.
+//! A small collection is an item whose body consists of its packed entries. A large one is an item with a record of one
+//! or two trees of packed leaves (`tree.rs`). Both are read through [`View`], which treats a small one as a single
+//! leaf.
 //!
 //! ```text
 //! small:  | header | key | count 12, flags 4 | entry | entry | ...
@@ -13,15 +14,15 @@
 //! | file | concept |
 //! |---|---|
 //! | `entry.rs` | one element in memory |
-//! | `node.rs` | chunks of trees: leaves, inner nodes, blobs; moving and freeing them |
-//! | `tree.rs`, `path.rs` | the tree; the way to a leaf |
-//! | `view.rs` | reading: finding, walking, ranks |
-//! | `open.rs` | finding a collection, or making it: room, types |
-//! | `edit.rs` | changing: conversion from small to large, accounting |
-//! | `list.rs`, `set.rs`, `hash.rs`, `sorted.rs` | what commands need of each type |
+//! | `node.rs` | chunks of trees: leaves, inner nodes, blobs; relocating and freeing them |
+//! | `tree.rs`, `path.rs` | the tree; paths from its root to a leaf |
+//! | `view.rs` | reading: lookup, iteration, ranks |
+//! | `open.rs` | opening a collection or creating it: type checks, room |
+//! | `edit.rs` | changes: conversion from small to large, accounting |
+//! | `list.rs`, `set.rs`, `hash.rs`, `sorted.rs` | the operations that commands need, by type |
 //!
-//! Anything that costs more than one element's worth is done in steps: a collection that is gone is freed node by node
-//! (`DeferredFree`), and one that becomes large has at most a kilobyte to convert.
+//! Everything that costs more than one element's worth is done in steps: the nodes of a deleted collection are freed
+//! one by one ([`DeferredFree`]), and converting a collection to a large one moves at most a kilobyte.
 
 #[cfg(test)]
 mod check;
@@ -58,26 +59,27 @@ use entry::Shape;
 use node::set_parent;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A list, a set, a sorted set's scores, a hash.
+/// Number of the main tree: a list, a set, a hash, or the scores of a sorted set.
 const MAIN: usize = 0;
-/// A sorted set's members.
+/// Number of the second tree: the members of a sorted set.
 const MEMBERS: usize = 1;
 
 /// Bytes of the record of a large collection.
 const LARGE_BYTES: usize = size_of::<Large>();
-/// Bytes before the entries of a small one.
+/// Bytes before the entries of a small collection.
 const SMALL_HEADER_BYTES: usize = 2;
 
-/// It was too large, or an element was, for what clients are told is the compact encoding.
+/// Flag: the collection or one of its elements has exceeded the limits of the compact encoding that is reported to
+/// clients.
 const NOT_COMPACT: u32 = 1;
-/// Of a set: it has or had members that are no integers, or too many.
+/// Flag of a set: it is not reported as an `intset`, because it has or had other members or too many.
 const NOT_INTEGERS: u32 = 2;
-/// Of a hash: fields of it may have a time of expiry.
+/// Flag of a hash: fields may have expiry times.
 const TIMED: u32 = 4;
-/// Of a sorted set: members of it may be written as hashes.
+/// Flag of a sorted set: members may be stored as hashes.
 const HASHED: u32 = 8;
 
-/// The entries of the main tree, or of a small collection.
+/// The shape of the entries of the main tree, and of a small collection.
 fn shape_of(kind: Kind) -> Shape {
     match kind {
         Kind::String | Kind::List | Kind::Set => Shape::One,
@@ -86,23 +88,23 @@ fn shape_of(kind: Kind) -> Shape {
     }
 }
 
-/// The record of a large collection.
+/// The record of a large collection, in the body of its item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct Large {
     roots: [Reference; 2],
     elements: u32,
     flags: u32,
-    /// Bytes of all its chunks but the item's.
+    /// Bytes of all its chunks except the item's.
     pub(super) node_bytes: u64,
-    /// Bytes of its strings and scores alone.
+    /// Bytes of its strings and scores.
     pub(super) user_bytes: u64,
-    /// Of a hash: no field expires before this, if it is not 0.
+    /// For a hash: no field expires before this; 0 if none expires.
     expires: UnixMs,
 }
 
 impl Large {
-    /// The record of an item.
+    /// Reads the record of an item.
     #[inline]
     pub(super) fn of(arena: &Arena, item: Reference) -> Self {
         let at = record_at(arena, item);
@@ -118,12 +120,12 @@ impl Large {
         self.roots.into_iter().filter(|&root| root != NONE)
     }
 
-    /// Tells the roots where their item is.
+    /// Updates the roots' references to the item after it was moved.
     pub(super) fn tell_roots(&self, arena: &mut Arena, item: Reference) {
         self.roots().for_each(|root| set_parent(arena, root, item));
     }
 
-    /// Leaves the trees to be freed.
+    /// Hands the trees over to be freed step by step.
     pub(super) fn abandon(&self, arena: &mut Arena, deferred: &mut DeferredFree) {
         self.roots().for_each(|root| deferred.push(arena, root));
     }
@@ -135,7 +137,7 @@ fn record_at(arena: &Arena, item: Reference) -> usize {
     place(item) + header.body_offset()
 }
 
-/// Whether a collection may be called compact, and a set so because it has integers only.
+/// Whether a collection is reported as compact, and a set as a set of integers.
 pub(super) fn compactness(arena: &Arena, item: Reference, header: Header) -> (bool, bool) {
     let flags = match header.is_large() {
         true => Large::of(arena, item).flags,
@@ -145,7 +147,7 @@ pub(super) fn compactness(arena: &Arena, item: Reference, header: Header) -> (bo
     (integers || flags & NOT_COMPACT == 0, integers)
 }
 
-/// A node was copied to another chunk: what leads to it is corrected.
+/// Updates the references to and from a node that was copied to another chunk.
 pub(super) fn node_moved(arena: &mut Arena, from: Reference, to: Reference) {
     let Some(item) = node::node_moved(arena, from, to) else { return };
     let mut large = Large::of(arena, item);

@@ -1,4 +1,4 @@
-//! The chunks that a large collection lies in: leaves, inner nodes and blobs.
+//! The chunks of a large collection: leaves, inner nodes and blobs.
 //!
 //! ```text
 //!  0      2      4        8         12
@@ -9,24 +9,24 @@
 //!  bits:  type 0-2 | kind 3-4 | ROOT 5 | REFERS 6
 //! ```
 //!
-//! The parent of a root is its item; that of a blob, the leaf whose entry refers to it, or the blob before it. So each node
-//! can be moved: one reference in its parent is corrected, and the parent of each of its children.
+//! The parent of a root is its item; that of a blob is the leaf whose entry refers to it, or the previous blob. So any
+//! node can be relocated by updating one reference in its parent, and the parent of each of its children.
 
 use super::entry::{Shape, entry_end, outside_places};
 use crate::engine::arena::{Arena, CHUNK_BYTES_MAX, NONE, Reference, place};
 use crate::engine::item::{NODE, u16_at, u32_at};
 
 pub(super) const NODE_HEADER_BYTES: usize = 12;
-/// Bytes of entries in a leaf, at most.
+/// Most bytes of entries in a leaf.
 pub(super) const LEAF_BYTES_MAX: usize = 512;
-/// Children of an inner node, at most.
+/// Most children of an inner node.
 pub(super) const CHILDREN_MAX: usize = 64;
 pub(super) const CHILD_BYTES: usize = 16;
 const BLOB_BYTES_MAX: usize = CHUNK_BYTES_MAX - NODE_HEADER_BYTES;
-/// Nodes grow and shrink by this much at a time.
+/// Granularity at which nodes grow and shrink.
 const STEP_BYTES: usize = 48;
 
-/// Sizes that nodes have, at most: an inner node's are the largest.
+/// Most different sizes of nodes: inner nodes become the largest.
 pub(super) const NODE_SIZES: u32 = (CHILDREN_MAX * CHILD_BYTES).div_ceil(STEP_BYTES) as u32;
 
 const KIND: u16 = 3 << 3;
@@ -37,7 +37,7 @@ const ROOT: u16 = 1 << 5;
 const REFERS: u16 = 1 << 6;
 const SHAPE_SHIFT: u32 = 7;
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Leaf,
@@ -45,13 +45,13 @@ pub(super) enum Kind {
     Blob,
 }
 
-/// One child of an inner node.
+/// A child, as recorded in its inner node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Child {
     pub(super) node: Reference,
     /// Elements below it.
     pub(super) elements: u32,
-    /// Nothing below it comes before this, in the order of the tree.
+    /// Lower bound, in the order of the tree, of the elements below it.
     pub(super) separator: u64,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn refers(arena: &Arena, leaf: Reference) -> bool {
     bits(arena, leaf) & REFERS != 0
 }
 
-/// What the entries of a leaf are.
+/// The shape of a leaf's entries.
 fn shape(arena: &Arena, leaf: Reference) -> Shape {
     match bits(arena, leaf) >> SHAPE_SHIFT & 3 {
         0 => Shape::One,
@@ -85,7 +85,7 @@ fn shape(arena: &Arena, leaf: Reference) -> Shape {
     }
 }
 
-/// Bytes in use of a leaf or blob; children of an inner node.
+/// Bytes in use of a leaf or blob; number of children of an inner node.
 #[inline]
 pub(super) fn used(arena: &Arena, node: Reference) -> usize {
     usize::from(u16_at(arena.memory(), place(node) + 2))
@@ -95,18 +95,18 @@ pub(super) fn parent(arena: &Arena, node: Reference) -> Reference {
     u32_at(arena.memory(), place(node) + 4)
 }
 
-/// Entries of a leaf.
+/// Number of entries of a leaf.
 #[inline]
 pub(super) fn entries(arena: &Arena, leaf: Reference) -> usize {
     usize::from(u16_at(arena.memory(), place(leaf) + 8))
 }
 
-/// The blob after a blob.
+/// The next blob of a string.
 fn next_blob(arena: &Arena, blob: Reference) -> Reference {
     u32_at(arena.memory(), place(blob) + 8)
 }
 
-/// Where the body of a node starts, in bytes of the arena.
+/// Offset of a node's body in the arena.
 #[inline]
 pub(super) fn body(node: Reference) -> usize {
     place(node) + NODE_HEADER_BYTES
@@ -150,13 +150,13 @@ pub(super) fn make_root(arena: &mut Arena, node: Reference, item: Reference) {
     set_parent(arena, node, item);
 }
 
-/// Makes a root the child of a node.
+/// Makes a former root the child of a node.
 pub(super) fn make_child(arena: &mut Arena, node: Reference, parent: Reference) {
     set_bit(arena, node, ROOT, false);
     set_parent(arena, node, parent);
 }
 
-/// Notes that entries of a leaf refer to blobs.
+/// Marks a leaf whose entries refer to blobs.
 pub(super) fn set_refers(arena: &mut Arena, leaf: Reference) {
     set_bit(arena, leaf, REFERS, true);
 }
@@ -194,7 +194,7 @@ pub(super) fn set_child(arena: &mut Arena, inner: Reference, number: usize, chil
     put(arena, at + 8, &child.separator.to_le_bytes());
 }
 
-/// Counts more or fewer elements below a child.
+/// Adds to the number of elements below a child.
 #[inline]
 pub(super) fn add_elements(arena: &mut Arena, inner: Reference, number: usize, by: i32) {
     let at = body(inner) + number * CHILD_BYTES + 4;
@@ -202,7 +202,7 @@ pub(super) fn add_elements(arena: &mut Arena, inner: Reference, number: usize, b
     put(arena, at, &elements.to_le_bytes());
 }
 
-/// A new node with room for `bytes`; the caller has made room for its chunk.
+/// Allocates a node with room for `bytes`. The caller has made room for its chunk.
 fn allocate(arena: &mut Arena, bits: u16, bytes: usize) -> Reference {
     let class = arena.class_for(chunk_bytes_for(bytes));
     let node = arena.allocate(class).expect("room was made for nodes");
@@ -215,7 +215,7 @@ fn chunk_bytes_for(bytes: usize) -> usize {
     NODE_HEADER_BYTES + bytes.next_multiple_of(STEP_BYTES)
 }
 
-/// An empty leaf with room for `bytes`. Returns it and the bytes of its chunk.
+/// Allocates an empty leaf with room for `bytes`.
 pub(super) fn new_leaf(arena: &mut Arena, shape: Shape, bytes: usize) -> Reference {
     let shape = match shape {
         Shape::One => 0,
@@ -225,15 +225,15 @@ pub(super) fn new_leaf(arena: &mut Arena, shape: Shape, bytes: usize) -> Referen
     allocate(arena, LEAF | shape << SHAPE_SHIFT, bytes)
 }
 
-/// An inner node without children, with room for some. It is so many levels above the leaves.
+/// Allocates an inner node with room for `children`. `height` is its number of levels above the leaves.
 pub(super) fn new_inner(arena: &mut Arena, children: usize, height: usize) -> Reference {
     let node = allocate(arena, INNER, children * CHILD_BYTES);
     put(arena, place(node) + 8, &(height as u16).to_le_bytes());
     node
 }
 
-/// Levels of a tree below a node: 0 of a leaf. Who knows this of a root need not wait for each node on the way to say what it
-/// is.
+/// Levels below a node: 0 for a leaf. A descent that knows the height of the root does not have to load each node to
+/// learn whether it is a leaf.
 #[inline]
 pub(super) fn height(arena: &Arena, node: Reference) -> usize {
     match kind(arena, node) {
@@ -242,8 +242,9 @@ pub(super) fn height(arena: &Arena, node: Reference) -> usize {
     }
 }
 
-/// Sees to it that a node has room for a body of `bytes`, and not much more. It may be elsewhere afterwards: its parent and
-/// its children know, but for the record of a root in its item. Returns where, and by how much its chunk grew.
+/// Gives a node a chunk that has room for a body of `bytes` and little more. If this relocates the node, its parent and
+/// children are updated, except for the record of a root in its item. Returns its reference, and by how much its chunk
+/// grew.
 pub(super) fn fit(arena: &mut Arena, node: Reference, bytes: usize) -> (Reference, i64) {
     let (has, wanted) = (arena.chunk_bytes(node), chunk_bytes_for(bytes));
     if wanted <= has && has < wanted + 2 * STEP_BYTES {
@@ -267,7 +268,7 @@ pub(super) fn fit(arena: &mut Arena, node: Reference, bytes: usize) -> (Referenc
     (to, arena.chunk_bytes(to) as i64 - has as i64)
 }
 
-/// Calls `visit` for the place of each reference that a node holds to a child.
+/// Calls `visit` with the offset of each reference from a node to a child.
 fn child_places(arena: &mut Arena, node: Reference, mut visit: impl FnMut(&mut Arena, usize)) {
     match kind(arena, node) {
         Kind::Inner => (0..used(arena, node)).for_each(|n| visit(arena, body(node) + n * CHILD_BYTES)),
@@ -293,7 +294,7 @@ fn child_places(arena: &mut Arena, node: Reference, mut visit: impl FnMut(&mut A
     }
 }
 
-/// Tells the children of a node that their parent is there.
+/// Updates the parent that is recorded in the children of a node.
 pub(super) fn tell_children(arena: &mut Arena, node: Reference) {
     child_places(arena, node, |arena, at| {
         let child = u32_at(arena.memory(), at);
@@ -301,7 +302,7 @@ pub(super) fn tell_children(arena: &mut Arena, node: Reference) {
     });
 }
 
-/// Corrects the reference to a node in its parent, which is a node as well.
+/// Updates the reference to a node in its parent, which must be a node too.
 fn replace_in_parent(arena: &mut Arena, from: Reference, to: Reference) {
     let mut found = false;
     let parent = parent(arena, to);
@@ -314,8 +315,8 @@ fn replace_in_parent(arena: &mut Arena, from: Reference, to: Reference) {
     assert!(found, "a node that its parent does not know");
 }
 
-/// A node was copied to another chunk: its neighbours are told. Of a root, returns the item, whose record is the caller's
-/// to correct.
+/// Updates the references to and from a node that was copied to another chunk. For a root, returns the item, whose
+/// record the caller has to update.
 pub(in crate::engine) fn node_moved(arena: &mut Arena, from: Reference, to: Reference) -> Option<Reference> {
     tell_children(arena, to);
     if is_root(arena, to) {
@@ -325,7 +326,7 @@ pub(in crate::engine) fn node_moved(arena: &mut Arena, from: Reference, to: Refe
     None
 }
 
-/// Writes a string into blobs, for which there is room. Returns the first, and the bytes of their chunks.
+/// Writes a string into blobs, for which there is room. Returns the first blob, and the bytes of their chunks.
 pub(super) fn write_blobs(arena: &mut Arena, text: &[u8]) -> (Reference, u64) {
     let (mut first, mut last, mut bytes) = (NONE, NONE, 0);
     for piece in text.chunks(BLOB_BYTES_MAX) {
@@ -355,7 +356,7 @@ pub(super) fn read_blobs(arena: &Arena, first: Reference, mut visit: impl FnMut(
     }
 }
 
-/// Bytes of the chunks of a string in blobs.
+/// Bytes of the chunks that a string in blobs occupies.
 pub(super) fn blobs_footprint(arena: &Arena, length: usize) -> u64 {
     let full = length / BLOB_BYTES_MAX * CHUNK_BYTES_MAX;
     let rest = match length % BLOB_BYTES_MAX {
@@ -365,12 +366,13 @@ pub(super) fn blobs_footprint(arena: &Arena, length: usize) -> u64 {
     (full + rest) as u64
 }
 
-/// Pages that the blobs of a string may need.
+/// Most pages that the blobs of a string may need.
 pub(super) fn blob_pages(arena: &Arena, length: usize) -> u32 {
     (length.div_ceil(BLOB_BYTES_MAX) * CHUNK_BYTES_MAX / arena.page_bytes()) as u32 + 2
 }
 
-/// Nodes that nobody wants any more, with all that is below them, linked through their parents: they are freed one by one.
+/// Lazy free: nodes of deleted collections, with everything below them, in a list linked through their parent fields.
+/// They are freed one at a time, so that no step is proportional to the collection.
 #[derive(Debug)]
 pub(in crate::engine) struct DeferredFree(Reference);
 
@@ -383,13 +385,13 @@ impl DeferredFree {
         self.0 == NONE
     }
 
-    /// Adds a node.
+    /// Adds a node and everything below it.
     pub(in crate::engine) fn push(&mut self, arena: &mut Arena, node: Reference) {
         set_parent(arena, node, self.0);
         self.0 = node;
     }
 
-    /// Frees one node; its children are orphans then. Returns the bytes of its chunk, 0 if there was none.
+    /// Frees one node, after adding its children to the list. Returns the bytes of its chunk, 0 if the list is empty.
     pub(in crate::engine) fn free_one(&mut self, arena: &mut Arena) -> usize {
         let node = self.0;
         if node == NONE {
@@ -406,7 +408,7 @@ impl DeferredFree {
         bytes
     }
 
-    /// All that is waiting to be freed, for the accounting.
+    /// All nodes still to be freed, for the accounting.
     #[cfg(test)]
     pub(in crate::engine) fn nodes(&self, arena: &Arena) -> Vec<Reference> {
         let mut nodes = Vec::new();
@@ -419,7 +421,7 @@ impl DeferredFree {
     }
 }
 
-/// A node and all below it.
+/// A node and everything below it.
 #[cfg(test)]
 pub(in crate::engine) fn all_below(arena: &Arena, node: Reference, nodes: &mut Vec<Reference>) {
     nodes.push(node);

@@ -1,4 +1,4 @@
-//! Finding a collection, to read or to change it, or making it.
+//! Opening a collection for reading or changing, or creating it.
 
 use super::edit::{Edit, SMALL_BYTES_MAX, pages_besides};
 use super::entry::{ENTRY_BYTES_MAX, INLINE_BYTES_MAX};
@@ -13,8 +13,8 @@ use crate::engine::{Engine, Found, KEY_BYTES_MAX, KeyHash, PutError};
 use crate::slots::Group;
 
 impl Engine {
-    /// A key's collection, to change it. None if there is no such key. `bytes` are to be added at most, `longest` of them in
-    /// one string.
+    /// Opens a collection for changes. None if the key does not exist. The caller adds at most `bytes`, of which at
+    /// most `longest` are in one string.
     #[inline(always)]
     pub(super) fn edit(
         &mut self,
@@ -28,7 +28,8 @@ impl Engine {
         Ok(found.map(|found| Edit::new(self, hash, key, kind, found)))
     }
 
-    /// The same, for an [`Edit`] that is made in place: to move one that was just made would wait for its stores.
+    /// As `edit`, for an [`Edit`] that is constructed in place: copying one that was just written would stall on its
+    /// stores.
     #[inline(always)]
     pub(super) fn find_to_edit(
         &mut self,
@@ -52,7 +53,7 @@ impl Engine {
         Ok(Some(found))
     }
 
-    /// A key's collection, made if there is none, with room for `bytes` of entries.
+    /// Opens a collection for changes, creating it if it does not exist, with room for `bytes` of entries.
     #[inline(always)]
     pub(super) fn find_or_create(
         &mut self,
@@ -84,12 +85,12 @@ impl Engine {
             self.remove(hash, key, now);
             return Err(error);
         }
-        // Making room for it may, at worst, have evicted it again.
+        // In the worst case, making room evicted the new collection again.
         let found = self.find_to_edit(hash, key, kind, [0, longest], now)?.ok_or(PutError::OutOfMemory)?;
         Ok((found.at, found.item))
     }
 
-    /// Removes members of a collection, of which each is found first. Returns how many there were.
+    /// Removes members of a collection, looking each up first. Returns how many existed.
     pub(super) fn remove_members<'v>(
         &mut self,
         hash: KeyHash,
@@ -111,15 +112,15 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Pages that a change may need besides those that every change may: for strings that do not fit into entries among others.
+    /// Pages that a change may need beyond those of every change, for strings that are stored in blobs.
     fn pages_for(&self, kind: Kind, [bytes, longest]: [usize; 2]) -> u32 {
         pages_besides(kind) + if longest > INLINE_BYTES_MAX { blob_pages(&self.arena, bytes) } else { 0 }
     }
 
-    /// Enters an empty collection, whose chunk has room for `bytes` of entries if it is a small one.
+    /// Creates an empty collection. The chunk of a small one has room for `bytes` of entries.
     fn create(&mut self, hash: KeyHash, key: &[u8], kind: Kind, bytes: usize, now: UnixMs) -> Result<(), PutError> {
         assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
-        // Without a version of its own, a flush whose pass has not come here yet would make it void at once.
+        // It needs a version of its own: with version 0, a flush whose pass has not come here yet would invalidate it.
         let version = self.versions.next(Group::of(key));
         let fields = Fields { kind, database: hash.database(), version, ..Fields::default() };
         let bytes = if bytes > SMALL_BYTES_MAX { LARGE_BYTES } else { SMALL_HEADER_BYTES + bytes };
@@ -132,7 +133,7 @@ impl Engine {
         self.enter(hash, item, now)
     }
 
-    /// A key's collection, to read it. None if there is no such key.
+    /// Opens a collection for reading. None if the key does not exist.
     #[inline(always)]
     pub(super) fn view(
         &mut self,
@@ -149,12 +150,12 @@ impl Engine {
         Ok(Some(View::new(&self.arena, &self.hasher, found.item, found.header)))
     }
 
-    /// Up to which sizes collections are called compact.
+    /// The limits up to which collections are reported as compact.
     pub fn encoding_limits(&self) -> EncodingLimits {
         self.encoding_limits
     }
 
-    /// Changes that, for what is written from now on.
+    /// Sets these limits, for writes from now on.
     pub fn set_encoding_limits(&mut self, encoding_limits: EncodingLimits) {
         self.encoding_limits = encoding_limits;
     }

@@ -1,4 +1,5 @@
-//! The way from the root of a tree to a leaf: by hash, by rank, by whatever chooses a child; and to the leaf's neighbours.
+//! Paths from the root of a tree to a leaf, chosen by hash, by rank, or by a predicate; and from there to neighbouring
+//! leaves.
 
 use super::node::{
     CHILDREN_MAX, LEAF_BYTES_MAX, add_elements, child, children, height, parent, separator, separator_of, used,
@@ -7,21 +8,22 @@ use super::view::MEMBER_HASH_BITS;
 use crate::engine::arena::{Arena, Reference};
 use crate::engine::item::u32_at;
 
-/// Levels of inner nodes, at most: with eight children each, more leaves than a shard has memory for.
+/// Most levels of inner nodes: even with eight children each, more leaves than a shard has memory for.
 const DEPTH_MAX: usize = (u64::BITS / NUMBER_BITS) as usize;
 const NUMBER_BITS: u32 = CHILDREN_MAX.ilog2();
 const _: () = assert!(CHILDREN_MAX == 1 << NUMBER_BITS);
 
-/// From this depth on, the first and the last leaf of a list have room for all that may come: less than a thirtieth of it.
+/// From this depth on, the first and the last leaf of a list are allocated at their largest size: less than a thirtieth
+/// of the list.
 pub(super) const ROOMY_DEPTH: usize = 2;
 
 const _: () = assert!(MEMBER_HASH_BITS + (CHILDREN_MAX as u32).ilog2() < u64::BITS);
 
-/// The way from the root to a leaf; valid until the tree changes. The inner nodes on it are the leaf's parents, so only which
-/// child of each was taken is kept: it is small enough to be handed on in registers.
+/// The path from the root to a leaf; valid until the tree changes. The inner nodes are the ancestors of the leaf, so
+/// only the number of the child taken in each is stored, which makes a path small enough for registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
-    /// The number of the root's child in the lowest bits, then that of its child's.
+    /// The number of the child of the root in the lowest bits, followed by those of the levels below.
     numbers: u64,
     depth: u32,
     pub(super) leaf: Reference,
@@ -32,19 +34,19 @@ impl Path {
         Self { numbers: 0, depth: 0, leaf: root }
     }
 
-    /// Inner nodes on the way.
+    /// Inner nodes on the path.
     #[inline]
     pub(super) fn depth(&self) -> usize {
         self.depth as usize
     }
 
-    /// Which child was taken of the inner node of a level; the root's is 0.
+    /// The child taken in the inner node of a level; the root is level 0.
     #[inline]
     pub(super) fn number(&self, level: usize) -> usize {
         (self.numbers >> (level as u32 * NUMBER_BITS)) as usize % CHILDREN_MAX
     }
 
-    /// The inner nodes and which child of each was taken, from the leaf's parent up to the root.
+    /// The inner nodes and the child taken in each, from the leaf's parent up to the root.
     fn upwards(&self, arena: &Arena) -> impl Iterator<Item = (Reference, usize)> {
         let mut node = self.leaf;
         (0..self.depth()).rev().map(move |level| {
@@ -53,7 +55,7 @@ impl Path {
         })
     }
 
-    /// Goes down to a child of the node that it is at.
+    /// Descends to a child of the current node.
     #[inline]
     fn descend(&mut self, arena: &Arena, number: usize) {
         assert!(self.depth() < DEPTH_MAX, "a tree of more levels than there can be");
@@ -68,17 +70,17 @@ impl Path {
         self.upwards(arena).map(before).sum()
     }
 
-    /// Goes to the next leaf. False at the end.
+    /// Advances to the next leaf. False at the end.
     pub(super) fn forward(&mut self, arena: &Arena) -> bool {
         self.turn(arena, |inner, number| (number + 1 < used(arena, inner)).then_some(number + 1), |_| 0)
     }
 
-    /// Goes to the leaf before. False at the start.
+    /// Goes back to the previous leaf. False at the start.
     pub(super) fn back(&mut self, arena: &Arena) -> bool {
         self.turn(arena, |_, number| number.checked_sub(1), |children| children - 1)
     }
 
-    /// Goes up to where another child can be taken, and down from there.
+    /// Ascends to the nearest inner node where `other` names another child, and descends from there by `choose`.
     fn turn(
         &mut self,
         arena: &Arena,
@@ -100,7 +102,7 @@ impl Path {
         true
     }
 
-    /// The separator of the next leaf. None if there is none.
+    /// The separator of the next leaf. None for the last leaf.
     pub(super) fn next_separator(&self, arena: &Arena) -> Option<u64> {
         let ahead = |(inner, number)| (number + 1 < used(arena, inner)).then(|| separator(arena, inner, number + 1));
         self.upwards(arena).find_map(ahead)
@@ -122,7 +124,7 @@ impl Path {
         self.depth() >= ROOMY_DEPTH && self.is_last(arena)
     }
 
-    /// More or fewer elements below each inner node.
+    /// Adds `by` to the element counts on the path.
     pub(super) fn count(&self, arena: &mut Arena, by: i32) {
         let mut node = self.leaf;
         for level in (0..self.depth()).rev() {
@@ -132,7 +134,7 @@ impl Path {
     }
 }
 
-/// The way to the leaf that `choose` leads to: of an inner node, the number of a child.
+/// The path to the leaf that `choose` leads to by picking a child of each inner node.
 #[inline]
 pub(super) fn descend(arena: &Arena, root: Reference, mut choose: impl FnMut(Reference) -> usize) -> Path {
     let (mut path, height) = (Path::new(root), height(arena, root));
@@ -143,8 +145,8 @@ pub(super) fn descend(arena: &Arena, root: Reference, mut choose: impl FnMut(Ref
     path
 }
 
-/// The last child, but for the first, that starts before a key; the first if none does. Of those that start at the key
-/// itself, `starts_before` says whether they do: it holds for all up to some child.
+/// The last child that starts before a key; the first child if none does. Children whose separator equals the key are
+/// decided by `starts_before`, which must hold for a prefix of them.
 #[inline]
 pub(super) fn last_child(
     arena: &Arena,
@@ -158,12 +160,13 @@ pub(super) fn last_child(
     below + equal
 }
 
-/// The leaf for a place in the order of hashes. These are spread evenly, so of an inner node a child is guessed and few
-/// others are looked at: a binary search of large nodes would wait for the memory of each step.
+/// The path to the leaf for a position in hash order. Hashes are spread evenly, so the child of each inner node is
+/// found by interpolation and a short linear search; in a large node each step of a binary search would be a cache
+/// miss.
 #[inline]
 pub(super) fn leaf_for_key(arena: &Arena, root: Reference, key: u64) -> Path {
     let (mut path, height) = (Path::new(root), height(arena, root));
-    // What is below the node that it is at: low <= key < high, but for cursors that clients made up.
+    // The hashes below the current node are in low..high; so is `key`, unless a client made the cursor up.
     let (mut low, mut high) = (0, 1_u64 << MEMBER_HASH_BITS);
     while path.depth() < height {
         let children = children(arena, path.leaf);
@@ -188,7 +191,7 @@ pub(super) fn leaf_for_key(arena: &Arena, root: Reference, key: u64) -> Path {
     path
 }
 
-/// The leaf that has the element of a rank, which there is, and how many come before it in there.
+/// The path to the leaf that holds the element of a rank, which must exist, and its number within the leaf.
 pub(super) fn leaf_for_rank(arena: &Arena, root: Reference, rank: u64) -> (Path, usize) {
     let mut left = rank;
     let path = descend(arena, root, |inner| {

@@ -8,44 +8,44 @@ use crate::command::UnixMs;
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};
 
-/// A set that is being read.
+/// A set, for reading.
 pub struct Set<'a>(View<'a>);
 
 impl<'a> Set<'a> {
-    /// Members.
+    /// Number of members.
     pub fn len(&self) -> u64 {
         self.0.len()
     }
 
-    /// False: an empty set is no set.
+    /// Always false: an empty set does not exist.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// True if it has the member.
+    /// True if the set has the member.
     pub fn contains(&self, member: &[u8]) -> bool {
         self.0.find(member).is_some()
     }
 
-    /// All members, in an order of its own.
+    /// All members, in the set's own order.
     pub fn members(&self) -> impl Iterator<Item = Bytes<'a>> {
         self.from(0)
     }
 
-    /// The members from a place in that order on.
+    /// The members from a rank in that order on.
     pub fn from(&self, rank: u64) -> impl Iterator<Item = Bytes<'a>> {
         let view = self.0;
         view.forward_from(rank).map(move |entry| view.bytes(name(Shape::One, entry, 0)))
     }
 
-    /// Visits members from a cursor on, about `count`; returns the next cursor, 0 at the end.
+    /// Visits about `count` members from a cursor on; returns the next cursor, 0 at the end.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>)) -> u64 {
         self.0.scan(cursor, count, |_, entry| visit(self.0.bytes(name(Shape::One, entry, 0))))
     }
 }
 
 impl Engine {
-    /// A set, to read it. None if there is no such key.
+    /// Opens a set for reading. None if the key does not exist.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -53,10 +53,11 @@ impl Engine {
         Ok(self.view(hash, key, Kind::Set, now)?.map(Set))
     }
 
-    /// Adds members to a set, which is made if there is none; `is_integer` tells which are integers. Returns how many are new.
+    /// Adds members to a set, which is created if it does not exist; `is_integer` tells which members are integers.
+    /// Returns how many are new.
     ///
     /// # Errors
-    /// See [`PutError`]. Members that came before the one that did not fit stay.
+    /// See [`PutError`]. Members before the one that did not fit stay added.
     pub fn set_add<'v>(
         &mut self,
         hash: KeyHash,
@@ -94,7 +95,7 @@ impl Engine {
         Ok(added)
     }
 
-    /// Removes members. Returns how many there were.
+    /// Removes members. Returns how many existed.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -108,7 +109,7 @@ impl Engine {
         self.remove_members(hash, key, Kind::Set, members, now, |edit, _, spot| edit.remove(spot))
     }
 
-    /// Removes a random member after `visit` has seen it. False if there is no such key.
+    /// Removes a random member, passing it to `visit` first. False if the key does not exist.
     ///
     /// # Errors
     /// The key has a value of another type.

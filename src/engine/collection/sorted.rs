@@ -1,7 +1,7 @@
-//! Sorted sets: entries in the order of scores, and, where they are large, each member's score in a second tree.
+//! Sorted sets: entries in score order and, if the set is large, a second tree from member to score.
 //!
-//! A long member is not written a second time there while few have its score: its hash is, and those with that score say which it
-//! is. Which makes finding it as long again, so short ones are written.
+//! The second tree stores a long member as its hash only, while few members share its score: the entries with that
+//! score resolve it. Looking one up then takes about twice as long, so short members are stored in full.
 
 use super::edit::Edit;
 use super::entry::{self, Entry, INLINE_BYTES_MAX, SCORE_BYTES, Shape, Text, member_score, member_score_at, name};
@@ -11,23 +11,25 @@ use crate::command::UnixMs;
 use crate::engine::item::Kind;
 use crate::engine::{Engine, KeyHash, PutError};
 
-/// Members that are longer, and inside entries, are written as a hash. For shorter ones that would save little, and ZADD takes a
+/// Members longer than this, and short enough to be stored inside entries, are stored as a hash. For shorter ones that
+/// would save little memory and make ZADD take a third longer.
 /// third longer.
 const NAMED_BYTES_MAX: usize = 20;
-/// While a score has no more members than this, they may be written as hashes: so many are looked at to find one of them.
+/// Members may be stored as hashes while at most this many share their score: one lookup compares that many.
 pub(super) const SHARING_MAX: usize = 8;
 
-/// How many members a score has with one more.
+/// How many members share a score once another has been added.
 #[derive(Clone, Copy, PartialEq)]
 enum Sharing {
-    /// It may be written as a hash.
+    /// Few enough for members to be stored as hashes.
     Few,
     Many,
-    /// Those that were few until now have been written in full: spots of the members' tree are void.
+    /// One more than few: those stored as hashes have now been rewritten in full, which invalidates spots in the
+    /// members' tree.
     OneTooMany,
 }
 
-/// A sorted set that is being read.
+/// A sorted set, for reading.
 pub struct Sorted<'a>(View<'a>);
 
 /// One end of a range, by score or by member.
@@ -37,75 +39,75 @@ pub enum Bound<'b> {
     Start,
     /// After every element.
     End,
-    /// Before the elements of a score, or after them.
+    /// Before or after all elements of a score.
     Score {
         /// The score.
         score: f64,
-        /// After them.
+        /// After them instead of before them.
         after: bool,
     },
-    /// Before a member, or after it, where all have the same score.
+    /// Before or after a member, in a set whose members all have the same score.
     Member {
         /// The member.
         member: &'b [u8],
-        /// After it.
+        /// After it instead of before it.
         after: bool,
     },
 }
 
-/// When ZADD changes what.
+/// Conditions and options of ZADD.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScoreChange {
-    /// Only new members.
+    /// NX: only add new members.
     pub only_new: bool,
-    /// Only members that are there.
+    /// XX: only update existing members.
     pub only_known: bool,
-    /// Scores only become greater.
+    /// GT: only raise scores.
     pub only_greater: bool,
-    /// Scores only become less.
+    /// LT: only lower scores.
     pub only_less: bool,
-    /// The score is added to the old one.
+    /// INCR: add to the old score.
     pub increment: bool,
 }
 
-/// What came of one member.
+/// Outcome of ZADD for one member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scored {
-    /// It is new, with this score.
+    /// Added, with this score.
     Added(f64),
-    /// Its score is this now.
+    /// Updated to this score.
     Changed(f64),
-    /// Its score was this, and still is.
+    /// Unchanged, at this score.
     Same(f64),
-    /// The conditions did not hold.
+    /// A condition did not hold.
     Refused,
-    /// Infinity minus infinity.
+    /// The sum would be infinity minus infinity.
     NotANumber,
 }
 
 impl<'a> Sorted<'a> {
-    /// Members.
+    /// Number of members.
     pub fn len(&self) -> u64 {
         self.0.len()
     }
 
-    /// False: an empty sorted set is no sorted set.
+    /// Always false: an empty sorted set does not exist.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A member's score.
+    /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         score_of(&self.0, member)
     }
 
-    /// A member's rank by score, the least first, and its score.
+    /// The rank of a member in ascending order, and its score.
     pub fn rank(&self, member: &[u8]) -> Option<(u64, f64)> {
         let score = self.score(member)?;
         Some((self.0.rank(&self.0.score_spot(score, member)), score))
     }
 
-    /// Elements before a bound.
+    /// Number of elements before a bound.
     pub fn rank_of(&self, bound: Bound) -> u64 {
         let view = &self.0;
         let spot = match bound {
@@ -125,25 +127,25 @@ impl<'a> Sorted<'a> {
         view.rank(&spot)
     }
 
-    /// Members and scores from a rank on, upwards.
+    /// Members and scores in ascending order, from a rank on.
     pub fn forward_from(&self, rank: u64) -> impl Iterator<Item = (Bytes<'a>, f64)> {
         let view = self.0;
         view.forward_from(rank).map(move |entry| scored(&view, entry))
     }
 
-    /// Members and scores from a rank on, downwards.
+    /// Members and scores in descending order, from a rank on.
     pub fn backward_from(&self, rank: u64) -> impl Iterator<Item = (Bytes<'a>, f64)> {
         let view = self.0;
         view.backward_from(rank).map(move |entry| scored(&view, entry))
     }
 
-    /// Visits members from a cursor on, about `count`; returns the next cursor, 0 at the end.
+    /// Visits about `count` members from a cursor on; returns the next cursor, 0 at the end.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>, f64)) -> u64 {
         let view = &self.0;
         view.scan(cursor, count, |shape, entry| {
             let score = if shape == Shape::Pair { member_score(entry, 0) } else { entry::score(entry, 0) };
             match name(shape, entry, 0) {
-                // Were there two with this hash, both would come twice: better than once too few.
+                // If two members share this hash, both are visited twice, which a scan may do; it must not miss one.
                 Text::Hashed(key) => view.hashed(score, key).for_each(|member| visit(Bytes::Borrowed(member), score)),
                 text => visit(view.bytes(text), score),
             }
@@ -159,14 +161,14 @@ fn score_of(view: &View, member: &[u8]) -> Option<f64> {
     view.find(member).map(|spot| score_at(view, &spot))
 }
 
-/// The score of a member that was found at a spot.
+/// The score of the member found at a spot.
 fn score_at(view: &View, spot: &Spot) -> f64 {
     let leaf = view.leaf(spot.path.as_ref());
     if view.is_large() { member_score(leaf, spot.offset) } else { entry::score(leaf, spot.offset) }
 }
 
 impl Engine {
-    /// A sorted set, to read it. None if there is no such key.
+    /// Opens a sorted set for reading. None if the key does not exist.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -174,11 +176,11 @@ impl Engine {
         Ok(self.view(hash, key, Kind::SortedSet, now)?.map(Sorted))
     }
 
-    /// Adds members with scores, or changes theirs; the sorted set is made if there is none, unless only members that are
-    /// there may change. `visit` is told what came of each.
+    /// Adds members or updates their scores. The sorted set is created if it does not exist, unless only existing
+    /// members may be updated. `visit` receives the outcome of each.
     ///
     /// # Errors
-    /// See [`PutError`]. Members that came before the one that did not fit stay.
+    /// See [`PutError`]. Members before the one that did not fit stay added.
     pub fn sorted_add<'v>(
         &mut self,
         hash: KeyHash,
@@ -215,7 +217,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes members. Returns how many there were.
+    /// Removes members. Returns how many existed.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -231,7 +233,8 @@ impl Engine {
         })
     }
 
-    /// Removes the elements of a range of ranks, the last first if `downwards`, after `visit` has seen each. Returns how many.
+    /// Removes the elements of a range of ranks, from the last on if `downwards`, passing each to `visit` first.
+    /// Returns how many.
     ///
     /// # Errors
     /// The key has a value of another type.
@@ -259,7 +262,7 @@ impl Engine {
     }
 }
 
-/// True if a member may be written as a hash.
+/// True if a member may be stored as a hash.
 fn is_long(member: &[u8]) -> bool {
     (NAMED_BYTES_MAX + 1..=INLINE_BYTES_MAX).contains(&member.len())
 }
@@ -308,11 +311,12 @@ impl Edit<'_> {
         Scored::Changed(score)
     }
 
-    /// Puts a member in that is not there; of a large sorted set, at a spot of the members' tree.
+    /// Inserts a new member; in a large sorted set, at a spot of the members' tree.
     pub(super) fn insert_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
         let spot = self.view().score_spot(score, member);
         if self.view().is_large() {
             let sharing = self.share(score, member, &spot);
+            // Few members share the score: a hash suffices.
             let text = match sharing == Sharing::Few && is_long(member) {
                 true => {
                     let flags = self.view().flags();
@@ -330,9 +334,10 @@ impl Edit<'_> {
         self.insert(&spot, &entry);
     }
 
-    /// A member is about to have a score, at a spot among the scores: if it is one too many for hashes, those that have the score
-    /// are written in full from now on.
+    /// Prepares for a member to be given a score, at a spot in score order. If this makes one too many for hashes, the
+    /// members with that score are rewritten in full.
     fn share(&mut self, score: f64, member: &[u8], spot: &Spot) -> Sharing {
+        // No member is stored as a hash and this one would not be either, so their number does not matter.
         if self.view().flags() & HASHED == 0 && !is_long(member) {
             return Sharing::Many;
         }
@@ -352,7 +357,7 @@ impl Edit<'_> {
         Sharing::OneTooMany
     }
 
-    /// Writes a member with a score in full, at its spot among the members. False if it is.
+    /// Rewrites a member in full at its spot in the members' tree. False if it already is.
     fn name_in_full(&mut self, member: &[u8], score: f64, spot: &Spot) -> bool {
         let leaf = self.view().leaf(spot.path.as_ref());
         if !matches!(name(Shape::Pair, leaf, spot.offset), Text::Hashed(_)) {
@@ -363,7 +368,7 @@ impl Edit<'_> {
         true
     }
 
-    /// Removes a member whose score is known, and that was found at a spot.
+    /// Removes a member of known score, found at a spot.
     fn remove_scored(&mut self, score: f64, member: &[u8], members: &Spot) {
         self.remove_ordered(score, member);
         if self.view().is_large() {
@@ -371,14 +376,14 @@ impl Edit<'_> {
         }
     }
 
-    /// Puts a member in among the scores.
+    /// Inserts a member in score order.
     fn insert_ordered(&mut self, score: f64, member: &[u8]) {
         let entry = Entry::scored(score, self.text(member));
         let spot = self.view().score_spot(score, member);
         self.insert(&spot, &entry);
     }
 
-    /// Removes a member from among the scores.
+    /// Removes a member from the tree in score order.
     fn remove_ordered(&mut self, score: f64, member: &[u8]) {
         let spot = self.view().at_entry(self.view().score_spot(score, member));
         self.remove(&spot);

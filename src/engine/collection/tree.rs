@@ -1,4 +1,4 @@
-//! A tree of packed leaves that counts its elements: what every large collection is.
+//! The structure of every large collection: a B+tree of packed leaves whose inner nodes count the elements below them.
 //!
 //! ```text
 //!                 inner: | node | elements | separator | ...
@@ -8,7 +8,7 @@
 //!   leaf: packed entries    leaf ...            all at the same depth
 //! ```
 //!
-//! One structure serves all types; they differ in what the separators mean.
+//! One structure serves all types; they differ in the meaning of the separators.
 //!
 //! | tree | order | found by |
 //! |---|---|---|
@@ -16,8 +16,8 @@
 //! | of a set, a hash, the members of a sorted set | by the hash of the member; within a leaf, none | hash |
 //! | of a sorted set's scores | by score, then by member | score and member, rank |
 //!
-//! It grows and shrinks a leaf at a time, so there is no large step; a scan's cursor is a place in the order of hashes; and
-//! the counts find a rank, or a random element, in O(log n).
+//! The tree grows and shrinks by one leaf at a time, so no step is large; the cursor of a scan is a position in hash
+//! order; and the counts locate a rank, or a random element, in O(log n).
 
 use super::entry::{ENTRY_BYTES_MAX, Entry, Shape, entry_end, name, order_of, score};
 use super::node::{
@@ -30,51 +30,55 @@ use super::view::text_key;
 use crate::engine::KeyHasher;
 use crate::engine::arena::{Arena, Reference};
 
-/// A leaf is merged with its neighbour when it has fewer bytes than this, if both fill no more than `MERGED_BYTES_MAX`.
+/// A leaf with fewer bytes than this is merged with a neighbour, provided that both together have at most
+/// `MERGED_BYTES_MAX`.
 const SPARSE_BYTES: usize = LEAF_BYTES_MAX / 4;
 const MERGED_BYTES_MAX: usize = LEAF_BYTES_MAX / 4 * 3;
-/// The same for inner nodes.
+/// The thresholds for inner nodes.
 const SPARSE_CHILDREN: usize = CHILDREN_MAX / 4;
 const MERGED_CHILDREN_MAX: usize = CHILDREN_MAX / 4 * 3;
 
-/// Pages that must be free for a merge, which is no need where memory is full: each level may take one.
+/// Free pages that a merge requires. Each level of the tree may take one; where memory is full, merging is not worth
+/// it.
 const PAGES_PER_MERGE: u32 = 2;
 
-/// Entries of a leaf and one more, at most: each has two bytes where the order is that of hashes.
+/// Most entries of a leaf plus one: in a tree in hash order, each entry has at least two bytes.
 const SPLIT_ENTRIES_MAX: usize = LEAF_BYTES_MAX / 2 + 2;
 
-/// Classes of chunks that a change of a collection takes from at most, each of which may need a page: of leaves and inner nodes
-/// that grow or are split, in up to two trees, of one of them in two places, a root, and the item.
+/// Most slab classes that one change of a collection allocates from; each may need a new page. They are those of the
+/// leaves and inner nodes that grow or are split, in up to two trees, in one of them at two places, of a new root, and
+/// of the item.
 pub(in crate::engine) const CLASSES_PER_CHANGE: u32 = 16;
 
-/// A tree that is being changed.
+/// A tree while it is changed.
 pub(super) struct Tree {
     pub(super) root: Reference,
     pub(super) shape: Shape,
-    /// Leaves are made as large as they get: while a collection becomes large, its leaves are to need one class of chunks.
+    /// Allocates each leaf at its largest size. While a collection is converted to a large one, its leaves then need
+    /// one slab class only.
     pub(super) roomy: bool,
-    /// By how many bytes its chunks have grown.
+    /// Net growth of the tree's chunks, in bytes.
     pub(super) grown: i64,
 }
 
-/// How a tree is ordered.
+/// The order of a tree's entries.
 #[derive(Clone, Copy)]
 pub(super) enum Order<'a> {
-    /// As its entries were put in.
+    /// The order of insertion, by position.
     Position,
     /// By score, then by member.
     Score,
-    /// By the hashes of names; within a leaf, entries are in no order.
+    /// By the hash of the name; the entries within a leaf are unordered.
     Hash(&'a KeyHasher),
 }
 
 impl Order<'_> {
-    /// True if elements come at its ends more often than elsewhere.
+    /// True if most insertions are at the two ends.
     fn has_ends(self) -> bool {
         matches!(self, Self::Position)
     }
 
-    /// Where an entry belongs.
+    /// The separator that would put an entry first in its leaf.
     fn key(self, arena: &Arena, shape: Shape, entry: &[u8]) -> u64 {
         match self {
             Self::Position => 0,
@@ -85,7 +89,7 @@ impl Order<'_> {
 }
 
 impl Tree {
-    /// A tree of an empty leaf.
+    /// A tree with one empty leaf.
     pub(super) fn new(arena: &mut Arena, item: Reference, shape: Shape) -> Self {
         let root = new_leaf(arena, shape, LEAF_BYTES_MAX);
         make_root(arena, root, item);
@@ -108,14 +112,15 @@ impl Tree {
         arena.release(node);
     }
 
-    /// Puts an entry into a leaf, at an offset.
+    /// Inserts an entry into a leaf, at an offset.
     pub(super) fn insert(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) {
         path.count(arena, 1);
         let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
         if before + bytes > LEAF_BYTES_MAX && self.split(arena, path, offset, entry, order) {
             return;
         }
-        // An end of a list has room for all that will come: it would be moved for every other element.
+        // The first and last leaf of a long list have room for all their future entries; growing them step by step
+        // would relocate them for every other element.
         let is_end =
             order.has_ends() && (offset == 0 && path.is_roomy_first() || offset == before && path.is_roomy_last(arena));
         let room = before + bytes;
@@ -133,7 +138,8 @@ impl Tree {
         }
     }
 
-    /// Splits a leaf while an entry is put into it. False if all its entries belong to the same place.
+    /// Splits a leaf while inserting an entry into it. False if all entries have the same hash, so that no separator
+    /// divides them.
     fn split(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) -> bool {
         let mut all = [0; 2 * LEAF_BYTES_MAX + ENTRY_BYTES_MAX];
         let old = leaf_bytes(arena, path.leaf);
@@ -145,10 +151,11 @@ impl Tree {
         entry.write(&mut all[offset..offset + entry.bytes()]);
         all[offset + entry.bytes()..length].copy_from_slice(&old[offset..]);
         let (cut, separator) = match order {
+            // By position or score the entries are sorted already, so any boundary between two will do.
             Order::Position | Order::Score => {
                 let is_last = path.is_last(arena);
                 let cut = match offset {
-                    // What is appended, or put in front, leaves full leaves behind.
+                    // Appending or prepending leaves full leaves behind, as no entry will be inserted there later.
                     _ if is_last && offset == old.len() => offset,
                     0 if path.is_first() => entry.bytes(),
                     _ => middle(self.shape, &all[..length]),
@@ -156,6 +163,7 @@ impl Tree {
                 (cut, order.key(arena, self.shape, &all[cut..entry_end(self.shape, &all, cut)]))
             }
             Order::Hash(_) => {
+                // In hash order the leaf is unsorted: partition it around the best separator.
                 let key = |entry: &[u8]| order.key(arena, self.shape, entry);
                 match partition(self.shape, &mut all[..length], key) {
                     Some(found) => found,
@@ -170,7 +178,7 @@ impl Tree {
         let right = new_leaf(arena, self.shape, bytes);
         self.grown += arena.chunk_bytes(right) as i64;
         write_leaf(arena, right, self.shape, &all[cut..length], refers);
-        // While it is empty: what is in it is written anew.
+        // While it is marked as empty, relocating it copies nothing: its contents are written anew below.
         set_used(arena, path.leaf, 0);
         let left = self.fit(arena, path.leaf, room(cut, cut == entry.bytes()));
         write_leaf(arena, left, self.shape, &all[..cut], refers);
@@ -179,7 +187,8 @@ impl Tree {
         true
     }
 
-    /// Adds a node behind its left neighbour, from which it was split off, below the step before `level`.
+    /// Inserts `right`, split off from its left neighbour `left`, into their parent, the inner node of step `level - 1`
+    /// of the path.
     fn add_child(&mut self, arena: &mut Arena, path: &Path, level: usize, left: Reference, right: Child) {
         if level == 0 {
             self.add_root(arena, left, right);
@@ -194,6 +203,7 @@ impl Tree {
             self.put_child(arena, inner, number + 1, right);
             return;
         }
+        // The inner node is full: split it. If the new child comes last, as when appending, the old node stays full.
         let cut = if number + 1 == count { count - 1 } else { count / 2 };
         let new = new_inner(arena, count - cut + 1, node::height(arena, inner));
         self.grown += arena.chunk_bytes(new) as i64;
@@ -213,7 +223,7 @@ impl Tree {
         self.add_child(arena, path, level - 1, inner, right);
     }
 
-    /// Puts a child into an inner node that has room for it; returns where the node is now.
+    /// Inserts a child into an inner node that has room for it; returns the node's possibly new reference.
     fn put_child(&mut self, arena: &mut Arena, inner: Reference, number: usize, new: Child) -> Reference {
         let count = used(arena, inner);
         let inner = self.fit(arena, inner, (count + 1) * CHILD_BYTES);
@@ -244,19 +254,21 @@ impl Tree {
         self.root = root;
     }
 
-    /// Writes an entry over another.
+    /// Replaces an entry.
     pub(super) fn replace(&mut self, arena: &mut Arena, path: &Path, offset: usize, entry: &Entry, order: Order) {
         let (bytes, before) = (entry.bytes(), used(arena, path.leaf));
         let end = entry_end(self.shape, leaf_bytes(arena, path.leaf), offset);
         let after = before - (end - offset) + bytes;
         if after > LEAF_BYTES_MAX {
-            // The rest of the leaf is split, so it has an entry left.
+            // The leaf is too full for the new entry: remove the old one, then insert, which splits the leaf. The leaf
+            // does not become empty.
             self.cut_out(arena, path.leaf, offset, end);
             path.count(arena, -1);
             self.insert(arena, path, offset, entry, order);
             return;
         }
-        // The old entry goes first: its blobs are nobody's any more, and a leaf that moves tells those of its entries.
+        // The old entry is removed first: its blobs no longer belong to the leaf, and if the leaf is relocated it
+        // updates the blobs of its entries.
         let rest = before - (end - offset);
         arena.memory_mut().copy_within(body(path.leaf) + end..body(path.leaf) + before, body(path.leaf) + offset);
         set_used(arena, path.leaf, rest);
@@ -272,7 +284,7 @@ impl Tree {
         }
     }
 
-    /// Takes an entry out of a leaf, which stays where it is.
+    /// Removes an entry from a leaf, which is not relocated.
     fn cut_out(&mut self, arena: &mut Arena, leaf: Reference, offset: usize, end: usize) {
         let (at, before) = (body(leaf), used(arena, leaf));
         arena.memory_mut().copy_within(at + end..at + before, at + offset);
@@ -281,7 +293,7 @@ impl Tree {
         set_entries(arena, leaf, count);
     }
 
-    /// Removes the entry at an offset. A tree of which the last is removed has an empty root.
+    /// Removes the entry at an offset. A tree that has lost its last entry has an empty root.
     pub(super) fn remove(&mut self, arena: &mut Arena, path: &Path, offset: usize) {
         let end = entry_end(self.shape, leaf_bytes(arena, path.leaf), offset);
         path.count(arena, -1);
@@ -289,7 +301,7 @@ impl Tree {
         self.thinned(arena, path);
     }
 
-    /// Removes a whole leaf, whose entries refer to nothing.
+    /// Removes all entries of a leaf, none of which refers to blobs.
     pub(super) fn remove_leaf(&mut self, arena: &mut Arena, path: &Path) {
         let count = entries(arena, path.leaf);
         path.count(arena, -(count as i32));
@@ -298,9 +310,10 @@ impl Tree {
         self.thinned(arena, path);
     }
 
-    /// A leaf has lost entries: merges it, or gives it back.
+    /// Restores the invariants of a leaf that has lost entries: shrinks it, merges it with a neighbour, or frees it.
     fn thinned(&mut self, arena: &mut Arena, path: &Path) {
         let left = used(arena, path.leaf);
+        // The only leaf, or still full enough: give back the bytes of its chunk that it no longer needs.
         if path.depth() == 0 || left >= SPARSE_BYTES {
             if !path.is_roomy_first() && !path.is_roomy_last(arena) {
                 self.fit(arena, path.leaf, left);
@@ -310,9 +323,12 @@ impl Tree {
         let level = path.depth() - 1;
         let (inner, number) = (parent(arena, path.leaf), path.number(level));
         if entries(arena, path.leaf) == 0 {
+            // An empty leaf is removed from its parent.
             self.drop_child(arena, path, level, inner, number);
             return;
         }
+        // A sparse leaf is merged with its right neighbour, or else with its left one, if both fit into one leaf
+        // with some room left.
         for first in [Some(number), number.checked_sub(1)].into_iter().flatten() {
             if first + 1 < used(arena, inner) {
                 let (a, b) = (child(arena, inner, first), child(arena, inner, first + 1));
@@ -327,7 +343,7 @@ impl Tree {
         self.fit(arena, path.leaf, left);
     }
 
-    /// Moves the entries of a leaf into the one before it.
+    /// Moves the entries of the leaf after child `first` into that child.
     fn merge_leaves(&mut self, arena: &mut Arena, inner: Reference, first: usize, bytes: usize) {
         let (a, b) = (child(arena, inner, first), child(arena, inner, first + 1));
         let into = self.fit(arena, a.node, bytes);
@@ -344,7 +360,7 @@ impl Tree {
         set_child(arena, inner, first + 1, Child { elements: 0, ..b });
     }
 
-    /// Removes a child that has no elements from the inner node of a level.
+    /// Frees a child without elements, and removes it from the inner node of a level.
     fn drop_child(&mut self, arena: &mut Arena, path: &Path, level: usize, inner: Reference, number: usize) {
         let count = used(arena, inner);
         self.release(arena, child(arena, inner, number).node);
@@ -353,6 +369,7 @@ impl Tree {
             .memory_mut()
             .copy_within(at + (number + 1) * CHILD_BYTES..at + count * CHILD_BYTES, at + number * CHILD_BYTES);
         set_used(arena, inner, count - 1);
+        // Below the root, an inner node without children is removed as well, and a sparse one is merged.
         if level > 0 {
             match count - 1 {
                 0 => self.drop_child(arena, path, level - 1, parent(arena, inner), path.number(level - 1)),
@@ -364,7 +381,7 @@ impl Tree {
         self.lower(arena);
     }
 
-    /// While the root has one child, that is the root: so a root that loses one has another left.
+    /// While the root has a single child, makes that child the root. So an inner root always has at least two children.
     fn lower(&mut self, arena: &mut Arena) {
         while node::kind(arena, self.root) == Kind::Inner && used(arena, self.root) == 1 {
             let item = parent(arena, self.root);
@@ -375,7 +392,7 @@ impl Tree {
         }
     }
 
-    /// Merges the inner node of a level with a neighbour, if both have few children.
+    /// Merges the inner node of a level with a neighbour, if both together have few enough children.
     fn merge_inner(&mut self, arena: &mut Arena, path: &Path, level: usize, inner: Reference) {
         let (above, number) = (parent(arena, inner), path.number(level - 1));
         for first in [Some(number), number.checked_sub(1)].into_iter().flatten() {
@@ -390,7 +407,7 @@ impl Tree {
             let into = self.fit(arena, a.node, (count + more) * CHILD_BYTES);
             for n in 0..more {
                 let moved = child(arena, b.node, n);
-                // The first child of a node may have any separator: what comes before it decides.
+                // The separator of a first child is arbitrary: the separator of its parent takes its place.
                 let separator = if n == 0 { b.separator } else { moved.separator };
                 set_child(arena, into, count + n, Child { separator, ..moved });
                 set_parent(arena, moved.node, into);
@@ -405,7 +422,7 @@ impl Tree {
     }
 }
 
-/// Fills a leaf that has room with entries.
+/// Writes entries into a leaf that has room for them.
 fn write_leaf(arena: &mut Arena, leaf: Reference, shape: Shape, bytes: &[u8], refers: bool) {
     let (at, mut count, mut offset) = (body(leaf), 0, 0);
     while offset < bytes.len() {
@@ -421,7 +438,7 @@ fn write_leaf(arena: &mut Arena, leaf: Reference, shape: Shape, bytes: &[u8], re
     }
 }
 
-/// The boundary between two entries that is nearest to the middle.
+/// The boundary between two entries that is closest to the middle.
 fn middle(shape: Shape, bytes: &[u8]) -> usize {
     let (mut cut, mut at) = (0_usize, 0);
     while at < bytes.len() {
@@ -433,8 +450,8 @@ fn middle(shape: Shape, bytes: &[u8]) -> usize {
     cut
 }
 
-/// Puts the entries with the lower keys first; returns where the others start, and their lowest key. None if all have the
-/// same.
+/// Sorts the entries by key and cuts them near the middle, between two different keys. Returns the cut, and the lowest
+/// key after it. None if all keys are equal.
 fn partition(shape: Shape, bytes: &mut [u8], key: impl Fn(&[u8]) -> u64) -> Option<(usize, u64)> {
     let mut found = [(0, 0, 0); SPLIT_ENTRIES_MAX];
     let (mut count, mut at) = (0, 0);

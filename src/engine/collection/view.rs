@@ -1,4 +1,4 @@
-//! Reading a collection, small or large: finding elements, walking over them, ranks.
+//! Reading a collection, small or large: lookup, iteration, ranks.
 
 use super::entry::{self, Shape, Text, entry_end, member_score, name, order_of};
 use super::node::{LEAF_BYTES_MAX, entries, leaf_bytes, read_blobs};
@@ -10,18 +10,19 @@ use crate::engine::item::{Header, Kind, u16_at};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// Bits of a hash that order the members of sets and hashes: a cursor that clients can keep in a double.
+/// Bits of a member's hash that order sets and hashes. A cursor of 48 bits survives clients that store numbers as
+/// doubles.
 pub(super) const MEMBER_HASH_BITS: u32 = 48;
-/// Members are hashed in pieces of so many bytes.
+/// Strings in blobs are hashed in pieces of this many bytes.
 const HASHED_AT_ONCE: usize = 4096;
 
-/// Bits of a small collection's first word that count its elements; the others are flags.
+/// Bits of a small collection's first word that hold its number of elements; the others are flags.
 const COUNT_BITS: u32 = 12;
 
-/// Bytes of an element: borrowed, or put together from blobs.
+/// Bytes of an element: borrowed, or assembled from blobs.
 pub type Bytes<'a> = Cow<'a, [u8]>;
 
-/// A collection as it is in memory.
+/// A collection, as it lies in memory.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) arena: &'a Arena,
@@ -32,7 +33,7 @@ pub(super) struct View<'a> {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
-    /// Where the entries are, their bytes and number, and flags.
+    /// Offset of the entries, their bytes and number, and flags.
     Small {
         at: usize,
         bytes: usize,
@@ -42,15 +43,15 @@ pub(super) enum Body {
     Large(Large),
 }
 
-/// A place between two entries, or before the first or after the last; valid until the collection changes.
+/// A position between two entries, before the first, or after the last; valid until the collection changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
-    /// Of a large collection.
+    /// The path to the leaf; None for a small collection.
     pub(super) path: Option<Path>,
     pub(super) offset: usize,
 }
 
-/// First word of a small collection.
+/// Encodes the first word of a small collection.
 pub(super) fn small_word(count: usize, flags: u32) -> [u8; SMALL_HEADER_BYTES] {
     (count as u16 | (flags as u16) << COUNT_BITS).to_le_bytes()
 }
@@ -101,7 +102,7 @@ impl<'a> View<'a> {
         matches!(self.body, Body::Large(_))
     }
 
-    /// The entries of the leaf that a spot is in.
+    /// The entries of the leaf at a path.
     #[inline]
     pub(super) fn leaf(&self, path: Option<&Path>) -> &'a [u8] {
         match (self.body, path) {
@@ -111,13 +112,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The order of a member among members.
+    /// Position of a member in hash order.
     #[inline]
     pub(super) fn member_key(&self, member: &[u8]) -> u64 {
         member_key(self.hasher, member)
     }
 
-    /// The start.
+    /// The spot before the first element.
     #[inline]
     pub(super) fn first(&self) -> Spot {
         let path = match self.body {
@@ -127,7 +128,7 @@ impl<'a> View<'a> {
         Spot { path, offset: 0 }
     }
 
-    /// The end.
+    /// The spot after the last element.
     #[inline]
     pub(super) fn last(&self) -> Spot {
         let path = match self.body {
@@ -137,7 +138,7 @@ impl<'a> View<'a> {
         Spot { path, offset: self.leaf(path.as_ref()).len() }
     }
 
-    /// The element of a rank; the end, if there is none.
+    /// The spot of the element of a rank; the end if there is none.
     pub(super) fn at_rank(&self, rank: u64) -> Spot {
         if rank >= self.len() {
             return self.last();
@@ -158,7 +159,7 @@ impl<'a> View<'a> {
         Spot { path, offset }
     }
 
-    /// Elements before a spot.
+    /// Number of elements before a spot.
     pub(super) fn rank(&self, spot: &Spot) -> u64 {
         let leaf = self.leaf(spot.path.as_ref());
         let (mut offset, mut count) = (0, 0);
@@ -169,14 +170,14 @@ impl<'a> View<'a> {
         count + spot.path.map_or(0, |path| path.rank(self.arena))
     }
 
-    /// The element with a name, in a set, a hash, or the members of a sorted set.
+    /// Finds a member of a set, a field of a hash, or a member of a sorted set.
     #[inline]
     pub(super) fn find(&self, member: &[u8]) -> Option<Spot> {
         let (spot, is_there) = self.seek(member);
         is_there.then_some(spot)
     }
 
-    /// Where it is, and that it is there; or where it is to be put in, the end of its leaf.
+    /// The spot of a name, and true; or the spot at which to insert it (the end of its leaf), and false.
     #[inline]
     pub(super) fn seek(&self, member: &[u8]) -> (Spot, bool) {
         let Body::Large(large) = self.body else {
@@ -197,7 +198,7 @@ impl<'a> View<'a> {
 
     #[inline]
     fn find_in(&self, shape: Shape, leaf: &[u8], member: &[u8], key: u64) -> Option<usize> {
-        // Names that are as long differ, mostly, in their last bytes: those are compared without a call.
+        // Names of equal length usually differ in their last bytes, which are compared first, without a call to memcmp.
         let (mut offset, tail) = (0, member.last_chunk::<8>());
         while offset < leaf.len() {
             let is_equal = match name(shape, leaf, offset) {
@@ -228,7 +229,7 @@ impl<'a> View<'a> {
         bytes_of(self.arena, text)
     }
 
-    /// The entry at a spot; the spot moves behind it. None at the end.
+    /// Returns the entry at a spot and advances the spot. None at the end.
     #[inline]
     pub(super) fn next(&self, spot: &mut Spot) -> Option<&'a [u8]> {
         loop {
@@ -245,13 +246,14 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Entries from a rank on, one after the other.
+    /// Entries in ascending order, from a rank on.
     pub(super) fn forward_from(self, rank: u64) -> impl Iterator<Item = &'a [u8]> {
         let mut spot = self.at_rank(rank);
         std::iter::from_fn(move || self.next(&mut spot))
     }
 
-    /// Entries from a rank on, downwards: leaf by leaf, each walked through once.
+    /// Entries in descending order, from a rank on. Each leaf is walked once, since entries can only be walked
+    /// forwards.
     pub(super) fn backward_from(self, rank: u64) -> impl Iterator<Item = &'a [u8]> {
         let spot = self.at_rank(rank);
         let mut path = spot.path;
@@ -279,9 +281,9 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Visits the elements of a set, a hash or the members of a sorted set from a cursor on, whole leaves until `count` were
-    /// visited; returns the next cursor, 0 at the end. What is there during a whole scan is visited at least once. The
-    /// entries of a small sorted set are of its own shape.
+    /// Visits the elements of a set, a hash, or the members of a sorted set from a cursor on, in whole leaves until
+    /// `count` were visited; returns the next cursor, 0 at the end. An element that is present during the whole scan is
+    /// visited at least once. The entries of a small sorted set are passed in their own shape.
     pub(super) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Shape, &'a [u8])) -> u64 {
         let Body::Large(large) = self.body else {
             let mut spot = self.first();
@@ -313,8 +315,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The first spot of a sorted set whose entry is not before a bound. `is_before` says that of a score and a member, and
-    /// holds for all entries up to some entry; `order` is that of the bound's score.
+    /// The first spot of a sorted set whose entry is not before a bound. `is_before` compares a score and a member with
+    /// the bound, and must hold for a prefix of the entries; `order` is the bound's score as an integer.
     pub(super) fn lower_bound(&self, order: u64, is_before: impl Fn(f64, Text) -> bool) -> Spot {
         let path = match self.body {
             Body::Small { .. } => None,
@@ -334,7 +336,7 @@ impl<'a> View<'a> {
         Spot { path, offset }
     }
 
-    /// Where the entry after a spot is, if the spot is at the end of a leaf.
+    /// The spot of the next entry, if `spot` is at the end of a leaf.
     pub(super) fn at_entry(&self, spot: Spot) -> Spot {
         let Some(mut path) = spot.path else { return spot };
         if spot.offset == self.leaf(Some(&path)).len() && path.forward(self.arena) {
@@ -343,13 +345,13 @@ impl<'a> View<'a> {
         spot
     }
 
-    /// True if a member is there with a score.
+    /// True if a member is present with a score.
     fn has_scored(&self, score: f64, member: &[u8]) -> bool {
         let entry = self.next(&mut self.score_spot(score, member));
         entry.is_some_and(|it| entry::score(it, 0) == score && self.is_equal(name(Shape::Scored, it, 0), member))
     }
 
-    /// The members with a score that have a hash.
+    /// The members with a score that share a hash.
     pub(super) fn hashed(&self, score: f64, key: u64) -> impl Iterator<Item = &'a [u8]> {
         let mut spot = self.lower_bound(order_of(score), |own, _| own < score);
         let entries = std::iter::from_fn(move || self.next(&mut spot));
@@ -360,7 +362,8 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Where those with a score start, of which one more would be at a spot, and how many there are; both of `most` at most.
+    /// The spot of the first entry with a score, looking both ways from `spot`, and the number of such entries. Stops
+    /// at `most` of them.
     pub(super) fn equals(&self, score: f64, spot: &Spot, most: usize) -> (Spot, usize) {
         let is_equal = |entry: &&[u8]| entry::score(entry, 0) == score;
         let (mut first, mut ahead) = (*spot, *spot);
@@ -377,7 +380,7 @@ impl<'a> View<'a> {
         (first, count)
     }
 
-    /// The entry before a spot, and where it is.
+    /// The entry before a spot, and its spot.
     fn before(&self, spot: &Spot) -> Option<(&'a [u8], Spot)> {
         let Spot { mut path, offset: mut end } = *spot;
         if end == 0 {
@@ -396,7 +399,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The spot of a score and a member in a sorted set's scores: before them, or where they would be.
+    /// The spot of a score and member in score order, or at which to insert them.
     pub(super) fn score_spot(&self, score: f64, member: &[u8]) -> Spot {
         self.lower_bound(order_of(score), |own, text| match own.total_cmp(&(score + 0.0)) {
             _ if own == score => compare(self.arena, text, member).is_lt(),
@@ -405,7 +408,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The order of a member among members.
+/// Position of a member in hash order.
 #[inline]
 pub(super) fn member_key(hasher: &KeyHasher, member: &[u8]) -> u64 {
     if member.len() <= HASHED_AT_ONCE {
@@ -416,7 +419,7 @@ pub(super) fn member_key(hasher: &KeyHasher, member: &[u8]) -> u64 {
     hash >> (u64::BITS - MEMBER_HASH_BITS)
 }
 
-/// The same of a member as it is written in an entry.
+/// Position in hash order of a member that is stored in an entry.
 pub(super) fn text_key(arena: &Arena, hasher: &KeyHasher, text: Text) -> u64 {
     match text {
         Text::Hashed(key) => key,
@@ -424,7 +427,7 @@ pub(super) fn text_key(arena: &Arena, hasher: &KeyHasher, text: Text) -> u64 {
     }
 }
 
-/// How a string compares to bytes.
+/// Compares a string with bytes.
 pub(super) fn compare(arena: &Arena, text: Text, bytes: &[u8]) -> Ordering {
     match text {
         Text::Inside(own) => own.cmp(bytes),
