@@ -1,4 +1,4 @@
-//! A full check of the engine: every byte owned exactly once, every number what it says.
+//! A full check of the engine: every byte has exactly one owner, and every counter is right.
 
 use super::arena::{NONE, place};
 use super::item::{self, ChunkUse, Header};
@@ -7,10 +7,10 @@ use super::{CHAINED_BUCKETS, DATABASES, Engine, Usage, WHEEL_BLOCKS, collection,
 use std::collections::BTreeSet;
 
 impl Engine {
-    /// Checks arena against index and all else that holds memory.
+    /// Checks the arena against the index and everything else that owns memory.
     ///
     /// # Panics
-    /// Where something is not as it should be.
+    /// If anything is inconsistent.
     pub(super) fn check(&self) {
         let in_use = self.arena.check();
         let (mut chunks, mut pages) = (in_use.chunks, in_use.pages);

@@ -1,23 +1,23 @@
-//! What can be known of a key besides its value: type, encoding, memory, use.
+//! Metadata of a key: type, encoding, memory, use.
 
 use super::arena::place;
 use super::item::{self, Kind};
 use super::{Engine, KeyHash, Value, collection, value};
 use crate::command::UnixMs;
 
-/// Digits of the longest number that is told apart from other strings.
+/// Digits and sign of the longest integer that Redis encodes as one.
 const NUMBER_BYTES_MAX: usize = 20;
-/// Bytes of the index per item, nearly.
+/// Bytes of the index per item, approximately.
 const ENTRY_BYTES: u64 = 8;
 
-/// How a value lies in memory, as far as clients are told.
+/// Encoding of a value, as clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// A string that is an integer.
     Integer,
-    /// A string of so many bytes, stored as a whole.
+    /// A string of this many bytes, stored whole.
     Bytes(usize),
-    /// A string that was changed in parts.
+    /// A string that was modified in place.
     Raw,
     /// A collection within the limits of [`EncodingLimits`](crate::command::EncodingLimits); true for a set of integers.
     Compact(Kind, bool),
@@ -25,23 +25,23 @@ pub enum Encoding {
     Wide(Kind),
 }
 
-/// What is known of a key.
+/// Metadata of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
     /// The type.
     pub kind: Kind,
     /// The encoding.
     pub encoding: Encoding,
-    /// Bytes of memory, its part of the index included.
+    /// Bytes of memory, including its share of the index.
     pub memory_bytes: u64,
-    /// How often it is used, on a logarithmic scale; where the policy counts that.
+    /// Logarithmic access counter, if the policy keeps one.
     pub frequency: Option<u8>,
-    /// How long ago it was used, roughly; where the policy knows that.
+    /// Approximate time since the last access in milliseconds, if the policy tracks it.
     pub idle_ms: Option<u64>,
 }
 
 impl Engine {
-    /// Describes a key, without counting that as a use of it. None if there is no such key.
+    /// Describes a key without counting this as an access. None if the key does not exist.
     pub fn describe(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Description> {
         let found = self.find_live(hash, key, now)?;
         let item = self.item(found.item, found.header);
@@ -67,7 +67,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// Notes that a string was changed in parts: it is not called an integer then.
+    /// Marks a string as modified in place, so that it is no longer reported as an integer.
     pub fn mark_raw(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) {
         if let Some(found) = self.find_live(hash, key, now).filter(|found| found.header.kind() == Kind::String) {
             item::set_raw(self.arena.memory_mut(), place(found.item));
@@ -75,7 +75,7 @@ impl Engine {
     }
 }
 
-/// True for the digits of an i64, as they would be written.
+/// True for the canonical decimal digits of an i64.
 fn is_integer(text: &[u8]) -> bool {
     let number = (text.len() <= NUMBER_BYTES_MAX).then(|| std::str::from_utf8(text).ok()?.parse::<i64>().ok());
     number.flatten().is_some_and(|number| itoa::Buffer::new().format(number).as_bytes() == text)

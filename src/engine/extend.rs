@@ -1,17 +1,17 @@
-//! Adding bytes to one end of a value.
+//! Appending and prepending to a value.
 //!
-//! A value that fits into a chunk is written again. One that is long is gone on with: an upload begins behind those of its
-//! parts that stay as they are, gets the bytes behind them and the new ones, and inherits the parts when it takes the key's
-//! place.
+//! A value that fits into a chunk is rewritten. A long value is continued: an upload starts at the end of those parts
+//! of the old value that stay as they are, receives the old bytes after them and the new bytes, and inherits those
+//! parts when it replaces the old value.
 //!
 //! ```text
 //! old value:   | page | page | block | bl |
-//! upload:                            | block | b |        no more is copied than a block, or what comes to a page
+//! upload:                            | block | b |        copies at most a block, or the blocks that now fill a page
 //! new value:   | page | page | block | block | b |
 //! ```
 //!
-//! So an append costs what it adds, however long the value is. In front of a value there is no such place, and while
-//! somebody reads it, it has to stay as it is: then all of it is copied.
+//! So the cost of an append depends on what it adds, not on the length of the value. Prepending copies the whole value,
+//! and so does appending while a reader has it open, because the reader must keep seeing the old value.
 
 use super::arena::{CHUNK_BYTES_MAX, place};
 use super::item::{Fields, Kind};
@@ -21,19 +21,19 @@ use super::{Attributes, Engine, KeyHash, PutError, Value};
 use crate::command::{End, UnixMs};
 use crate::slots::Group;
 
-/// Room that the scratch buffer keeps between uses.
+/// Capacity that the scratch buffer keeps between uses.
 const SCRATCH_BYTES_KEPT: usize = 64 << 10;
 
-/// Bytes that are copied at a time from one long value to another.
+/// Bytes copied per step from one long value to another.
 const COPIED_AT_ONCE: usize = 4096;
 
-/// A part of the value that is put together.
+/// One of the pieces that make up the new value.
 enum Source<'a> {
     Bytes(&'a [u8]),
     Value(Reader),
 }
 
-/// The value that comes of it.
+/// The new value.
 struct Joined<'a> {
     hash: KeyHash,
     group: Group,
@@ -45,7 +45,7 @@ struct Joined<'a> {
 }
 
 impl Engine {
-    /// Adds bytes to one end of a value; flags and expiry stay. None if there is no such key.
+    /// Appends or prepends bytes; flags and expiry stay. None if the key does not exist.
     ///
     /// # Errors
     /// See [`PutError`]; the value stays as it was.
@@ -76,10 +76,10 @@ impl Engine {
         version.map(Some)
     }
 
-    /// Adds the bytes of a complete upload to one end of a value; flags and expiry stay. None if there is no such key.
+    /// Appends or prepends the bytes of a complete upload; flags and expiry stay. None if the key does not exist.
     ///
     /// # Errors
-    /// See [`PutError`]; the value stays as it was. The upload is gone in any case.
+    /// See [`PutError`]; the value stays as it was. The upload is consumed in either case.
     pub fn extend_by(
         &mut self,
         hash: KeyHash,
@@ -122,7 +122,7 @@ impl Engine {
         } else {
             0
         };
-        // From here on it is known by a handle: making room may move it, or evict it.
+        // From here on the old item is known by a handle, because making room may move or evict it.
         let mut reader = self.handles.read(old.item);
         reader.cursor.offset = kept;
         let mut old = Source::Value(reader);
@@ -133,8 +133,7 @@ impl Engine {
         done.map(Some)
     }
 
-    /// Stores a value that is put together from the rest of its key's old one and more. No more may be changed of the old one
-    /// before it is clear that this succeeds.
+    /// Stores the new value. The old one must not change before it is certain that this succeeds.
     fn store_joined(
         &mut self,
         joined: &Joined,

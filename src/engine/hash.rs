@@ -1,4 +1,4 @@
-//! Hashes of keys, and what their bits are used for.
+//! Hashes of keys, and how their bits are used.
 
 use super::index::HashPosition;
 use crate::command::DATABASES;
@@ -8,37 +8,37 @@ const DATABASE_BITS: u64 = (DATABASES as u64 - 1) << DATABASE_SHIFT;
 
 /// Hash of a key, computed once per request; it means nothing outside the process.
 ///
-/// The index, the ghost and the marks use disjoint bits: `index/mod.rs` draws them. Four bits that nobody uses are the number of
-/// the key's database: the same key in another one is another item.
+/// The index, the ghost and the marks use disjoint bits: `index/mod.rs` draws them. Four bits that none of these use
+/// hold the number of the key's database, so that equal keys in different databases are different items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(pub u64);
 
 impl KeyHash {
-    /// Where in the order of hashes it is.
+    /// Position in hash order.
     #[inline]
     pub(super) fn position(self) -> HashPosition {
         (self.0 >> 32) as HashPosition
     }
 
-    /// What the ghost remembers of it.
+    /// The 16 bits that the ghost keeps.
     #[inline]
     pub(super) fn fingerprint(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
-    /// What an index entry keeps of it, never 0.
+    /// The 8 bits that an index entry keeps, never 0.
     #[inline]
     pub(super) fn tag(self) -> u8 {
         ((self.0 >> 8) as u8).max(1)
     }
 
-    /// The number of the key's database.
+    /// Number of the key's database.
     #[inline]
     pub fn database(self) -> u8 {
         (self.0 >> DATABASE_SHIFT) as u8 & (DATABASES as u8 - 1)
     }
 
-    /// The hash of the same key in another database than 0.
+    /// The hash of this key in another database.
     #[inline]
     #[must_use]
     pub fn in_database(self, number: u8) -> Self {
@@ -47,7 +47,7 @@ impl KeyHash {
         Self(mixed & !DATABASE_BITS | u64::from(number) << DATABASE_SHIFT)
     }
 
-    /// Which bucket of its quad is its home.
+    /// Number of the home bucket within its quad.
     #[inline]
     pub(super) fn home(self) -> u32 {
         (self.0 & 3) as u32

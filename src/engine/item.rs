@@ -1,4 +1,4 @@
-//! How an item lies in its chunk.
+//! Layout of an item in its chunk.
 //!
 //! ```text
 //!  0      2     3            6           12
@@ -10,29 +10,31 @@
 //!  bits:  type 0-2 | encoding 3-4 | EXPIRES 5 | FLAGS 6 | IN_WHEEL 7 | DETACHED 8 | database 9-12 | stale 13 | win 14 | incomplete 15
 //! ```
 //!
-//! All numbers are little-endian. Raw: a string that was changed in parts, which Redis then does not call an integer. Expiry is Unix time: seconds, and the milliseconds within. A value that does not fit
-//! into the chunk lies elsewhere, and its parts are listed here (`value.rs`); the encoding says so. Database, stale, win
-//! (memcached's meta commands) and incomplete (replication) are reserved and 0, but for the database. Of a collection, the
-//! body is all of it, or what leads to its trees (`collection/`).
+//! All numbers are little-endian. `raw` is set on a string that was modified in place: Redis does not report such a
+//! string as an integer. Expiry is Unix time, as seconds and the milliseconds within the second. A value that does not
+//! fit into the chunk is stored in parts elsewhere, which are listed in place of the value (`value.rs`); the encoding
+//! bits say so. The database number is in use; stale and win (memcached's meta commands) and incomplete (replication)
+//! are reserved and 0. The body of a collection is the whole collection if it is small, or the record that leads to its
+//! trees (`collection/`).
 //!
-//! Three more types mark chunks that are no items: a node of a collection, a block of a long value, and a free chunk.
+//! Three more types mark chunks that are not items: a node of a collection, a block of a long value, and a free chunk.
 
 use crate::command::{DATABASES, UnixMs};
 
-/// Bytes of a header without its optional parts.
+/// Bytes of a header without its optional fields.
 pub(super) const HEADER_BYTES: usize = 12;
-/// Longest value inside the chunk of its item, by the width of its length field.
+/// Longest value that is stored in the chunk of its item, by the width of its length field.
 const INLINE_BYTES_MAX: usize = (1 << 13) - 1;
 
 const _: () = assert!(super::arena::CHUNK_BYTES_MAX <= INLINE_BYTES_MAX);
-/// Longest key, in bytes: with it and the list of a long value's parts, an item still fits into a chunk.
+/// Longest key, in bytes: an item with such a key and the list of a long value's parts still fits into a chunk.
 pub const KEY_BYTES_MAX: usize = 3900;
 
-/// From this length on, the length of the key follows the header.
+/// For keys of this length and more, the length follows the header.
 const LONG_KEY: usize = 255;
 
 const TYPE: u16 = 7;
-/// Type of the chunks that a large collection lies in.
+/// Type of the chunks that make up a large collection.
 pub(super) const NODE: u16 = 5;
 const BLOCK: u16 = 6;
 const FREE: u16 = 7;
@@ -47,7 +49,7 @@ const DATABASE_SHIFT: u32 = 9;
 /// Four bits hold the number of a database.
 const _: () = assert!(DATABASES == 16);
 
-/// What the 24 bits behind the key's length have.
+/// Masks of the 24 bits after the key length.
 const INLINE: u32 = INLINE_BYTES_MAX as u32;
 const MILLISECONDS: u32 = 0x3ff;
 const MILLISECONDS_SHIFT: u32 = 13;
@@ -56,7 +58,7 @@ const RAW: u32 = 1 << 23;
 /// The highest version.
 pub(super) const VERSION_MAX: u64 = (1 << 48) - 1;
 
-/// What an item is, to clients.
+/// The type of a value, as clients see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// Bytes.
@@ -76,7 +78,7 @@ impl Kind {
     const ALL: [Self; 5] = [Self::String, Self::List, Self::Set, Self::SortedSet, Self::Hash];
 }
 
-/// What a chunk is used for.
+/// Use of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkUse {
     Free,
@@ -85,7 +87,7 @@ pub(super) enum ChunkUse {
     Item,
 }
 
-/// What the chunk at `at` is used for.
+/// The use of the chunk at `at`.
 #[inline]
 pub(super) fn chunk_use(memory: &[u8], at: usize) -> ChunkUse {
     match u16_at(memory, at) & TYPE {
@@ -96,20 +98,20 @@ pub(super) fn chunk_use(memory: &[u8], at: usize) -> ChunkUse {
     }
 }
 
-/// Makes the chunk at `at` a free one that knows the number of another.
+/// Marks the chunk at `at` as free and links it to `next`.
 #[inline]
 pub(super) fn write_free(memory: &mut [u8], at: usize, next: u16) {
     memory[at..at + 2].copy_from_slice(&FREE.to_le_bytes());
     memory[at + 2..at + 4].copy_from_slice(&next.to_le_bytes());
 }
 
-/// The number that a free chunk knows.
+/// The chunk that the free chunk at `at` is linked to.
 #[inline]
 pub(super) fn next_free(memory: &[u8], at: usize) -> u16 {
     u16_at(memory, at + 2)
 }
 
-/// A block's header: which part of its value it is, and the reference of the item.
+/// Header of a block: the number of the block in its value, and the reference of the item that owns it.
 pub(super) const BLOCK_HEADER_BYTES: usize = 8;
 
 pub(super) fn write_block(memory: &mut [u8], at: usize, part: u16, owner: u32) {
@@ -118,29 +120,29 @@ pub(super) fn write_block(memory: &mut [u8], at: usize, part: u16, owner: u32) {
     memory[at + 4..at + 8].copy_from_slice(&owner.to_le_bytes());
 }
 
-/// Part number and owner of the block at `at`.
+/// Block number and owning item of the block at `at`.
 pub(super) fn block(memory: &[u8], at: usize) -> (u16, u32) {
     (u16_at(memory, at + 2), u32_at(memory, at + 4))
 }
 
-/// What is written into an item besides key and value.
+/// What is written into an item besides its key and value.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields {
     pub(super) flags: u32,
     pub(super) expires: Option<UnixMs>,
     pub(super) version: u64,
-    /// The value is elsewhere; what follows the key lists its parts.
+    /// The value is stored in parts; their list follows the key.
     pub(super) long_value: bool,
     pub(super) kind: Kind,
-    /// A collection in trees; what follows the key leads to them.
+    /// A collection in trees; the record that leads to them follows the key.
     pub(super) large: bool,
-    /// A string that was changed in parts.
+    /// A string that was modified in place.
     pub(super) raw: bool,
     pub(super) database: u8,
 }
 
 impl Fields {
-    /// Bytes of an item with these fields, a key and a body (the value, or the list of its parts).
+    /// Bytes of an item with these fields, a key, and a body (the value, or the list of its parts).
     #[inline]
     pub(super) fn item_bytes(&self, key_bytes: usize, body_bytes: usize) -> usize {
         let optional = 2 * usize::from(key_bytes >= LONG_KEY)
@@ -150,12 +152,12 @@ impl Fields {
     }
 }
 
-/// The fixed part of an item: two words, so that it is passed in registers.
+/// The fixed fields of an item, in two words so that it is passed in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// The first eight bytes of the item.
     low: u64,
-    /// The other 32 bits of the version, and the length of the key.
+    /// The upper 32 bits of the version, and the length of the key.
     high: u64,
 }
 
@@ -175,7 +177,7 @@ impl Header {
         self.low as u16
     }
 
-    /// The 24 bits that have the length of the value and the milliseconds.
+    /// The 24 bits that hold the length of the value, the milliseconds and `raw`.
     #[inline]
     fn packed(self) -> u32 {
         (self.low >> 24) as u32 & 0xff_ffff
@@ -201,7 +203,7 @@ impl Header {
         self.flags_offset() + if self.bits() & FLAGS != 0 { 4 } else { 0 }
     }
 
-    /// Where what follows the key starts, from the start of the item.
+    /// Offset of the body, which follows the key, from the start of the item.
     #[inline]
     pub(super) fn body_offset(self) -> usize {
         self.key_offset() + self.key_bytes()
@@ -212,42 +214,42 @@ impl Header {
         (self.high >> 32) as usize
     }
 
-    /// Bytes of the value, where it is inside.
+    /// Bytes of the value or list that are stored in the chunk.
     #[inline]
     pub(super) fn inline_bytes(self) -> usize {
         (self.packed() & INLINE) as usize
     }
 
-    /// True if the value is elsewhere.
+    /// True if the value is stored in parts.
     #[inline]
     pub(super) fn has_long_value(self) -> bool {
         self.bits() & LONG_VALUE != 0
     }
 
-    /// What it is, to clients.
+    /// The type, as clients see it.
     #[inline]
     pub(super) fn kind(self) -> Kind {
         Kind::ALL[usize::from(self.bits() & TYPE)]
     }
 
-    /// True if it is a collection in trees.
+    /// True for a collection in trees.
     #[inline]
     pub(super) fn is_large(self) -> bool {
         self.bits() & LARGE != 0
     }
 
-    /// True if chunks or pages besides its own belong to it.
+    /// True if further chunks or pages belong to the item.
     #[inline]
     pub(super) fn has_parts(self) -> bool {
         self.bits() & (LONG_VALUE | LARGE) != 0
     }
 
-    /// True for a string that was changed in parts.
+    /// True for a string that was modified in place.
     pub(super) fn is_raw(self) -> bool {
         self.packed() & RAW != 0
     }
 
-    /// Number of its database.
+    /// Number of the database.
     #[inline]
     pub(super) fn database(self) -> u8 {
         (self.bits() >> DATABASE_SHIFT) as u8 & (DATABASES as u8 - 1)
@@ -259,7 +261,7 @@ impl Header {
         &memory[from..from + self.key_bytes()]
     }
 
-    /// The value, where it is inside.
+    /// The value, if it is stored in the chunk.
     #[inline]
     pub(super) fn inline_value(self, memory: &[u8], at: usize) -> &[u8] {
         let from = at + self.body_offset();
@@ -280,13 +282,13 @@ impl Header {
         Some(UnixMs::from(seconds) * 1000 + UnixMs::from(self.packed() >> MILLISECONDS_SHIFT & MILLISECONDS))
     }
 
-    /// True if the item has a time of expiry.
+    /// True if the item has an expiry time.
     #[inline]
     pub(super) fn may_expire(self) -> bool {
         self.bits() & EXPIRES != 0
     }
 
-    /// True if the timing wheel has an entry for the item.
+    /// True if the timing wheel holds a mark for the item.
     pub(super) fn is_in_wheel(self) -> bool {
         self.bits() & IN_WHEEL != 0
     }
@@ -296,7 +298,7 @@ impl Header {
         self.bits() & DETACHED != 0
     }
 
-    /// The fields, to write them elsewhere or with a change.
+    /// The fields, to write the item elsewhere or with a change.
     pub(super) fn fields(self, memory: &[u8], at: usize) -> Fields {
         Fields {
             flags: self.client_flags(memory, at),
@@ -311,7 +313,7 @@ impl Header {
     }
 }
 
-/// Writes an item without its body, of which `body_bytes` are to follow; returns where.
+/// Writes an item except for its body of `body_bytes`; returns the offset of the body.
 #[inline]
 pub(super) fn write_item(memory: &mut [u8], at: usize, fields: &Fields, key: &[u8], body_bytes: usize) -> usize {
     let mut bits = fields.kind as u16 | u16::from(fields.database) << DATABASE_SHIFT;
@@ -345,7 +347,7 @@ pub(super) fn write_item(memory: &mut [u8], at: usize, fields: &Fields, key: &[u
     end
 }
 
-/// Changes when the item at `at` expires; it has a time of expiry already.
+/// Sets the expiry time of the item at `at`, which already has one.
 pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
     let header = Header::read(memory, at);
     debug_assert!(header.may_expire());
@@ -357,7 +359,7 @@ pub(super) fn set_expiry(memory: &mut [u8], at: usize, expires: UnixMs) {
     memory[from..from + 4].copy_from_slice(&seconds.to_le_bytes());
 }
 
-/// Changes how many bytes of the body of the item at `at` are inside.
+/// Sets how many bytes of the item at `at` its body has.
 pub(super) fn set_inline_bytes(memory: &mut [u8], at: usize, bytes: usize) {
     let header = Header::read(memory, at);
     debug_assert!(!header.has_long_value() && bytes <= INLINE_BYTES_MAX);
@@ -365,28 +367,28 @@ pub(super) fn set_inline_bytes(memory: &mut [u8], at: usize, bytes: usize) {
     memory[at + 3..at + 6].copy_from_slice(&packed.to_le_bytes()[..3]);
 }
 
-/// Gives the item at `at` another version.
+/// Sets the version of the item at `at`.
 pub(super) fn set_version(memory: &mut [u8], at: usize, version: u64) {
     memory[at + 6..at + HEADER_BYTES].copy_from_slice(&version.to_le_bytes()[..6]);
 }
 
-/// Notes that the string at `at` was changed in parts.
+/// Marks the string at `at` as modified in place.
 pub(super) fn set_raw(memory: &mut [u8], at: usize) {
     memory[at + 5] |= (RAW >> 16) as u8;
 }
 
-/// Puts the item at `at`, of database 0 so far, into another.
+/// Moves the item at `at` from database 0 to another.
 pub(super) fn set_database(memory: &mut [u8], at: usize, database: u8) {
     let bits = u16_at(memory, at) | u16::from(database) << DATABASE_SHIFT;
     memory[at..at + 2].copy_from_slice(&bits.to_le_bytes());
 }
 
-/// Notes whether the timing wheel has an entry for the item at `at`.
+/// Records whether the timing wheel holds a mark for the item at `at`.
 pub(super) fn set_in_wheel(memory: &mut [u8], at: usize, on: bool) {
     set_bit(memory, at, IN_WHEEL, on);
 }
 
-/// Notes that no index entry leads to the item at `at`, or that one does again.
+/// Records whether the item at `at` has an index entry.
 pub(super) fn set_detached(memory: &mut [u8], at: usize, on: bool) {
     set_bit(memory, at, DETACHED, on);
 }
@@ -397,7 +399,7 @@ fn set_bit(memory: &mut [u8], at: usize, bit: u16, on: bool) {
     memory[at..at + 2].copy_from_slice(&bits.to_le_bytes());
 }
 
-/// Seconds and milliseconds; times beyond what u32 seconds can say (the year 2106) are that.
+/// Seconds and milliseconds of `time`, clamped to what 32 bits of seconds can express (the year 2106).
 fn split(time: UnixMs) -> (u32, u16) {
     match u32::try_from(time / 1000) {
         Ok(seconds) => (seconds, (time % 1000) as u16),

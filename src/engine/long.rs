@@ -1,8 +1,9 @@
-//! Reading and writing long values piece by piece.
+//! Reading and writing long values in pieces.
 //!
-//! An upload is an item that no entry leads to yet: its memory is taken as its bytes come, and it takes its key's place at
-//! once when all of them have. A reader keeps what it reads: an item that is evicted, replaced or deleted meanwhile stays in
-//! memory until the last reader of it is closed. Both know their item by a handle, which follows it when it is moved.
+//! An upload is an item without an index entry: memory is allocated for it as its bytes arrive, and when all have
+//! arrived it replaces the key's old item in one step. A reader pins the item that it reads: if that is evicted,
+//! replaced or deleted meanwhile, its memory is freed when the last reader is closed. Both refer to their item by a
+//! handle, which evacuation updates when it moves the item.
 
 use super::arena::{NONE, Reference, place};
 use super::item::{self, Fields, Header};
@@ -11,22 +12,22 @@ use super::{Attributes, Engine, KEY_BYTES_MAX, KeyHash, PutError, Value};
 use crate::command::UnixMs;
 use crate::slots::Group;
 
-/// Uploads may have this part of the memory, together.
+/// All uploads together may occupy this fraction of the memory (one half).
 const UPLOADS_SHARE_MAX: u64 = 2;
 
-/// Items that are evicted and chunks that are moved in one step of an upload, and those for [`WRITTEN_AT_ONCE`] more bytes.
-/// The smallest items are some 30 bytes long: for 16 KiB, five hundred of them have to go.
+/// Evictions and moves that one call of [`Engine::append`] may do, plus those for the [`WRITTEN_AT_ONCE`] bytes in
+/// progress. The smallest items take some 30 bytes, so 16 KiB can cost five hundred evictions.
 const STEP_WORK_MAX: u64 = 64;
 
-/// Bytes that are written before room is made for as many.
+/// Bytes written before room is made for the next.
 const WRITTEN_AT_ONCE: usize = 1024;
 
-/// A long value that is being written. It must be committed or aborted.
+/// A long value that is being written. The owner must commit or abort it.
 #[derive(Debug)]
 #[must_use = "an upload holds memory until it is committed or aborted"]
 pub struct Upload(pub(super) usize);
 
-/// A long value that is being read. It must be closed.
+/// A long value that is being read. The owner must close it.
 #[derive(Debug)]
 #[must_use = "a reader holds memory until it is closed"]
 pub struct Reader {
@@ -34,26 +35,26 @@ pub struct Reader {
     pub(super) cursor: Cursor,
 }
 
-/// An item that is being written or read.
+/// An item that has readers or is being uploaded.
 #[derive(Clone, Copy, Debug)]
 struct Handle {
-    /// `NONE`: the handle is free.
+    /// `NONE` if the handle is free.
     item: Reference,
     users: u32,
-    /// The item has lost its entry.
+    /// The item has lost its index entry.
     doomed: bool,
-    /// Where the writer is.
+    /// Position of the upload.
     cursor: Cursor,
-    /// Bytes of the parts that the writer has taken.
+    /// Bytes of the parts allocated for the upload.
     taken_bytes: u64,
 }
 
 const FREE: Handle = Handle { item: NONE, users: 0, doomed: false, cursor: Cursor::START, taken_bytes: 0 };
 
-/// Items that are being written or read: few at any time, so they are searched one by one.
+/// Items that are being read or uploaded. There are few at any time, so a linear search suffices.
 pub(super) struct Handles {
     handles: Vec<Handle>,
-    /// Bytes of the parts that uploads have taken.
+    /// Bytes of the parts allocated for all uploads.
     upload_bytes: u64,
 }
 
@@ -76,7 +77,7 @@ impl Handles {
         }
     }
 
-    /// A reader of an item.
+    /// Adds a reader of an item.
     pub(super) fn read(&mut self, item: Reference) -> Reader {
         let handle = match self.find(item) {
             Some(handle) => {
@@ -88,23 +89,23 @@ impl Handles {
         Reader { handle, cursor: Cursor::START }
     }
 
-    /// An upload has taken a page or a block.
+    /// Counts a page or block allocated for an upload.
     fn count(&mut self, upload: &Upload, bytes: usize) {
         self.handles[upload.0].taken_bytes += bytes as u64;
         self.upload_bytes += bytes as u64;
     }
 
-    /// True if an item is being read.
+    /// True if the item has readers.
     pub(super) fn is_read(&self, item: Reference) -> bool {
         self.find(item).is_some()
     }
 
-    /// Where the item of a handle is now.
+    /// The current reference of a handle's item.
     pub(super) fn item(&self, handle: usize) -> Reference {
         self.handles[handle].item
     }
 
-    /// Lets an upload go on behind so many bytes, which it will get from elsewhere.
+    /// Starts an upload at an offset: the first `bytes` will be inherited from another item.
     pub(super) fn skip(&mut self, upload: &Upload, bytes: usize) {
         self.handles[upload.0].cursor.offset = bytes;
     }
@@ -113,14 +114,14 @@ impl Handles {
         self.handles.iter().position(|h| h.item == item)
     }
 
-    /// An item is somewhere else now.
+    /// Updates the handle of an item that was moved.
     pub(super) fn item_moved(&mut self, from: Reference, to: Reference) {
         if let Some(handle) = self.find(from) {
             self.handles[handle].item = to;
         }
     }
 
-    /// An item has lost its entry. False if nobody reads it.
+    /// Marks an item whose index entry was removed. False if it has no readers.
     pub(super) fn doom(&mut self, item: Reference) -> bool {
         match self.find(item) {
             Some(handle) => {
@@ -131,13 +132,7 @@ impl Handles {
         }
     }
 
-    /// Readers and uploads that are open.
-    #[cfg(feature = "sim")]
-    fn open(&self) -> usize {
-        self.handles.iter().filter(|h| h.item != NONE).map(|h| h.users as usize).sum()
-    }
-
-    /// Items that only handles lead to, for the accounting.
+    /// Items without an index entry, for the accounting.
     #[cfg(test)]
     pub(super) fn detached(&self, is_detached: impl Fn(Reference) -> bool) -> Vec<Reference> {
         self.handles.iter().map(|h| h.item).filter(|&item| item != NONE && is_detached(item)).collect()
@@ -145,16 +140,10 @@ impl Handles {
 }
 
 impl Engine {
-    /// The number of readers and uploads that are open: for the simulator's accounting.
-    #[cfg(feature = "sim")]
-    pub fn open_long_values(&self) -> usize {
-        self.handles.open()
-    }
-
-    /// Begins to store a value, of which `length` bytes will come.
+    /// Begins to store a value of `length` bytes.
     ///
     /// # Errors
-    /// See [`PutError`]; nothing is changed.
+    /// See [`PutError`]; nothing was changed.
     pub fn begin(
         &mut self,
         key: &[u8],
@@ -178,11 +167,12 @@ impl Engine {
         Ok(Upload(self.handles.add(item)))
     }
 
-    /// Stores the next bytes of a value, at most as many as are still to come; returns how many it took. It takes fewer,
-    /// perhaps none yet, where the room for all of them is too much work for one step: the rest is for the next.
+    /// Appends the next bytes of a value, at most as many as are missing; returns how many it took. It takes fewer,
+    /// possibly none, if making room for all of them exceeds the work of one step; the caller passes the rest again
+    /// later.
     ///
     /// # Errors
-    /// Out of memory; the upload is to be aborted then.
+    /// [`PutError::OutOfMemory`]; the caller must abort the upload.
     pub fn append(&mut self, upload: &Upload, bytes: &[u8], now: UnixMs) -> Result<usize, PutError> {
         let work_max = self.room_work + STEP_WORK_MAX;
         let mut taken = 0;
@@ -198,7 +188,7 @@ impl Engine {
         Ok(taken)
     }
 
-    /// Stores the next bytes of a value, in as many steps as it takes.
+    /// Appends all of `bytes`, in as many steps as necessary.
     pub(super) fn append_all(&mut self, upload: &Upload, mut bytes: &[u8], now: UnixMs) -> Result<(), PutError> {
         while !bytes.is_empty() {
             let taken = self.append(upload, bytes, now)?;
@@ -207,7 +197,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Sees to the page or block that the next byte goes to. False if the room for it is more work than allowed.
+    /// Allocates the page or block for the next byte, unless it is there. False if making room for it would exceed
+    /// `work_max`.
     fn provide_part(&mut self, upload: &Upload, work_max: u64, now: UnixMs) -> Result<bool, PutError> {
         let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         let list = List::of(&self.arena, item);
@@ -226,6 +217,7 @@ impl Engine {
             }
             return Ok(true);
         }
+        // After the whole pages come the blocks; at the end of the value `block` is one past the last.
         let (block, _) = parts.block_of(cursor.offset);
         if block < parts.blocks && list.block(&self.arena, block) == NONE {
             let class = parts.block_class(block, &self.arena);
@@ -243,28 +235,28 @@ impl Engine {
         Ok(true)
     }
 
-    /// Uploads must not push out everything that is there, and each other. One alone is always allowed: no value is longer
-    /// than half of the memory, of which what is left of the last page is a part.
+    /// Uploads must not evict everything else, nor each other. A single upload is always allowed: no value is longer
+    /// than half of the memory, not counting the rest of its last page.
     fn allow_upload(&self, bytes: usize) -> Result<(), PutError> {
         let max = (u64::from(self.arena.limit_pages()) + 1) * self.arena.page_bytes() as u64 / UPLOADS_SHARE_MAX;
         if self.handles.upload_bytes + bytes as u64 <= max { Ok(()) } else { Err(PutError::OutOfMemory) }
     }
 
-    /// Bytes of a value that have come.
+    /// Bytes of the value received so far.
     pub fn uploaded(&self, upload: &Upload) -> usize {
         self.handles.handles[upload.0].cursor.offset
     }
 
-    /// Bytes of a value that are still to come.
+    /// Bytes of the value still missing.
     pub fn missing(&self, upload: &Upload) -> usize {
         let Handle { item, cursor, .. } = self.handles.handles[upload.0];
         List::of(&self.arena, item).parts(&self.arena).length - cursor.offset
     }
 
-    /// Lets a complete value take the place of its key's old one. Returns the item's version.
+    /// Replaces the key's old item by the complete upload. Returns the item's version.
     ///
     /// # Errors
-    /// Out of memory. The upload is gone, and the old value still there.
+    /// [`PutError::OutOfMemory`]; the upload is aborted and the old value unchanged.
     pub fn commit(&mut self, hash: KeyHash, group: Group, upload: Upload, now: UnixMs) -> Result<u64, PutError> {
         assert_eq!(self.missing(&upload), 0, "the value is not complete");
         if self.user_bytes_max.is_some() {
@@ -285,7 +277,7 @@ impl Engine {
         Ok(version)
     }
 
-    /// Gives an upload up.
+    /// Discards an upload.
     pub fn abort(&mut self, upload: Upload) {
         let item = self.end_upload(upload);
         value::release_parts(&mut self.arena, item);
@@ -298,24 +290,24 @@ impl Engine {
         item
     }
 
-    /// Begins to read a long value. None where the key has none.
+    /// Opens a long value for reading. None if the key has none.
     pub fn open(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Reader> {
         let found = self.find_live(hash, key, now).filter(|found| found.header.has_long_value())?;
         Some(self.handles.read(found.item))
     }
 
-    /// The next bytes of a value: a piece of it, at most `bytes_max` long. Empty at its end.
+    /// The next piece of the value, at most `bytes_max` long. Empty at the end.
     pub fn read(&self, reader: &mut Reader, bytes_max: usize) -> &[u8] {
         reader.cursor.read(&self.arena, self.handles.handles[reader.handle].item, bytes_max)
     }
 
-    /// Bytes of a value that have not been read.
+    /// Bytes of the value not yet read.
     pub fn unread(&self, reader: &Reader) -> usize {
         let item = self.handles.handles[reader.handle].item;
         List::of(&self.arena, item).parts(&self.arena).length - reader.cursor.offset
     }
 
-    /// Ends reading.
+    /// Closes a reader.
     pub fn close(&mut self, reader: Reader) {
         let handle = &mut self.handles.handles[reader.handle];
         handle.users -= 1;
@@ -328,7 +320,7 @@ impl Engine {
         }
     }
 
-    /// Stores a whole value that is too long for a chunk.
+    /// Stores a complete value that is too long for a chunk.
     pub(super) fn put_long(
         &mut self,
         hash: KeyHash,
@@ -350,7 +342,7 @@ impl Engine {
 }
 
 impl Value<'_> {
-    /// The value, where it is in one piece.
+    /// The value, if it is in one piece.
     pub fn whole(&self) -> Option<&[u8]> {
         match self {
             Self::Whole(bytes) => Some(bytes),

@@ -1,7 +1,7 @@
 //! One shard's storage: a bounded set of items with expiry, eviction and versions.
 //!
-//! Pure: it takes bytes and the time, and never looks at a clock. Everything that it holds lies in the pages of one arena,
-//! whose limit bounds it all.
+//! Pure: callers pass the time in; the engine reads no clock. Everything that it stores lies in the pages of one arena,
+//! so one limit bounds all of it.
 //!
 //! ```text
 //!  KeyHash ──► index: quads of 64-byte buckets ──► item: header, key, value ──► parts of a long value
@@ -15,16 +15,16 @@
 //! | `arena/` | pages, slab classes, chunks |
 //! | `item.rs`, `value.rs` | how an item lies in its chunk; long values |
 //! | `index/` | hash → entry → item; growing |
-//! | `eviction/`, `queue.rs`, `ghost.rs` | who goes when there is no room |
+//! | `eviction/`, `queue.rs`, `ghost.rs` | eviction policies: which item to evict |
 //! | `room.rs` | making room: eviction and evacuation |
-//! | `expiry.rs`, `background.rs` | the timing wheel; what is done between requests, in bounded steps |
+//! | `expiry.rs`, `background.rs` | the timing wheel; background work in bounded steps |
 //! | `collection/` | lists, sets, sorted sets, hashes |
 //! | `long.rs` | reading and writing long values piece by piece |
 //! | `write.rs`, `extend.rs` | storing, changing and removing items; adding to their values |
-//! | `range.rs`, `describe.rs` | parts of strings; what is known of a key |
-//! | `versions.rs` | versions per group |
+//! | `range.rs`, `describe.rs` | ranges of strings; metadata of a key |
+//! | `versions.rs` | item versions, counted per group |
 //!
-//! The design, and what was measured to arrive at it, is in ARCHITECTURE.md.
+//! ARCHITECTURE.md explains the design and the measurements that led to it.
 
 #![forbid(unsafe_code)]
 
@@ -75,19 +75,19 @@ use room::{FREE_PAGES_AIMED_AT, RESERVE_PAGES};
 use std::io;
 use versions::Versions;
 
-/// Most memory of one engine: a u32 counts granules of 4 bytes.
+/// Most memory of one engine: a u32 reference counts granules of 4 bytes.
 pub const MEMORY_BYTES_MAX: u64 = arena::ARENA_BYTES_MAX;
 
 /// Least memory of one engine.
 pub const MEMORY_BYTES_MIN: u64 = 4 << 20;
 
-/// A value may be this part of the memory.
+/// The longest value is this fraction of the memory (one half).
 const VALUE_SHARE_MAX: u64 = 2;
 
-/// The longest value of all, in bytes.
+/// The longest value whatever the memory, in bytes.
 const VALUE_BYTES_MAX: u64 = 512 << 20;
 
-/// Chunks with users of their own, in the arena's order.
+/// Slab classes that only one user allocates from, by their number in [`OTHER_CHUNKS`].
 const CHAINED_BUCKETS: usize = 0;
 const WHEEL_BLOCKS: usize = 1;
 const OTHER_CHUNKS: [usize; 2] = [index::BUCKET_BYTES, expiry::BLOCK_BYTES];
@@ -95,43 +95,43 @@ const OTHER_CHUNKS: [usize; 2] = [index::BUCKET_BYTES, expiry::BLOCK_BYTES];
 /// Limits and settings of one engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// Bound of everything that the engine holds, between [`MEMORY_BYTES_MIN`] and [`MEMORY_BYTES_MAX`].
+    /// Bound of everything that the engine stores, between [`MEMORY_BYTES_MIN`] and [`MEMORY_BYTES_MAX`].
     pub memory_bytes: u64,
     /// Longest value; at most [`value_bytes_max`] of the memory.
     pub value_bytes_max: u32,
-    /// Who goes when there is no room.
+    /// Which item is evicted when memory is full.
     pub eviction: Eviction,
-    /// Evicts also where keys and values alone come to more than this.
+    /// A second bound, on the bytes of keys and values alone: the engine evicts above it too.
     pub user_bytes_max: Option<u64>,
 }
 
-/// The longest value that an engine with so much memory can be asked to keep.
+/// The longest value that an engine with this much memory can be configured to accept.
 pub const fn value_bytes_max(memory_bytes: u64) -> u64 {
     let share = memory_bytes / VALUE_SHARE_MAX;
     if share < VALUE_BYTES_MAX { share } else { VALUE_BYTES_MAX }
 }
 
-/// An item that was found.
+/// An item, as a lookup returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The client's 32 bits.
+    /// memcached's 32 bits of client flags.
     pub flags: u32,
-    /// Unique per write, increasing; memcached's CAS.
+    /// Unique per write and increasing; memcached's CAS.
     pub version: u64,
-    /// When it expires, if it does.
+    /// Expiry time, if it has one.
     pub expires: Option<UnixMs>,
     /// The value.
     pub value: Value<'a>,
 }
 
-/// A value that was found.
+/// The value of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// All of it.
+    /// The whole value, in one piece.
     Whole(&'a [u8]),
-    /// It lies in pieces, and is so many bytes long: [`Engine::open`] reads it.
+    /// A value in parts, of this many bytes: [`Engine::open`] reads it.
     Long(usize),
-    /// It is a collection, of so many bytes, not a string.
+    /// Not a string but a collection of this type and this many bytes.
     Collection(Kind, usize),
 }
 
@@ -145,68 +145,68 @@ impl Value<'_> {
     }
 }
 
-/// An item that was found, and what reads its value if that is long.
+/// An item, and a reader if its value is long.
 #[derive(Debug)]
 pub struct Fetched<'a> {
     /// The item.
     pub item: Item<'a>,
-    /// There where the value is [`Value::Long`]; to be closed.
+    /// Present if the value is [`Value::Long`]; the caller must close it.
     pub reader: Option<Reader>,
 }
 
-/// What a write stores besides key and value.
+/// What a write stores besides the key and the value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes {
-    /// The client's 32 bits.
+    /// memcached's 32 bits of client flags.
     pub flags: u32,
-    /// When the item expires, if it does.
+    /// Expiry time, if the item has one.
     pub expires: Option<UnixMs>,
 }
 
-/// Why a write did not happen. Nothing was changed.
+/// Why a write failed. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutError {
-    /// The value is longer than the engine takes.
+    /// The value is longer than the engine is configured to accept.
     TooLarge,
-    /// Memory is full, and nothing may be evicted.
+    /// Memory is full, and nothing can be evicted.
     OutOfMemory,
     /// The key has a value of another type.
     WrongType,
 }
 
-/// Items of an engine, or of one of its databases; those not yet known to be expired included.
+/// What the items of an engine, or of one of its databases, use. Items that have expired and are not yet removed count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// How many there are.
+    /// Number of items.
     pub items: u64,
-    /// Bytes that they take in chunks and pages.
+    /// Bytes that they occupy in chunks and pages.
     pub item_bytes: u64,
     /// Bytes of their keys and values alone.
     pub user_bytes: u64,
-    /// Items that have a time of expiry.
+    /// Items that have an expiry time.
     pub expiring: u64,
 }
 
-/// What the engine holds and did.
+/// Usage and counters of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
-    /// Items, those not yet known to be expired included.
+    /// Items, including those that have expired and are not yet removed.
     pub items: u64,
-    /// Bytes that they take in chunks and pages.
+    /// Bytes that they occupy in chunks and pages.
     pub item_bytes: u64,
     /// Bytes of their keys and values alone.
     pub user_bytes: u64,
-    /// Items ever written.
+    /// Items written since the start.
     pub items_written: u64,
-    /// Live items removed to make room.
+    /// Live items evicted.
     pub evictions: u64,
     /// Expired items removed.
     pub expired: u64,
-    /// Bytes that items took that were removed because they had expired.
+    /// Bytes that the removed expired items occupied.
     pub expired_bytes: u64,
-    /// Bytes moved by evacuations.
+    /// Bytes copied by evacuation.
     pub moved_bytes: u64,
-    /// Bytes of the pages that are held: what counts against the limit.
+    /// Bytes of the pages in use: these count against the limit.
     pub held_bytes: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
@@ -220,46 +220,46 @@ pub struct Engine {
     wheel: Wheel,
     versions: Versions,
     handles: Handles,
-    /// Parts of collections that are gone.
+    /// Nodes of deleted collections that are still to be freed.
     deferred: DeferredFree,
     field_sweep: FieldSweep,
     hasher: KeyHasher,
     value_bytes_max: u32,
-    /// Pages that the limit is to come down to.
+    /// The limit that was set, in pages. The arena's own limit comes down to it step by step.
     pages_wanted: u32,
     user_bytes_max: Option<u64>,
     /// When a delayed flush is due.
     flush_due: Option<UnixMs>,
     sweep: Sweep,
     lag: background::Lag,
-    /// Chunks of the page that is evacuated, if there is one, that were looked at.
+    /// Chunks of the page under evacuation that have been examined.
     evacuated_chunks: u16,
-    /// Items evicted and chunks moved, ever: bounds what one step does of that.
+    /// Items evicted and chunks moved since the start; the difference bounds the work of one step.
     room_work: u64,
-    /// Items that have a time of expiry.
+    /// Items that have an expiry time.
     expiring: u64,
-    /// Bytes of all items, flushed ones that have not gone yet included.
+    /// Bytes of all items, including flushed ones that are not yet removed.
     held_item_bytes: u64,
     stats: EngineStats,
     usage: Usage,
     databases: [Usage; DATABASES],
     encoding_limits: EncodingLimits,
     random: Random,
-    /// Where values are put together (append, prepend).
+    /// Buffer in which append and prepend build the new value.
     scratch: Vec<u8>,
 }
 
 impl Engine {
-    /// An empty engine. `now` starts its count of time.
+    /// An empty engine. Its timing wheel starts at `now`.
     ///
     /// # Errors
-    /// What mmap(2) says when the memory cannot be reserved.
+    /// The error of mmap(2) if the memory cannot be reserved.
     pub fn new(config: EngineConfig, hasher: KeyHasher, now: UnixMs) -> io::Result<Self> {
         Self::resizable(config, config.memory_bytes, hasher, now)
     }
 
-    /// The same, whose memory may become as much as `memory_bytes_max` ([`Engine::set_memory_bytes`]): address space for it is
-    /// reserved.
+    /// An empty engine whose memory can later be raised to `memory_bytes_max` ([`Engine::set_memory_bytes`]), for which
+    /// address space is reserved.
     ///
     /// # Errors
     /// As for [`Engine::new`].
@@ -298,15 +298,15 @@ impl Engine {
         })
     }
 
-    /// Asks for huge pages behind the memory.
+    /// Advises the kernel to back the memory with huge pages.
     ///
     /// # Errors
-    /// What madvise(2) says; the memory is as usable as before.
+    /// The error of madvise(2); the memory is as usable as before.
     pub fn advise_huge_pages(&self) -> io::Result<()> {
         self.arena.advise_huge_pages()
     }
 
-    /// Changes the bound of everything that the engine holds. Less comes about step by step ([`Engine::work`]).
+    /// Sets the limit of memory. Lowering it takes effect step by step, in [`Engine::work`].
     pub fn set_memory_bytes(&mut self, bytes: u64) {
         let bytes = bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         self.pages_wanted = (bytes / self.arena.page_bytes() as u64) as u32;
@@ -316,7 +316,7 @@ impl Engine {
         }
     }
 
-    /// What the engine holds and did.
+    /// Usage and counters.
     pub fn stats(&self) -> EngineStats {
         let page_bytes = self.arena.page_bytes() as u64;
         EngineStats {
@@ -329,28 +329,28 @@ impl Engine {
         }
     }
 
-    /// What a database holds.
+    /// Usage of one database.
     pub fn database(&self, number: u8) -> Usage {
         self.databases[usize::from(number)]
     }
 
-    /// Of the items that the timing wheel removed of late, 99 % were removed within so many milliseconds of their expiry.
+    /// The 99th percentile of the lag, in milliseconds, with which the timing wheel has recently removed expired items.
     pub fn expiry_lag_ms(&self) -> u64 {
         self.lag.p99()
     }
 
-    /// The policy in charge.
+    /// The current eviction policy.
     pub fn eviction(&self) -> Eviction {
         self.policy.eviction()
     }
 
-    /// First step of a batched lookup: starts to load the index line of a key.
+    /// First step of a batched lookup: prefetches the index line of a key.
     #[inline]
     pub fn prefetch_index(&self, hash: KeyHash) {
         self.index.prefetch(&self.arena, hash);
     }
 
-    /// Second step: starts to load the item that the index line points to.
+    /// Second step: prefetches the item that the index line points to.
     #[inline]
     pub fn prefetch_item(&self, hash: KeyHash) {
         if let Some(reference) = self.index.likely_reference(&self.arena, hash) {
@@ -366,7 +366,7 @@ impl Engine {
         Some(self.item(found.item, found.header))
     }
 
-    /// Looks a key up, to send its value somewhere: a long value comes with a reader.
+    /// Looks a key up in order to send its value: a long value comes with a reader.
     #[inline]
     pub fn fetch(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Fetched<'_>> {
         let found = self.find_live(hash, key, now)?;
@@ -380,9 +380,9 @@ impl Engine {
         Fetched { item: self.item(found.item, found.header), reader }
     }
 
-    /// Visits items from a cursor on, at least one quad of them, in the order of their hashes; returns the next cursor, 0 at
-    /// the end. Over a whole scan an item that is there all the time is visited at least once, however the index grows or
-    /// shrinks meanwhile.
+    /// Visits the items of at least one quad, from a cursor on, in hash order; returns the next cursor, 0 at the end.
+    /// Over a whole scan, an item that is present all the time is visited at least once, however often the index is
+    /// resized meanwhile.
     pub fn scan(&self, cursor: u32, now: UnixMs, mut visit: impl FnMut(&[u8], KeyHash, Item)) -> u32 {
         self.index.scan(self.arena.memory(), cursor, |item| {
             let memory = self.arena.memory();
@@ -410,7 +410,7 @@ impl Engine {
         }
     }
 
-    /// Tells the policy.
+    /// Reports a hit to the policy.
     #[inline]
     fn hit(&mut self, hash: KeyHash, at: Position) {
         if self.is_adopted(hash) {
@@ -422,7 +422,7 @@ impl Engine {
         }
     }
 
-    /// The entry of a key, whatever state its item is in.
+    /// Finds the entry of a key, even if its item has expired or was flushed.
     #[inline(always)]
     fn find(&self, hash: KeyHash, key: &[u8]) -> Option<Found> {
         let memory = self.arena.memory();
@@ -438,7 +438,7 @@ impl Engine {
         found.map(|(item, header)| Found { at, item, header })
     }
 
-    /// The entry of a key whose item is neither expired nor flushed; one that is, is removed.
+    /// Finds the entry of a key. An item that has expired or was flushed is removed instead of returned.
     #[inline(always)]
     fn find_live(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> Option<Found> {
         let found = self.find(hash, key)?;
@@ -469,7 +469,7 @@ impl Engine {
         self.sweep.has_flushed(hash, group, header.version())
     }
 
-    /// Counts an item that is about to be removed because it is not current.
+    /// Counts an item that is about to be removed, if the reason is that it has expired.
     fn count_expired(&mut self, hash: KeyHash, item: Reference, header: Header, now: UnixMs) {
         if self.is_expired(item, header, now) && !self.is_flushed(hash, item, header) {
             self.stats.expired += 1;
@@ -477,7 +477,7 @@ impl Engine {
         }
     }
 
-    /// True if the policy in charge knows the entries of a hash.
+    /// True if the current policy has adopted the entries at this hash.
     #[inline]
     fn is_adopted(&self, hash: KeyHash) -> bool {
         self.sweep.is_adopted(hash.position())
@@ -495,7 +495,7 @@ impl Engine {
         }
     }
 
-    /// A flushed item is not counted any more.
+    /// Deducts an item that is about to be removed. The flush has already deducted flushed items from the usage.
     fn discount(&mut self, hash: KeyHash, item: Reference, header: Header, bytes: u64) {
         self.held_item_bytes -= bytes;
         self.expiring -= u64::from(header.may_expire());
@@ -510,14 +510,14 @@ impl Engine {
         }
     }
 
-    /// The keys and values of an item have more or fewer bytes than before.
+    /// Updates the usage after the bytes of an item's key and value changed from `from` to `to`.
     fn user_bytes_changed(&mut self, hash: KeyHash, from: u64, to: u64) {
         for usage in [&mut self.usage, &mut self.databases[usize::from(hash.database())]] {
             usage.user_bytes = usage.user_bytes - from + to;
         }
     }
 
-    /// A random number, for commands that ask for random elements. Its seed is the hasher's.
+    /// A random number, for commands that return random elements. The generator is seeded from the hasher.
     pub fn random(&mut self) -> u64 {
         u64::from(self.random.next()) << 32 | u64::from(self.random.next())
     }

@@ -1,4 +1,4 @@
-//! Parts of strings: reading some bytes of a value, and writing over some where they lie.
+//! Ranges of strings: reading some bytes of a value, and overwriting some in place.
 
 use super::arena::place;
 use super::item::{self, Kind};
@@ -14,7 +14,7 @@ impl Engine {
         self.value_bytes_max as usize
     }
 
-    /// Calls `visit` with the bytes of a range of a string, piece by piece. Nothing, where there is no such key.
+    /// Calls `visit` with the bytes of a range of a string, piece by piece. Not at all if the key does not exist.
     pub fn read_range(
         &mut self,
         hash: KeyHash,
@@ -39,8 +39,8 @@ impl Engine {
         }
     }
 
-    /// Writes bytes over those of a string from an offset on, where they lie. False, with nothing changed, where the string is
-    /// shorter or there is none, or somebody reads it.
+    /// Overwrites bytes of a string in place, from an offset on. False, with nothing changed, if the key does not
+    /// exist, the string is shorter than the range, or a reader has it open.
     ///
     /// # Errors
     /// The key has a value of another type.

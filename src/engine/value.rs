@@ -1,7 +1,7 @@
-//! Long values: those that do not fit into a chunk beside their key.
+//! Long values: those that do not fit into a chunk together with their key.
 //!
-//! The value is cut into whole pages, and what is left after the last of them into blocks of 4 KiB and one chunk that fits
-//! the end. The item lists the parts behind its key:
+//! As much of the value as fills whole pages lies in pages; the rest lies in blocks of 4 KiB and one chunk of the class
+//! that fits the end. The item lists these parts after its key:
 //!
 //! ```text
 //! item:  | header | key | length | pages | first | last | block | block | ... |         all u32
@@ -9,14 +9,14 @@
 //!                                          '-> page -> page -> page                           linked in the page table
 //! ```
 //!
-//! So nothing contiguous is needed, a value of any length is freed in a few steps, and blocks can be moved: each knows its
-//! item. Whole pages are never moved.
+//! So no long contiguous range is needed, a value of any length is freed in a few steps, and evacuation can move
+//! blocks, since each refers to its item. Whole pages are never moved.
 
 use super::arena::{Arena, CHUNK_BYTES_MAX, Class, NONE, PageNumber, Reference, place};
 use super::collection::Large;
 use super::item::{self, BLOCK_HEADER_BYTES, Header, u32_at};
 
-/// Bytes of a value in a full block.
+/// Bytes of the value in a full block.
 const BLOCK_BYTES: usize = CHUNK_BYTES_MAX - BLOCK_HEADER_BYTES;
 /// Bytes of the list without blocks.
 const LIST_BYTES: usize = 16;
@@ -25,7 +25,7 @@ const PAGES: usize = 4;
 const FIRST: usize = 8;
 const LAST: usize = 12;
 
-/// How a value of some length is cut.
+/// How a value of a given length is divided into parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts {
     pub(super) length: usize,
@@ -61,21 +61,21 @@ impl Parts {
         arena.class_for(BLOCK_HEADER_BYTES + self.block_bytes(block))
     }
 
-    /// Bytes of the parts that a value with more bytes behind has, too: whole pages, and full blocks, if those have not come
-    /// to a page.
+    /// Bytes in the parts that `self` shares with the longer value: the whole pages, and the full blocks if the longer
+    /// value does not turn those into a page.
     pub(super) fn bytes_shared_with(self, longer: Self) -> usize {
         let in_blocks = if self.pages == longer.pages { self.length - self.bytes_in_pages() } else { 0 };
         self.bytes_in_pages() + in_blocks / BLOCK_BYTES * BLOCK_BYTES
     }
 
-    /// Block and offset in it of a byte behind the whole pages.
+    /// Number of the block, and the offset in it, of a byte that lies after the whole pages.
     pub(super) fn block_of(self, offset: usize) -> (usize, usize) {
         let offset = offset - self.bytes_in_pages();
         (offset / BLOCK_BYTES, offset % BLOCK_BYTES)
     }
 }
 
-/// The list of parts of the item at a reference, as it is in memory.
+/// The list of parts of an item, as it lies in memory.
 #[derive(Clone, Copy)]
 pub(super) struct List {
     at: usize,
@@ -89,7 +89,7 @@ impl List {
         Self { at: at + header.body_offset() }
     }
 
-    /// Writes the list of a value of which nothing is there yet.
+    /// Writes the list of a value none of whose parts is allocated yet.
     pub(super) fn write_empty(arena: &mut Arena, item: Reference, parts: Parts) {
         let list = Self::of(arena, item);
         list.put(arena, LENGTH, parts.length as u32);
@@ -105,7 +105,7 @@ impl List {
         Parts::new(self.get(arena, LENGTH) as usize, arena)
     }
 
-    /// Whole pages that are there.
+    /// Whole pages allocated so far.
     pub(super) fn pages(self, arena: &Arena) -> u32 {
         self.get(arena, PAGES)
     }
@@ -118,7 +118,7 @@ impl List {
         self.get(arena, LAST)
     }
 
-    /// Adds a page behind the last.
+    /// Appends a page.
     pub(super) fn push_page(self, arena: &mut Arena, page: PageNumber) {
         match self.pages(arena) {
             0 => self.put(arena, FIRST, page),
@@ -129,7 +129,7 @@ impl List {
         self.put(arena, PAGES, pages);
     }
 
-    /// A block; 0 if it is not there.
+    /// Reference of a block; 0 if it is not allocated.
     pub(super) fn block(self, arena: &Arena, block: usize) -> Reference {
         self.get(arena, LIST_BYTES + 4 * block)
     }
@@ -147,7 +147,7 @@ impl List {
     }
 }
 
-/// Bytes that an item takes in the arena, with all its parts.
+/// Bytes that an item occupies in the arena, with all its parts.
 #[inline]
 pub(super) fn footprint(arena: &Arena, item: Reference) -> u64 {
     let own = arena.chunk_bytes(item) as u64;
@@ -175,7 +175,7 @@ pub(super) fn length(arena: &Arena, item: Reference, header: Header) -> usize {
     }
 }
 
-/// Frees the parts of a long value, those that are there.
+/// Frees the allocated parts of a long value.
 pub(super) fn release_parts(arena: &mut Arena, item: Reference) {
     let list = List::of(arena, item);
     let pages = list.pages(arena);
@@ -190,7 +190,8 @@ pub(super) fn release_parts(arena: &mut Arena, item: Reference) {
     }
 }
 
-/// Gives an item the parts of another that are its own, too: `bytes` of the value are in them. It has the parts behind them.
+/// Moves the parts that hold the first `bytes` of a value from one item to another, which has allocated only the parts
+/// after them.
 pub(super) fn inherit(arena: &mut Arena, from: Reference, to: Reference, bytes: usize) {
     let (old, new) = (List::of(arena, from), List::of(arena, to));
     let pages = old.pages(arena);
@@ -212,7 +213,7 @@ pub(super) fn inherit(arena: &mut Arena, from: Reference, to: Reference, bytes: 
     }
 }
 
-/// Tells the blocks of an item that it has moved.
+/// Updates the owner recorded in the item's blocks after the item has moved.
 pub(super) fn set_owner(arena: &mut Arena, item: Reference) {
     let list = List::of(arena, item);
     for block in 0..list.parts(arena).blocks {
@@ -223,7 +224,7 @@ pub(super) fn set_owner(arena: &mut Arena, item: Reference) {
     }
 }
 
-/// Where a reader or a writer of a value is.
+/// Position of a reader or writer in a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) offset: usize,
@@ -234,12 +235,12 @@ pub(super) struct Cursor {
 impl Cursor {
     pub(super) const START: Self = Self { offset: 0, page: NONE };
 
-    /// At an offset of a value that is there.
+    /// At an offset of an existing value.
     pub(super) fn at(arena: &Arena, item: Reference, offset: usize) -> Self {
         let list = List::of(arena, item);
         let parts = list.parts(arena);
         let mut page = NONE;
-        // At the start of a page, reading goes on to it from the one before.
+        // At the start of a page the cursor still names the page before it: `turn_page` advances when it is used.
         if offset > 0 && parts.pages > 0 {
             page = list.first_page(arena);
             for _ in 0..(offset - 1).min(parts.bytes_in_pages() - 1) / parts.page_bytes {
@@ -249,8 +250,8 @@ impl Cursor {
         Self { offset, page }
     }
 
-    /// The bytes of the value from here to the end of their part; the cursor moves behind them, at most `bytes_max` on. Empty
-    /// at the end.
+    /// The bytes of the value from the cursor to the end of the part, at most `bytes_max`; advances the cursor past
+    /// them. Empty at the end of the value.
     pub(super) fn read<'a>(&mut self, arena: &'a Arena, item: Reference, bytes_max: usize) -> &'a [u8] {
         let list = List::of(arena, item);
         self.turn_page(arena, list);
@@ -259,7 +260,7 @@ impl Cursor {
         &arena.memory()[range]
     }
 
-    /// Goes on to the next page, if it is at the end of one.
+    /// Advances to the next page if the cursor is at the end of one.
     fn turn_page(&mut self, arena: &Arena, list: List) {
         let parts = list.parts(arena);
         if self.offset < parts.bytes_in_pages() && self.offset.is_multiple_of(parts.page_bytes) {
@@ -267,14 +268,14 @@ impl Cursor {
         }
     }
 
-    /// Writes bytes behind those that have come of a value, into a part that is there; returns how many.
+    /// Appends bytes to a value that is being uploaded, into the current part, which is allocated; returns how many.
     pub(super) fn write(&mut self, arena: &mut Arena, item: Reference, bytes: &[u8]) -> usize {
         let list = List::of(arena, item);
         self.page = list.last_page(arena);
         self.put(arena, list, bytes)
     }
 
-    /// Writes bytes over those of a value, at most to the end of their part; returns how many.
+    /// Overwrites bytes of a value, at most up to the end of the current part; returns how many.
     pub(super) fn write_over(&mut self, arena: &mut Arena, item: Reference, bytes: &[u8]) -> usize {
         let list = List::of(arena, item);
         self.turn_page(arena, list);
@@ -289,7 +290,7 @@ impl Cursor {
         count
     }
 
-    /// Where in the arena the next bytes are.
+    /// The range of the arena that holds the next bytes.
     fn range(&self, arena: &Arena, list: List, bytes_max: usize) -> std::ops::Range<usize> {
         let parts = list.parts(arena);
         if self.offset >= parts.bytes_in_pages() {

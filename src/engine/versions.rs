@@ -4,13 +4,13 @@
 //! | epoch 16 | sequence 32 |
 //! ```
 //!
-//! Each group counts its own writes. The epoch says who gave the number, once there is a cluster to agree on it; a sequence
-//! that overflows raises it. A version serves as memcached's CAS.
+//! Each group counts its own writes. The epoch names the node that assigned the number, once there is a cluster to
+//! agree on it; a sequence that overflows increments it. Versions serve as memcached's CAS.
 
 use super::item::VERSION_MAX;
 use crate::slots::{GROUPS, Group};
 
-/// The last version of every group.
+/// The last version assigned in each group.
 #[derive(Clone, Debug)]
 pub(super) struct Versions(Box<[u64; GROUPS]>);
 
@@ -19,7 +19,7 @@ impl Versions {
         Self(Box::new([0; GROUPS]))
     }
 
-    /// The version of a write that happens now. One that fails after all leaves a gap.
+    /// Assigns the version of a write. A write that fails afterwards leaves a gap.
     #[inline]
     pub(super) fn next(&mut self, group: Group) -> u64 {
         let last = &mut self.0[group.index()];
@@ -28,7 +28,7 @@ impl Versions {
         *last
     }
 
-    /// True if a version of a group had been given when this copy was made.
+    /// True if the version was assigned before this copy of the counters was made.
     pub(super) fn includes(&self, group: Group, version: u64) -> bool {
         version <= self.0[group.index()]
     }

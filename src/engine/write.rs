@@ -9,17 +9,17 @@ use super::{Attributes, Engine, Fetched, Found, Item, KEY_BYTES_MAX, KeyHash, Pu
 use crate::command::UnixMs;
 use crate::slots::Group;
 
-/// Left free in the largest chunk, so that an item in it can get a time of expiry later.
+/// Bytes left free in the largest chunk, so that an item in it can be given an expiry time later.
 pub(super) const EXPIRY_BYTES: usize = 4;
 
-/// Bits behind the point in [`Engine::outlook`].
+/// Fractional bits of the fixed-point numbers in [`Engine::outlook`].
 const SCALE_BITS: u32 = 16;
 
 impl Engine {
-    /// Stores a value under a key, new or not. Returns the item's version.
+    /// Stores a value under a key that may exist. Returns the item's version.
     ///
     /// # Errors
-    /// See [`PutError`]; the key's old value, if any, is still there.
+    /// See [`PutError`]; the old value, if any, is unchanged.
     pub fn put(
         &mut self,
         hash: KeyHash,
@@ -59,11 +59,12 @@ impl Engine {
         Ok(fields.version)
     }
 
-    /// Changes a key's value to a short one that `change` makes of it; flags and expiry stay. It is looked up once, which is
-    /// what most of the time of a counter goes to. False, with nothing changed, if there is no such key.
+    /// Replaces the value of a key by a short value that `change` computes from it; flags and expiry stay. The key is
+    /// looked up once, because the lookup dominates the cost of INCR. False, with nothing changed, if the key does not
+    /// exist.
     ///
     /// # Errors
-    /// What `change` says, and see [`PutError`]; the value stays as it was.
+    /// The error of `change`, or a [`PutError`]; the value is unchanged.
     pub fn change<E: From<PutError>, V: AsRef<[u8]>>(
         &mut self,
         hash: KeyHash,
@@ -88,7 +89,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Writes a new value over an old one, in a chunk of the class that it needs.
+    /// Overwrites a value in place. The chunk is of the class that the new value needs.
     #[inline]
     fn write_over(&mut self, hash: KeyHash, old: Found, fields: &Fields, key: &[u8], value: &[u8], now: UnixMs) {
         let at = place(old.item);
@@ -105,14 +106,14 @@ impl Engine {
         }
     }
 
-    /// Enters an item that has been written into its chunk, in the place of the key's old one, if there is one. Frees it if
-    /// there is no room for an entry.
+    /// Enters an item that has been written into its chunk into the index, replacing the key's old item if there is
+    /// one. Frees the item if there is no room for an entry.
     pub(super) fn enter(&mut self, hash: KeyHash, item: Reference, now: UnixMs) -> Result<(), PutError> {
         let memory = self.arena.memory();
         let header = Header::read(memory, place(item));
         let expires = header.expires(memory, place(item));
         let bytes = value::footprint(&self.arena, item);
-        // Only now: making room for it may have moved or evicted the old item.
+        // Looked up only now, because making room may have moved or evicted the old item.
         let old = self.find(hash, header.key(self.arena.memory(), place(item)));
         match old {
             Some(old) => self.replace(hash, old, item, bytes, now),
@@ -146,7 +147,7 @@ impl Engine {
         let at = match self.index.insert(&mut self.arena, hash, item, 0) {
             Ok(at) => at,
             Err(QuadFull) => {
-                // Only where nothing can be evicted is the reserve of pages used up.
+                // The pages of the reserve are only used up where nothing can be evicted.
                 self.release_item(item, header);
                 return Err(PutError::OutOfMemory);
             }
@@ -165,7 +166,7 @@ impl Engine {
         Ok(())
     }
 
-    /// One step of the index's growth, if it goes on and there is room.
+    /// Does one step of the index's growth, if it is growing and the pages for a step are free.
     #[inline]
     pub(super) fn grow(&mut self) -> bool {
         if !self.index.is_growing() || self.arena.free_pages() < STEP_PAGES_MAX {
@@ -181,21 +182,23 @@ impl Engine {
             Some(max) => (self.usage.user_bytes, max),
             None => (u64::from(self.arena.held_pages()), u64::from(self.arena.limit_pages())),
         };
-        // In fixed point, for one division: a write is worth no more.
+        // Fixed-point arithmetic, so that one division per write suffices.
         let scale = (limit.max(held) << SCALE_BITS) / held.max(1);
         let when_full = |now: u64| ((u128::from(now) * u128::from(scale)) >> SCALE_BITS) as u64;
         Outlook { entries: when_full(self.index.entries()), bytes: when_full(self.held_item_bytes) }
     }
 
-    /// Changes when a key expires. Its version stays. False if there is no such key.
+    /// Sets the expiry time of a key. Its version stays. False if the key does not exist.
     ///
     /// # Errors
-    /// Out of memory, where the time of expiry needs a larger chunk and none can be had. Nothing is changed then.
+    /// [`PutError::OutOfMemory`] if the expiry time needs a larger chunk and none can be freed. Nothing is changed
+    /// then.
     pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<UnixMs>, now: UnixMs) -> Result<bool, PutError> {
         Ok(self.touch_found(hash, key, expires, now)?.is_some())
     }
 
-    /// Looks a key up to send its value somewhere, and changes when it expires: at once, perhaps, but its value is there yet.
+    /// Looks a key up in order to send its value, and sets its expiry time. A time in the past takes effect after this
+    /// lookup.
     ///
     /// # Errors
     /// As for [`Engine::touch`].
@@ -236,8 +239,8 @@ impl Engine {
         Ok(Some(found))
     }
 
-    /// Writes an item again with another time of expiry, which makes it longer or shorter. None if it was evicted in
-    /// making room for that.
+    /// Rewrites an item with or without an expiry time, which changes its length. None if the item was evicted to make
+    /// room.
     fn rewrite(
         &mut self,
         hash: KeyHash,
@@ -263,7 +266,7 @@ impl Engine {
         }
         let class = self.arena.class_for(bytes);
         self.make_room(class, now)?;
-        // Making room may have moved the item, its blocks, or evicted it.
+        // Making room may have moved the item or its blocks, or evicted it.
         let Some(old) = self.find(hash, key) else { return Ok(None) };
         let from = place(old.item) + old.header.body_offset();
         body.copy_from_slice(&self.arena.memory()[from..from + body_bytes]);
@@ -283,7 +286,7 @@ impl Engine {
         memory[at..at + body.len()].copy_from_slice(body);
     }
 
-    /// The item of an entry takes more or fewer bytes than before.
+    /// Updates the usage and the policy after the footprint of an item changed from `from` to `to`.
     pub(super) fn resized(&mut self, hash: KeyHash, at: Position, from: u64, to: u64) {
         self.held_item_bytes = self.held_item_bytes - from + to;
         for usage in [&mut self.usage, &mut self.databases[usize::from(hash.database())]] {
@@ -295,7 +298,7 @@ impl Engine {
         }
     }
 
-    /// Takes note of an item's new time of expiry. `marked` is the time that its mark in the wheel is good for.
+    /// Records a new expiry time. `marked` is the time of the item's mark in the timing wheel, if it has one.
     fn retime(&mut self, hash: KeyHash, found: Found, did_expire: bool, marked: Option<UnixMs>, now: UnixMs) {
         let memory = self.arena.memory();
         let expires = Header::read(memory, place(found.item)).expires(memory, place(found.item));
@@ -315,7 +318,7 @@ impl Engine {
         }
     }
 
-    /// Enters an item into the timing wheel, where its time to live is short and its mark, if it has one, is not in time.
+    /// Enters an item into the timing wheel if its time to live is short and it has no mark that is due in time.
     pub(super) fn schedule(
         &mut self,
         hash: KeyHash,
@@ -326,8 +329,8 @@ impl Engine {
     ) {
         let in_time = marked.is_some_and(|marked| marked <= expires);
         let is_near = expires <= now + HORIZON_MS;
-        // Items that are evicted leave their marks behind, and so does one whose time is shortened again and again: not more
-        // than this. What has no mark is left to the pass.
+        // Evicted items leave their marks behind, and so does an item whose time is shortened again and again. The
+        // wheel takes no marks beyond this bound; the background pass finds the items without one.
         let marks_max = self.expiring + self.expiring / 16 + 1024;
         let in_wheel = in_time
             || is_near
@@ -338,7 +341,7 @@ impl Engine {
         }
     }
 
-    /// Removes a key. False if there was none.
+    /// Removes a key. False if it does not exist.
     pub fn remove(&mut self, hash: KeyHash, key: &[u8], now: UnixMs) -> bool {
         match self.find_live(hash, key, now) {
             Some(found) => {
@@ -349,7 +352,7 @@ impl Engine {
         }
     }
 
-    /// Where the bytes of users are bounded, makes room for a value, counting what it replaces.
+    /// Under a bound on user bytes, evicts until the value fits, counting the old value as gone.
     #[inline]
     pub(super) fn bound_user_bytes(
         &mut self,
@@ -361,7 +364,7 @@ impl Engine {
         let Some(max) = self.user_bytes_max else { return Ok(()) };
         let bytes = (key.len() + value_bytes) as u64;
         loop {
-            // Each time: the old value may be the one that is evicted.
+            // Looked up in each round, because the old value may be the one that is evicted.
             let old = self.find_live(hash, key, now).map_or(0, |old| self.user_bytes(old.item, old.header));
             if self.usage.user_bytes - old + bytes <= max {
                 return Ok(());
