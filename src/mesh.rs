@@ -1,13 +1,13 @@
-//! The channels between shards, and who must be woken.
+//! The mesh: the channels between shards, and the protocol for waking a sleeping shard.
 //!
 //! Each shard has one inbox, a bounded lock-free channel (crossbeam) that its siblings send to. A message is a whole
-//! batch, so a turn costs one send per sibling however many requests it carries. The senders keep a bound of
-//! [`OUTSTANDING_MAX`] messages per sibling in an inbox, so an inbox sized for that is never full and nobody ever waits
-//! for room: two shards that wait for each other's full inboxes would never wake up.
+//! batch, so a turn costs one send per sibling, however many requests it carries. Each sender keeps at most
+//! [`OUTSTANDING_MAX`] messages in an inbox. The inbox has room for that many from every sibling, so it is never full
+//! and no sender ever blocks; two shards blocked on each other's full inboxes would deadlock.
 //!
-//! A shard that is about to sleep says so and looks at its inbox once more; a sender looks at that flag after it has
-//! sent. One of the two sees the other (both sides have a sequentially consistent fence between their write and their
-//! read), so no message is left with a sleeper.
+//! A shard that is about to sleep sets a flag and then checks its inbox again; a sender sends and then checks the flag.
+//! Both sides have a sequentially consistent fence between their write and their read, so at least one sees the other's
+//! write, and no message is left with a sleeping shard.
 
 #![forbid(unsafe_code)]
 
@@ -15,10 +15,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-/// Messages that one shard may have in another's inbox: its own batch, and its answer to the other's.
+/// Messages that one shard may have in another's inbox: its own batch, and the other's batch with the replies.
 pub const OUTSTANDING_MAX: usize = 2;
 
-/// On a cache line of its own (two, as processors fetch pairs), for it is written by whoever sends.
+/// On cache lines of its own (two, because processors fetch pairs), since any sender may write to it.
 #[repr(align(128))]
 struct Asleep(AtomicBool);
 
@@ -45,14 +45,15 @@ impl<M> MeshEnd<M> {
         self.outboxes.len()
     }
 
-    /// Puts a message into a sibling's inbox. True if the sibling sleeps and must be rung; that is told to one sender only.
+    /// Sends a message to a sibling's inbox. True if the sibling sleeps and this caller must ring it; only one sender
+    /// is told so.
     ///
     /// # Panics
     /// If the inbox is full: the caller broke the bound of [`OUTSTANDING_MAX`].
     pub fn send(&self, to: usize, message: M) -> bool {
         match self.outboxes[to].try_send(message) {
             Ok(()) => {}
-            // The sibling has stopped; nobody waits for what it would have done.
+            // The sibling has stopped, so nothing waits for its answer.
             Err(crossbeam_channel::TrySendError::Disconnected(_)) => return false,
             Err(crossbeam_channel::TrySendError::Full(_)) => panic!("an inbox has room for all that may be sent to it"),
         }

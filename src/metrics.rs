@@ -1,4 +1,5 @@
-//! Counters of a shard: plain numbers on the shard's own lines, published once per turn, summed only when read.
+//! Counters of a shard: plain numbers on cache lines of the shard's own, published once per turn and summed only when
+//! read.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What is counted. The name is memcached's, where memcached has it.
+        /// What is counted. Names are memcached's where memcached has such a counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Counter {
@@ -35,78 +36,78 @@ counters! {
     TotalConnections = "total_connections",
     /// Connections refused because there were too many.
     RejectedConnections = "rejected_connections",
-    /// Times that accepting failed, usually for want of file descriptors.
+    /// Failed accepts, usually because the process had no file descriptors left.
     FailedAccepts = "listen_disabled_num",
-    /// Idle connections that moved from here to another shard, to spread them evenly.
+    /// Idle connections handed over from this shard to another, to balance them.
     MovedConnections = "moved_connections",
-    /// Keys asked for.
+    /// Keys requested by get commands.
     CmdGet = "cmd_get",
-    /// Values to store.
+    /// Values to store, by any storage command.
     CmdSet = "cmd_set",
     /// flush_all commands.
     CmdFlush = "cmd_flush",
     /// Keys touched.
     CmdTouch = "cmd_touch",
-    /// Keys found.
+    /// Requested keys that were found.
     GetHits = "get_hits",
-    /// Keys not found.
+    /// Requested keys that were not found.
     GetMisses = "get_misses",
     /// Keys deleted.
     DeleteHits = "delete_hits",
-    /// Deletes of keys that were not there.
+    /// Deletes of keys that did not exist.
     DeleteMisses = "delete_misses",
-    /// Numbers incremented.
+    /// Increments of keys that existed.
     IncrHits = "incr_hits",
-    /// Increments of keys that were not there.
+    /// Increments of keys that did not exist.
     IncrMisses = "incr_misses",
-    /// Numbers decremented.
+    /// Decrements of keys that existed.
     DecrHits = "decr_hits",
-    /// Decrements of keys that were not there.
+    /// Decrements of keys that did not exist.
     DecrMisses = "decr_misses",
-    /// Stores over the expected version.
+    /// Compare-and-swap stores that succeeded.
     CasHits = "cas_hits",
-    /// Conditional stores of keys that were not there.
+    /// Compare-and-swap stores of keys that did not exist.
     CasMisses = "cas_misses",
-    /// Stores that found another version.
+    /// Compare-and-swap stores that failed because the version differed.
     CasBadval = "cas_badval",
-    /// Keys touched that were there.
+    /// Touches of keys that existed.
     TouchHits = "touch_hits",
-    /// Touches of keys that were not there.
+    /// Touches of keys that did not exist.
     TouchMisses = "touch_misses",
-    /// Values refused for their length.
+    /// Values rejected because they are too long.
     StoreTooLarge = "store_too_large",
-    /// Values refused because memory was full and nothing could be evicted.
+    /// Values rejected because memory was full and nothing could be evicted.
     StoreNoMemory = "store_no_memory",
-    /// Commands that could not be understood.
+    /// Malformed or unknown commands.
     InvalidCommands = "invalid_commands",
     /// Bytes received from clients.
     BytesRead = "bytes_read",
     /// Bytes sent to clients.
     BytesWritten = "bytes_written",
-    /// Times that a connection had to wait before more was read from it.
+    /// Times that reading from a connection was suspended.
     ConnYields = "conn_yields",
-    /// Items, those not yet known to be expired included.
+    /// Items, including those that have expired and are not yet removed.
     CurrItems = "curr_items",
-    /// Items ever stored.
+    /// Items stored since the start.
     TotalItems = "total_items",
-    /// Bytes of items, headers included.
+    /// Bytes that items occupy, headers included.
     Bytes = "bytes",
     /// Bytes of keys and values.
     UserBytes = "user_bytes",
-    /// Live items removed to make room.
+    /// Live items evicted.
     Evictions = "evictions",
     /// Expired items removed.
     Reclaimed = "reclaimed",
-    /// Bytes that expired items took.
+    /// Bytes that the removed expired items occupied.
     ExpiredBytes = "reclaimed_bytes",
-    /// Bytes moved to free pages.
+    /// Bytes copied by evacuation.
     MovedBytes = "moved_bytes",
-    /// Bytes of the pages that are held: items, index and all else that counts against the limit.
+    /// Bytes of the arena's pages in use: items, index and everything else that counts against the limit.
     HeldBytes = "held_bytes",
     /// Bytes of the index.
     IndexBytes = "index_bytes",
-    /// Of the items with short times to live, 99 % are removed within so many milliseconds of their expiry. Of several
-    /// shards, the slowest's.
+    /// The 99th percentile of the lag, in milliseconds, with which items with short times to live are removed after
+    /// their expiry. For several shards, the highest.
     ExpiryLag = "expiry_lag_p99_ms",
     /// Requests sent to sibling shards.
     MeshRequests = "mesh_requests",
@@ -123,17 +124,17 @@ const COMMANDS: usize = Command::ALL.len();
 #[derive(Clone, Debug)]
 pub struct Counters {
     values: [u64; COUNT],
-    /// How often each command of RESP was called.
+    /// Calls of each RESP command.
     calls: [u64; COMMANDS],
 }
 
 impl Counters {
-    /// All zero.
+    /// All counters at zero.
     pub fn new() -> Self {
         Self { values: [0; COUNT], calls: [0; COMMANDS] }
     }
 
-    /// Counts a call of a command of RESP.
+    /// Counts a call of a RESP command.
     #[inline]
     pub fn called(&mut self, command: Command) {
         self.calls[command as usize] += 1;
@@ -151,13 +152,13 @@ impl Counters {
         self.values[counter as usize] += n;
     }
 
-    /// Sets a value that is known elsewhere.
+    /// Sets a value that is maintained elsewhere.
     #[inline]
     pub fn set(&mut self, counter: Counter, value: u64) {
         self.values[counter as usize] = value;
     }
 
-    /// The value.
+    /// The current value.
     pub fn value(&self, counter: Counter) -> u64 {
         self.values[counter as usize]
     }
@@ -169,18 +170,18 @@ impl Default for Counters {
     }
 }
 
-/// Where one shard publishes its counters; everyone may read.
+/// One shard's published counters. Any thread may read them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Published {
     values: [AtomicU64; COUNT],
     calls: [AtomicU64; COMMANDS],
-    /// Items, and those of them that expire, of each database.
+    /// Per database: items, and those that have an expiry time.
     databases: [[AtomicU64; 2]; DATABASES],
 }
 
 impl Published {
-    /// All zero.
+    /// All counters at zero.
     pub fn new() -> Self {
         Self {
             values: [const { AtomicU64::new(0) }; COUNT],
@@ -189,7 +190,7 @@ impl Published {
         }
     }
 
-    /// Shows the shard's counters to everyone. Only the shard that owns them calls this.
+    /// Publishes the shard's counters. Only the owning shard may call this.
     #[inline]
     pub fn publish(&self, counters: &Counters) {
         for (published, value) in self.values.iter().zip(counters.values) {
@@ -197,7 +198,7 @@ impl Published {
         }
     }
 
-    /// Shows what changes more slowly: calls per command, and what each database holds.
+    /// Publishes what changes less often: calls per command, and the usage of each database.
     pub fn publish_more(&self, counters: &Counters, databases: impl Iterator<Item = [u64; 2]>) {
         for (published, value) in self.calls.iter().zip(counters.calls) {
             published.store(value, Ordering::Relaxed);
@@ -208,17 +209,17 @@ impl Published {
         }
     }
 
-    /// How often a command of RESP was called.
+    /// Calls of a RESP command.
     pub fn calls(&self, command: Command) -> u64 {
         self.calls[command as usize].load(Ordering::Relaxed)
     }
 
-    /// Items of a database, and those of them that expire.
+    /// Items of a database, and those that have an expiry time.
     pub fn database(&self, number: usize) -> [u64; 2] {
         [0, 1].map(|n| self.databases[number][n].load(Ordering::Relaxed))
     }
 
-    /// What was published last.
+    /// The last published value.
     pub fn value(&self, counter: Counter) -> u64 {
         self.values[counter as usize].load(Ordering::Relaxed)
     }

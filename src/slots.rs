@@ -1,7 +1,8 @@
 //! Key → slot → group.
 //!
-//! The slot is what Redis Cluster clients compute: CRC16 (XMODEM) of the key, or of the part between the first `{` and
-//! the next `}` if that is not empty, modulo 16,384. Four adjacent slots are a group: the unit of placement and versions.
+//! The slot is the one that Redis Cluster clients compute: CRC16 (XMODEM) of the key, or of the part between the first
+//! `{` and the next `}` if that part is not empty, modulo 16,384. Four adjacent slots form a group, the unit of
+//! placement and of versions.
 
 #![forbid(unsafe_code)]
 
@@ -11,13 +12,13 @@ use memchr::memchr;
 /// Hash slots of the keyspace.
 pub const SLOTS: u16 = 16_384;
 
-/// Groups of adjacent slots.
+/// Number of groups.
 pub const GROUPS: usize = (SLOTS / GROUP_SLOTS) as usize;
 
-/// Adjacent slots that stay together.
+/// Adjacent slots in a group.
 const GROUP_SLOTS: u16 = 4;
 
-/// Sixteen tables: sixteen bytes of a key per step.
+/// CRC by sixteen tables: sixteen bytes of the key per step.
 static CRC: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 
 /// A group of adjacent slots, below [`GROUPS`].
@@ -31,16 +32,16 @@ impl Group {
         Self(slot_of(key) / GROUP_SLOTS)
     }
 
-    /// The group of a number.
+    /// The group with this number.
     ///
     /// # Panics
-    /// There are not as many.
+    /// If `number` is not below [`GROUPS`].
     pub fn numbered(number: usize) -> Self {
         assert!(number < GROUPS, "group {number}");
         Self(number as u16)
     }
 
-    /// Its number.
+    /// The number of the group.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -53,7 +54,7 @@ pub fn slot_of(key: &[u8]) -> u16 {
     CRC.checksum(tagged(key)) % SLOTS
 }
 
-/// The part of a key that decides its slot.
+/// The part of a key that determines its slot.
 #[inline]
 fn tagged(key: &[u8]) -> &[u8] {
     let Some(open) = memchr(b'{', key) else { return key };
@@ -67,7 +68,7 @@ fn tagged(key: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// The vectors of the Redis Cluster specification and of Redis's own tests.
+    /// Test vectors of the Redis Cluster specification and of Redis's own tests.
     #[test]
     fn slots_are_those_of_redis_cluster() {
         assert_eq!(CRC.checksum(b"123456789"), 0x31c3);

@@ -1,11 +1,11 @@
-//! The buffers that the kernel receives into: one buffer ring per shard, shared by all of its connections.
+//! Receive buffers: one io_uring buffer ring per shard, shared by all of its connections.
 //!
 //! ```text
 //! mapping: | entries: count x 16 B, one page at least | buffer 0 | buffer 1 | ... |
 //! ```
 //!
-//! A [`Buffer`] is the right to read one buffer. There is at most one per buffer, made when the kernel hands the buffer
-//! over; [`ReceiveBuffers::give_back`] consumes it, and only then may the kernel write there again.
+//! A [`Buffer`] is the exclusive right to read one buffer. It is created when the kernel fills the buffer, and consumed
+//! by [`ReceiveBuffers::give_back`]; only after that may the kernel write to the buffer again.
 
 use crate::sys::Mapping;
 use io_uring::{Submitter, types::BufRingEntry};
@@ -13,17 +13,17 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The one buffer group of a uring.
+/// The only buffer group of a uring.
 pub(super) const GROUP: u16 = 0;
 
-/// Most buffers that a buffer ring can have.
+/// Most buffers in a buffer ring.
 pub const COUNT_MAX: u16 = 1 << 15;
 
-/// Consecutive buffers start this much further on than a power of two would have it, so that the first lines of all
-/// buffers, which are the ones used when requests are small, do not compete for the same cache sets.
+/// Padding between consecutive buffers. Small requests use only the first lines of a buffer; at distances of a power of
+/// two, these lines of all buffers would compete for the same cache sets.
 const COLOUR_BYTES: usize = 3 * 64;
 
-/// A received buffer: read it with [`ReceiveBuffers::bytes`], then give it back.
+/// A filled buffer: read it with [`ReceiveBuffers::bytes`], then give it back.
 #[derive(Debug)]
 pub struct Buffer {
     id: u16,
@@ -38,9 +38,9 @@ impl Buffer {
 
 /// Receive buffers shared with the kernel.
 pub struct ReceiveBuffers {
-    /// Start of the mapping; written to by the kernel, so never borrowed as a whole.
+    /// Start of the mapping. The kernel writes to it, so it is never borrowed as a whole.
     at: *mut u8,
-    /// Keeps the mapping; the reactor has the other half, so the kernel never writes to memory that is gone.
+    /// Keeps the mapping alive. The reactor holds another reference, so the kernel never writes to unmapped memory.
     memory: Rc<Mapping<u8>>,
     count: u16,
     buffer_bytes: usize,
@@ -52,7 +52,7 @@ impl ReceiveBuffers {
     pub(super) fn register(submitter: &Submitter, count: u16, buffer_bytes: usize) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= COUNT_MAX, "a buffer ring of {count}");
         let mut memory = Mapping::new(entries_bytes(count) + usize::from(count) * (buffer_bytes + COLOUR_BYTES))?;
-        // A refusal costs nothing but speed.
+        // Huge pages only improve speed, so a refusal does not matter.
         let _ = memory.advise_huge_pages();
         let at = memory.as_mut_ptr();
         // SAFETY: the entries lie at the start of a page-aligned mapping that is large enough for them, and that the
@@ -66,12 +66,12 @@ impl ReceiveBuffers {
         Ok(buffers)
     }
 
-    /// A share of the memory, for who must outlive the kernel's use of it.
+    /// A reference to the mapping, for the owner that has to outlive the kernel's use of it.
     pub(super) fn memory(&self) -> Rc<Mapping<u8>> {
         Rc::clone(&self.memory)
     }
 
-    /// The bytes that were received into a buffer.
+    /// The bytes received into a buffer.
     #[inline]
     pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
         assert!(buffer.id < self.count && buffer.length as usize <= self.buffer_bytes, "a buffer of another ring");
@@ -80,7 +80,7 @@ impl ReceiveBuffers {
         unsafe { std::slice::from_raw_parts(self.at.add(self.offset(buffer.id)), buffer.length as usize) }
     }
 
-    /// Lets the kernel have the buffers again.
+    /// Returns buffers to the kernel.
     pub fn give_back(&mut self, buffers: impl Iterator<Item = Buffer>) {
         let before = self.tail;
         for buffer in buffers {
@@ -115,7 +115,7 @@ impl ReceiveBuffers {
     }
 }
 
-/// Room for the entries, rounded so that the first buffer starts a cache line (and a page, for small rings).
+/// Bytes for the entries, rounded up so that the first buffer starts on a cache line (for small rings, on a page).
 const fn entries_bytes(count: u16) -> usize {
     (count as usize * size_of::<BufRingEntry>()).next_multiple_of(4096)
 }

@@ -1,15 +1,17 @@
-//! The io_uring driver of one shard: accept, bytes in, bytes out, doorbell, timer. Nothing above it knows io_uring.
+//! The io_uring driver of one shard: accepts, receives, sends, doorbell, timer. The modules above it do not know
+//! io_uring.
 //!
-//! Operations are queued by the methods below and reach the kernel, all of them, in the one `io_uring_enter` of
-//! [`Reactor::poll`] or [`Reactor::wait`]; what completed comes out of [`Reactor::reap`] as [`Event`]s.
+//! The methods below queue operations; all of them reach the kernel in the one `io_uring_enter` of [`Reactor::poll`] or
+//! [`Reactor::wait`]. [`Reactor::reap`] turns completions into [`Event`]s.
 //!
 //! Rules:
-//! - A connection has at most one receive armed and one send in flight, each known by its [`Token`]; the token's
-//!   generation tells a late completion from one of the slot's next user.
-//! - A multishot receive or accept can end at any completion, with or without an error; the event says so (`armed`).
-//! - The bytes of a send belong to the reactor until the send completes; they come back in [`Event::Sent`].
-//! - The uring is made and used by one thread (SINGLE_ISSUER); its task work runs only when that thread enters
-//!   (DEFER_TASKRUN).
+//! - A connection has at most one receive armed and one send in flight, both identified by its [`Token`]. The token's
+//!   generation distinguishes a late completion from one of the next connection with that index.
+//! - A multishot receive or accept can end with any completion, with or without an error; the event says whether it is
+//!   still `armed`.
+//! - The bytes of a send belong to the reactor until the send completes; [`Event::Sent`] returns them.
+//! - One thread creates and uses the uring (SINGLE_ISSUER); deferred task work runs only when that thread enters the
+//!   kernel (DEFER_TASKRUN).
 
 mod buffers;
 mod probe;
@@ -28,7 +30,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Entries of a uring's two queues. Completions that do not fit are kept by the kernel (NODROP), only slower.
+/// Sizes of a uring's two queues. The kernel keeps completions that do not fit (NODROP), at some cost.
 #[derive(Clone, Copy, Debug)]
 pub struct UringSize {
     /// Submission queue entries.
@@ -38,9 +40,9 @@ pub struct UringSize {
 }
 
 impl UringSize {
-    /// What a shard uses: about 200 KiB of locked memory.
+    /// The sizes for a shard: about 200 KiB of locked memory.
     pub const SHARD: Self = Self { sq_entries: 1024, cq_entries: 4096 };
-    /// For tests.
+    /// The sizes for tests.
     #[cfg(test)]
     const SMALL: Self = Self { sq_entries: 8, cq_entries: 16 };
 }
@@ -52,26 +54,26 @@ fn uring_builder(size: UringSize) -> Builder {
     builder
 }
 
-/// Names one use of a connection slot.
+/// Identifies one use of a connection's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Index of the connection, below [`Token::SLOTS_MAX`].
     pub slot: u32,
-    /// How often the slot was used before.
+    /// How often the index was used before.
     pub generation: u32,
 }
 
 impl Token {
-    /// Connections that one reactor can tell apart.
+    /// Connections that one reactor can distinguish.
     pub const SLOTS_MAX: u32 = 1 << 28;
 }
 
-/// A negative result of an operation.
+/// The error of a failed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// The receive buffers ran out; the receive must be armed again.
+    /// No receive buffer was free; the receive must be armed again.
     pub const NO_BUFFERS: Self = Self(libc::ENOBUFS);
     /// The operation was cancelled.
     pub const CANCELLED: Self = Self(libc::ECANCELED);
@@ -83,7 +85,7 @@ impl std::fmt::Display for Errno {
     }
 }
 
-/// What happened since the last [`Reactor::reap`].
+/// A completion, as the shard sees it.
 #[derive(Debug)]
 pub enum Event<S = OwnedFd, B = Buffer> {
     /// A client connected.
@@ -91,47 +93,47 @@ pub enum Event<S = OwnedFd, B = Buffer> {
         /// Index of the listener, as given to [`Reactor::accept`].
         listener: u32,
         /// The new socket.
-        socket: S,
-        /// The accept goes on; otherwise it must be armed again.
+        socket: OwnedFd,
+        /// The multishot accept is still armed; if not, it must be armed again.
         armed: bool,
     },
-    /// Accepting stopped.
+    /// The accept ended with an error.
     AcceptFailed {
         /// Index of the listener.
         listener: u32,
         /// Why.
         errno: Errno,
     },
-    /// Bytes came in.
+    /// Bytes were received.
     Received {
         /// The connection.
         token: Token,
-        /// Where they are.
-        buffer: B,
-        /// The receive goes on; otherwise it must be armed again.
+        /// The buffer that holds them.
+        buffer: Buffer,
+        /// The multishot receive is still armed; if not, it must be armed again.
         armed: bool,
     },
-    /// Receiving stopped: the peer closed its direction (no errno), or an error or a cancel.
+    /// The receive ended: the peer closed its direction (no errno), or there was an error or a cancellation.
     ReceiveEnded {
         /// The connection.
         token: Token,
-        /// Why, if not because the peer closed.
+        /// The error, unless the peer closed.
         errno: Option<Errno>,
     },
-    /// A send completed, perhaps in part.
+    /// A send completed, possibly in part.
     Sent {
         /// The connection.
         token: Token,
         /// The buffer that was given to [`Reactor::send`].
         bytes: Vec<u8>,
-        /// How many bytes went out.
+        /// Bytes sent, or the error.
         result: Result<usize, Errno>,
     },
-    /// The timer of [`Reactor::start_timer`] ticked.
+    /// The timer of [`Reactor::start_timer`] expired once.
     Tick,
-    /// The eventfd of [`Reactor::listen_for_wakes`] was signalled, or a sibling rang.
+    /// The eventfd of [`Reactor::listen_for_wakes`] was signalled, or a sibling rang the doorbell.
     Woken,
-    /// A sibling could not be rung.
+    /// Ringing a sibling failed.
     RingFailed {
         /// The sibling, as given to [`Reactor::ring`].
         sibling: u32,
@@ -156,7 +158,7 @@ impl Kind {
         [Self::Accept, Self::Receive, Self::Send, Self::Timer, Self::Wake, Self::Doorbell, Self::Ring, Self::Ignored];
 }
 
-/// user_data: generation (32 bits), slot (28), kind (4).
+/// user_data: generation (32 bits), index of the connection (28), kind (4).
 fn user_data(kind: Kind, token: Token) -> u64 {
     debug_assert!(token.slot < Token::SLOTS_MAX);
     u64::from(token.generation) << 32 | u64::from(token.slot) << 4 | kind as u64
@@ -170,27 +172,27 @@ struct Queues {
     cq: CompletionQueue<'static>,
 }
 
-/// One shard's io_uring. Made on the shard's thread and never leaves it.
+/// One shard's io_uring. It is created on the shard's thread and stays there.
 pub struct Reactor {
     queues: ManuallyDrop<Queues>,
-    /// What the queues borrow; freed after them, in `drop`.
+    /// The uring that the queues borrow from; `drop` frees it after them.
     uring: NonNull<IoUring>,
-    /// Bytes of the send in flight of each connection slot. They must not move or change until the send completes.
+    /// Per connection, the bytes of the send in flight. They must not move or change until it completes.
     sending: Vec<Option<Vec<u8>>>,
-    /// Where the kernel reads the timer's period and writes the eventfd's counter.
+    /// Memory from which the kernel reads the timer's period, and to which it writes the eventfd's counter.
     timer_period: Box<types::Timespec>,
     wake_counter: Box<u64>,
     wake_fd: Option<RawFd>,
-    /// Where the kernel receives to.
+    /// Memory that the kernel receives into.
     receive_memory: Option<Rc<Mapping<u8>>>,
 }
 
 impl Reactor {
-    /// Makes the uring and its receive buffers: `buffer_count` (a power of two) of `buffer_bytes` each. `shards` is how
-    /// many reactors the process makes, for the error message.
+    /// Creates the uring and its receive buffers: `buffer_count` (a power of two) of `buffer_bytes` each. `shards` is
+    /// the number of reactors in the process, for the error message.
     ///
     /// # Errors
-    /// What the kernel refused; nothing is left behind.
+    /// The operation that the kernel refused; nothing is left behind.
     pub fn new(
         size: UringSize,
         buffer_count: u16,
@@ -199,10 +201,10 @@ impl Reactor {
     ) -> Result<(Self, ReceiveBuffers), StartError> {
         let uring = uring_builder(size).build(size.sq_entries).map_err(|e| StartError::of_setup(e, shards))?;
         let uring = NonNull::from(Box::leak(Box::new(uring)));
-        // SAFETY: the box was leaked, so the uring stays where it is until `drop` takes it back, after the queues are gone.
-        // Only the queues use it until then.
+        // SAFETY: the box was leaked, so the uring keeps its address until `drop` takes the box back, after the queues
+        // are gone. Until then only the queues use it.
         let (mut submitter, sq, cq) = unsafe { (*uring.as_ptr()).split() };
-        // Saves a file lookup per enter. An old kernel refuses, and the plain descriptor works as well.
+        // Saves a file table lookup per enter. An old kernel refuses; the ordinary descriptor works as well.
         let _ = submitter.register_ring_fd();
         let mut reactor = Self {
             queues: ManuallyDrop::new(Queues { submitter, sq, cq }),
@@ -219,38 +221,31 @@ impl Reactor {
         Ok((reactor, buffers))
     }
 
-    /// What siblings ring: see [`Reactor::ring`].
+    /// The descriptor that siblings ring: see [`Reactor::ring`].
     pub fn doorbell(&self) -> RawFd {
-        // SAFETY: the uring lives as long as the reactor, and asking for its descriptor changes nothing.
+        // SAFETY: the uring lives as long as the reactor, and reading its descriptor changes nothing.
         unsafe { self.uring.as_ref() }.as_raw_fd()
     }
 
-    /// Accepts connections of a listener until [`Event::Accepted`] says that it is no longer armed.
+    /// Arms a multishot accept on a listener; it lasts until an [`Event::Accepted`] says that it is no longer armed.
     pub fn accept(&mut self, listener: u32, socket: BorrowedFd) {
         let accept = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
         let token = Token { slot: listener, generation: 0 };
         self.push(accept.build().user_data(user_data(Kind::Accept, token)));
     }
 
-    /// Stops accepting on a listener.
+    /// Cancels the accept on a listener.
     pub fn cancel_accept(&mut self, listener: u32) {
         self.cancel(Kind::Accept, Token { slot: listener, generation: 0 });
     }
 
-    /// Receives from a connection until an event says that it is no longer armed.
+    /// Arms a multishot receive on a connection; it lasts until an event says that it is no longer armed.
     pub fn receive(&mut self, token: Token, socket: BorrowedFd) {
         let receive = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::GROUP);
         self.push(receive.build().user_data(user_data(Kind::Receive, token)));
     }
 
-    /// Receives from a connection once, into one buffer.
-    pub fn receive_once(&mut self, token: Token, socket: BorrowedFd) {
-        let receive = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), 0);
-        let receive = receive.buf_group(buffers::GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
-        self.push(receive.user_data(user_data(Kind::Receive, token)));
-    }
-
-    /// Ends a receive; its last event follows.
+    /// Cancels a receive; its last event follows.
     pub fn cancel_receive(&mut self, token: Token) {
         self.cancel(Kind::Receive, token);
     }
@@ -269,20 +264,20 @@ impl Reactor {
         self.push(send.build().user_data(user_data(Kind::Send, token)));
     }
 
-    /// Starts to tick: [`Event::Tick`] once per period. Called again, it changes the period, from the next tick on, which
-    /// comes after the new period at the latest.
+    /// Starts the timer: [`Event::Tick`] once per period. A second call changes the period from the next tick on, which
+    /// comes within the new period.
     pub fn start_timer(&mut self, period: Duration) {
         *self.timer_period = types::Timespec::from(period);
         self.arm_timer();
     }
 
-    /// Lets other threads wake this one through an eventfd, which must stay open as long as the reactor.
+    /// Lets other threads wake this one through an eventfd, which must stay open as long as the reactor lives.
     pub fn listen_for_wakes(&mut self, eventfd: RawFd) {
         self.wake_fd = Some(eventfd);
         self.arm_wake();
     }
 
-    /// Rings a sibling's doorbell, so that it returns from [`Reactor::wait`]; an event follows only if that fails.
+    /// Rings a sibling's doorbell, so that it returns from [`Reactor::wait`]. Only a failure causes an event here.
     pub fn ring(&mut self, sibling: u32, doorbell: RawFd) {
         let there = user_data(Kind::Doorbell, NOBODY);
         let message = opcode::MsgRingData::new(types::Fd(doorbell), 0, there, None).build();
@@ -290,8 +285,8 @@ impl Reactor {
         self.push(message.flags(squeue::Flags::SKIP_SUCCESS).user_data(here));
     }
 
-    /// Submits what is queued and runs what the kernel has deferred, without waiting. No system call if there is nothing
-    /// of either.
+    /// Submits the queued operations and runs deferred task work, without waiting. Makes no system call if there is
+    /// neither.
     pub fn poll(&mut self) {
         self.queues.sq.sync();
         let idle = self.queues.sq.is_empty() && !self.queues.sq.taskrun() && !self.queues.sq.cq_overflow();
@@ -300,10 +295,11 @@ impl Reactor {
         }
     }
 
-    /// Submits what is queued and waits until something completed, or for a time.
+    /// Submits the queued operations and waits for a completion, or until the timeout.
     pub fn wait(&mut self, timeout: Option<Duration>) {
         self.queues.sq.sync();
         self.queues.cq.sync();
+        // Completions that are available already are to be reaped at once, not waited for.
         let want = u32::from(self.queues.cq.is_empty());
         match timeout {
             Some(timeout) if want > 0 => {
@@ -315,13 +311,14 @@ impl Reactor {
         }
     }
 
-    /// True when [`Reactor::poll`] would bring events, or some are there already: for spinning before [`Reactor::wait`].
+    /// True if events are available, or [`Reactor::poll`] would make some available: for spinning before
+    /// [`Reactor::wait`].
     pub fn has_events(&mut self) -> bool {
         self.queues.cq.sync();
         !self.queues.cq.is_empty() || self.queues.sq.taskrun()
     }
 
-    /// Moves what completed into `events`.
+    /// Appends an event for each completion to `events`.
     pub fn reap(&mut self, events: &mut Vec<Event>) {
         self.queues.cq.sync();
         let mut timer_ended = false;
@@ -377,9 +374,9 @@ impl Reactor {
     }
 
     fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: what the operations point to stays valid until they complete: sends own their bytes (`sending`), the
-        // timer and the eventfd read point into boxes of the reactor, receives use `receive_memory`, and `drop`
-        // cancels what is left before any of these goes away.
+        // SAFETY: the memory that an operation points to stays valid until it completes: sends own their bytes
+        // (`sending`), the timer and the eventfd read point into boxes of the reactor, receives use `receive_memory`,
+        // and `drop` cancels all operations before any of these is freed.
         while unsafe { self.queues.sq.push(&entry) }.is_err() {
             self.queues.sq.sync();
             self.enter(0);
@@ -388,7 +385,7 @@ impl Reactor {
 
     fn enter(&mut self, want: u32) {
         let submit = self.queues.sq.len() as u32;
-        // SAFETY: no argument block is passed; the flags ask for completions to be run, which is always allowed.
+        // SAFETY: no argument block is passed; the flags only ask to run completions, which is always allowed.
         let entered =
             unsafe { self.queues.submitter.enter::<libc::sigset_t>(submit, want, EnterFlags::GETEVENTS.bits(), None) };
         self.entered(entered.map(|_| ()));
@@ -397,8 +394,8 @@ impl Reactor {
     fn entered(&mut self, result: io::Result<()>) {
         self.queues.sq.sync();
         if let Err(error) = result {
-            // ETIME: nothing came in time; EINTR: a signal; EAGAIN, EBUSY: the kernel is short of memory or of room for completions for the moment. In
-            // each case nothing is lost and the next turn enters again.
+            // ETIME: the timeout; EINTR: a signal; EAGAIN, EBUSY: the kernel is short of memory or of room for
+            // completions at the moment. Nothing is lost in any of these cases, and the next turn enters again.
             let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ETIME];
             assert!(passing.iter().any(|&e| error.raw_os_error() == Some(e)), "io_uring_enter: {error}");
         }
@@ -407,9 +404,9 @@ impl Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        // What is still in flight reads and writes memory of ours: it must end first.
+        // Operations in flight read and write our memory, so they have to end first.
         let _ = self.queues.submitter.register_sync_cancel(None, types::CancelBuilder::any());
-        // SAFETY: the queues are not used again.
+        // SAFETY: the queues are not used after this.
         unsafe { ManuallyDrop::drop(&mut self.queues) };
         // SAFETY: the box was leaked in `new`, and the queues that borrowed it are gone.
         drop(unsafe { Box::from_raw(self.uring.as_ptr()) });

@@ -1,4 +1,5 @@
-//! Whether this kernel lets us serve: asked once, before anything is opened, so that the answer is one clear line.
+//! Probes, once and before anything is opened, whether this kernel supports the reactor, so that a failure is one clear
+//! line.
 
 use super::{UringSize, uring_builder};
 use crate::sys;
@@ -6,25 +7,25 @@ use io_uring::{IoUring, Probe, cqueue, opcode, types};
 use std::os::fd::AsRawFd;
 use std::{fmt, io};
 
-/// The oldest kernel that has everything that the reactor uses.
+/// The oldest kernel that supports everything that the reactor uses.
 const KERNEL_FLOOR: &str = "6.1";
 
-/// Why a reactor cannot run here. Its text is one line for the operator.
+/// Why a reactor cannot run here, as one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The kernel has no io_uring, or one that is too old.
+    /// The kernel has no io_uring or is too old.
     #[error("io_uring: {missing} is missing in kernel {found}; Pinion needs Linux {KERNEL_FLOOR} or newer")]
     Missing {
         /// What is missing.
         missing: String,
-        /// The kernel that runs.
+        /// The running kernel.
         found: String,
     },
-    /// The sysctl forbids it.
+    /// The sysctl `kernel.io_uring_disabled` forbids it.
     #[error("io_uring is forbidden: sysctl kernel.io_uring_disabled = {0}; allow it with `sysctl kernel.io_uring_disabled=0`{hint}",
         hint = if *.0 == 1 { " (or give the process CAP_SYS_ADMIN, or its group in kernel.io_uring_group)" } else { "" })]
     Sysctl(u8),
-    /// Something else forbids it: in practice a container's seccomp profile.
+    /// Something else forbids it; in practice a container's seccomp profile.
     #[error(
         "io_uring is forbidden ({0}) although the sysctl allows it: a seccomp profile, as containers have by default, denies \
         io_uring_setup; run with a profile that allows it (docker: --security-opt seccomp=FILE)"
@@ -36,23 +37,23 @@ pub enum StartError {
         LimitMEMLOCK=, or use fewer shards (--shards)"
     )]
     LockedMemory {
-        /// Shards that were to start.
+        /// Number of shards to start.
         shards: usize,
-        /// The limit as text.
+        /// The limit, as text.
         limit: String,
     },
-    /// Anything else, with the call that failed.
+    /// Any other failed call.
     #[error("io_uring: {call}: {error}")]
     Call {
-        /// The call.
+        /// The system call.
         call: &'static str,
-        /// What it said.
+        /// Its error.
         error: io::Error,
     },
 }
 
 impl StartError {
-    /// Names the cause of a failed io_uring_setup.
+    /// Determines why io_uring_setup failed.
     pub(super) fn of_setup(error: io::Error, shards: usize) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSYS) if sys::io_uring_disabled().is_none() => Self::missing("the io_uring_setup system call"),
@@ -74,10 +75,10 @@ impl StartError {
     }
 }
 
-/// Checks every feature that the reactor uses on urings of the size that `shards` shards will have.
+/// Checks every feature that the reactor uses, with urings of the sizes that `shards` shards will use.
 ///
 /// # Errors
-/// The first thing that is missing or forbidden.
+/// The first feature that is missing or forbidden.
 pub fn probe(size: UringSize, shards: usize) -> Result<(), StartError> {
     let build = || uring_builder(size).build(size.sq_entries).map_err(|e| StartError::of_setup(e, shards));
     let mut from = build()?;
@@ -116,7 +117,7 @@ fn probe_buffer_ring(uring: &IoUring) -> Result<(), StartError> {
     gone.map_err(|error| StartError::Call { call: "IORING_UNREGISTER_PBUF_RING", error })
 }
 
-/// Sends a message from one uring to another: early kernels refuse it where the target defers its task work.
+/// Sends a message from one uring to another. Early kernels refuse that if the target defers its task work.
 fn probe_message(from: &mut IoUring, to: &mut IoUring) -> Result<(), StartError> {
     let target = types::Fd(to.as_raw_fd());
     let message = opcode::MsgRingData::new(target, 0, 42, None).build();

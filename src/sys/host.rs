@@ -1,21 +1,21 @@
-//! What the host allows this process: cores, files, memory, io_uring.
+//! The limits that the host sets for this process: cores, open files, memory, io_uring.
 
 use std::io;
 use std::time::Duration;
 
-/// The cores that this process may run on, in ascending order: taskset and cgroups are respected.
+/// The cores that this process may use, ascending; taskset and cgroups are respected.
 pub fn allowed_cores() -> Vec<usize> {
     let mut cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect();
     cores.sort_unstable();
     cores
 }
 
-/// Pins the calling thread to one core. False when the kernel refuses.
+/// Pins the calling thread to one core. False if the kernel refuses.
 pub fn pin_to_core(core: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: core })
 }
 
-/// Raises the soft limit of open files to `wanted`, or as far as the hard limit allows. Returns what it is then.
+/// Raises the soft limit of open files to `wanted`, or as far as the hard limit allows. Returns the resulting limit.
 pub fn raise_file_limit(wanted: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one rlimit, which `limit` is.
@@ -32,7 +32,7 @@ pub fn raise_file_limit(wanted: u64) -> io::Result<u64> {
     Ok(now)
 }
 
-/// The soft limit of locked memory, which urings count against where the process lacks CAP_IPC_LOCK; none if unlimited.
+/// The soft limit of locked memory, which urings count against if the process lacks CAP_IPC_LOCK; None if unlimited.
 pub fn memlock_limit_bytes() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one rlimit, which `limit` is.
@@ -40,17 +40,18 @@ pub fn memlock_limit_bytes() -> Option<u64> {
     (!failed && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// The sysctl `kernel.io_uring_disabled`: 0 allowed, 1 for privileged processes only, 2 forbidden. None before Linux 6.6.
+/// The sysctl `kernel.io_uring_disabled`: 0 allows io_uring, 1 restricts it to privileged processes, 2 forbids it. None
+/// before Linux 6.6.
 pub fn io_uring_disabled() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
-/// What uname(2) calls the release, for messages.
+/// The kernel release of uname(2), for messages.
 pub fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |s| s.trim().into())
 }
 
-/// Memory of the machine, or of the cgroup where that allows less.
+/// Memory of the machine, or of the cgroup if its limit is lower.
 pub fn physical_memory_bytes() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find(|l| l.starts_with("MemTotal:"))?;
@@ -59,7 +60,7 @@ pub fn physical_memory_bytes() -> Option<u64> {
     Some(cgroup.map_or(machine, |limit: u64| limit.min(machine)))
 }
 
-/// Bytes of memory that the process has resident, where the kernel says.
+/// Resident bytes of the process, if the kernel reports them.
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -13,7 +13,7 @@ pub unsafe trait Zeroable: Copy {}
 // SAFETY: zero is a value of every integer, and integers own nothing.
 unsafe impl Zeroable for u8 {}
 
-/// A private, anonymous, zero-filled mapping seen as a slice. Pages are backed by memory as they are first touched.
+/// A private, anonymous, zero-filled mapping, used as a slice. The kernel provides pages when they are first touched.
 pub struct Mapping<T: Zeroable> {
     at: NonNull<T>,
     length: usize,
@@ -26,7 +26,7 @@ impl<T: Zeroable> Mapping<T> {
     /// Maps room for `length` values, which must not be 0.
     ///
     /// # Errors
-    /// What mmap(2) says: usually ENOMEM, when the address space or the overcommit limit does not allow it.
+    /// The error of mmap(2): usually ENOMEM, when the address space or the overcommit limit does not suffice.
     pub fn new(length: usize) -> io::Result<Self> {
         let bytes = length.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
         assert!(bytes > 0, "an empty mapping");
@@ -42,17 +42,17 @@ impl<T: Zeroable> Mapping<T> {
         Ok(Self { at, length })
     }
 
-    /// Asks the kernel to back the mapping with huge pages. Advice only: a refusal changes nothing but speed.
+    /// Advises the kernel to back the mapping with huge pages. A refusal only affects speed.
     ///
     /// # Errors
-    /// What madvise(2) says: EINVAL where the kernel was built without them.
+    /// The error of madvise(2): EINVAL if the kernel was built without huge pages.
     pub fn advise_huge_pages(&self) -> io::Result<()> {
         // SAFETY: the range is ours, and this advice changes no contents.
         let done = unsafe { libc::madvise(self.at.as_ptr().cast(), self.length * size_of::<T>(), libc::MADV_HUGEPAGE) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The first value's address, for memory that the kernel writes to.
+    /// The address of the first value, for memory that the kernel writes to.
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.at.as_ptr()
     }
@@ -81,7 +81,7 @@ impl<T: Zeroable> Drop for Mapping<T> {
     }
 }
 
-/// Asks the CPU to load the cache line at `at`. A hint: it changes nothing but timing.
+/// Prefetches the cache line at `at`. A hint: it only affects timing.
 #[inline(always)]
 pub fn prefetch<T>(at: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,6 @@
-//! Every syscall that is not made through io_uring, and the few CPU hints: memory mappings, affinity, sockets, limits.
+//! All system calls that are not made through io_uring, and CPU hints: memory mappings, affinity, sockets, limits.
 //!
-//! Callers see safe functions; the `unsafe` that they need is discharged here.
+//! Callers see safe functions; this module discharges the preconditions of its `unsafe` blocks.
 
 mod host;
 mod memory;

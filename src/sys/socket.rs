@@ -6,18 +6,18 @@ use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Connections that wait to be accepted, per shard.
+/// Length of the accept queue of each shard's listener.
 const BACKLOG: i32 = 1024;
 
-/// Opens `count` listening sockets on the same address, so that the kernel spreads new connections over them
-/// (SO_REUSEPORT). Port 0 lets the kernel choose; all of them get the port it chose.
+/// Opens `count` listening sockets on one address, so that the kernel distributes new connections over them
+/// (SO_REUSEPORT). With port 0 the kernel chooses a port, and all sockets get that port.
 ///
-/// SO_REUSEPORT would also let a second server of the same user share the port unnoticed, so the address is first bound
-/// without it: that fails while anybody else listens there.
+/// SO_REUSEPORT would also let a second server of this user share the port unnoticed. So the address is first bound
+/// without it, which fails while another process listens there.
 ///
 /// # Errors
-/// What bind(2) says: EADDRINUSE for a taken port, EACCES for a privileged one, EADDRNOTAVAIL for an address that is not
-/// this machine's.
+/// The error of bind(2): EADDRINUSE for a port in use, EACCES for a privileged one, EADDRNOTAVAIL for an address that
+/// this machine does not have.
 pub fn listen(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let probe = bound(address, false)?;
     let address = probe.local_addr()?.as_socket().expect("an IP socket has an IP address");
@@ -38,7 +38,8 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     }
     if shared {
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit both, which saves calls per connection. Keep-alive finds peers that are gone.
+        // Accepted sockets inherit both options, which saves system calls per connection. Keep-alive detects dead
+        // peers.
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;
     }
@@ -46,13 +47,13 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Ends both directions of a connection, so that receives and sends under way complete.
+/// Shuts both directions of a connection down, so that receives and sends in flight complete.
 pub fn shut_down(socket: BorrowedFd, how: Shutdown) {
-    // An error means that the peer is gone already, which is what is wanted.
+    // An error means that the peer has disconnected already, which is fine.
     let _ = socket2::SockRef::from(&socket).shutdown(how);
 }
 
-/// The addresses of a connection's two ends: the peer's, and ours. What the kernel does not say is `?:0`.
+/// The addresses of a connection's two ends, the peer's and ours; `?:0` if the kernel does not report one.
 pub fn addresses(socket: BorrowedFd) -> (String, String) {
     let shown = |address: io::Result<socket2::SockAddr>| {
         address.ok().and_then(|address| address.as_socket()).map_or("?:0".into(), |address| address.to_string())
@@ -61,12 +62,12 @@ pub fn addresses(socket: BorrowedFd) -> (String, String) {
     (shown(socket.peer_addr()), shown(socket.local_addr()))
 }
 
-/// A counter that wakes whoever reads it: how threads without an io_uring wake a shard.
+/// An eventfd: lets threads without an io_uring wake a shard.
 pub struct EventFd(File);
 
 impl EventFd {
     /// # Errors
-    /// What eventfd(2) says: EMFILE or ENFILE when no more files may be opened.
+    /// The error of eventfd(2): EMFILE or ENFILE if no more files may be opened.
     pub fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointers; its result is checked.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -77,9 +78,9 @@ impl EventFd {
         Ok(Self(File::from(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Wakes the reader.
+    /// Wakes the shard that reads it.
     pub fn signal(&self) {
-        // The write fails only when the counter is full, that is, when the reader has been woken already.
+        // The write fails only if the counter is full, and then the reader has been woken already.
         let _ = (&self.0).write(&1_u64.to_ne_bytes());
     }
 

@@ -1,13 +1,13 @@
-//! Payloads of DUMP and RESTORE, which Redis and Valkey servers exchange too.
+//! The payload format of DUMP and RESTORE, as exchanged with Redis and Valkey servers.
 //!
 //! ```text
 //! | type | value … | version: 2 bytes | CRC64: 8 bytes |      both little-endian; the CRC is of all that is before it
 //! ```
 //!
-//! The value is as in an RDB file of that version: lengths of one to nine bytes, strings with a length before them. The
-//! [`Writer`] uses the plain types, which servers of any age read. [`read`] takes those and the compact ones that servers
-//! write since Redis 7: listpacks (`listpack.rs`), sets of integers, strings compressed with LZF (`lzf.rs`). Ziplists of
-//! older servers, streams, modules and hashes whose fields expire are refused.
+//! The value is encoded as in an RDB file of that version: lengths of one to nine bytes, strings preceded by their
+//! length. [`Writer`] uses the plain types, which servers of any version read. [`read`] also accepts the compact types
+//! that servers have written since Redis 7: listpacks (`listpack.rs`), sets of integers, and strings compressed with
+//! LZF (`lzf.rs`). It rejects the ziplists of older servers, streams, modules, and hashes with field expiry.
 //!
 //! | type | value |
 //! |---|---|
@@ -28,13 +28,13 @@ pub use reader::{BadDump, Bytes, Dumped, read};
 use crate::values::numbers;
 use crc::{CRC_64_REDIS, Crc, Table};
 
-/// The version that is written: Redis 7.0's, so that Valkey and later Redis servers read it.
+/// The version that is written, Redis 7.0's, so that Valkey and later Redis servers accept it.
 const VERSION: u16 = 10;
 
-/// The version and the CRC at the end.
+/// Bytes of the version and the CRC at the end.
 const FOOTER_BYTES: usize = 10;
 
-/// Sixteen tables: sixteen bytes per step.
+/// CRC by sixteen tables: sixteen bytes per step.
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
 /// The types that are written.
@@ -52,7 +52,7 @@ pub enum Kind {
     Hash = 4,
 }
 
-/// Writes a payload, part by part, as [`Kind`] says.
+/// Writes a payload part by part, in the order that its [`Kind`] requires.
 #[derive(Debug)]
 pub struct Writer {
     payload: Vec<u8>,
@@ -64,7 +64,7 @@ impl Writer {
         Self { payload: vec![kind as u8] }
     }
 
-    /// How many elements, members or fields follow.
+    /// The number of elements, members or fields that follow.
     pub fn length(&mut self, length: usize) {
         match length {
             0..0x40 => self.payload.push(length as u8),
@@ -82,7 +82,7 @@ impl Writer {
         }
     }
 
-    /// A string; integers of up to 32 bits take one to four bytes.
+    /// A string. Integers of up to 32 bits are encoded in one to four bytes.
     pub fn string(&mut self, string: &[u8]) {
         match numbers::integer(string).and_then(|integer| i32::try_from(integer).ok()) {
             Some(integer) => {
@@ -101,12 +101,12 @@ impl Writer {
         }
     }
 
-    /// The score of the member before it.
+    /// The score of the preceding member.
     pub fn score(&mut self, score: f64) {
         self.payload.extend_from_slice(&score.to_le_bytes());
     }
 
-    /// Ends the payload.
+    /// Completes the payload with version and CRC.
     pub fn finish(mut self) -> Vec<u8> {
         self.payload.extend_from_slice(&VERSION.to_le_bytes());
         let crc = CRC.checksum(&self.payload);

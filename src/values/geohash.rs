@@ -1,11 +1,11 @@
-//! Places as scores of sorted sets: GEOADD, GEOSEARCH and their like.
+//! Geographic positions as scores of sorted sets, for GEOADD, GEOSEARCH and related commands.
 //!
-//! A score has 52 bits: 26 of the latitude and 26 of the longitude in turn, highest first, the longitude's before the
-//! latitude's. Each bit halves what the ones before left of the world, so the places of a *cell*, all that begin with the
-//! same bits, are one range of scores. A search looks at the cell of its centre and the eight around it, all of a size
-//! that makes them cover the area, and then tests each place. The world ends at ±85.05112878° latitude, as web maps do.
+//! A score has 52 bits: 26 of the longitude and 26 of the latitude, interleaved from the highest on, the longitude's
+//! first. Each bit halves the range that the bits before it left, so the positions of a *cell*, which share a prefix,
+//! form one range of scores. A search visits the cell of its centre and the eight around it, in a size at which they
+//! cover the area, and then tests each position. Latitudes end at ±85.05112878°, as in web maps.
 //!
-//! The cells are Redis's, and so is their order, which decides what GEOSEARCH … COUNT … ANY finds.
+//! Cells and their order are Redis's; the order determines the results of GEOSEARCH … COUNT … ANY.
 
 use std::ops::Range;
 
@@ -21,40 +21,40 @@ pub const TEXT_BYTES: usize = 11;
 /// Bits of a score for each coordinate.
 const STEPS_MAX: u32 = 26;
 
-/// Radius of the Earth in metres, as the haversine formula has it here.
+/// Radius of the Earth in metres, for the haversine formula.
 const EARTH_RADIUS: f64 = 6_372_797.560_856;
 
-/// Half of the Earth's girth in metres, as the Mercator projection has it.
+/// Half of the Earth's circumference in metres, for the Mercator projection.
 const MERCATOR_MAX: f64 = 20_037_726.37;
 
 /// The standard geohash alphabet.
 const ALPHABET: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
 
-/// A place on the Earth, in degrees.
+/// A position on the Earth, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     longitude: f64,
     latitude: f64,
 }
 
-/// What a search looks for, around its centre; lengths are in metres.
+/// The shape of a search area around its centre; lengths are in metres.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
-    /// Places that are no farther away than this. (BYRADIUS)
+    /// Positions within this distance (BYRADIUS).
     Circle {
         /// From the centre.
         radius: f64,
     },
-    /// Places in a box along the meridians and parallels. (BYBOX)
+    /// Positions in a box along the meridians and parallels (BYBOX).
     Box {
-        /// From west to east, measured at the latitude of each place.
+        /// Width from west to east, measured at the latitude of each position.
         width: f64,
-        /// From north to south.
+        /// Height from north to south.
         height: f64,
     },
 }
 
-/// An area that is searched.
+/// A search area.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Area {
     /// The middle of the shape.
@@ -64,7 +64,7 @@ pub struct Area {
 }
 
 impl Point {
-    /// A place; `None` if a coordinate (in degrees) is out of range.
+    /// A position; `None` if a coordinate (in degrees) is out of range.
     pub fn new(longitude: f64, latitude: f64) -> Option<Self> {
         let sound = longitude.abs() <= LONGITUDE_MAX && latitude.abs() <= LATITUDE_MAX;
         sound.then_some(Self { longitude, latitude })
@@ -80,8 +80,8 @@ impl Point {
         self.latitude
     }
 
-    /// The middle of the cell that a score stands for, 0.6 m wide at most. Scores that no place has are answered with
-    /// some place.
+    /// The centre of the cell of a score, which is at most 0.6 m wide. A score that no position encodes yields some
+    /// position.
     pub fn from_score(score: f64) -> Self {
         let (west, south, east, north) = Cell { bits: score as u64, steps: STEPS_MAX }.bounds();
         Self {
@@ -90,12 +90,12 @@ impl Point {
         }
     }
 
-    /// The score of a place: an integer, which a float holds exactly.
+    /// The score of a position: an integer that a float represents exactly.
     pub fn score(self) -> f64 {
         Cell::of(self, STEPS_MAX, LATITUDE_MAX).bits as f64
     }
 
-    /// The distance in metres, on a sphere. (haversine)
+    /// The distance in metres on a sphere (haversine formula).
     pub fn distance(self, other: Self) -> f64 {
         let v = ((other.longitude.to_radians() - self.longitude.to_radians()) / 2.0).sin();
         if v == 0.0 {
@@ -107,13 +107,13 @@ impl Point {
         2.0 * EARTH_RADIUS * a.sqrt().asin()
     }
 
-    /// The distance in metres of the latitudes.
+    /// The north-south distance in metres.
     fn distance_along_meridian(self, other: Self) -> f64 {
         EARTH_RADIUS * (other.latitude.to_radians() - self.latitude.to_radians()).abs()
     }
 
-    /// The standard geohash, whose world reaches to the poles. Its last character is always `0`: a score has not so many
-    /// bits.
+    /// The standard geohash, whose latitudes extend to the poles. Its last character is always `0`, because a score has
+    /// fewer bits.
     pub fn text(self) -> [u8; TEXT_BYTES] {
         let bits = Cell::of(self, STEPS_MAX, 90.0).bits;
         std::array::from_fn(|at| match (2 * STEPS_MAX).checked_sub(5 * (at as u32 + 1)) {
@@ -124,7 +124,7 @@ impl Point {
 }
 
 impl Area {
-    /// The distance in metres of a place from the centre, if it is in the area.
+    /// The distance in metres of a position from the centre; `None` if it is outside the area.
     pub fn distance_within(&self, point: Point) -> Option<f64> {
         match self.shape {
             Shape::Circle { radius } => Some(self.center.distance(point)).filter(|&distance| distance <= radius),
@@ -138,7 +138,7 @@ impl Area {
         }
     }
 
-    /// The scores that all places of the area have, and many beside it: up to nine ranges, which do not overlap.
+    /// The ranges of scores that contain all positions of the area, and many outside it: up to nine, without overlaps.
     pub fn scores(&self) -> Vec<Range<u64>> {
         let bounds @ (_, south, _, north) = self.bounds();
         let mut steps = self.steps();
@@ -149,8 +149,8 @@ impl Area {
         let mut cells = vec![center];
         let (center_west, center_south, center_east, center_north) = center.bounds();
         for (cell, side) in around {
-            // A side of the area that the centre's cell already reaches beyond needs no cells; with one step there are
-            // just four, and no side is one.
+            // Cells on a side where the centre's cell extends beyond the area are not needed. With a single step there
+            // are only four cells, and no cell is beside another in only one direction.
             let needless = steps >= 2
                 && ((side.north < 0 && center_south < south)
                     || (side.north > 0 && center_north > north)
@@ -163,8 +163,8 @@ impl Area {
         cells.into_iter().map(Cell::scores).collect()
     }
 
-    /// West, south, east and north in degrees. Towards the poles the meridians come closer, so the side that is nearer to
-    /// one decides how many degrees wide the area is.
+    /// The bounds (west, south, east, north) in degrees. Meridians converge towards the poles, so the side nearer to a
+    /// pole determines how many degrees wide the area is.
     fn bounds(&self) -> (f64, f64, f64, f64) {
         let degrees = |radians: f64| radians / 1f64.to_radians();
         let (width, height) = match self.shape {
@@ -178,7 +178,7 @@ impl Area {
         (longitude - aside, latitude - up, longitude + aside, latitude + up)
     }
 
-    /// How many bits of each coordinate the cells have.
+    /// The number of bits per coordinate of the cells for a search.
     fn steps(&self) -> u32 {
         let mut reach = match self.shape {
             Shape::Circle { radius } => radius,
@@ -192,36 +192,36 @@ impl Area {
             reach *= 2.0;
             steps += 1;
         }
-        // One cell is wider than the reach then, in most cases; towards the poles it has to be larger.
+        // At this number one cell is usually wider than the reach; towards the poles cells need to be larger.
         steps -= 2;
         steps -= i32::from(self.center.latitude.abs() > 66.0) + i32::from(self.center.latitude.abs() > 80.0);
         steps.clamp(1, STEPS_MAX as i32) as u32
     }
 }
 
-/// All places whose coordinates begin with the same bits.
+/// All positions whose coordinates share a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
     bits: u64,
-    /// Bits of each coordinate.
+    /// Bits per coordinate.
     steps: u32,
 }
 
-/// Which way a neighbour lies.
+/// The direction of a neighbour.
 #[derive(Clone, Copy, Debug)]
 struct Side {
     east: i32,
     north: i32,
 }
 
-/// A cell and the eight around it.
+/// A cell and its eight neighbours.
 struct Cells {
     center: Cell,
     around: [(Cell, Side); 8],
 }
 
 impl Cell {
-    /// The cell of a place. The eastern and northern edge of the world have one bit more than there is room for.
+    /// The cell of a position. The eastern and northern edge of the world need one bit more than is available.
     fn of(point: Point, steps: u32, latitude_max: f64) -> Self {
         let cells = f64::from(1 << steps);
         let part = |value: f64, max: f64| (((value + max) / (2.0 * max)) * cells) as u32;
@@ -229,7 +229,7 @@ impl Cell {
         Self { bits: spread(latitude) | spread(longitude) << 1, steps }
     }
 
-    /// West, south, east and north in degrees.
+    /// The bounds (west, south, east, north) in degrees.
     fn bounds(self) -> (f64, f64, f64, f64) {
         let cells = f64::from(1 << self.steps);
         let edge = |part: u32, max: f64| -max + (f64::from(part) / cells) * (2.0 * max);
@@ -242,7 +242,7 @@ impl Cell {
         )
     }
 
-    /// The neighbour; the world is round in both directions.
+    /// The neighbour in a direction; coordinates wrap around in both.
     fn beside(self, side: Side) -> Self {
         let moved =
             |part: u32, by: i32| if by == 0 { part } else { part.wrapping_add_signed(by) & ((1 << self.steps) - 1) };
@@ -258,7 +258,7 @@ impl Cell {
 }
 
 impl Cells {
-    /// In the order in which they are searched.
+    /// In the order in which a search visits them.
     const SIDES: [Side; 8] = [
         Side { east: 0, north: 1 },
         Side { east: 0, north: -1 },
@@ -275,14 +275,14 @@ impl Cells {
         Self { center, around: Self::SIDES.map(|side| (center.beside(side), side)) }
     }
 
-    /// Whether the neighbours reach as far as the bounds. One that is beyond the edge of the world does not.
+    /// Whether the neighbours reach the bounds. A neighbour beyond the edge of the world does not.
     fn reach(&self, (west, south, east, north): (f64, f64, f64, f64)) -> bool {
         let [up, down, right, left] = [0, 1, 2, 3].map(|side| self.around[side].0.bounds());
         up.3 >= north && down.1 <= south && right.2 >= east && left.0 <= west
     }
 }
 
-/// The bits of a coordinate, at every second place from the lowest on.
+/// Spreads the bits of a coordinate to every second place, from the lowest on.
 fn spread(value: u32) -> u64 {
     let mut bits = u64::from(value);
     bits = (bits | bits << 16) & 0x0000_ffff_0000_ffff;
@@ -292,7 +292,7 @@ fn spread(value: u32) -> u64 {
     (bits | bits << 1) & 0x5555_5555_5555_5555
 }
 
-/// The opposite of [`spread`]; other bits are ignored.
+/// The inverse of [`spread`]; ignores the other bits.
 fn gather(bits: u64) -> u32 {
     let mut bits = bits & 0x5555_5555_5555_5555;
     bits = (bits | bits >> 1) & 0x3333_3333_3333_3333;
@@ -302,9 +302,9 @@ fn gather(bits: u64) -> u32 {
     (bits | bits >> 16) as u32
 }
 
-/// Appends a distance, in whatever unit, with four decimals, as GEODIST replies. (`fixedpoint_d2string`)
+/// Appends a distance, in any unit, with four decimals, as in replies of GEODIST (`fixedpoint_d2string`).
 ///
-/// Coordinates are written by [`write_human_float`](super::numbers::write_human_float).
+/// [`write_human_float`](super::numbers::write_human_float) writes coordinates.
 pub fn write_distance(distance: f64, output: &mut Vec<u8>) {
     const SCALE: u64 = 10_000;
 
@@ -312,7 +312,7 @@ pub fn write_distance(distance: f64, output: &mut Vec<u8>) {
     let mut buffer = itoa::Buffer::new();
     output.extend_from_slice(buffer.format(scaled / SCALE).as_bytes());
     output.push(b'.');
-    // The leading one keeps the zeros.
+    // The leading one preserves leading zeros of the fraction.
     output.extend_from_slice(&buffer.format(SCALE + scaled % SCALE).as_bytes()[1..]);
 }
 

@@ -1,22 +1,23 @@
 //! Glob patterns, as in KEYS, SCAN … MATCH, PSUBSCRIBE and CONFIG GET.
 //!
-//! `*` is any run of bytes, `?` any byte, `[a-z]` and `[^a-z]` one byte of a class or not of it, `\` takes the next byte
-//! as it is. Redis's matcher has corners that clients can see, and this one keeps them:
+//! `*` matches any run of bytes, `?` any byte, `[a-z]` and `[^a-z]` one byte in or not in a class; `\` makes the next
+//! byte literal. Redis's matcher has corner cases that clients can observe, which this one reproduces:
 //!
 //! * no pattern but the empty one matches the empty text, not even `*`;
-//! * a class that is not closed ends with the pattern; a `]` right after `x-` is the end of a range;
-//! * ranges compare signed bytes, as servers on x86-64 do, and the ends of one may be in either order;
-//! * where case is ignored, a byte escaped within a class still has to match exactly, and the ends of a range are put in
-//!   order before they are made lower case, which in glibc makes them unsigned too.
+//! * a class without a closing bracket ends with the pattern; a `]` right after `x-` is the end of a range;
+//! * ranges compare signed bytes, as on x86-64, and their ends may be in either order;
+//! * when ignoring case, an escaped byte within a class still has to match exactly, and the ends of a range are ordered
+//!   before they are converted to lower case, which in glibc makes them unsigned too.
 //!
-//! Every part of a pattern but `*` takes exactly one byte. So when a part does not match, it is enough to let the last
-//! star that was passed take one byte more; earlier stars can stay, since whatever they could take more, it can. This
-//! bounds the work by the product of the lengths. (Redis gives up beyond 1,000 stars; here they cost nothing special.)
+//! Every part of a pattern except `*` matches exactly one byte. So when a part does not match, it suffices to extend
+//! the match of the last star by one byte; earlier stars can stay, since the last one can match whatever they could
+//! match in addition. This bounds the work by the product of the lengths. (Redis gives up beyond 1,000 stars; no such
+//! limit is needed here.)
 
-/// Whether a text matches a pattern, as `stringmatchlen` in Redis says.
+/// Whether a text matches a pattern, as Redis's `stringmatchlen` decides.
 pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
     let (mut part, mut at) = (0, 0);
-    // Where the pattern goes on after the last star, and the first byte of the text that the star has not taken.
+    // The rest of the pattern after the last star, and the first byte of the text not yet matched by that star.
     let mut star = None;
     if text.is_empty() {
         return pattern.is_empty();
@@ -47,7 +48,7 @@ pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
     pattern[part..].iter().all(|&byte| byte == b'*')
 }
 
-/// The length of the first part of a pattern (which does not begin with a star), if it matches the byte.
+/// The length of the first part of a pattern (not a star), if it matches the byte.
 #[inline]
 fn step(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
     match pattern {
@@ -59,7 +60,7 @@ fn step(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
     }
 }
 
-/// The length of a class and its closing bracket, if the byte is of it.
+/// The length of a class including its closing bracket, if the byte is in the class.
 fn class_step(class: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
     let inverted = class.first() == Some(&b'^');
     let mut at = usize::from(inverted);
@@ -92,7 +93,7 @@ fn in_range(start: u8, end: u8, byte: u8, ignore_case: bool) -> bool {
     let (start, end) = if start.cast_signed() > end.cast_signed() { (end, start) } else { (start, end) };
     let order = |byte: u8| match (ignore_case, byte) {
         (false, _) => i16::from(byte.cast_signed()),
-        // Which C cannot tell from the end of a file.
+        // C cannot tell this from the end of the string.
         (true, 0xff) => -1,
         (true, _) => i16::from(byte.to_ascii_lowercase()),
     };

@@ -1,28 +1,29 @@
-//! HyperLogLogs: strings that estimate how many different elements were added to them, byte for byte as Redis's.
+//! HyperLogLogs: strings that estimate the number of distinct elements added to them, byte for byte compatible with
+//! Redis.
 //!
 //! ```text
 //! | "HYLL" | encoding | 0 0 0 | count: 8 bytes, little-endian | registers … |
 //! 0        4          5       8                               16
 //! ```
 //!
-//! There are 16,384 registers. 14 bits of an element's hash choose one, which keeps the largest number, of all elements
-//! that chose it, of zeros that the rest begins with, plus one. The dense encoding (0) packs the registers, six bits each,
-//! the lowest bits first; the sparse encoding (1) has runs of equal registers (`sparse.rs`). A sketch begins sparse, and
-//! becomes dense when it outgrows 3,000 bytes or a register outgrows 32.
+//! There are 16,384 registers. 14 bits of an element's hash select a register, which keeps the maximum, over its
+//! elements, of one plus the number of zeros that the remaining bits start with. The dense encoding (0) packs the
+//! registers into six bits each, lowest bits first; the sparse encoding (1) consists of runs of equal registers
+//! (`sparse.rs`). A sketch starts sparse and becomes dense when it exceeds 3,000 bytes or a register exceeds 32.
 //!
-//! The count of the header is the last estimate; its highest bit says that it is out of date.
+//! The header caches the last estimate; its highest bit marks the cache as stale.
 //!
-//! The estimate is Ertl's: "New cardinality estimation algorithms for HyperLogLog sketches", arXiv:1702.01284.
+//! The estimator is Ertl's: "New cardinality estimation algorithms for HyperLogLog sketches", arXiv:1702.01284.
 
 mod sparse;
 
 /// Registers of a sketch.
 pub const REGISTERS: usize = 1 << INDEX_BITS;
 
-/// Bits of a hash that choose the register.
+/// Bits of a hash that select the register.
 const INDEX_BITS: u32 = 14;
 
-/// Bits of a hash that are left to be counted.
+/// The remaining bits of a hash.
 const RANK_BITS: u32 = 64 - INDEX_BITS;
 
 const HEADER_BYTES: usize = 16;
@@ -31,25 +32,25 @@ const ENCODING_AT: usize = 4;
 const DENSE: u8 = 0;
 const SPARSE: u8 = 1;
 
-/// Where the estimate lies in the header: all that [`count`] changes.
+/// Offset of the cached estimate in the header, the only bytes that [`count`] changes.
 pub const COUNT: std::ops::Range<usize> = 8..HEADER_BYTES;
 
-/// In the last byte of the estimate: it is out of date.
+/// Flag in the last byte of the estimate: it is stale.
 const COUNT_STALE: u8 = 0x80;
 
 const REGISTER_BITS: usize = 6;
 const REGISTER_MASK: u16 = (1 << REGISTER_BITS) - 1;
 const DENSE_BYTES: usize = HEADER_BYTES + REGISTERS * REGISTER_BITS / 8;
 
-/// How many registers have each value.
+/// A histogram of register values.
 type Histogram = [u32; 1 << REGISTER_BITS];
 
-/// The bytes are no sketch, or their registers are not 16,384.
+/// The bytes are not a sketch, or do not describe 16,384 registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupted HyperLogLog")]
 pub struct Corrupt;
 
-/// A sketch without elements.
+/// An empty sketch.
 pub fn create() -> Vec<u8> {
     let mut sketch = vec![0; HEADER_BYTES];
     sketch[..MAGIC.len()].copy_from_slice(MAGIC);
@@ -58,8 +59,8 @@ pub fn create() -> Vec<u8> {
     sketch
 }
 
-/// Whether a string looks like a sketch: what decides between WRONGTYPE and going on. Its registers are not checked if
-/// they are sparse: that takes reading them all, as the other functions do.
+/// Whether a string has the header of a sketch; if not, commands reply WRONGTYPE. Sparse registers are not checked,
+/// since that means reading them all, as the other functions do.
 pub fn is_valid(sketch: &[u8]) -> bool {
     sketch.len() >= HEADER_BYTES
         && sketch.starts_with(MAGIC)
@@ -75,7 +76,7 @@ pub fn is_dense(sketch: &[u8]) -> bool {
     is_valid(sketch) && sketch[ENCODING_AT] == DENSE
 }
 
-/// Adds an element. Returns whether that changed a register, and with it the string and perhaps the estimate.
+/// Adds an element. Returns whether a register changed, and with it the string.
 ///
 /// On an error, the string is as it was.
 pub fn add(sketch: &mut Vec<u8>, element: &[u8]) -> Result<bool, Corrupt> {
@@ -83,7 +84,7 @@ pub fn add(sketch: &mut Vec<u8>, element: &[u8]) -> Result<bool, Corrupt> {
     set(sketch, index, rank)
 }
 
-/// The estimate in the header, if it is up to date: then [`count`] would return the same and change nothing.
+/// The cached estimate, if it is current: then [`count`] would return it and change nothing.
 pub fn cached_count(sketch: &[u8]) -> Option<u64> {
     if !is_valid(sketch) {
         return None;
@@ -92,7 +93,7 @@ pub fn cached_count(sketch: &[u8]) -> Option<u64> {
     (count >> 56 & u64::from(COUNT_STALE) == 0).then_some(count)
 }
 
-/// The estimated number of different elements, which is also written into the header.
+/// The estimated number of distinct elements, which is also cached in the header.
 ///
 /// On an error, the string is as it was.
 pub fn count(sketch: &mut [u8]) -> Result<u64, Corrupt> {
@@ -104,7 +105,8 @@ pub fn count(sketch: &mut [u8]) -> Result<u64, Corrupt> {
     Ok(count)
 }
 
-/// Raises each register to that of the sketch, where that is larger: the union, for PFMERGE and PFCOUNT of many keys.
+/// Merges the registers of a sketch into `registers`, keeping the maxima: the union, for PFMERGE and PFCOUNT of several
+/// keys.
 ///
 /// On an error, some of the registers may have been raised.
 pub fn merge(registers: &mut [u8; REGISTERS], sketch: &[u8]) -> Result<(), Corrupt> {
@@ -130,7 +132,7 @@ pub fn merge(registers: &mut [u8; REGISTERS], sketch: &[u8]) -> Result<(), Corru
     if first == REGISTERS { Ok(()) } else { Err(Corrupt) }
 }
 
-/// The estimated number of different elements of merged registers.
+/// The estimated number of distinct elements of merged registers.
 pub fn estimate(registers: &[u8; REGISTERS]) -> u64 {
     let mut histogram: Histogram = [0; 1 << REGISTER_BITS];
     for &register in registers {
@@ -139,8 +141,8 @@ pub fn estimate(registers: &[u8; REGISTERS]) -> u64 {
     estimate_of(&histogram)
 }
 
-/// Raises the registers of a sketch to merged ones, and marks its estimate as out of date: the end of PFMERGE. Redis
-/// makes the sketch dense if one of the merged ones was.
+/// Raises the registers of a sketch to merged ones and marks its estimate as stale: the last step of PFMERGE. As in
+/// Redis, the sketch becomes dense if one of the merged ones was.
 ///
 /// On an error, some of the registers may have been raised. No register can be larger than 63.
 pub fn store(sketch: &mut Vec<u8>, registers: &[u8; REGISTERS], dense: bool) -> Result<(), Corrupt> {
@@ -180,7 +182,7 @@ fn set(sketch: &mut Vec<u8>, index: usize, value: u8) -> Result<bool, Corrupt> {
     Ok(changed)
 }
 
-/// Changes the encoding to dense; on an error, nothing.
+/// Converts the sketch to the dense encoding; on an error, it is unchanged.
 fn make_dense(sketch: &mut Vec<u8>) -> Result<(), Corrupt> {
     if sketch[ENCODING_AT] == DENSE {
         return Ok(());
@@ -217,7 +219,7 @@ fn dense_register(body: &[u8], index: usize) -> u8 {
     (u16::from_le_bytes([low, high]) >> (bit % 8) & REGISTER_MASK) as u8
 }
 
-/// Raises a register of the dense encoding. Returns whether it was lower.
+/// Raises a register of the dense encoding. Returns whether it was lower before.
 #[inline]
 fn dense_set(body: &mut [u8], index: usize, value: u8) -> bool {
     if dense_register(body, index) >= value {
@@ -265,7 +267,7 @@ fn histogram(sketch: &[u8]) -> Result<Histogram, Corrupt> {
 
 /// Algorithm 6 of Ertl's paper.
 fn estimate_of(histogram: &Histogram) -> u64 {
-    /// 1 / (2 ln 2): the bias of infinitely many registers.
+    /// 1 / (2 ln 2): the bias for infinitely many registers.
     const ALPHA: f64 = 0.721_347_520_444_481_7;
 
     let m = REGISTERS as f64;
@@ -279,7 +281,7 @@ fn estimate_of(histogram: &Histogram) -> u64 {
     (ALPHA * m * m / z).round() as u64
 }
 
-/// The share of registers that are still zero, corrected for small counts.
+/// Ertl's sigma: corrects for registers that are still zero, for small counts.
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -297,7 +299,7 @@ fn sigma(mut x: f64) -> f64 {
     }
 }
 
-/// The share of registers that are full, corrected for large counts.
+/// Ertl's tau: corrects for registers that are full, for large counts.
 fn tau(mut x: f64) -> f64 {
     if x == 0.0 || x == 1.0 {
         return 0.0;
@@ -315,14 +317,14 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// The register of an element, and the value that it asks for, from 1 to 51.
+/// The register of an element, and the value to raise it to, from 1 to 51.
 #[inline]
 fn place(element: &[u8]) -> (usize, u8) {
-    /// Redis's, for all sketches.
+    /// The seed that Redis uses for all sketches.
     const SEED: u64 = 0xadc8_3b19;
 
     let hash = murmur(element, SEED);
-    // A bit above those that are counted, so that there is always one.
+    // A sentinel bit above the counted ones, so that the count ends.
     let rest = hash >> INDEX_BITS | 1 << RANK_BITS;
     (hash as usize & (REGISTERS - 1), rest.trailing_zeros() as u8 + 1)
 }

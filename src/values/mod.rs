@@ -1,7 +1,7 @@
-//! Formats and algorithms of Redis values: what the commands and the engine have in common, without either.
+//! Formats and algorithms of Redis values that commands and the engine share; this module depends on neither.
 //!
-//! Everything here is a function of its arguments. Bytes that a client sent, or that another server wrote, are answered
-//! with `None` or an error if they are not of the format; they never panic.
+//! Everything here is a function of its arguments. Bytes from clients or other servers that are malformed yield `None`
+//! or an error, never a panic.
 
 #![forbid(unsafe_code)]
 

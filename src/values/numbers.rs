@@ -1,4 +1,4 @@
-//! Numbers as Redis reads them from arguments and values, and as it writes them into replies and values.
+//! Numbers as Redis parses them from arguments and values, and formats them in replies and values.
 //!
 //! | text | read by | written by |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | coordinates | [`float`] | [`write_human_float`] |
 //! | values of INCRBYFLOAT and HINCRBYFLOAT | [`LongDouble::read`] | [`LongDouble::write`] |
 //!
-//! Hexadecimal floats, which C's `strtod` reads, are refused.
+//! Hexadecimal floats, which C's `strtod` accepts, are rejected.
 
 mod long_double;
 
@@ -21,8 +21,8 @@ const INTEGER_BYTES_MAX: usize = 20;
 /// The longest text of an `f64` as `{:e}` writes it: sign, 17 digits, point, `e-308`.
 const EXPONENTIAL_BYTES_MAX: usize = 24;
 
-/// The integer that a text is, if it is exactly how that integer would be written: no space, no `+`, no leading zero,
-/// no `-0`, nothing out of range. (`string2ll`)
+/// Parses an integer in canonical form only: no space, `+`, leading zero or `-0`, and nothing out of range
+/// (`string2ll`).
 #[inline]
 pub fn integer(text: &[u8]) -> Option<i64> {
     if text.len() > INTEGER_BYTES_MAX {
@@ -47,9 +47,9 @@ pub fn integer(text: &[u8]) -> Option<i64> {
     if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
-/// The float that a text is: decimal with or without an exponent, or infinity (`inf`, `+inf`, `-Infinity`, any case).
+/// Parses a float: decimal with or without an exponent, or infinity (`inf`, `+inf`, `-Infinity`, in any case).
 ///
-/// `None` for NaN, for spaces, and for what is too large or too small to be told from infinity or zero. (`string2d`)
+/// `None` for NaN, for spaces, and for numbers so large or small that they round to infinity or zero (`string2d`).
 pub fn float(text: &[u8]) -> Option<f64> {
     let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let sound = if value.is_infinite() {
@@ -62,18 +62,18 @@ pub fn float(text: &[u8]) -> Option<f64> {
     sound.then_some(value)
 }
 
-/// Whether all digits before the exponent are zeros.
+/// Whether all digits before the exponent are zero.
 fn is_zero(text: &[u8]) -> bool {
     !text.iter().take_while(|byte| !byte.eq_ignore_ascii_case(&b'e')).any(|byte| matches!(byte, b'1'..=b'9'))
 }
 
-/// Appends a float as replies have it since Redis 7.2: the shortest text that reads as the same float. (`d2string`)
+/// Appends a float in the format of replies since Redis 7.2: the shortest text that parses to this float (`d2string`).
 ///
-/// Integers up to 2⁶² have neither point nor exponent; otherwise the exponent comes where `fpconv` puts it. Zero keeps
-/// its sign; the others are `inf`, `-inf`, `nan`. The digits are the shortest always, and the nearest of these; those of
-/// `fpconv` are not for a few floats in a thousand, where it writes 5001.9755854 as `5001.9755854000005`.
+/// Integers up to 2⁶² have neither point nor exponent; for other numbers the exponent is placed as `fpconv` does. Zero
+/// keeps its sign; further texts are `inf`, `-inf`, `nan`. The digits are always the shortest, and of these the
+/// nearest. For a few floats in a thousand those of `fpconv` are not: it writes 5001.9755854 as `5001.9755854000005`.
 pub fn write_float(value: f64, output: &mut Vec<u8>) {
-    /// Half of what an `i64` holds: beyond it, Redis does not look for integers.
+    /// Half the range of an `i64`: beyond it, Redis does not check for integers.
     const INTEGER_MAX: f64 = (i64::MAX / 2) as f64;
 
     if value.is_nan() {
@@ -89,12 +89,12 @@ pub fn write_float(value: f64, output: &mut Vec<u8>) {
     }
 }
 
-/// Lays the shortest digits of a finite, non-zero float out as `fpconv_dtoa` does.
+/// Formats the shortest digits of a finite, non-zero float like `fpconv_dtoa`.
 fn write_shortest(value: f64, output: &mut Vec<u8>) {
     let mut buffer = [0; EXPONENTIAL_BYTES_MAX];
     let (digits, count, exponent) = shortest_digits(value.abs(), &mut buffer);
     let digits = &digits[..count];
-    // The exponent of the last digit, where `exponent` is the one of the first.
+    // The exponent of the last digit; `exponent` is that of the first.
     let last = exponent - (count as i32 - 1);
     if value < 0.0 {
         output.push(b'-');
@@ -124,14 +124,14 @@ fn write_shortest(value: f64, output: &mut Vec<u8>) {
     }
 }
 
-/// The fewest digits that read as the same positive float, how many they are, and the exponent of the first.
+/// The fewest digits that parse to this positive float, their number, and the exponent of the first.
 fn shortest_digits(value: f64, buffer: &mut [u8; EXPONENTIAL_BYTES_MAX]) -> (&[u8], usize, i32) {
     let mut rest = &mut buffer[..];
     write!(rest, "{value:e}").expect("room for the longest float");
     let length = EXPONENTIAL_BYTES_MAX - rest.len();
     let mark = buffer[..length].iter().position(|&byte| byte == b'e').expect("an exponent");
     let exponent = integer(&buffer[mark + 1..length]).expect("an integer") as i32;
-    // The first digit takes the place of the point.
+    // Moves the first digit to where the point was.
     if mark == 1 {
         return (&buffer[..1], 1, exponent);
     }
@@ -139,8 +139,8 @@ fn shortest_digits(value: f64, buffer: &mut [u8; EXPONENTIAL_BYTES_MAX]) -> (&[u
     (&buffer[1..mark], mark - 1, exponent)
 }
 
-/// Appends a float with as many of 17 decimals as are not trailing zeros, and never an exponent, as GEOPOS replies have
-/// it. (`ld2string` with `LD_STR_HUMAN`)
+/// Appends a float with up to 17 decimals, without trailing zeros, and never with an exponent, as in replies of GEOPOS
+/// (`ld2string` with `LD_STR_HUMAN`).
 ///
 /// The decimals are those of the exact binary value: 0.1 is written as `0.10000000000000001`.
 pub fn write_human_float(value: f64, output: &mut Vec<u8>) {

@@ -1,4 +1,4 @@
-//! Listpacks: how servers write short collections.
+//! Listpacks: the encoding that servers use for short collections.
 //!
 //! ```text
 //! | bytes: 4, little-endian | entries: 2, little-endian, 65,535 if too many | entry … | ff |
@@ -11,18 +11,18 @@
 //!         11110001 to 11110100       a signed integer of 2, 3, 4 or 8 bytes, little-endian
 //! ```
 //!
-//! After each entry stands how many bytes it has, for reading backwards: seven bits a byte, the lowest last, all but the
-//! first byte with the highest bit set.
+//! Each entry is followed by its length, for backward traversal: seven bits per byte, least significant last, with the
+//! highest bit set in all but the first byte.
 
 use super::reader::{Bytes, integer_text, signed};
 use std::borrow::Cow;
 
 const END: u8 = 0xff;
 
-/// Stands for a number of entries that does not fit its two bytes.
+/// The number of entries is too large for its two bytes.
 const ENTRIES_UNKNOWN: u16 = u16::MAX;
 
-/// The entries of a listpack, integers as the strings that they stand for; `None` if it is damaged.
+/// The entries of a listpack, with integers as the strings that they stand for; `None` if it is malformed.
 pub(super) fn read(bytes: &[u8]) -> Option<Vec<Bytes<'_>>> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (count, rest) = rest.split_first_chunk()?;
@@ -40,7 +40,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Vec<Bytes<'_>>> {
     (rest.len() == 1 && counted).then_some(entries)
 }
 
-/// The first entry, and how many bytes it has.
+/// The first entry, and its length in bytes.
 fn first(bytes: &[u8]) -> Option<(Bytes<'_>, usize)> {
     let string = |header: usize, length: usize| {
         let end = header.checked_add(length)?;
@@ -51,7 +51,7 @@ fn first(bytes: &[u8]) -> Option<(Bytes<'_>, usize)> {
         [first @ ..=0x7f, ..] => Some((integer_text(i64::from(first)), 1)),
         [first @ 0x80..=0xbf, ..] => string(1, usize::from(first & 0x3f)),
         [first @ 0xc0..=0xdf, second, ..] => {
-            // The sign is the highest of 13 bits.
+            // Sign-extends the 13 bits.
             let integer = (u16::from_be_bytes([first, second]) << 3).cast_signed() >> 3;
             Some((integer_text(i64::from(integer)), 2))
         }
@@ -65,9 +65,9 @@ fn first(bytes: &[u8]) -> Option<(Bytes<'_>, usize)> {
     }
 }
 
-/// What comes after the length of an entry, if that is right.
+/// The rest after the length that follows an entry, if that length is correct.
 fn without_length(bytes: &[u8], length: usize) -> Option<&[u8]> {
-    // Redis takes a byte more for the last number that would fit.
+    // Redis uses one more byte for the largest number that would fit.
     let width = match length {
         0..=127 => 1,
         128..16_383 => 2,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A listpack of entries that are written already, each with its length after it.
+    /// A listpack of encoded entries, each followed by its length.
     fn packed(count: u16, entries: &[u8]) -> Vec<u8> {
         let mut bytes = (entries.len() as u32 + 7).to_le_bytes().to_vec();
         bytes.extend_from_slice(&count.to_le_bytes());

@@ -1,4 +1,4 @@
-//! LZF decompression: how Redis compresses long strings.
+//! LZF decompression, for the long strings that Redis compresses.
 //!
 //! ```text
 //! 000lllll                      1–32 bytes follow as they are
@@ -6,10 +6,10 @@
 //! 111ddddd llllllll dddddddd    9–264 bytes that came 1–8,192 bytes ago (l is the length less nine)
 //! ```
 
-/// The most that one compressed byte can become: three become 264.
+/// Highest expansion: three bytes become 264.
 const RATIO_MAX: usize = 88;
 
-/// Decompresses a string that has exactly this many bytes then; `None` if it has not, or is damaged.
+/// Decompresses a string to exactly `length` bytes; `None` if it is malformed or has another length.
 pub(super) fn decompress(mut compressed: &[u8], bytes: usize) -> Option<Vec<u8>> {
     if bytes.div_ceil(RATIO_MAX) > compressed.len() {
         return None;
@@ -37,7 +37,7 @@ pub(super) fn decompress(mut compressed: &[u8], bytes: usize) -> Option<Vec<u8>>
         if length > bytes - output.len() {
             return None;
         }
-        // What is copied may reach into what the copy appends: then it repeats.
+        // The source of a copy may overlap its destination: the copied bytes then repeat.
         let mut left = length;
         while left > 0 {
             let step = left.min(output.len() - from);

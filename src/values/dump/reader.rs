@@ -1,57 +1,57 @@
-//! Reading payloads, from whoever sent them: nothing is believed that the bytes do not bear out.
+//! Reads payloads from untrusted senders: every length and type is verified.
 
 use super::{CRC, FOOTER_BYTES, listpack, lzf};
 use crate::values::numbers;
 use std::borrow::Cow;
 
-/// The latest version that is read: Redis 7.4's. Later ones may have changed what the types mean.
+/// The latest version accepted: Redis 7.4's. Later ones may have changed the meaning of types.
 const VERSION_MAX: u16 = 12;
 
-/// What the compressed strings of one payload may have together, when they are not compressed any more: the longest
-/// value that Redis takes from a client. LZF makes up to 88 bytes of one.
+/// Bound of the total size of one payload's compressed strings after decompression: the longest value that Redis
+/// accepts from a client. LZF expands one byte to at most 88.
 const DECOMPRESSED_BYTES_MAX: usize = 512 << 20;
 
-/// No more room than this is made on the word of a length alone.
+/// Most capacity reserved on the basis of a declared length alone.
 const CAPACITY_MAX: usize = 1024;
 
-/// A string of a payload.
+/// A string of a payload: borrowed, or decoded.
 pub type Bytes<'a> = Cow<'a, [u8]>;
 
-/// The value of a payload. Strings are borrowed from the payload where they lie in it as they are.
+/// The value of a payload. Strings that are stored verbatim are borrowed from it.
 ///
-/// Collections are not empty, and no member or field is there twice.
+/// Collections are not empty and have no duplicate members or fields.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Dumped<'a> {
     /// A string.
     String(Bytes<'a>),
     /// The elements from head to tail.
     List(Vec<Bytes<'a>>),
-    /// The members, in no order.
+    /// The members, in no particular order.
     Set(Vec<Bytes<'a>>),
-    /// Members and scores, in no order that could be relied upon. No score is NaN.
+    /// Members and scores, in no reliable order. No score is NaN.
     SortedSet(Vec<(Bytes<'a>, f64)>),
     /// Fields and values.
     Hash(Vec<(Bytes<'a>, Bytes<'a>)>),
 }
 
-/// Why a payload is refused.
+/// Why a payload is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDump {
-    /// The end is missing, or of a later version, or its CRC is of other bytes.
+    /// The trailer is missing, its version is too recent, or the CRC does not match.
     #[error("DUMP payload version or checksum are wrong")]
     Footer,
-    /// A type that Pinion has not, or of servers that are too old.
+    /// A type that Pinion does not support, or that only old servers write.
     #[error("Bad data format")]
     Type(u8),
-    /// The bytes are not what their type says.
+    /// The bytes are not a valid value of their type.
     #[error("Bad data format")]
     Format,
 }
 
-/// What stands where a length is expected.
+/// A decoded length field.
 enum Length {
     Of(u64),
-    /// A string follows that is written in another way.
+    /// Not a length: a string in a special encoding follows.
     Encoded(u8),
 }
 
@@ -60,12 +60,12 @@ struct Reader<'a> {
     decompressed_bytes: usize,
 }
 
-/// Reads a payload.
+/// Parses a payload.
 ///
 /// # Errors
 ///
-/// Any bytes that [`super::Writer`] or a server could not have written; also those which real servers would take, but
-/// have no reason to write: with something after the value, or with more than 512 MiB of compressed strings.
+/// Bytes that neither [`super::Writer`] nor a server would write. This includes some that servers accept but never
+/// write: data after the value, and more than 512 MiB of compressed strings.
 pub fn read(payload: &[u8]) -> Result<Dumped<'_>, BadDump> {
     let (value, footer) =
         payload.len().checked_sub(FOOTER_BYTES).map(|at| payload.split_at(at)).ok_or(BadDump::Footer)?;
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A length, and as many of something.
+    /// A length, to be read as a number of items.
     fn repeated<T>(&mut self, mut one: impl FnMut(&mut Self) -> Result<T, BadDump>) -> Result<Vec<T>, BadDump> {
         let Length::Of(length) = self.length()? else { return Err(BadDump::Format) };
         let mut all = Vec::with_capacity(length.min(CAPACITY_MAX as u64) as usize);
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         entries.ok_or(BadDump::Format)
     }
 
-    /// The elements of a list's node.
+    /// The elements of one node of a list.
     fn node(&mut self) -> Result<Vec<Bytes<'a>>, BadDump> {
         match self.plain_length()? {
             1 => Ok(vec![self.string()?]),
@@ -191,12 +191,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An integer as the string that it stands for.
+/// Formats an integer as the string that it stands for.
 pub(super) fn integer_text(integer: i64) -> Bytes<'static> {
     Cow::Owned(itoa::Buffer::new().format(integer).as_bytes().to_vec())
 }
 
-/// The members of a set of integers: how many bytes each has, how many there are, and these in ascending order.
+/// The members of a set of integers: their width in bytes, their number, and the members in ascending order.
 fn integers(bytes: &[u8]) -> Result<Vec<Bytes<'static>>, BadDump> {
     let (width, rest) = bytes.split_first_chunk().ok_or(BadDump::Format)?;
     let (length, rest) = rest.split_first_chunk().ok_or(BadDump::Format)?;
@@ -250,7 +250,7 @@ fn sorted_set(members: Vec<(Bytes, f64)>) -> Result<Dumped, BadDump> {
     Ok(Dumped::SortedSet(members))
 }
 
-/// Keys without elements do not exist.
+/// A collection without elements cannot exist as a key.
 fn filled<T>(elements: Vec<T>) -> Result<Vec<T>, BadDump> {
     if elements.is_empty() { Err(BadDump::Format) } else { Ok(elements) }
 }

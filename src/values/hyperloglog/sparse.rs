@@ -1,4 +1,4 @@
-//! The sparse encoding of registers: runs of equal ones, in one or two bytes each.
+//! The sparse encoding of registers: runs of equal registers, in one or two bytes each.
 //!
 //! ```text
 //! 00llllll           zero, 1–64 registers
@@ -6,41 +6,41 @@
 //! 1vvvvvll           a value of 1–32, 1–4 registers
 //! ```
 //!
-//! Lengths and values are written less one. The same registers can be written in different ways; which one comes about is
-//! that of Redis, so that servers which were given the same elements have the same bytes.
+//! Lengths and values are stored minus one. Registers can be encoded in several ways; this module produces Redis's, so
+//! that servers with equal elements have equal bytes.
 
 use super::{Corrupt, REGISTERS};
 
 /// All registers zero.
 pub(super) const EMPTY: [u8; 2] = long_zero(REGISTERS);
 
-/// The sketch has to become dense before it has more bytes than this, header included (`hll-sparse-max-bytes`).
+/// A sketch that would exceed this many bytes, header included, becomes dense (`hll-sparse-max-bytes`).
 const SKETCH_BYTES_MAX: usize = 3_000;
 
 const VALUE_MAX: u8 = 32;
 const VALUE_LENGTH_MAX: usize = 4;
 const ZERO_LENGTH_MAX: usize = 64;
 
-/// How many runs after a change are looked at for neighbours that can be joined.
+/// Number of runs after a change that are searched for neighbours to merge.
 const JOIN_RUNS_MAX: usize = 5;
 
-/// Equal registers.
+/// A run of equal registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub value: u8,
-    /// How many registers.
+    /// Number of registers.
     pub length: usize,
-    /// How many bytes it is written in.
+    /// Bytes of its encoding.
     pub bytes: usize,
 }
 
-/// What came of a register that was to be raised.
+/// The outcome of raising a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is as large already.
+    /// The register is not lower than the value.
     Same,
     Changed,
-    /// This encoding has no room for it; nothing has changed.
+    /// This encoding cannot represent the result; nothing has changed.
     Full,
 }
 
@@ -81,7 +81,7 @@ const fn long_zero(length: usize) -> [u8; 2] {
     [high | 0x40, low]
 }
 
-/// Raises a register, if it is lower. The runs begin at `start`.
+/// Raises a register if it is lower. The runs start at `start`.
 pub(super) fn set(sketch: &mut Vec<u8>, start: usize, index: usize, raised: u8) -> Result<Outcome, Corrupt> {
     if raised > VALUE_MAX {
         return Ok(Outcome::Full);
@@ -113,7 +113,7 @@ pub(super) fn set(sketch: &mut Vec<u8>, start: usize, index: usize, raised: u8) 
     Ok(Outcome::Changed)
 }
 
-/// What a run becomes when one of its registers is raised: up to three runs.
+/// The up to three runs that a run becomes when one of its registers is raised.
 struct Split {
     bytes: [u8; 5],
     length: usize,
@@ -140,7 +140,7 @@ impl Split {
     }
 }
 
-/// Joins neighbours of the same value, in the few runs from `at` on.
+/// Merges neighbouring runs of equal value, among the first few from `at` on.
 fn join(sketch: &mut Vec<u8>, mut at: usize) {
     for _ in 0..JOIN_RUNS_MAX {
         let Some(Ok(run)) = sketch.get(at..).map(first) else { return };

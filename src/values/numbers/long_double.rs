@@ -1,24 +1,24 @@
-//! C's `long double` on x86-64, as far as INCRBYFLOAT and HINCRBYFLOAT need it: read a text, add, write.
+//! C's `long double` on x86-64, as far as INCRBYFLOAT and HINCRBYFLOAT need it: parsing, addition, formatting.
 //!
-//! Redis adds in this type and writes 17 decimals, so that 0.1 + 0.2 is `0.3` where an `f64` has
-//! `0.30000000000000004`, but 5000.1 + 0.1 is `5000.20000000000000018`. Clients see these decimals, and servers replicate
-//! them; so they are the same here: 64 bits of mantissa, rounded to the nearest, ties to even.
+//! Redis adds in this type and writes 17 decimals, so 0.1 + 0.2 is `0.3`, where an `f64` has `0.30000000000000004`, but
+//! 5000.1 + 0.1 is `5000.20000000000000018`. Clients see these decimals and servers replicate them, so this module
+//! computes the identical digits: 64 bits of mantissa, rounded to nearest, ties to even.
 //!
-//! A text is read exactly: its digits as one large integer, divided by a power of ten bit by bit, one bit more than the
-//! mantissa has, and whether anything remains.
+//! Parsing is exact: the digits form one large integer, which is divided by a power of ten bit by bit, one bit beyond
+//! the mantissa; any remainder decides ties.
 
 use std::cmp::Ordering;
 
-/// Texts of this many bytes and more are refused, as by Redis (`MAX_LONG_DOUBLE_CHARS`); it bounds the work.
+/// Texts of this many bytes and more are rejected, as in Redis (`MAX_LONG_DOUBLE_CHARS`); this bounds the work.
 const TEXT_BYTES_MAX: usize = 5 * 1024;
 
-/// Numbers of 2 to this power and more are infinite.
+/// Numbers from 2 to this power on overflow to infinity.
 const EXPONENT_MAX: i32 = 16_384;
 
-/// Half of the smallest number is 2 to this power; up to it, numbers are rounded to zero.
+/// 2 to this power is half of the smallest positive number; numbers up to it round to zero.
 const EXPONENT_MIN: i32 = -16_446;
 
-/// Decimals that are written.
+/// Decimals written.
 const DECIMALS: usize = 17;
 
 /// 10 to the power of [`DECIMALS`].
@@ -43,12 +43,12 @@ enum Magnitude {
 }
 
 impl LongDouble {
-    /// Zero, which a key or field that does not exist counts as.
+    /// Zero, the value of a key or field that does not exist.
     pub const ZERO: Self = Self { negative: false, magnitude: Magnitude::Zero };
 
-    /// The number that a text is: decimal with or without an exponent, or infinity. (`string2ld`)
+    /// Parses a number: decimal with or without an exponent, or infinity (`string2ld`).
     ///
-    /// `None` for NaN, for spaces, for 5,120 bytes and more, and for what would be rounded to infinity or zero.
+    /// `None` for NaN, for spaces, for 5,120 bytes and more, and for numbers that would round to infinity or zero.
     pub fn read(text: &[u8]) -> Option<Self> {
         if text.len() >= TEXT_BYTES_MAX {
             return None;
@@ -67,7 +67,7 @@ impl LongDouble {
         Some(Self { negative, magnitude })
     }
 
-    /// The sum, unless that is infinite or no number.
+    /// The sum; `None` if it is infinite or not a number.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         use Magnitude::{Infinite, Normal, Zero};
         let (mut larger, mut smaller) = match (self.magnitude, other.magnitude) {
@@ -82,7 +82,7 @@ impl LongDouble {
         if (larger.2, larger.1) < (smaller.2, smaller.1) {
             std::mem::swap(&mut larger, &mut smaller);
         }
-        // Room for the carry above and for 62 bits below; what lies lower only matters by being there.
+        // Room for the carry above and for 62 bits below; of still lower bits it only matters whether any is set.
         let augend = u128::from(larger.1) << 62;
         let addend = u128::from(smaller.1) << 62;
         let distance = (larger.2 - smaller.2) as u32;
@@ -98,8 +98,8 @@ impl LongDouble {
         }
     }
 
-    /// Appends the number with as many of 17 decimals as are not trailing zeros, and never an exponent. (`ld2string` with
-    /// `LD_STR_HUMAN`)
+    /// Appends the number with up to 17 decimals, without trailing zeros, and never with an exponent (`ld2string` with
+    /// `LD_STR_HUMAN`).
     pub fn write(self, output: &mut Vec<u8>) {
         let (mantissa, exponent) = match self.magnitude {
             Magnitude::Infinite => {
@@ -136,7 +136,7 @@ impl LongDouble {
 }
 
 impl From<f64> for LongDouble {
-    /// The same number: an `f64` has fewer bits. NaN, which this type lacks, must not be given.
+    /// Converts an `f64`, which is exact. The caller must not pass NaN, which this type lacks.
     fn from(value: f64) -> Self {
         assert!(!value.is_nan(), "not a number");
         let bits = value.to_bits();
@@ -151,7 +151,7 @@ impl From<f64> for LongDouble {
 }
 
 impl Magnitude {
-    /// The nearest to `value` × 2^`exponent`, ties to even.
+    /// The number nearest to `value` × 2^`exponent`, ties to even.
     fn rounded(value: u128, exponent: i32) -> Self {
         if value == 0 {
             return Self::Zero;
@@ -162,14 +162,14 @@ impl Magnitude {
         } else {
             match u64::try_from(shifted_down(value, excess as u32)) {
                 Ok(mantissa) => (mantissa, exponent + excess),
-                // Rounding has carried into the 65th bit, so the others are zeros.
+                // Rounding carried into the 65th bit, so all other bits are zero.
                 Err(_) => (1 << 63, exponent + excess + 1),
             }
         };
         if exponent + 64 > EXPONENT_MAX { Self::Infinite } else { Self::Normal { mantissa, exponent } }
     }
 
-    /// The nearest to `digits` × 10^`exponent`; `None` if that is infinite, or zero without being it.
+    /// The number nearest to `digits` × 10^`exponent`; `None` if it is infinite, or rounds to zero without being zero.
     fn of_quotient(digits: Natural, exponent: i32) -> Option<Self> {
         if digits.is_zero() {
             return Some(Self::Zero);
@@ -177,7 +177,7 @@ impl Magnitude {
         let (mut rest, mut divisor) = (digits, Natural(vec![1]));
         let scaled = if exponent >= 0 { &mut rest } else { &mut divisor };
         scaled.multiply_by_power_of_ten(exponent.unsigned_abs());
-        // Shifted so that the quotient is at least 1 and less than 2.
+        // Shifted such that the quotient is at least 1 and less than 2.
         let mut shift = rest.bits() - divisor.bits();
         if shift >= 0 {
             divisor.shift_up(shift as u32);
@@ -188,7 +188,7 @@ impl Magnitude {
             rest.shift_up(1);
             shift -= 1;
         }
-        // 65 bits of the quotient, and whether there are more.
+        // 65 bits of the quotient, and whether a remainder is left.
         let mut quotient = 0u128;
         for _ in 0..65 {
             quotient <<= 1;
@@ -209,12 +209,12 @@ impl Magnitude {
     }
 }
 
-/// `value` / 2^`bits`, rounded to the nearest, ties to even.
+/// `value` / 2^`bits`, rounded to nearest, ties to even.
 fn shifted_down(value: u128, bits: u32) -> u128 {
     if bits == 0 {
         return value;
     }
-    // Further down than that there is less than half a unit: no value here has all 128 bits.
+    // Any further down is less than half a unit: no value here has all 128 bits.
     let Some(whole) = value.checked_shr(bits) else { return 0 };
     let rest = value & ((1 << bits) - 1);
     let half = 1 << (bits - 1);
@@ -225,7 +225,7 @@ fn shifted_down(value: u128, bits: u32) -> u128 {
 fn write_shifted(value: u64, bits: u32, output: &mut Vec<u8>) {
     /// Nine decimal digits per limb.
     const BASE: u64 = 1_000_000_000;
-    /// More bits in one step would overflow.
+    /// A larger step would overflow.
     const STEP_BITS: u32 = 32;
 
     let mut limbs = vec![value % BASE, value / BASE % BASE, value / BASE / BASE];
@@ -259,9 +259,9 @@ fn write_shifted(value: u64, bits: u32, output: &mut Vec<u8>) {
     }
 }
 
-/// The digits of a decimal text without its sign, as one integer, and the power of ten that it is to be multiplied by.
+/// Parses the digits of a decimal text without its sign as one integer, and the power of ten to multiply it by.
 ///
-/// `None` if it is no decimal, or so large or small that no rounding makes it finite or something.
+/// `None` if the text is not a decimal, or so large or small that it would round to infinity or zero.
 fn decimal(text: &[u8]) -> Option<(Natural, i32)> {
     let (mantissa, exponent) = match text.iter().position(|byte| byte.eq_ignore_ascii_case(&b'e')) {
         Some(mark) => (&text[..mark], decimal_exponent(&text[mark + 1..])?),
@@ -284,13 +284,13 @@ fn decimal(text: &[u8]) -> Option<(Natural, i32)> {
         return None;
     }
     let exponent = exponent - decimals;
-    // 2^EXPONENT_MAX has 4,933 digits, and 2^EXPONENT_MIN begins after 4,950 zeros; a digit has more than three bits and
-    // fewer than four.
+    // 2^EXPONENT_MAX has 4,933 digits, and 2^EXPONENT_MIN starts after 4,950 zeros; a digit is worth between three and
+    // four bits.
     let (large, small) = (digits.bits() / 4 + exponent > 5_000, digits.bits() / 3 + exponent < -5_000);
     (digits.is_zero() || !(large || small)).then_some((digits, exponent))
 }
 
-/// The exponent of a decimal text; one that is out of all range is bounded to what still is.
+/// Parses the exponent of a decimal text, clamped to a range beyond which nothing changes.
 fn decimal_exponent(text: &[u8]) -> Option<i32> {
     const BOUND: i32 = 1_000_000;
 
@@ -306,7 +306,7 @@ fn decimal_exponent(text: &[u8]) -> Option<i32> {
     Some(if negative { -value } else { value })
 }
 
-/// A large integer in limbs of 32 bits, the lowest first, without zeros at the end.
+/// A large integer in limbs of 32 bits, lowest first, without leading zero limbs.
 #[derive(Clone, Debug)]
 struct Natural(Vec<u32>);
 
@@ -315,7 +315,7 @@ impl Natural {
         self.0.is_empty()
     }
 
-    /// How many bits it has.
+    /// Number of bits.
     fn bits(&self) -> i32 {
         self.0.last().map_or(0, |top| (self.0.len() as u32 * 32 - top.leading_zeros()) as i32)
     }
@@ -350,7 +350,7 @@ impl Natural {
         self.0.len().cmp(&other.0.len()).then_with(|| self.0.iter().rev().cmp(other.0.iter().rev()))
     }
 
-    /// Takes a number away that is not larger.
+    /// Subtracts a number that is not larger.
     fn subtract(&mut self, other: &Self) {
         let mut borrow = false;
         for (at, limb) in self.0.iter_mut().enumerate() {
