@@ -1,8 +1,8 @@
-//! Replays recorded requests through the engine: what it would have hit, by eviction policy and memory.
+//! Trace replay: runs recorded requests through the engine and reports hit ratios by eviction policy and memory.
 //!
-//! [`parse`] makes a [`Trace`] of a file's bytes; [`Plan::new`] decides which cells (policy × memory) are run, and at
-//! which scale; [`run`] runs one cell on an engine of its own; a [`Report`] says what came out, as a table or as JSON;
-//! [`plot`] draws it. Files, threads and the terminal are the caller's. `cache.rs` is all that knows the engine.
+//! [`parse`] reads a [`Trace`] from a file's bytes; [`Plan::new`] determines the cells (policy × memory) to run, and
+//! the scale; [`run`] runs one cell on its own engine; a [`Report`] presents the results as a table or as JSON;
+//! [`plot`] draws them. Files, threads and the terminal are up to the caller. Only `cache.rs` knows the engine.
 
 #![forbid(unsafe_code)]
 

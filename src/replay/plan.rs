@@ -1,4 +1,5 @@
-//! Which cells are run: every policy with every amount of memory, and the scale at which they fit into this machine.
+//! The plan of a replay: the cells to run, each policy with each amount of memory, and the scale at which they fit into
+//! this machine.
 
 use super::cache::{self, Limits};
 use super::trace::Trace;
@@ -6,15 +7,15 @@ use crate::config::Memory;
 use crate::eviction::Eviction;
 use std::str::FromStr;
 
-/// A capacity taken from the footprint has room for so many mean items at least: fewer are no cache.
+/// Least capacity, in mean items, when it is given as a percentage: anything smaller is not a useful cache.
 const MEAN_ITEMS_MIN: u64 = 10;
 
-/// An amount of memory, as it was asked for.
+/// An amount of memory, as given by the user.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
-    /// So many bytes, whole KiB.
+    /// Bytes, a multiple of 1 KiB.
     Bytes(u64),
-    /// So many percent of the bytes of all distinct items.
+    /// Percent of the footprint: of the bytes of all distinct items.
     Percent(f64),
 }
 
@@ -37,7 +38,7 @@ impl FromStr for Amount {
 }
 
 impl Amount {
-    /// The part of the footprint, if that is what was asked for.
+    /// The fraction of the footprint, if the amount is a percentage.
     pub fn fraction(self) -> Option<f64> {
         match self {
             Self::Percent(percent) => Some(percent / 100.0),
@@ -60,7 +61,7 @@ impl std::fmt::Display for Amount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
             Self::Percent(percent) => write!(f, "{percent}%"),
-            // Exactly: two amounts never read the same.
+            // Exact, so that different amounts never print alike.
             Self::Bytes(bytes) if bytes % (1 << 30) == 0 => write!(f, "{}GiB", bytes >> 30),
             Self::Bytes(bytes) if bytes % (1 << 20) == 0 => write!(f, "{}MiB", bytes >> 20),
             Self::Bytes(bytes) => write!(f, "{}KiB", bytes >> 10),
@@ -68,22 +69,22 @@ impl std::fmt::Display for Amount {
     }
 }
 
-/// What an amount of memory counts.
+/// The bytes that an amount of memory limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Count {
-    /// Everything that the engine holds, as a server with that limit does
+    /// All memory of the engine, as in a server with that limit
     Real,
-    /// Only bytes of keys and values, as simulators do; the engine has as much memory as it needs for them
+    /// Bytes of keys and values alone, as simulators count; the engine gets as much memory as these need
     User,
 }
 
 /// One run: a policy with an amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell {
-    /// What was asked for.
+    /// The amount as given by the user.
     pub amount: Amount,
-    /// That in bytes, of the trace at the plan's scale.
+    /// The amount in bytes, at the plan's scale.
     pub capacity_bytes: u64,
     pub(super) limits: Limits,
 }
@@ -94,64 +95,64 @@ impl Cell {
         self.limits.eviction
     }
 
-    /// Memory that its engine may come to use.
+    /// Most memory that its engine may use.
     pub fn memory_bytes(&self) -> u64 {
         self.limits.memory_bytes
     }
 }
 
-/// An amount of memory that an engine cannot have.
+/// An amount of memory that no engine can be given.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    /// A part of a small footprint, less than an engine needs.
+    /// A percentage that is less than an engine needs.
     #[error(
         "{amount} is {}; allowed: {} and more, or --count user",
         super::report::bytes(*bytes),
         super::report::bytes(cache::MEMORY_BYTES_MIN)
     )]
     TooLittle {
-        /// What was asked for.
+        /// The amount as given by the user.
         amount: Amount,
-        /// That in bytes.
+        /// The amount in bytes.
         bytes: u64,
     },
-    /// More than there is, at this scale.
+    /// More than the machine has, at this scale.
     #[error(
         "{amount} needs {} of memory at scale {scale}, of {} allowed; a higher --scale divides sizes",
         super::report::bytes(*bytes),
         super::report::bytes(*allowed)
     )]
     TooMuch {
-        /// What was asked for.
+        /// The amount as given by the user.
         amount: Amount,
-        /// Memory of its engine.
+        /// Memory that the engine would need.
         bytes: u64,
-        /// Most that it may have.
+        /// Most memory allowed.
         allowed: u64,
-        /// What sizes were divided by.
+        /// The divisor of all sizes.
         scale: u32,
     },
 }
 
-/// The cells of one trace.
+/// The cells of one trace, and their scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What sizes, and amounts in bytes, are divided by.
+    /// The divisor of all sizes, and of amounts in bytes.
     pub scale: u32,
-    /// Bytes of all distinct items, divided.
+    /// Bytes of all distinct items, after the division.
     pub footprint_bytes: u64,
-    /// Amounts by policies.
+    /// All amounts for the first policy, then for the next, and so on.
     pub cells: Vec<Cell>,
-    /// Parts of the footprint that are too small for an engine, and why.
+    /// Percentages that are too small for an engine, and why.
     pub left_out: Vec<(Amount, Refusal)>,
 }
 
 impl Plan {
-    /// Plans the cells of a trace for a machine with so much memory. Without a `scale`, the least power of two at which
-    /// all of them fit.
+    /// Plans the cells of a trace for a machine with `machine_bytes` of memory. If no `scale` is given, it is the least
+    /// power of two at which all cells fit.
     ///
     /// # Errors
-    /// An amount that no engine can have.
+    /// An amount that no engine can be given.
     pub fn new(
         trace: &Trace,
         policies: &[Eviction],
@@ -213,7 +214,7 @@ impl Plan {
                 },
             }));
         }
-        // Policies are compared side by side.
+        // One curve or block of rows per policy.
         let order = |cell: &Cell| policies.iter().position(|&p| p == cell.limits.eviction);
         plan.cells.sort_by_key(order);
         Ok(plan)

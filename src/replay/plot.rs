@@ -1,11 +1,11 @@
-//! Miss ratio by memory as a picture: one panel per trace, one line per policy, memory on a logarithmic axis.
+//! Draws miss ratio against memory: one panel per trace, one line per policy, memory on a logarithmic axis.
 
 use super::report::{CellReport, Report, TraceReport, bytes};
 use crate::eviction::Eviction;
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
-/// Height of a panel, title and labels included.
+/// Height of a panel, including title and labels.
 const HEIGHT: f64 = 360.0;
 /// The plotted area in a panel.
 const LEFT: f64 = 70.0;
@@ -13,14 +13,14 @@ const RIGHT: f64 = 640.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 300.0;
 
-/// Horizontal lines of a panel.
+/// Horizontal grid lines of a panel.
 const LEVELS: u32 = 5;
 
-/// One colour per policy, apart for the colour-blind as well (Okabe and Ito).
+/// One colour per policy, distinguishable by colour-blind readers (Okabe and Ito).
 const COLOURS: [&str; Eviction::ALL.len()] =
     ["#0072b2", "#56b4e9", "#d55e00", "#009e73", "#000000", "#e69f00", "#cc79a7", "#f0e442"];
 
-/// A picture on its own.
+/// The plot as an SVG document.
 pub fn svg(report: &Report) -> String {
     let height = HEIGHT * report.traces.len() as f64;
     let mut svg = format!(
@@ -33,7 +33,7 @@ pub fn svg(report: &Report) -> String {
     svg + "</svg>\n"
 }
 
-/// A page with the picture and the table.
+/// An HTML page with the plot and the table.
 pub fn html(report: &Report) -> String {
     let title = "Pinion replay: miss ratio by memory";
     let (svg, table) = (svg(report), escaped(&report.table()));
@@ -43,7 +43,7 @@ pub fn html(report: &Report) -> String {
     )
 }
 
-/// Where numbers lie in a panel.
+/// Maps values to coordinates within a panel.
 struct Axes {
     log_least: f64,
     log_span: f64,
@@ -54,13 +54,13 @@ impl Axes {
     fn of(cells: &[CellReport]) -> Self {
         let logs = || cells.iter().map(log);
         let (least, most) = (logs().fold(f64::INFINITY, f64::min), logs().fold(0.0, f64::max));
-        // Up to the next tenth, so that levels have short labels.
+        // Rounded up to the next tenth, so that the grid has short labels.
         let miss_most =
             cells.iter().filter_map(miss).fold(0.1, |most: f64, miss| most.max((miss * 10.0).ceil() / 10.0));
         Self { log_least: least, log_span: most - least, miss_most }
     }
 
-    /// A single amount of memory lies in the middle.
+    /// A single amount of memory is drawn in the middle.
     fn x(&self, cell: &CellReport) -> f64 {
         let part = if self.log_span > 0.0 { (log(cell) - self.log_least) / self.log_span } else { 0.5 };
         LEFT + part * (RIGHT - LEFT)
@@ -113,7 +113,7 @@ fn panel(trace: &TraceReport) -> String {
     panel
 }
 
-/// The cells of a policy that have a miss ratio, by memory.
+/// The cells of a policy that have a miss ratio, ordered by memory.
 fn curve<'a>(trace: &'a TraceReport, policy: &str) -> Vec<&'a CellReport> {
     let mut cells: Vec<_> = trace.cells.iter().filter(|c| c.policy == policy && miss(c).is_some()).collect();
     cells.sort_by_key(|cell| cell.capacity_bytes);
@@ -130,7 +130,7 @@ fn draw(panel: &mut String, axes: &Axes, cells: &[&CellReport], colour: &str) {
     }
 }
 
-/// An amount of memory under the axis, and in bytes where that is not how it was asked for.
+/// Label for an amount of memory: as given, and in bytes if that was a percentage.
 fn label(panel: &mut String, x: f64, cell: &CellReport) {
     line(panel, (x, BOTTOM), (x, BOTTOM + 4.0), "#444");
     *panel += &text(x, BOTTOM + 18.0, "middle", &cell.memory);
@@ -148,7 +148,7 @@ fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(words))
 }
 
-/// Text as XML has it; file names may have anything in them, and control characters are not allowed there at all.
+/// Escapes text for XML. File names may contain anything; control characters, which XML forbids, are replaced.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,75 +1,75 @@
-//! What came out of replays, as a table and as JSON.
+//! The results of replays, as a table and as JSON.
 
 use super::plan::{Count, Plan};
 use super::run::Outcome;
 use super::trace::Trace;
 use serde::Serialize;
 
-/// Everything that was run.
+/// The results of all traces.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What amounts of memory count.
+    /// The bytes that amounts of memory limit.
     pub count: Count,
     /// In the order of the files.
     pub traces: Vec<TraceReport>,
 }
 
-/// What came out of one trace. All bytes are those of the trace at its scale.
+/// The results of one trace. All bytes are at its scale.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TraceReport {
-    /// Its name.
+    /// Name of the trace.
     pub trace: String,
-    /// How many requests.
+    /// Number of requests.
     pub requests: usize,
-    /// Their different keys.
+    /// Number of distinct keys.
     pub distinct_keys: u32,
     /// Bytes of all distinct items.
     pub footprint_bytes: u64,
-    /// What sizes, and amounts of memory in bytes, were divided by.
+    /// The divisor of all sizes, and of amounts of memory in bytes.
     pub scale: u32,
-    /// Amounts of memory that are too little for an engine.
+    /// Amounts of memory that are too small for an engine.
     pub left_out: Vec<String>,
-    /// One row of the table each.
+    /// The results by policy and memory, one row of the table each.
     pub cells: Vec<CellReport>,
 }
 
-/// What came out of one policy with one amount of memory.
+/// The result of one policy with one amount of memory.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CellReport {
     /// The policy's name.
     pub policy: &'static str,
-    /// The amount, as it was asked for.
+    /// The amount, as given by the user.
     pub memory: String,
-    /// The part of the footprint, where that was asked for.
+    /// The fraction of the footprint, if it was given as a percentage.
     pub fraction: Option<f64>,
     /// The amount in bytes.
     pub capacity_bytes: u64,
-    /// Hits in gets; none where nothing was asked for.
+    /// Hits divided by gets; None without gets.
     pub object_hit_ratio: Option<f64>,
-    /// Their bytes.
+    /// Bytes of the hits divided by bytes of the gets.
     pub byte_hit_ratio: Option<f64>,
-    /// Gets.
+    /// Number of gets.
     pub gets: u64,
-    /// Gets that found their key.
+    /// Number of hits.
     pub hits: u64,
-    /// Writes of an item that is longer than the cell takes.
+    /// Writes refused because the item is longer than the cell accepts.
     pub refused: u64,
-    /// Live items removed to make room.
+    /// Live items evicted.
     pub evictions: u64,
     /// Expired items removed.
     pub expired: u64,
-    /// Bytes that the engine moved to reclaim space.
+    /// Bytes copied by evacuation.
     pub moved_bytes: u64,
     /// Items at the end.
     pub items: u64,
     /// Bytes of their keys and values.
     pub user_bytes: u64,
-    /// Bytes of keys and values in the capacity, on average over the second half.
+    /// Bytes of keys and values divided by the capacity, averaged over the second half of the trace.
     pub efficiency: Option<f64>,
 }
 
 impl TraceReport {
-    /// The outcomes of a plan's cells, in their order.
+    /// Builds the results from the outcomes of a plan's cells, which are in the plan's order.
     pub fn new(name: String, trace: &Trace, plan: &Plan, outcomes: &[Outcome]) -> Self {
         assert_eq!(plan.cells.len(), outcomes.len(), "an outcome per cell");
         let cells = plan.cells.iter().zip(outcomes).map(|(cell, outcome)| CellReport {
@@ -102,12 +102,12 @@ impl TraceReport {
 }
 
 impl Report {
-    /// One object, indented.
+    /// One indented JSON object.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("names are strings, and nothing else can fail")
     }
 
-    /// One row per cell under a heading, and a line per trace whose sizes were divided.
+    /// A heading, one row per cell, and a line for each trace whose sizes were divided.
     pub fn table(&self) -> String {
         let heading = [
             "trace",
@@ -146,7 +146,7 @@ impl Report {
     }
 }
 
-/// Rows with columns of one width: the two names from the left, numbers from the right.
+/// Aligns columns: the two names to the left, numbers to the right.
 fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     const NAMES: usize = 2;
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -168,7 +168,7 @@ fn percent(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| "-".into(), |ratio| format!("{:.2}%", ratio * 100.0))
 }
 
-/// Bytes with a unit, and a decimal where they are not whole.
+/// Bytes with a unit; one decimal unless they are a whole number of it.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = UNITS.len().min(1 + bytes.checked_ilog2().unwrap_or(0) as usize / 10) - 1;

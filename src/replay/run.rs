@@ -1,7 +1,7 @@
-//! One cell: a trace through one engine.
+//! Runs one cell: a trace through one engine.
 //!
-//! A get that misses is followed by a fill with the trace's size and TTL, at the same time. A set stores, a delete
-//! removes. The engine really stores the bytes; what they are does not matter, so they are zeros.
+//! A get that misses is followed at once by a fill with the size and TTL that the trace gives. A set stores, a delete
+//! removes. The engine really stores the values; they are zeros, since their contents do not matter.
 
 use super::cache::Cache;
 use super::plan::{Cell, Plan};
@@ -9,43 +9,43 @@ use super::trace::{Op, Trace};
 use crate::command::UnixMs;
 use std::io;
 
-/// When replays begin: some time in November 2023. The engine counts from its start, so any would do.
+/// Start time of replays: some time in November 2023. The engine only counts from its start, so any would do.
 const START_MS: UnixMs = 1_700_000_000_000;
 
-/// Requests between steps of the engine's background work: as many as a server executes at once.
+/// Requests per step of background work: as many as a server executes in a batch.
 const TURN_REQUESTS: usize = 64;
 
 /// Turns between reports of progress.
 const PROGRESS_TURNS: usize = 256;
 
-/// What came out of a run.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Gets.
+    /// Number of gets.
     pub gets: u64,
-    /// Gets that found their key.
+    /// Number of hits.
     pub hits: u64,
-    /// Bytes of the items asked for.
+    /// Bytes of the items requested by gets.
     pub get_bytes: u64,
-    /// Bytes of those found.
+    /// Bytes of the hits.
     pub hit_bytes: u64,
-    /// Writes of an item that is longer than the cell takes.
+    /// Writes refused because the item is longer than the cell accepts.
     pub refused: u64,
-    /// Live items removed to make room.
+    /// Live items evicted.
     pub evictions: u64,
     /// Expired items removed.
     pub expired: u64,
-    /// Bytes that the engine moved to reclaim space.
+    /// Bytes copied by evacuation.
     pub moved_bytes: u64,
     /// Items at the end.
     pub items: u64,
     /// Bytes of their keys and values.
     pub user_bytes: u64,
-    /// Bytes of keys and values in the second half, on average.
+    /// Bytes of keys and values, averaged over the second half of the trace.
     pub user_bytes_mean: f64,
 }
 
-/// Runs a cell of a trace's plan. `progress` is told of requests done since it was last told.
+/// Runs one cell of a trace's plan. `progress` receives the number of requests done since its last call.
 ///
 /// # Errors
 /// The engine's memory cannot be reserved.
@@ -90,7 +90,7 @@ pub fn run(trace: &Trace, plan: &Plan, cell: &Cell, progress: &mut dyn FnMut(u64
             let value = zeros.get(..bytes as usize - key.len());
             let stored = value.is_some_and(|value| cache.put(key, value, expires, now));
             if !stored {
-                // What would be stale is gone.
+                // The value stored before is stale now.
                 cache.remove(key, now);
                 outcome.refused += 1;
             }

@@ -1,12 +1,11 @@
-//! A trace: requests as columns in memory, and how files become one.
+//! Traces: requests as columns in memory, parsed from files.
 //!
-//! [`parse`] takes the bytes of a file and looks at nothing else. What they may be, compressed by zstd or not:
+//! [`parse`] takes the bytes of a file, which may be compressed by zstd. The formats:
 //!
 //! - CTR1, a columnar binary format ([`ctr`] draws it);
 //! - text, `time,key,size[,ttl[,op]]` ([`csv`]).
 //!
-//! Nothing in a file makes it panic, or allocate more than a small multiple of the file's length and of
-//! [`TRACE_BYTES_MAX`].
+//! No input makes it panic, or allocate more than a small multiple of the file's length and of [`TRACE_BYTES_MAX`].
 
 mod csv;
 mod ctr;
@@ -17,41 +16,41 @@ use std::io::Read;
 /// Most bytes of a trace, decompressed: some fifty million requests.
 pub const TRACE_BYTES_MAX: u64 = 1 << 30;
 
-/// Where a trace says nothing of time, or its time stands still, each request comes so long after the previous one.
+/// Interval between requests if a trace has no times, or if its time never changes.
 const STEP_MS: u64 = 1;
 
-/// Ten thousand years: no time of a trace is further from zero, so that no sum of times and TTLs overflows.
+/// Bound of times in a trace, ten thousand years from zero, so that no sum of times and TTLs overflows.
 const SECONDS_MAX: i64 = 315_576_000_000;
 
-/// What every zstd frame starts with.
+/// Magic number of a zstd frame.
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
-/// Why a file is no trace.
+/// Why a file cannot be parsed as a trace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
     /// The compressed file cannot be read.
     #[error("zstd: {0}")]
     Zstd(String),
-    /// It is longer than [`TRACE_BYTES_MAX`].
+    /// The trace is longer than [`TRACE_BYTES_MAX`].
     #[error("more than {} MiB of trace; allowed: up to that", TRACE_BYTES_MAX >> 20)]
     TooLong,
-    /// A CTR1 file breaks its own rules.
+    /// A CTR1 file is malformed.
     #[error("CTR1: {0}")]
     Ctr(String),
-    /// A line of text is not a request.
+    /// A line of text cannot be parsed as a request.
     #[error("line {line}: {what}")]
     Line {
-        /// Which, from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong, and what is allowed.
+        /// The mistake, and the values allowed.
         what: String,
     },
-    /// There is nothing in it.
+    /// The trace has no requests.
     #[error("no requests")]
     Empty,
 }
 
-/// What a request does.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Looks a key up; in a simulation, a miss is followed by a fill.
@@ -67,17 +66,17 @@ pub enum Op {
 pub struct Request {
     /// Number of its key, below [`Trace::distinct`].
     pub key: u32,
-    /// Milliseconds since the first request, never less than those of the request before.
+    /// Milliseconds since the first request; never decreases.
     pub at_ms: u64,
-    /// Bytes of key and value, as the trace says.
+    /// Bytes of key and value, as recorded.
     pub size_bytes: u32,
-    /// Lifetime of what it stores; 0 is for ever.
+    /// TTL of what it stores; 0 for none.
     pub ttl_seconds: u32,
-    /// What it does.
+    /// Its operation.
     pub op: Op,
 }
 
-/// A number per request that may be the same for all, or for all with the same key.
+/// A column of numbers: one for all requests, one per key, or one per request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Column {
     Constant(u32),
@@ -95,31 +94,31 @@ impl Column {
     }
 }
 
-/// What the keys are: their numbers alone, or texts that end at these offsets.
+/// The keys: their numbers alone, or texts, each with the offset of its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Keys {
     Numbers { distinct: u32 },
     Texts { bytes: Vec<u8>, ends: Vec<u32> },
 }
 
-/// Requests in order, at least one.
+/// A trace of at least one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     keys: Keys,
-    /// The key of each request.
+    /// The key number of each request.
     requests: Vec<u32>,
-    /// When each comes; none where the time never changes.
+    /// The time of each request; None if the time never changes.
     times_ms: Option<Vec<u64>>,
     sizes: Column,
     ttls: Column,
-    /// None where all are gets.
+    /// None if all are gets.
     ops: Option<Vec<Op>>,
 }
 
 /// Reads a trace from the bytes of a file.
 ///
 /// # Errors
-/// What is wrong with them, in one line.
+/// The first mistake found, as one line.
 pub fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
     let content;
     let bytes = if bytes.starts_with(ZSTD_MAGIC) {
@@ -134,7 +133,7 @@ pub fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
     if bytes.starts_with(ctr::MAGIC) { ctr::parse(bytes) } else { csv::parse(bytes) }
 }
 
-/// The content of all frames, at most so many bytes.
+/// Decompresses all frames, to `bytes_max` at most.
 fn decompress(mut frames: &[u8], bytes_max: u64) -> Result<Vec<u8>, TraceError> {
     let mut content = Vec::new();
     let mut decoder = FrameDecoder::new();
@@ -155,17 +154,17 @@ fn decompress(mut frames: &[u8], bytes_max: u64) -> Result<Vec<u8>, TraceError> 
 }
 
 impl Trace {
-    /// How many requests.
+    /// Number of requests.
     pub fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// False: a trace has at least one request.
+    /// Always false: a trace has at least one request.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// How many different keys.
+    /// Number of distinct keys.
     pub fn distinct(&self) -> u32 {
         match &self.keys {
             Keys::Numbers { distinct } => *distinct,
@@ -178,7 +177,7 @@ impl Trace {
         let mut now = 0;
         self.requests.iter().enumerate().map(move |(i, &key)| {
             let at_ms = self.times_ms.as_ref().map_or(i as u64 * STEP_MS, |times| times[i]);
-            // Recorded clocks step back at times; a cache's clock does not.
+            // Recorded clocks sometimes step back; the engine's time must not.
             now = at_ms.max(now);
             Request {
                 key,
@@ -204,18 +203,18 @@ impl Trace {
         }
     }
 
-    /// Bytes of key and value that a cache stores where sizes are divided by `scale`: the key is never shortened.
+    /// Bytes of key and value as a cache stores them if sizes are divided by `scale`; the key is never shortened.
     pub fn user_bytes(&self, request: &Request, scale: u32) -> u64 {
         let key_bytes = self.key(request.key, &mut [0; 8]).len() as u64;
         u64::from(request.size_bytes / scale).max(key_bytes)
     }
 
-    /// The longest item.
+    /// Bytes of the longest item.
     pub fn user_bytes_max(&self, scale: u32) -> u64 {
         self.requests().map(|r| self.user_bytes(&r, scale)).max().unwrap_or(0)
     }
 
-    /// Bytes of all distinct keys and their values, each as it is stored first. A key that is only deleted has none.
+    /// Bytes of all distinct items, each at the size at which it is first stored. A key that is only deleted has none.
     pub fn footprint_bytes(&self, scale: u32) -> u64 {
         let mut seen = vec![false; self.distinct() as usize];
         let mut sum = 0;
@@ -228,7 +227,7 @@ impl Trace {
     }
 }
 
-/// Times as they are kept: since the first, and only where they change.
+/// Times since the first request; None if they never change.
 fn times_since_first(times_ms: Vec<i64>) -> Option<Vec<u64>> {
     let first = *times_ms.first()?;
     let changes = times_ms.iter().any(|&t| t > first);

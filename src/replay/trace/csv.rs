@@ -1,8 +1,8 @@
 //! Requests as text, one per line: `time,key,size[,ttl[,op]]`.
 //!
-//! Time is in seconds and may have decimals; size is the bytes of key and value; ttl is in seconds, 0 or nothing for
-//! none; op is get, set or delete, or 0, 1, 2, and get where it is left out. The first line may name the columns. Empty
-//! lines and those that start with `#` mean nothing. There are no quotes: a key has no comma in it.
+//! The time is in seconds and may have decimals; the size is the bytes of key and value; the ttl is in seconds, 0 or
+//! empty for none; op is get, set or delete, or 0, 1, 2, and defaults to get. The first line may name the columns.
+//! Empty lines, and lines that start with `#`, are ignored. There is no quoting: a key cannot contain a comma.
 
 use super::{Column, Keys, Op, SECONDS_MAX, Trace, TraceError, times_since_first};
 use crate::engine::KEY_BYTES_MAX;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 const COLUMNS: [&str; 5] = ["time", "key", "size", "ttl", "op"];
 
-/// The columns, as they grow.
+/// The columns read so far.
 #[derive(Default)]
 struct Columns<'a> {
     numbers: HashMap<&'a [u8], u32>,
@@ -23,7 +23,7 @@ struct Columns<'a> {
     ops: Vec<Op>,
 }
 
-/// Reads text.
+/// Parses text.
 pub(super) fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
     let mut columns = Columns::default();
     let mut is_first = true;
@@ -41,7 +41,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
     columns.trace()
 }
 
-/// True if the line names the columns, in their order.
+/// True if the line names the columns in their order.
 fn is_heading(line: &[u8]) -> bool {
     let names: Vec<&[u8]> = line.split(|&b| b == b',').map(<[u8]>::trim_ascii).collect();
     (3..=COLUMNS.len()).contains(&names.len())
@@ -100,7 +100,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// One number where all are the same.
+/// A single number if all are equal.
 fn column(numbers: Vec<u32>) -> Column {
     let first = numbers[0];
     if numbers.iter().all(|&n| n == first) { Column::Constant(first) } else { Column::PerRequest(numbers) }
@@ -119,7 +119,7 @@ fn number(text: &[u8]) -> Option<u32> {
     digits(text)?.parse().ok()
 }
 
-/// Seconds with decimals, of which three count.
+/// Parses seconds with decimals, of which three are significant.
 fn milliseconds(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
@@ -129,13 +129,13 @@ fn milliseconds(text: &[u8]) -> Option<i64> {
     Some(seconds * 1000 + thousandths)
 }
 
-/// The text, if it is digits and nothing else.
+/// The text, if it consists of digits only.
 fn digits(text: &[u8]) -> Option<&str> {
     let digits = std::str::from_utf8(text).ok()?;
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
 }
 
-/// The beginning of what was read, fit for one line.
+/// The start of the text, shortened to fit an error message of one line.
 fn shown(text: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 40;
     let cut = if text.len() > SHOWN_BYTES_MAX { "…" } else { "" };

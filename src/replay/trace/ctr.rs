@@ -15,7 +15,7 @@
 
 use super::{Column, Keys, Op, SECONDS_MAX, Trace, TraceError, times_since_first};
 
-/// What a file starts with.
+/// The magic number of the format.
 pub(super) const MAGIC: &[u8] = b"CTR1";
 
 const HEADER_BYTES: usize = 32;
@@ -27,7 +27,7 @@ const OP: u32 = 8;
 const SIZE_PER_KEY: u32 = 16;
 const TTL_PER_KEY: u32 = 32;
 
-/// The fixed part.
+/// The fixed header.
 struct Header {
     flags: u32,
     requests: usize,
@@ -35,7 +35,7 @@ struct Header {
     constant_size: u32,
 }
 
-/// Reads a file that starts with the magic.
+/// Parses a file that starts with the magic number.
 pub(super) fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
     let (header, mut columns) = header(bytes)?;
     let Header { flags, requests, distinct, constant_size } = header;
@@ -73,7 +73,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Trace, TraceError> {
     })
 }
 
-/// The header and the columns, whose length is what the header says.
+/// The header, and the columns with the lengths that it declares.
 fn header(bytes: &[u8]) -> Result<(Header, &[u8]), TraceError> {
     let fail = |what: String| Err(TraceError::Ctr(what));
     let Some((header, columns)) = bytes.split_at_checked(HEADER_BYTES) else {
@@ -91,7 +91,7 @@ fn header(bytes: &[u8]) -> Result<(Header, &[u8]), TraceError> {
     if requests == 0 {
         return Err(TraceError::Empty);
     }
-    // Before anything is multiplied: a request has at least the four bytes of its key.
+    // Checked before any multiplication: each request has at least the four bytes of its key.
     if requests > columns.len() as u64 / 4 {
         return fail(format!("{requests} requests do not fit into {} bytes", bytes.len()));
     }
@@ -112,7 +112,7 @@ fn header(bytes: &[u8]) -> Result<(Header, &[u8]), TraceError> {
     Ok((Header { flags, requests: requests as usize, distinct: distinct as usize, constant_size }, columns))
 }
 
-/// The keys' numbers, from the steps between them.
+/// Key numbers, summed up from their deltas.
 fn keys(steps: &[u8], distinct: usize) -> Result<Vec<u32>, TraceError> {
     let mut key = 0_u32;
     let sums = words(steps).enumerate().map(|(request, step)| {
@@ -134,7 +134,7 @@ fn op((request, code): (usize, &u8)) -> Result<Op, TraceError> {
     }
 }
 
-/// Cuts a column off the front.
+/// Splits a column off the front.
 fn take<'a>(columns: &mut &'a [u8], bytes: usize) -> &'a [u8] {
     let (column, rest) = columns.split_at(bytes);
     *columns = rest;
