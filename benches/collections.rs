@@ -1,12 +1,12 @@
-//! Large collections in an engine: single calls as they grow, how calls scale with their size, and the longest single step
-//! while one goes away.
+//! Large collections in an engine: single calls while they grow, how the cost of calls scales with size, and the
+//! longest single step while one is deleted, expires, is evicted or flushed.
 //!
 //! ```text
 //! cargo bench --bench collections -- [--elements 10000000] [--only growth,conversion,sizes,end] [--types sorted]
 //! ```
 //!
-//! What is printed is Markdown; times are the CPU time of the thread. A turn is [`TURN`] requests and one call of
-//! [`Engine::work`], as a shard makes it.
+//! Prints Markdown; times are CPU time of the thread. A turn is [`TURN`] requests and one call of [`Engine::work`], as
+//! in a shard.
 #![allow(missing_docs)]
 
 mod meter;
@@ -23,18 +23,18 @@ use std::hint::black_box;
 /// Requests between two calls of `work`.
 const TURN: u64 = 16;
 const NOW: u64 = 1_700_000_000_000;
-/// Memory for an element of any type.
+/// Memory per element of any type.
 const BYTES_PER_ELEMENT: u64 = 128;
-/// Memory besides.
+/// Fixed memory besides.
 const BYTES_MIN: u64 = 256 << 20;
-/// No step is to be longer.
+/// The bar: no step may take longer.
 const BAR_NS: u64 = 1_000_000;
-/// Bytes of entries from which on a collection is a large one, less what says how many there are.
+/// Bytes of entries from which on a collection is large, without the header of a small one.
 const SMALL_BYTES: u64 = 1022;
 const CONVERTED: u64 = 20_000;
 /// Elements of a range that is read.
 const RANGE: usize = 10;
-/// Small strings until a collection that is the oldest item is evicted, at most.
+/// Most small strings written until the collection, as the oldest item, is evicted.
 const PUTS_MAX: u64 = 10_000_000;
 const KEY: &[u8] = b"collection";
 
@@ -43,13 +43,13 @@ struct Options {
     /// Elements of a large collection.
     #[arg(long, default_value_t = 10_000_000)]
     elements: u64,
-    /// Only these.
+    /// Benchmarks to run; all by default.
     #[arg(long, value_delimiter = ',', default_value = "growth,conversion,sizes,end")]
     only: Vec<String>,
-    /// Only collections of these types.
+    /// Types to run; all by default.
     #[arg(long, value_delimiter = ',', default_value = "list,set,hash,sorted")]
     types: Vec<String>,
-    /// Cargo gives this.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -84,7 +84,7 @@ impl Type {
     }
 }
 
-/// A member of 16 bytes. Their order is not that of their numbers.
+/// A member of 16 bytes; its hash order differs from its numerical order.
 fn member(n: u64) -> [u8; 16] {
     let mut member = *b"0000000000000000";
     let mut rest = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -95,12 +95,12 @@ fn member(n: u64) -> [u8; 16] {
     member
 }
 
-/// The score that a member has first.
+/// The initial score of a member.
 fn score(n: u64) -> f64 {
     (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 12) as f64
 }
 
-/// An engine with a collection.
+/// An engine with one collection.
 struct Subject {
     engine: Engine,
     hasher: KeyHasher,
@@ -127,7 +127,7 @@ impl Subject {
         Self { engine, hasher, now: NOW, next: 0, requests: 0 }
     }
 
-    /// A request is over: perhaps the turn is, too.
+    /// Counts a request, and ends the turn if it was the last.
     fn requested(&mut self, meter: &mut Meter) {
         self.requests += 1;
         if self.requests.is_multiple_of(TURN) {
@@ -143,13 +143,13 @@ impl Subject {
         meter.time("work", &mut self.engine, |engine| engine.work(now))
     }
 
-    /// Adds an element that is new.
+    /// Adds a new element.
     fn add(&mut self, meter: &mut Meter, of: Type, key: &[u8], n: u64) {
         let (hash, now) = (self.hasher.hash(key), self.now);
         meter.time("add", &mut self.engine, |engine| add(engine, of, hash, key, n, now));
     }
 
-    /// Adds elements that nobody times.
+    /// Adds elements without timing.
     fn fill(&mut self, of: Type, elements: std::ops::Range<u64>) {
         let hash = self.hasher.hash(KEY);
         for n in elements {
@@ -171,7 +171,7 @@ impl Subject {
         done.expect("it fits");
     }
 
-    /// Goes on until all that there is to do is done, with a few requests in each turn.
+    /// Continues until no background work is left, with a few requests in each turn.
     fn settle(&mut self, meter: &mut Meter) {
         while self.work(meter) == Next::Now {
             (0..TURN / 4).for_each(|_| self.put(meter));
@@ -231,7 +231,7 @@ fn growth(meter: &mut Meter, of: Type, elements: u64) {
     meter.end_storm();
 }
 
-/// Many small collections get the one element more that makes them large.
+/// Adds to many small collections the one element that makes them large.
 fn conversion(meter: &mut Meter, of: Type) {
     let count = SMALL_BYTES / of.entry_bytes();
     let mut subject = Subject::new(CONVERTED * (count + 8));
@@ -248,7 +248,7 @@ fn conversion(meter: &mut Meter, of: Type) {
     meter.end_storm();
 }
 
-/// The ways in which a collection goes away.
+/// The ways in which a collection is removed.
 const ENDS: [fn(&mut Meter, Type, u64); 4] = [deletion, expiry, eviction, flush];
 
 fn deletion(meter: &mut Meter, of: Type, elements: u64) {
@@ -277,7 +277,8 @@ fn expiry(meter: &mut Meter, of: Type, elements: u64) {
     meter.end_storm();
 }
 
-/// Small strings push it out: by their age, since S3-FIFO rather gives up those strings, which nobody reads.
+/// Evicts the collection by small strings. Under LRU, since S3-FIFO would rather evict those strings, which are never
+/// read.
 fn eviction(meter: &mut Meter, of: Type, elements: u64) {
     let mut subject = Subject::with_policy(elements, Eviction::Lru);
     subject.fill(of, 0..elements);
@@ -302,7 +303,7 @@ fn flush(meter: &mut Meter, of: Type, elements: u64) {
     meter.end_storm();
 }
 
-/// How calls on a sorted set, and the lookup of a field, take longer with its size.
+/// The cost of calls on a sorted set, and of looking a field up, by size.
 fn sizes(elements: u64) {
     println!("\n### Calls by size, ns of CPU time each (members of 16 B)\n");
     println!(
@@ -336,7 +337,7 @@ fn calls(subject: &mut Subject, size: u64) -> [f64; 7] {
     let mut spent = [0; 2];
     let few = (size / 20).min(CALLS);
     let rounds = CALLS / few;
-    // New ones are taken out again: its size is what the row says.
+    // New members are removed again, to keep the size that the row states.
     for _ in 0..rounds {
         let start = thread_ns();
         (size..size + few).for_each(|n| add(engine, Type::Sorted, hash, KEY, n, now));
@@ -369,7 +370,7 @@ fn calls(subject: &mut Subject, size: u64) -> [f64; 7] {
     [added, removed, changed, scored, ranked, by_rank, by_score]
 }
 
-/// Scores that are changed to are not those of members that are added later.
+/// Scores for updates differ from those of members that are added later.
 fn elements_apart() -> u64 {
     1 << 40
 }

@@ -1,7 +1,8 @@
-//! The engine's get and set on a set that no cache holds: by policy, and one by one against batches with prefetch.
+//! GET and SET on a data set larger than the CPU's caches: by policy, and single lookups against batches with prefetch.
 //!
-//! The ratio of batches of 16 to single lookups, measured in alternating rounds, is printed at the end: separate
-//! benchmarks are minutes apart, and a machine drifts. `benches/steps.rs` looks at the longest single steps.
+//! The ratio of batches of 16 to single lookups, measured in alternating rounds, is printed at the end; separate
+//! benchmarks run minutes apart, while the machine's speed drifts. `benches/steps.rs` measures the longest single
+//! steps.
 #![allow(missing_docs)]
 
 use criterion::measurement::WallTime;
@@ -12,13 +13,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 const ITEMS: u64 = 10_000_000;
-/// All of the items fit.
+/// Memory in which all items fit.
 const MEMORY_BYTES: u64 = ITEMS * 160;
 const NOW: u64 = 1_700_000_000_000;
 /// Keys drawn per measurement.
 const DRAWN: usize = 1 << 18;
 const BATCHES: [usize; 4] = [1, 8, 16, 32];
-/// What the policies are compared at.
+/// Memory at which the policies are compared.
 const BATCH: usize = 16;
 /// Alternating rounds, of `DRAWN` lookups each.
 const ROUNDS: usize = 15;
@@ -49,7 +50,7 @@ fn get(engine: &mut Engine, hash: KeyHash, key: &Key) {
     black_box(item.value.whole().map(|v| v[0]));
 }
 
-/// As a shard does it.
+/// In batches, as a shard does it.
 fn get_batch(engine: &mut Engine, keys: &[(Key, KeyHash)]) {
     if keys.len() > 1 {
         keys.iter().for_each(|(_, hash)| engine.prefetch_index(*hash));

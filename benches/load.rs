@@ -1,12 +1,13 @@
-//! Load over RESP for `scripts/collections`: redis-benchmark's workload, by a client that is faster than the servers.
+//! A load generator over RESP for `scripts/collections`: redis-benchmark's workload, with a client faster than the
+//! servers.
 //!
 //! ```text
-//! cargo bench --bench load -- --port 6379 --conns 50 --depth 16 --requests 300000 --keys 100000 LPUSH list element:__rand_int__
+//! cargo bench --bench load -- --port 6379 --conns 50 --depth 16 --requests 300000 LPUSH list element:__rand_int__
 //! ```
 //!
-//! A closed loop: each connection keeps `--depth` requests in flight. `__rand_int__` in a word stands for a number of 12
-//! digits, drawn for each request. An error, a reply of another type than the first (but for null) or a byte too many end it with status 1.
-//! It prints the number of requests per second.
+//! Closed loop: each connection keeps `--depth` requests in flight. In each request, `__rand_int__` is replaced by a
+//! random number of 12 digits. An error reply, a reply of another type than the first (except null), or an excess byte
+//! ends the run with status 1. Prints requests per second.
 #![allow(missing_docs)]
 
 use clap::Parser;
@@ -19,7 +20,7 @@ use std::time::Instant;
 
 const PLACEHOLDER: &str = "__rand_int__";
 const RECEIVED_BYTES: usize = 64 << 10;
-/// Lowest bit of the user data; the others are the connection's number.
+/// Lowest bit of the user data; the others hold the connection's number.
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
 
@@ -37,7 +38,7 @@ struct Options {
     /// Different random numbers
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
-    /// Cargo gives this
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
     /// The command
@@ -45,7 +46,7 @@ struct Options {
     words: Vec<String>,
 }
 
-/// The command as it is sent, with the places where numbers go.
+/// The encoded command, and the offsets of its random numbers.
 struct Command {
     bytes: Vec<u8>,
     places: Vec<usize>,
@@ -74,7 +75,7 @@ impl Command {
     }
 }
 
-/// `sending` and `receiving` belong to the kernel while an operation is under way.
+/// `sending` and `receiving` belong to the kernel while an operation is in flight.
 struct Connection {
     stream: TcpStream,
     pending: Vec<u8>,
@@ -82,7 +83,7 @@ struct Connection {
     sent: usize,
     is_sending: bool,
     receiving: Box<[u8]>,
-    /// What has come of a reply that is not whole.
+    /// The bytes of an incomplete reply.
     partial: Vec<u8>,
     in_flight: u64,
 }
@@ -103,7 +104,7 @@ impl Connection {
         }
     }
 
-    /// Takes `length` received bytes; returns how many replies became whole.
+    /// Takes `length` received bytes; returns how many replies they complete.
     fn consume(&mut self, length: usize, kind: &mut Option<u8>) -> u64 {
         self.partial.extend_from_slice(&self.receiving[..length]);
         let (mut at, mut replies) = (0, 0);
@@ -123,7 +124,7 @@ impl Connection {
     }
 }
 
-/// Length of the reply that these bytes begin with, if it is whole. Bulk strings, arrays of them, and lines.
+/// Length of the first reply in these bytes, if it is complete. Handles bulk strings, arrays of them, and lines.
 fn reply_length(bytes: &[u8]) -> Option<usize> {
     let line = memchr::memchr(b'\n', bytes)? + 1;
     let number = || -> i64 {
@@ -180,7 +181,7 @@ fn main() {
         }
     }
     println!("{:.0} requests per second", options.requests as f64 / begun.elapsed().as_secs_f64());
-    // Receives are still under way, so nothing is freed.
+    // Receives are still in flight, so nothing is freed.
     exit(0);
 }
 
@@ -198,7 +199,7 @@ fn receive(uring: &mut IoUring, connection: &mut Connection, number: usize) {
     submit(uring, &operation.user_data((number as u64) << 1 | RECEIVE));
 }
 
-/// Sends what there is, unless a send is under way.
+/// Sends the pending bytes, unless a send is in flight.
 fn send(uring: &mut IoUring, connection: &mut Connection, number: usize) {
     if connection.is_sending {
         return;
@@ -219,8 +220,8 @@ fn send(uring: &mut IoUring, connection: &mut Connection, number: usize) {
 }
 
 fn submit(uring: &mut IoUring, operation: &io_uring::squeue::Entry) {
-    // SAFETY: `sending` and `receiving` live as long as the process, and are left alone until their operation has completed.
-    // One of each per connection is under way at most, and the queue has room for two.
+    // SAFETY: `sending` and `receiving` live as long as the process, and are left alone until their operation has
+    // completed. One of each per connection is under way at most, and the queue has room for two.
     unsafe { uring.submission().push(operation) }.expect("room in the queue");
 }
 

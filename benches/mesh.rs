@@ -1,4 +1,4 @@
-//! A hop over the mesh: the channel alone, and to another thread and back while both are awake.
+//! Latency of the mesh: of the channel alone, and of a round trip to another thread while both are awake.
 #![allow(missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,4 +1,4 @@
-//! Parsing memcached text and RESP: per command, from one buffer.
+//! Parsing memcached text and RESP: time per command, from one buffer.
 #![allow(missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -8,7 +8,7 @@ use pinion::protocol::memcached::{Parsed, State, parse};
 use pinion::protocol::resp;
 use std::hint::black_box;
 
-/// Parses a buffer to its end and returns how many requests were in it.
+/// Parses a buffer to its end; returns the number of requests.
 fn requests(input: &[u8]) -> u64 {
     let (mut state, mut at, mut count) = (State::Command, 0, 0);
     while at < input.len() {
@@ -24,7 +24,7 @@ fn requests(input: &[u8]) -> u64 {
     count
 }
 
-/// Parses RESP to its end, finds the commands and reads their words; returns how many commands or keys there were.
+/// Parses RESP to its end, looks the commands up and reads their arguments; returns the number of commands and keys.
 fn commands(input: &[u8]) -> u64 {
     let limits = resp::Limits::authenticated(1 << 20);
     let (mut state, mut at, mut count) = (resp::State::default(), 0, 0);

@@ -1,13 +1,13 @@
-//! The longest single step of a shard: every call into the engine is timed by the CPU time of its thread, under storms.
+//! The longest single step of a shard under storms: measures the thread CPU time of every call into the engine.
 //!
 //! ```text
 //! cargo bench --bench steps -- [--items 1000000,10000000,50000000] [--huge-pages]
 //! ```
 //!
-//! A turn is [`TURN`] requests and one call of [`Engine::work`], as a shard makes it. What is printed is Markdown. The first
-//! row of each table are steps that do nothing but hash a key, for about a microsecond: what is in their tail is the machine's
-//! (interrupts, a hypervisor that takes the core away, which the kernel counts as the thread's time), and is in all the
-//! other tails as well, in those of longer steps more often.
+//! A turn is [`TURN`] requests and one call of [`Engine::work`], as in a shard. Prints Markdown. The first row of each
+//! table shows steps that only hash a key, for about a microsecond: their tail is due to the machine (interrupts, a
+//! hypervisor that preempts the core, which the kernel counts as the thread's time), and it is part of all other tails
+//! as well, the more so the longer the steps.
 #![allow(missing_docs)]
 
 mod meter;
@@ -23,15 +23,15 @@ use std::time::Instant;
 /// Requests between two calls of `work`.
 const TURN: u64 = 16;
 const NOW: u64 = 1_700_000_000_000;
-/// Memory per item of 16+100 B where all of them are to fit, whatever their index does.
+/// Memory per item of 16+100 B, enough for all of them in any state of the index.
 const BYTES_PER_ITEM: u64 = 160;
-/// Pieces in which long values come, and from which length on.
+/// Pieces in which long values are written, and the length from which on they are.
 const PIECE_BYTES: usize = 16 << 10;
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
-/// About a microsecond of them.
+/// Hashes of a key that take about a microsecond.
 const HASHES_PER_STEP: usize = 400;
-/// Steps that are longer are counted.
+/// The bar: longer steps are counted.
 const BAR_NS: u64 = 100_000;
 
 static VALUE: [u8; MIB] = [7; MIB];
@@ -41,13 +41,13 @@ struct Options {
     /// Numbers of items.
     #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
     items: Vec<u64>,
-    /// Asks for huge pages behind the memory.
+    /// Advises the kernel to use huge pages.
     #[arg(long)]
     huge_pages: bool,
-    /// Only storms whose names contain this.
+    /// Storms to run, by a part of their names.
     #[arg(long, default_value = "")]
     only: String,
-    /// Cargo gives this.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -74,12 +74,12 @@ fn lognormal_sizes(random: &mut Random) -> Vec<usize> {
 struct Stormed {
     engine: Engine,
     hasher: KeyHasher,
-    /// The time that the engine is told.
+    /// The time that is passed to the engine.
     now: u64,
-    /// Number of the next new key, and of requests.
+    /// Number of the next new key, and of requests so far.
     next: u64,
     requests: u64,
-    /// Long values: their keys.
+    /// Keys of long values.
     long: VecDeque<u64>,
 }
 
@@ -99,7 +99,7 @@ impl Stormed {
         Self { engine, hasher, now: NOW, next: 0, requests: 0, long: VecDeque::new() }
     }
 
-    /// A request is over: perhaps the turn is, too.
+    /// Counts a request, and ends the turn if it was the last.
     fn requested(&mut self, meter: &mut Meter) {
         self.requests += 1;
         if self.requests.is_multiple_of(TURN) {
@@ -115,7 +115,7 @@ impl Stormed {
         meter.time("work", &mut self.engine, |engine| engine.work(now))
     }
 
-    /// Stores a new key, as a shard does: long values piece by piece.
+    /// Stores a new key as a shard does: long values piece by piece.
     fn put(&mut self, meter: &mut Meter, value_bytes: usize, expires: Option<u64>) {
         let (key, now) = (key(self.next), self.now);
         let (hash, group) = (self.hasher.hash(&key), Group::of(&key));
@@ -160,7 +160,7 @@ impl Stormed {
         }
     }
 
-    /// Stores keys that nobody times.
+    /// Stores keys without timing.
     fn fill(&mut self, count: u64, expires: impl Fn(u64) -> Option<u64>) {
         for n in 0..count {
             let key = key(self.next);
@@ -202,7 +202,7 @@ fn main() {
     }
 }
 
-/// The storms that one engine goes through, one after the other.
+/// The storms that one engine goes through in turn.
 fn fill_and_turn_over(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<String>) {
     let memory_bytes = items * BYTES_PER_ITEM;
     let mut stormed = Stormed::new(memory_bytes, options.huge_pages);
@@ -259,7 +259,7 @@ fn fill_and_turn_over(meter: &mut Meter, items: u64, options: &Options, remarks:
     meter.end_storm();
 
     if selected("evacuation") {
-        // Each phase writes as much as memory holds.
+        // Each phase writes as many bytes as memory holds.
         for (storm, value_bytes) in [("evacuation: 100 B to 1 KiB", KIB), ("evacuation: 1 KiB to 100 B", 100)] {
             meter.storm = storm;
             stormed.put_many(meter, memory_bytes / (value_bytes as u64 + 40), value_bytes, |_| None);
@@ -318,7 +318,7 @@ fn fill_and_turn_over(meter: &mut Meter, items: u64, options: &Options, remarks:
     }
 }
 
-/// 1 MiB values that push out small ones, are deleted, and are pushed out by small ones.
+/// 1 MiB values that evict small ones, are deleted, and are evicted by small ones.
 fn long_values(meter: &mut Meter, stormed: &mut Stormed, items: u64) {
     meter.storm = "long values";
     for n in 0..(items / 5_000).max(2_000) {
@@ -375,7 +375,7 @@ fn lookups(stormed: &mut Stormed, items: u64, random: &mut Random) -> (f64, f64)
     (single, batched)
 }
 
-/// Half of the items expire within the same second. The engine's time goes on as fast as its steps take CPU time.
+/// Half of the items expire within one second. The engine's time advances by the CPU time of its steps.
 fn expiry(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<String>) {
     const TTL_MS: u64 = 300_000;
     let mut stormed = Stormed::new(items * BYTES_PER_ITEM, options.huge_pages);
@@ -397,14 +397,14 @@ fn expiry(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<St
     meter.end_storm();
 }
 
-/// All items expire within the same second, after a time to live that is not the wheel's.
+/// All items expire within one second, after a time to live beyond the wheel's horizon.
 fn sweep(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<String>) {
     const TTL_MS: u64 = 3_600_000;
     let mut stormed = Stormed::new(items * BYTES_PER_ITEM, options.huge_pages);
     let due = NOW + TTL_MS;
     stormed.fill(items, |n| Some(due + n * 1000 / items));
     meter.storm = "sweep";
-    // The pass is somewhere when they expire.
+    // The pass is at an arbitrary position when they expire.
     stormed.now = due - 40_000;
     while stormed.now < due {
         match stormed.work(meter) {
@@ -418,7 +418,7 @@ fn sweep(meter: &mut Meter, items: u64, options: &Options, remarks: &mut Vec<Str
     meter.end_storm();
 }
 
-/// Lets time go on from `from` until no more than `kept` items are left; returns how many milliseconds that took.
+/// Advances time from `from` until at most `kept` items are left; returns how many milliseconds that took.
 fn run_down(meter: &mut Meter, stormed: &mut Stormed, from: u64, keys: u64, kept: u64) -> u64 {
     let mut random = Random(1);
     stormed.requests = 0;

@@ -1,5 +1,5 @@
-//! A whole turn: a pipeline from a client to a node in this process and back, kernel included. The client waits for each
-//! pipeline, so what is measured is a round trip, wake-ups and all: look at how it grows with the depth.
+//! A whole turn: a pipeline from a client to a node in this process and back, including the kernel. The client waits
+//! for each pipeline, so this measures round trips with all wake-ups; the point is how they grow with the depth.
 #![allow(missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,4 +1,4 @@
-//! `pinion replay` on traces made here: what it prints, as a table and as JSON, what it draws, and what it refuses.
+//! `pinion replay` on generated traces: the table, JSON and plots that it writes, and what it rejects.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn replay(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(PINION).current_dir(folder).arg("replay").args(arguments).output().expect("the binary runs")
 }
 
-/// What a replay that ends well prints: its result, and its notes.
+/// Expects success; returns standard output and the notes on standard error.
 fn printed(folder: &Path, arguments: &[&str]) -> (String, String) {
     let Output { status, stdout, stderr } = replay(folder, arguments);
     let text = |bytes| String::from_utf8(bytes).expect("text");
@@ -22,7 +22,7 @@ fn printed(folder: &Path, arguments: &[&str]) -> (String, String) {
     (stdout, stderr)
 }
 
-/// The line with which it refuses.
+/// Expects a rejection; returns the line with its reason.
 fn refused(folder: &Path, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = replay(folder, arguments);
     let text = String::from_utf8_lossy(&stderr).into_owned();
@@ -30,8 +30,8 @@ fn refused(folder: &Path, arguments: &[&str]) -> String {
     text
 }
 
-/// A folder with 20,000 requests for 2,000 keys of 500 bytes, some more often than others: `text.csv`, and the same
-/// numbered as they first appear in `columns.ctr.zst` and `plain.ctr`.
+/// A folder with 20,000 requests of skewed popularity for 2,000 keys of 500 bytes: `text.csv`, and with keys numbered
+/// in order of appearance `columns.ctr.zst` and `plain.ctr`.
 fn traces() -> TempDir {
     let folder = TempDir::new().expect("a folder");
     let mut random = Random(7);
@@ -58,7 +58,7 @@ fn traces() -> TempDir {
     folder
 }
 
-/// The object hit ratio of first in, first out, by a model of it.
+/// The object hit ratio of FIFO, by a model.
 fn modelled(folder: &Path, items_max: usize) -> f64 {
     let text = std::fs::read_to_string(folder.join("text.csv")).expect("a file");
     let keys: Vec<&str> = text.lines().skip(1).map(|line| line.split(',').nth(1).expect("a key")).collect();
@@ -101,7 +101,7 @@ fn results_are_those_of_a_model() {
             assert_eq!((&cell["policy"], number(cell, "capacity_bytes")), (&"fifo".into(), capacity));
             let items = (capacity / 500.0).floor();
             let modelled = modelled(folder.path(), items as usize);
-            // An engine may evict a little more than it must.
+            // An engine may evict slightly more than necessary.
             assert!((number(cell, "object_hit_ratio") - modelled).abs() < 0.005, "{modelled}: {cell}");
             assert_eq!(number(cell, "byte_hit_ratio"), number(cell, "object_hit_ratio"));
             assert!((0.98 * items..=items).contains(&number(cell, "items")), "{cell}");

@@ -1,6 +1,6 @@
-//! Steps of an engine, timed by the CPU time of their thread: what benches of single steps share.
+//! Times the steps of an engine by thread CPU time; shared by the benches of single steps.
 //!
-//! The time that reading the clock takes, the median of so many pairs of readings, is subtracted from each step.
+//! The time that reading the clock takes, the median of many pairs of readings, is subtracted from each step.
 
 use hdrhistogram::Histogram;
 use pinion::engine::{Engine, EngineStats};
@@ -19,7 +19,7 @@ pub fn thread_ns() -> u64 {
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below another.
+    /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -34,18 +34,18 @@ struct Row {
     cpu: Histogram<u64>,
     wall: Histogram<u64>,
     over_bar: u64,
-    /// The longest, and what the engine did in it.
+    /// The longest step, and the engine's counters during it.
     longest: u64,
     did: String,
 }
 
 /// Times steps.
 pub struct Meter {
-    /// What reading the clock takes.
+    /// The time that reading the clock takes.
     pub overhead_ns: u64,
-    /// Steps that are longer are counted.
+    /// The bar: longer steps are counted.
     bar_ns: u64,
-    /// The storm that there is.
+    /// The current storm.
     pub storm: &'static str,
     rows: Vec<Row>,
     /// CPU time of all steps.
@@ -53,7 +53,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter that counts the steps that are longer than a bar.
+    /// A meter that counts steps longer than a bar.
     pub fn new(bar_ns: u64) -> Self {
         let mut pairs: Vec<u64> = (0..100_001)
             .map(|_| {
@@ -101,7 +101,7 @@ impl Meter {
         println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|");
     }
 
-    /// Prints the rows of a storm that is over.
+    /// Prints the rows of a finished storm.
     pub fn end_storm(&mut self) {
         for row in self.rows.drain(..) {
             let us = |ns: u64| ns as f64 / 1000.0;

@@ -7,7 +7,8 @@
 //!         |     | raw     1  |           | u16    | u32     | u32    |
 //!                                        '- only for keys of 255 bytes and more, with EXPIRES, with FLAGS
 //!
-//!  bits:  type 0-2 | encoding 3-4 | EXPIRES 5 | FLAGS 6 | IN_WHEEL 7 | DETACHED 8 | database 9-12 | stale 13 | win 14 | incomplete 15
+//!  bits:  type 0-2 | encoding 3-4 | EXPIRES 5 | FLAGS 6 | IN_WHEEL 7 | DETACHED 8 | database 9-12
+//!         | stale 13 | win 14 | incomplete 15
 //! ```
 //!
 //! All numbers are little-endian. `raw` is set on a string that was modified in place: Redis does not report such a

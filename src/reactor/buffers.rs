@@ -99,8 +99,8 @@ impl ReceiveBuffers {
     fn push(&mut self, id: u16) {
         let index = usize::from(self.tail & (self.count - 1));
         let address = self.at as u64 + self.offset(id) as u64;
-        // SAFETY: the index is within the `count` entries at the start of the mapping. Entries between the kernel's head
-        // and our published tail are the kernel's; there are never more than `count` buffers, so this one is ours.
+        // SAFETY: the index is within the `count` entries at the start of the mapping. Entries between the kernel's
+        // head and our published tail are the kernel's; there are never more than `count` buffers, so this one is ours.
         let entry = unsafe { &mut *self.at.cast::<BufRingEntry>().add(index) };
         entry.set_addr(address);
         entry.set_len(self.buffer_bytes as u32);

@@ -1,4 +1,4 @@
-//! Cells by hand: what hits, what is filled, refused, evicted and expires; and which cells there are.
+//! Cells computed by hand: hits, fills, refusals, evictions and expiries; and the plans of cells.
 
 use super::*;
 

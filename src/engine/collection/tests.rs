@@ -1,4 +1,4 @@
-//! Collections against naive models, in little memory: both encodings, conversions, evacuation and eviction all the time.
+//! Collections against naive models in little memory, with both encodings, conversions, evacuation and eviction.
 
 use super::*;
 use crate::command::End;
@@ -19,7 +19,7 @@ impl Random {
         ((u128::from(self.0) * u128::from(n)) >> 64) as u64
     }
 
-    /// Bytes of a length that is usually short, now and then too long for an entry.
+    /// Strings that are usually short, and sometimes too long for an entry.
     fn bytes(&mut self, variety: u64) -> Vec<u8> {
         let n = self.below(variety);
         let length = match self.below(400) {
@@ -77,7 +77,7 @@ fn by_score(sorted: &BTreeMap<Vec<u8>, f64>) -> Vec<(f64, Vec<u8>)> {
     all
 }
 
-/// What the engine has under a key, read in full.
+/// The value of a key in the engine, read completely.
 fn contents(engine: &mut Engine, key: &[u8], model: &Model, now: UnixMs) -> Option<Model> {
     let hash = hash(key);
     match model {
@@ -138,7 +138,7 @@ fn same(a: &Model, b: &Model) -> bool {
     }
 }
 
-/// One random change, on the engine and on the model.
+/// One random change, applied to the engine and to the model.
 fn change(engine: &mut Engine, key: &[u8], model: &mut Model, random: &mut Random, variety: u64, now: UnixMs) {
     let hash = hash(key);
     let value = random.bytes(variety);
@@ -265,7 +265,7 @@ fn run(seed: u64, memory_bytes: u64, keys: u64, variety: u64, steps: u64, evicti
         let n = random.below(keys);
         let key = format!("key-{n}").into_bytes();
         let model = models.entry(n).or_insert_with(|| Model::new(n));
-        // What was evicted is gone as a whole.
+        // A collection is evicted as a whole or not at all.
         if !model.is_empty() && engine.get(hash(&key), &key, now).is_none() {
             assert!(engine.stats().evictions > 0 || matches!(model, Model::Hash(_)), "it vanished: {n} at {step}");
             *model = Model::new(n);
@@ -287,7 +287,7 @@ fn run(seed: u64, memory_bytes: u64, keys: u64, variety: u64, steps: u64, evicti
         if step % (steps / 8 + 1) == 0 {
             engine.check();
         }
-        // Plain strings push collections around.
+        // Plain strings cause collections to be moved and evicted.
         if random.below(3) == 0 {
             let key = format!("string-{}", random.below(2000)).into_bytes();
             let value = vec![b's'; random.below(900) as usize];
@@ -331,8 +331,9 @@ fn large_collections_are_evicted_and_moved() {
     run(5, 4 * MIB, 24, 2000, 60_000, Eviction::S3Fifo);
 }
 
-/// A long value was replaced by a short one, for which the leaf had to grow. The leaf told the blobs of the old value, which
-/// were waiting to be freed by then, that it was their parent: so it was freed in their stead, while it was in use.
+/// Regression: when a long value was replaced by a short one and the leaf had to grow, the relocated leaf updated the
+/// parent of the old value's blobs. These were in the list of nodes to be freed, which is linked through that field, so
+/// the leaf was freed in their stead while in use.
 #[test]
 fn a_long_value_that_becomes_short() {
     let mut engine = engine(64 * MIB, Eviction::default());
@@ -350,7 +351,7 @@ fn a_long_value_that_becomes_short() {
     assert!(found.fields().all(|field| field.value.len() == 150));
 }
 
-/// Where nothing may be evicted, a write that finds no room fails as a whole, and removing needs none.
+/// If nothing can be evicted, a write without room fails as a whole, and removals need no room.
 #[test]
 fn full_memory_refuses_and_lets_go() {
     let mut engine = engine(4 * MIB, Eviction::None);
@@ -397,8 +398,8 @@ fn full_memory_refuses_and_lets_go() {
     assert_eq!(engine.stats().evictions, 0);
 }
 
-/// A collection got its version when its first change was done. Until then it had none, and while a flush's pass was under way
-/// it counted as flushed: what had been made was not found, and the client was told that memory is full.
+/// Regression: a collection got its version only after its first change. If a flush's pass was under way it counted as
+/// flushed until then, so it was not found, and the client received an out-of-memory error.
 #[test]
 fn a_collection_is_made_while_a_flush_goes_on() {
     let mut engine = engine(16 * MIB, Eviction::S3Fifo);
@@ -414,8 +415,9 @@ fn a_collection_is_made_while_a_flush_goes_on() {
     }
 }
 
-/// A large hash is swept in steps. A field of a leaf that a sweep had passed by was given a time of expiry, and at its end the
-/// sweep said that no field had one: the field was counted and not shown when it had expired, and stayed for ever.
+/// Regression: a large hash is swept in steps. If a field in a leaf behind the sweep was given an expiry time, the
+/// sweep recorded at its end that no field expires; the field was counted after its expiry, not returned, and never
+/// removed.
 #[test]
 fn a_field_that_is_to_expire_behind_a_sweep() {
     let mut engine = engine(64 * MIB, Eviction::default());
@@ -455,9 +457,9 @@ fn a_field_that_is_to_expire_behind_a_sweep() {
     engine.check();
 }
 
-/// Room was made for the longer one of a field and its value. Where what was made for the whole command had been used up by
-/// strings that take more memory than they are long, there was none for the other. A new time of expiry counted the value
-/// alone, and wrote both.
+/// Regression: room was made for the longer of a field and its value only. When the room made for the whole command was
+/// used up by strings that occupy more memory than their length, the other string had none. Setting an expiry time
+/// counted the value alone, but rewrites both.
 #[test]
 fn a_long_field_with_a_long_value() {
     let mut engine = engine(16 * MIB, Eviction::default());
@@ -481,8 +483,8 @@ fn a_long_field_with_a_long_value() {
     engine.check();
 }
 
-/// A small collection under a long key filled its chunk to the last bytes: a time of expiry did not fit beside it any more, and
-/// was an index beyond the classes of chunks.
+/// Regression: a small collection under a long key filled its chunk to the last byte. An expiry time no longer fitted,
+/// and the size class for it did not exist.
 #[test]
 fn a_time_of_expiry_for_a_full_chunk() {
     let mut engine = engine(64 * MIB, Eviction::default());
@@ -498,7 +500,8 @@ fn a_time_of_expiry_for_a_full_chunk() {
     engine.check();
 }
 
-/// A member is written once where few have its score. Others come to the score, and go; it goes to another's.
+/// A long member is stored once while few members have its score. Other members get and lose the score, and it moves to
+/// another.
 #[test]
 fn members_that_share_a_score_and_do_not() {
     let mut engine = engine(64 * MIB, Eviction::default());
@@ -513,7 +516,7 @@ fn members_that_share_a_score_and_do_not() {
         came.expect("one")
     };
     let mut bytes = Vec::new();
-    // Up to ten members for each of 200 scores: eight are few.
+    // Up to ten members for each of 200 scores; up to eight count as few.
     for round in 0..10 {
         for n in 0..200 {
             assert_eq!(put(&mut engine, 1_000 * round + n, n.into()), Scored::Added(n.into()));
@@ -522,7 +525,7 @@ fn members_that_share_a_score_and_do_not() {
         bytes.push(engine.stats().item_bytes as f64 / f64::from(200 * (round + 1)));
     }
     assert!(bytes[7] < 1.1 * bytes[1] && bytes[8] > 1.3 * bytes[7], "bytes per member: {bytes:?}");
-    // Some move to scores of their own, and back to those of many.
+    // Some move to scores of their own, and back to shared ones.
     for moved in [1_000.0, 0.0] {
         for n in 0..200 {
             let score = f64::from(n) + moved;
@@ -530,7 +533,7 @@ fn members_that_share_a_score_and_do_not() {
         }
         engine.check();
     }
-    // Where only few are left, others are hashes again.
+    // Where few members are left, new ones are stored as hashes again.
     for round in 3..10 {
         let members: Vec<_> = (0..200).map(|n| member(1_000 * round + n)).collect();
         let gone = engine.sorted_remove(hash(key), key, members.iter().map(|member| &member[..]), NOW);

@@ -1,10 +1,12 @@
-//! SIEVE (Zhang et al., NSDI 2024, "SIEVE is simpler than LRU: an efficient turn-key eviction algorithm for web caches").
+//! SIEVE (Zhang et al., NSDI 2024, "SIEVE is simpler than LRU: an efficient turn-key eviction algorithm for web
+//! caches").
 //!
-//! One FIFO queue of all items, a visited bit per item, and a hand. New items enter at the head. A hit sets the visited bit
-//! and moves nothing. To evict, the hand moves from the tail (the oldest item) towards the head: it clears the bit of each
-//! visited item and leaves the item in its place, and it evicts the first item that is not visited. It stays there until the
-//! next eviction, and wraps around to the tail after the head. Survivors keep their place in the queue: CLOCK moves them to
-//! the head, among the new items, where SIEVE lets the hand sift new items apart from the old, popular ones.
+//! One FIFO queue of all items, a visited bit per item, and a hand. New items enter at the head. A hit sets the visited
+//! bit and moves nothing. To evict, the hand moves from the tail (the oldest item) towards the head: it clears the bit
+//! of each visited item and leaves the item in its place, and it evicts the first item that is not visited. It stays
+//! there until the next eviction, and wraps around to the tail after the head. Survivors keep their place in the queue:
+//! CLOCK moves them to the head, among the new items, where SIEVE lets the hand sift new items apart from the old,
+//! popular ones.
 //!
 //! The queue is kept as two, cut at the hand, so that nothing is ever removed from the middle of one:
 //!
@@ -15,17 +17,18 @@
 //!                         push ◄┴─ pop
 //! ```
 //!
-//! An item that the hand spares goes from the front of `ahead` to the back of `behind`: the place that it has already. When
-//! `ahead` is empty, the hand is at the head and wraps around: `behind` becomes `ahead`. So the order is that of the paper.
-//! The queues hold marks of 4 bytes per item, and the marks of removed items stay in them until the hand drops them.
+//! An item that the hand spares goes from the front of `ahead` to the back of `behind`: the place that it has already.
+//! When `ahead` is empty, the hand is at the head and wraps around: `behind` becomes `ahead`. So the order is that of
+//! the paper. The queues hold marks of 4 bytes per item, and the marks of removed items stay in them until the hand
+//! drops them.
 //!
 //! Deviations:
-//! - One eviction examines [`EXAMINED_MAX`] marks at most. If all of those lead to visited items, the last one is evicted all
-//!   the same; if all are stale, any item is.
-//! - While most marks are stale because many items were removed other than by eviction, the hand moves on by two marks per
-//!   admission, to drop the stale ones. It evicts nothing then, and leaves the visited bits as they are.
-//! - Wrapping around is decided by marks: where the items nearest to the head were deleted, the hand passes their marks, and
-//!   then the items that came after them, before it wraps around.
+//! - One eviction examines [`EXAMINED_MAX`] marks at most. If all of those lead to visited items, the last one is
+//!   evicted all the same; if all are stale, any item is.
+//! - While most marks are stale because many items were removed other than by eviction, the hand moves on by two marks
+//!   per admission, to drop the stale ones. It evicts nothing then, and leaves the visited bits as they are.
+//! - Wrapping around is decided by marks: where the items nearest to the head were deleted, the hand passes their
+//!   marks, and then the items that came after them, before it wraps around.
 //!
 //! byte: | visited 7 | serial of the mark 0-6 |
 
@@ -79,7 +82,8 @@ impl Sieve {
         while budget > 0 && self.ahead.length() > 0 {
             if let Some((mark, at)) = super::pop_marked(&mut self.ahead, view, &mut budget, is_of_serial) {
                 let is_visited = view.policy(at) & VISITED != 0;
-                // Without a free page `behind` may have no room for the mark, and nothing would lead to the entry any more.
+                // Without a free page `behind` may have no room for the mark, and nothing would lead to the entry any
+                // more.
                 let can_spare = budget > 0 && view.arena.free_pages() > 0;
                 if !is_visited || !can_spare {
                     self.wrap_around();
@@ -114,8 +118,8 @@ impl Rules for Sieve {
     }
 
     fn victim(&mut self, view: &mut View) -> Option<Position> {
-        // All marks examined were stale, or this policy has not adopted an entry yet: any entry goes, so that the write does
-        // not fail.
+        // All marks examined were stale, or this policy has not adopted an entry yet: any entry goes, so that the write
+        // does not fail.
         self.sift(view).or_else(|| self.last_resort.any(view))
     }
 

@@ -1,10 +1,10 @@
-//! What every eviction policy has to do, and what each is for; and a long run of everything at once.
+//! Conformance of every eviction policy, the property that each is chosen for, and a long run of random operations.
 
 use crate::engine::*;
 
 const NOW: UnixMs = 1_700_000_000_000;
 
-/// The policies under which there is always room.
+/// The policies that evict, so that writes always find room.
 const EVICTING: &[Eviction] = Eviction::ALL.split_last().expect("policies").1;
 
 /// Random numbers for tests (SplitMix64).
@@ -22,7 +22,7 @@ impl Random {
         self.next() % n
     }
 
-    /// A number below `n`, small ones more often: every power of two as often as the next.
+    /// A number below `n`, skewed towards small ones: each interval between powers of two is equally likely.
     fn skewed(&mut self, n: u64) -> u64 {
         let bits = self.below(u64::from(n.ilog2()) + 1);
         self.below((1 << bits).min(n))
@@ -66,7 +66,7 @@ fn every_policy_makes_room_until_nothing_is_left_and_can_follow_every_other() {
             let stored = fill(&mut engine, 0..20_000);
             assert!(from == Eviction::None || stored == 20_000, "{from}");
             engine.set_eviction(to);
-            // Before the pass has begun, in the middle of it, and after it.
+            // Before the adoption has begun, in the middle of it, and after it.
             let stored = fill(&mut engine, 20_000..22_000);
             engine.work(NOW);
             let stored = stored + fill(&mut engine, 22_000..24_000);
@@ -82,7 +82,7 @@ fn every_policy_makes_room_until_nothing_is_left_and_can_follow_every_other() {
     }
 }
 
-/// Hit ratio of a stream in which some keys are asked for much more often than others.
+/// Hit ratio on a stream of skewed popularity.
 fn hit_ratio(eviction: Eviction, next: &mut dyn FnMut() -> (u64, Option<u64>)) -> f64 {
     let mut engine = engine(MEMORY_BYTES_MIN, eviction);
     let (mut hits, mut gets) = (0, 0);
@@ -114,7 +114,7 @@ fn popular_keys_stay() {
     assert!((of(Eviction::Fifo) - random).abs() < 0.02);
 }
 
-/// Keys that are asked for once push nothing popular out of the default policy.
+/// One-hit wonders evict nothing popular under the default policy.
 #[test]
 fn a_scan_pushes_out_little() {
     let of = |eviction| {
@@ -131,7 +131,7 @@ fn a_scan_pushes_out_little() {
     assert!(s3fifo > 0.47 && s3fifo > lru + 0.05, "of 0.5 possible: s3fifo {s3fifo}, lru {lru}");
 }
 
-/// SIEVE as its paper has it: items from the tail to the head, each with its visited bit, and where the hand is.
+/// SIEVE as in its paper: items from the tail to the head, each with its visited bit, and the position of the hand.
 struct ModelledSieve {
     items: Vec<(u64, bool)>,
     hand: usize,
@@ -176,7 +176,7 @@ fn sieve_evicts_what_its_paper_says() {
         let hit = engine.has(key, NOW);
         assert_eq!(hit, model.access(key), "access {n}");
         hits += u64::from(hit);
-        // A write over an item is a use like any other.
+        // Overwriting an item counts as a hit.
         if !hit || random.below(10) == 0 {
             engine.store(key, ITEM_BYTES - size_of::<u64>(), None, NOW);
         }
@@ -197,8 +197,8 @@ fn what_expires_first_goes_first() {
     assert!(long > 5 * short, "{long} with long times, {short} with short ones");
 }
 
-/// Everything at once, for as long as `PINION_SOAK_STEPS` says; in the end, and a few times before, every byte has to be
-/// owned exactly once.
+/// All operations at random, `PINION_SOAK_STEPS` of them. At the end, and a few times before, every byte must have
+/// exactly one owner.
 #[test]
 fn soak() {
     let steps = std::env::var("PINION_SOAK_STEPS").map_or(400_000, |n| n.parse().expect("a number of steps"));
@@ -211,7 +211,7 @@ fn soak() {
         let key = random.skewed(1 << 20);
         let name = key.to_le_bytes();
         let hash = engine.hasher.hash(&name);
-        // The sizes of values shift all the time.
+        // The distribution of value sizes shifts all the time.
         let typical = 20 << (n / 40_000 % 9);
         match random.below(100) {
             0..40 => _ = engine.has(key, now),

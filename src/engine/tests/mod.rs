@@ -1,4 +1,4 @@
-//! The promises of the engine, one by one.
+//! Unit tests of the engine: one guarantee each.
 
 mod conformance;
 mod model;
@@ -54,7 +54,7 @@ impl Engine {
         self.touch(self.hasher.hash(key), key, expires, now).expect("room")
     }
 
-    /// Works until there is nothing more to do at this time.
+    /// Does background work until none is left at this time.
     fn work_all(&mut self, now: UnixMs) {
         while self.work(now) == Next::Now {}
     }
@@ -95,7 +95,7 @@ fn without_eviction_writes_fail_and_nothing_is_lost() {
     engine.set(b"again", b"there is room", None, NOW);
 }
 
-/// A piece of 16 KiB pushed out some 470 of the smallest items in one step.
+/// Regression: appending a piece of 16 KiB evicted some 470 of the smallest items in one step.
 #[test]
 fn a_piece_of_a_long_value_is_taken_in_bounded_steps() {
     let mut engine = engine(16 << 20, Eviction::default());
@@ -110,7 +110,7 @@ fn a_piece_of_a_long_value_is_taken_in_bounded_steps() {
     while at < value.len() {
         let before = engine.room_work;
         at += engine.append(&upload, &value[at..value.len().min(at + (16 << 10))], NOW).expect("room");
-        // What is allowed, and what the last kilobyte and a quarter owes in evictions and in moves.
+        // The allowance of a step, and the evictions and moves that the last 1.25 KiB may add.
         assert!(engine.room_work - before <= 64 + 2 * 48, "{} at {at}", engine.room_work - before);
         steps += 1;
     }
@@ -120,7 +120,7 @@ fn a_piece_of_a_long_value_is_taken_in_bounded_steps() {
     engine.check();
 }
 
-/// Only whole pages used to count, which values shorter than a page have none of.
+/// Regression: only whole pages counted towards the bound on uploads, so values shorter than a page escaped it.
 #[test]
 fn short_uploads_too_may_have_half_of_the_memory() {
     for length in [5_000, 15_000, 100_000] {
@@ -146,7 +146,7 @@ fn short_uploads_too_may_have_half_of_the_memory() {
     }
 }
 
-/// All of the value used to be copied for each append.
+/// Regression: each append copied the whole value.
 #[test]
 fn an_append_to_a_long_value_costs_what_it_adds() {
     let mut engine = engine(64 << 20, Eviction::default());
@@ -167,7 +167,7 @@ fn an_append_to_a_long_value_costs_what_it_adds() {
     assert_eq!(engine.value(b"log", NOW).as_ref(), Some(&value));
     engine.check();
 
-    // Somebody who reads it gets it as it was.
+    // A reader that is open keeps seeing the old value.
     let mut reader = engine.open(hash, b"log", NOW).expect("a long value");
     assert!(engine.extend(hash, Group::of(b"log"), b"log", End::Back, b"more", NOW).expect("room").is_some());
     assert_eq!(engine.read_to_end(&mut reader), value);
@@ -188,8 +188,8 @@ fn tiny_items_fit_and_it_goes_on() {
     assert!(engine.value(&399_999_u32.to_le_bytes(), NOW).is_some());
 }
 
-/// A slab allocator without evacuation keeps the pages of the first size for ever: a cache that was full of 100-byte values
-/// has no room for 1,000-byte ones.
+/// A slab allocator without evacuation never gives up the pages of the first size: a cache full of 100-byte values
+/// would have no room for 1,000-byte ones.
 #[test]
 fn memory_follows_the_sizes_of_values() {
     let mut engine = engine(16 << 20, Eviction::default());
@@ -228,7 +228,7 @@ fn the_index_grows_and_shrinks_and_a_scan_misses_nothing() {
         if cursor == 0 {
             break;
         }
-        // Entries come for a while, then go again: the tables change many times during one scan.
+        // Entries are added, then removed, so the index is resized many times during one scan.
         for _ in 0..2000 {
             if engine.index.entries() < 150_000 && removed == 1000 {
                 engine.set(&next.to_le_bytes(), b"more", None, NOW);
@@ -263,8 +263,8 @@ fn expiry_is_exact_and_never_early() {
     assert_eq!(engine.stats().expired, 2);
 }
 
-/// Nobody asks for them: the timing wheel takes those with short times to live within a second, the pass the others within a
-/// minute.
+/// No one requests the items: the timing wheel removes those with short times to live within a second, the pass removes
+/// the others within a minute.
 #[test]
 fn what_has_expired_goes_by_itself() {
     let mut engine = engine(64 << 20, Eviction::default());
@@ -287,7 +287,7 @@ fn what_has_expired_goes_by_itself() {
     engine.check();
 }
 
-/// Each put-off used to be one more mark in the wheel.
+/// Regression: each postponed expiry added a mark to the wheel.
 #[test]
 fn expiry_can_be_put_off_and_brought_forward_without_end() {
     let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());
@@ -332,9 +332,9 @@ fn a_flush_takes_what_was_and_leaves_what_comes() {
     assert_eq!(engine.stats().expired, 0);
 }
 
-/// A removal fills the place in the middle of a chain with the last entry of the chain. A pass that went along the chain
-/// stepped over such an entry, so flushed items came back when it was over, and it went on in a bucket that had been freed
-/// meanwhile, which in the end tied a chain into a loop.
+/// Regression: a removal moves the last entry of a chain into the gap. A pass that walked the chain forwards skipped
+/// that entry, so flushed items reappeared; and it continued in a bucket that had been freed meanwhile, which finally
+/// tied a chain into a loop.
 #[test]
 fn a_pass_misses_nothing_in_chained_buckets() {
     // Just before the index grows, when a quarter of the quads are full.
@@ -360,8 +360,8 @@ fn a_pass_misses_nothing_in_chained_buckets() {
     }
 }
 
-/// A queue from which nothing comes for long is no reason to refuse a write: after a switch to fifo it is empty at first,
-/// and where many items were deleted its end leads nowhere.
+/// Regression: writes failed while the queue offered no victim. It is empty right after a switch to fifo, and after
+/// many deletions its end holds only stale marks.
 #[test]
 fn fifo_always_finds_room() {
     let mut engine = engine(4 << 20, Eviction::default());
@@ -426,7 +426,7 @@ fn a_bound_on_users_bytes_is_kept() {
     engine.check();
 }
 
-/// Set and delete without end would fill memory with the queue's stale marks.
+/// Without tidying, SET and DELETE in alternation would fill memory with stale marks.
 #[test]
 fn queues_are_tidied() {
     for eviction in [Eviction::S3Fifo, Eviction::Sieve, Eviction::Fifo] {
@@ -444,8 +444,8 @@ fn queues_are_tidied() {
     }
 }
 
-/// Entries that took the places of others behind the pass were never visited: found again, and never counted, when it was
-/// over.
+/// Regression: entries moved into the gaps behind the pass were never visited. After the pass they were found again,
+/// without being counted.
 #[test]
 fn a_flush_leaves_nothing_in_chained_buckets() {
     let mut engine = engine(64 << 20, Eviction::Lru);
@@ -461,7 +461,7 @@ fn a_flush_leaves_nothing_in_chained_buckets() {
     engine.check();
 }
 
-/// A write failed where the 256 oldest marks of the queue led nowhere, though there was a lot to evict.
+/// Regression: a write failed if the 256 oldest marks of the queue were stale, although there was a lot to evict.
 #[test]
 fn items_that_were_deleted_do_not_make_writes_fail() {
     for eviction in [Eviction::Fifo, Eviction::S3Fifo, Eviction::Sieve] {
@@ -481,8 +481,8 @@ fn items_that_were_deleted_do_not_make_writes_fail() {
     }
 }
 
-/// After a switch of the policy on a full cache, writes failed until the pass that tells the new one of the entries had
-/// come some way.
+/// Regression: after a change of the policy on a full cache, writes failed until the new policy had adopted some
+/// entries.
 #[test]
 fn writes_go_on_while_the_policy_changes() {
     for from in Eviction::ALL.into_iter().filter(|&e| e != Eviction::None) {
@@ -506,8 +506,8 @@ fn writes_go_on_while_the_policy_changes() {
     }
 }
 
-/// What came while a large index was shrinking to the size of an almost empty one, an entry for each quad of the
-/// old table, went into chains of any length: 24 buckets here, hundreds in a large index.
+/// Regression: while a large index shrank to the size of an almost empty one, new entries (one per quad of the old
+/// table) formed chains of any length: 24 buckets here, hundreds in a large index.
 #[test]
 fn an_index_that_shrinks_has_room_for_what_comes_meanwhile() {
     let mut engine = engine(64 << 20, Eviction::Lru);
@@ -527,7 +527,8 @@ fn an_index_that_shrinks_has_room_for_what_comes_meanwhile() {
     engine.check();
 }
 
-/// Room was made for the difference to the old value; when that was what went, the bound was exceeded by as much.
+/// Regression: room was made for the difference to the old value; if the old value was evicted for it, the bound was
+/// exceeded by its length.
 #[test]
 fn a_bound_on_users_bytes_is_kept_where_the_old_value_is_evicted() {
     let config = EngineConfig {

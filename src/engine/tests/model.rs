@@ -22,7 +22,7 @@ enum Step {
     SetEviction { eviction: Eviction },
 }
 
-/// What becomes of a value that has come.
+/// How an upload ends.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Commit,
@@ -30,7 +30,7 @@ enum Then {
     Abort,
 }
 
-/// Lengths around the borders between the forms of a value: chunk, blocks, pages.
+/// Lengths around the boundaries between chunk, blocks and pages.
 fn lengths(value_bytes: usize) -> impl Strategy<Value = usize> {
     let near = |n: usize| (n - 60..n + 20).boxed();
     prop_oneof![
@@ -66,7 +66,7 @@ fn steps(keys: u16, value_bytes: usize, more_bytes: usize) -> impl Strategy<Valu
     prop::collection::vec(step, 1..600)
 }
 
-/// What the engine must agree with: a map of key to value and expiry.
+/// The model: a map from key to value and expiry time.
 #[derive(Default)]
 struct Model {
     items: HashMap<u16, (Vec<u8>, Option<UnixMs>)>,
@@ -104,12 +104,13 @@ fn name(key: u16) -> Vec<u8> {
     name
 }
 
-/// Different bytes for each step and place.
+/// Bytes that differ by step and position.
 fn bytes(n: usize, length: usize) -> Vec<u8> {
     (0..length).map(|i| (n * 31 + i + i / 251) as u8).collect()
 }
 
-/// Runs the steps on both. Where `lossy`, the engine may have evicted what the model has; it must never show anything else.
+/// Applies the steps to both. If `lossy`, the engine may have evicted items of the model; it must never return anything
+/// else.
 fn agree(memory_bytes: u64, eviction: Eviction, steps: Vec<Step>, lossy: bool) {
     let mut engine = engine(memory_bytes, eviction);
     let mut model = Model { now: NOW, ..Model::default() };

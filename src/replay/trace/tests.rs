@@ -1,4 +1,4 @@
-//! Traces read back as they were written; and no bytes whatever do more than fail.
+//! Traces survive writing and parsing, and arbitrary bytes cause nothing worse than an error.
 
 use super::*;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
 /// A column of requests.
 type Number = fn(&Request) -> u32;
 
-/// A file of these requests, with the columns that the flags name.
+/// A file of these requests, with the columns that `flags` select.
 fn ctr(requests: &[Request], flags: u32) -> Vec<u8> {
     let distinct = requests.iter().map(|r| r.key).max().map_or(0, |most| most + 1);
     let mut file = b"CTR1".to_vec();
@@ -60,7 +60,7 @@ fn csv(requests: &[Request]) -> String {
     requests.iter().map(line).collect()
 }
 
-/// Requests whose keys are numbered as they first appear; size and TTL are the key's.
+/// Requests whose keys are numbered in order of appearance; size and TTL are per key.
 fn requests() -> impl Strategy<Value = Vec<Request>> {
     let op = prop_oneof![Just(Op::Get), Just(Op::Set), Just(Op::Delete)];
     prop::collection::vec((0..20_u32, 0..3_u64, op), 1..60).prop_map(|drawn| {
@@ -78,7 +78,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     })
 }
 
-/// The requests, without what is kept differently where it says nothing.
+/// The requests, normalised where the format omits a column.
 fn known(requests: impl IntoIterator<Item = Request>, flags: u32) -> Vec<Request> {
     let has = |flag| flags & flag != 0;
     let known = |r: Request| Request {
@@ -148,7 +148,7 @@ proptest! {
     }
 }
 
-/// A header with this many requests and keys, and these columns behind it.
+/// A header with these numbers of requests and keys, followed by these columns.
 fn header(flags: u32, requests: u64, distinct: u32, columns: &[u8]) -> Vec<u8> {
     let words = [flags, requests as u32, (requests >> 32) as u32, distinct, 1, 0, 0];
     let words: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();

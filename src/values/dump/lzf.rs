@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! 000lllll                      1–32 bytes follow as they are
-//! llldddddd … dddddddd          3–8 bytes that came 1–8,192 bytes ago (l is the length less two, d the distance less one)
-//! 111ddddd llllllll dddddddd    9–264 bytes that came 1–8,192 bytes ago (l is the length less nine)
+//! llldddddd … dddddddd          3–8 bytes from 1–8,192 bytes back (l: length − 2, d: distance − 1)
+//! 111ddddd llllllll dddddddd    9–264 bytes from 1–8,192 bytes back (l: length − 9)
 //! ```
 
 /// Highest expansion: three bytes become 264.

@@ -1,10 +1,10 @@
-//! Payloads of a real Redis, payloads of our own, and hostile ones.
+//! Payloads of a real Redis, of this writer, and malicious ones.
 
 use super::*;
 use proptest::prelude::*;
 use std::borrow::Cow;
 
-/// What DUMP replied on Redis 7.0.15, and what had been stored.
+/// Replies of DUMP on Redis 7.0.15, with the commands that stored the values.
 const OF_REDIS: &[(&[u8], &[u8])] = &[
     (b"hello", b"\0\x05hello\x0a\0cr\xdfve4 \x0a"),
     (b"", b"\0\0\x0a\0]\x9b\\@\x0f\x7f\xa2\xda"),
@@ -39,12 +39,12 @@ fn cow(text: &str) -> Cow<'_, [u8]> {
     Cow::Borrowed(text.as_bytes())
 }
 
-/// A payload of a value that is written already.
+/// A payload of an encoded value.
 fn sealed(value: &[u8]) -> Vec<u8> {
     Writer { payload: value.to_vec() }.finish()
 }
 
-/// The payload of a value, in plain types.
+/// The payload of a value, in the plain types.
 fn written(dumped: &Dumped) -> Vec<u8> {
     let mut writer;
     match dumped {
@@ -112,7 +112,7 @@ fn collections_are_those_of_redis() {
     }
 }
 
-/// Of servers from 7.2 on; and lists of nodes that are one element, that are empty, and that are compressed.
+/// Payloads of servers from 7.2 on, and lists whose nodes are single elements, empty, or compressed.
 #[test]
 fn types_that_this_redis_does_not_write() {
     let set = sealed(b"\x14\x0d\x0d\0\0\0\x02\0\x81a\x02\x81b\x02\xff");
@@ -236,7 +236,7 @@ proptest! {
         let _ = read(&sealed(&[&[kind][..], &value].concat()));
     }
 
-    /// Damage that the CRC does not tell of is refused, or it is another value.
+    /// Corruption that the CRC does not detect is rejected, or yields another value.
     #[test]
     fn damaged_payloads_are_fine(
         which in 0..10usize,

@@ -1,4 +1,4 @@
-//! Vectors of a real Redis, a model with one byte per register, and bytes that are no sketches.
+//! Test vectors of a real Redis, a model with one byte per register, and malformed sketches.
 
 use super::*;
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ fn bytes_are_those_of_redis() {
     assert_eq!(cached_count(&sketch), None);
 }
 
-/// Estimates, lengths, and sums of all bytes, of sketches of the numbers from 0 on, on Redis 7.0.15.
+/// Estimates, lengths and byte sums of sketches of the numbers from 0 on, on Redis 7.0.15.
 #[test]
 fn estimates_are_those_of_redis() {
     let mut sketch = create();
@@ -71,7 +71,7 @@ fn new_ones_are_empty() {
     assert_eq!(*registers_of(&sketch), [0; REGISTERS]);
 }
 
-/// A PFMERGE of sparse sketches stays sparse; a dense one makes the result dense.
+/// PFMERGE of sparse sketches stays sparse; a dense one makes the result dense.
 #[test]
 fn unions() {
     let left = sketch_of(["a", "b", "c"]);
@@ -93,7 +93,7 @@ fn unions() {
     assert_eq!(count(&mut dense), Ok(4));
 }
 
-/// With a register over 32; and before the sketch has more than 3,000 bytes.
+/// When a register exceeds 32, and when the sketch would exceed 3,000 bytes.
 #[test]
 fn sparse_becomes_dense() {
     let mut sketch = create();
@@ -146,7 +146,8 @@ fn sparse_registers_that_are_not_16384() {
 }
 
 proptest! {
-    /// Registers raised in any order, in either encoding, are those of a model, and the sparse runs cover all of them.
+    /// Registers raised in any order and either encoding equal those of the model, and the sparse runs cover all of
+    /// them.
     #[test]
     fn registers_are_those_of_a_model(
         raised in prop::collection::vec((prop_oneof![0..REGISTERS, 0..40usize], 1u8..34), 0..300),
