@@ -1,4 +1,4 @@
-//! What keeps a node from starting is said in one line, and the exit status is 2.
+//! Conditions that prevent a start: each is reported in one line, with exit status 2.
 
 mod common;
 
@@ -8,10 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A start that has not failed by then has succeeded.
+/// A start that has not failed within this time has succeeded.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// The line with which a start failed.
+/// Expects a failing start; returns the line with its reason.
 fn refusal(command: &mut Command) -> String {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     let deadline = Instant::now() + START_MAX;
@@ -107,7 +107,8 @@ fn without_io_uring(command: &mut Command) {
         step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
-    // SAFETY: between fork and exec only system calls are made; the program points to the filter, which the closure owns.
+    // SAFETY: between fork and exec only system calls are made; the program points to the filter, which the closure
+    // owns.
     unsafe {
         command.pre_exec(move || {
             let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
@@ -126,9 +127,9 @@ fn io_uring_denied_by_a_container() {
     says(&refusal(&mut command), &["io_uring is forbidden", "seccomp"]);
 }
 
-/// Runs as an ordinary user: root is exempt from the limits.
+/// Runs as an unprivileged user, since root is exempt from the limits.
 fn unprivileged(arguments: &[&str], memlock_bytes: u64) -> Command {
-    // The build's directory may be closed to others.
+    // The build directory may be inaccessible to other users.
     let copy = std::env::temp_dir().join(format!("pinion-unprivileged-{}-{memlock_bytes}", std::process::id()));
     std::fs::copy(PINION, &copy).expect("a copy of the binary");
     let mut command = Command::new(&copy);

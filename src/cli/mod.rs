@@ -17,12 +17,15 @@ const CANNOT_START: u8 = 2;
 #[command(
     name = "pinion",
     version,
-    about = "Pinion: an in-memory cache, one shard per core, for memcached clients",
-    long_about = "Pinion: an in-memory cache, one shard per core, for memcached clients.\n\n\
-        Without arguments it serves memcached's text protocol on 127.0.0.1:11211 with one shard on every core that the \
-        process may use, and 1 GiB of memory. memcached's flags -p -m -t -c -l -I -v mean what they mean there.",
+    about = "Pinion: an in-memory cache server for memcached clients and Redis clients, on Linux with io_uring",
+    long_about = "Pinion: an in-memory cache server for memcached clients (text protocol) and Redis clients (RESP2 and RESP3), \
+        on Linux with io_uring. Both protocols access the same items.\n\n\
+        Each shard is a thread pinned to a core; it owns a part of the keyspace, with its own memory and connections. \
+        Without arguments, Pinion listens on 127.0.0.1, on port 11211 for memcached's protocol and on port 6379 for \
+        RESP, with one shard on every core that the process may use and 1 GiB of memory in all. The flags -p -m -t -c \
+        -l -I -v have the meaning that they have in memcached.",
     after_help = "Precedence: flags > environment (PINION_PORT, PINION_MEMORY, ...) > --config file > --profile > defaults.\n\
-        Stop with SIGTERM or SIGINT: what was received is answered first.\n\n\
+        SIGTERM or SIGINT stops the server; it answers the requests that it has received first.\n\n\
         Examples:\n  \
         pinion -m 4GiB -t 4                      four shards, 1 GiB each\n  \
         pinion --cores 2-7 --profile low-latency\n  \
@@ -38,9 +41,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve (what happens without a command)
+    /// Run a server (the default command)
     Serve(Serve),
-    /// Replay traces through the engine: hit ratios by eviction policy and memory
+    /// Replay recorded requests through the storage engine, and report hit ratios by eviction policy and memory
     Replay(replay::Replay),
 }
 
@@ -70,7 +73,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The first paragraph of clap's message on one line: what follows it is the usage.
+/// The first paragraph of clap's message, on one line; the rest of the message is the usage.
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let paragraph = text.split("\n\n").next().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! `pinion replay`: what the engine would have hit of recorded requests, by policy and memory.
+//! `pinion replay`: hit ratios of recorded requests, by eviction policy and memory.
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, number};
 use crate::replay::{
     self, Amount, Cell, Count, Eviction, Outcome, Plan, Report, TRACE_BYTES_MAX, Trace, TraceReport, html, svg,
 };
@@ -15,50 +15,53 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Args)]
 pub(super) struct Replay {
-    /// Traces: CTR1 or lines of time,key,size[,ttl[,op]], as they are or compressed by zstd
+    /// Traces, CTR1 or lines of time,key,size[,ttl[,op]], optionally compressed by zstd
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Eviction policies to compare, separated by commas [default: all that the engine has]
+    /// Eviction policies to compare, separated by commas: s3fifo, sieve, lru, lfu, fifo, ttl, random, none [default:
+    /// all but none]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     policy: Option<Vec<Eviction>>,
 
-    /// Amounts of memory to compare: MiB, or with a unit (64MiB, 1GiB), or parts of the bytes of all distinct items
+    /// Amounts of memory to compare, separated by commas: a number of MiB, an amount with a unit (64MiB, 1GiB), or a
+    /// percentage of the bytes of all distinct items (0.0001% to 1000%)
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "1%,5%,10%")]
     memory: Vec<Amount>,
 
-    /// What these amounts count
+    /// Which bytes these amounts limit
     #[arg(long, value_enum, default_value = "real")]
     count: Count,
 
-    /// Divide all sizes, and amounts of memory in bytes, by N [default: the least power of two at which memory suffices]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 31))]
+    /// Divide all sizes, and amounts of memory in bytes, by N, 1 to 2147483648 [default: the least power of two at
+    /// which all runs fit into memory]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1..=1 << 31))]
     scale: Option<u32>,
 
-    /// Runs at once [default: one per core, fewer where memory does not suffice]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Runs at a time, 1 to 1024 [default: one per core, fewer if memory does not suffice for all]
+    #[arg(short, long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     jobs: Option<u16>,
 
     /// Print JSON instead of the table
     #[arg(long)]
     json: bool,
 
-    /// Draw the miss ratio by memory into a file, .svg or .html
+    /// Plot the miss ratio against memory, to a file that ends in .svg or .html
     #[arg(long, value_name = "FILE", value_parser = plot_file)]
     plot: Option<PathBuf>,
 }
 
-/// A trace and what is to be done with it.
+/// A trace and the plan of its runs.
 struct Job {
     name: String,
     trace: Trace,
     plan: Plan,
 }
 
-/// Replays every file with every policy and amount of memory.
+/// Replays each file with each policy and amount of memory.
 pub(super) fn run(options: Replay) -> Result<(), ConfigError> {
     let policies = options.policy.as_deref().unwrap_or(replay::POLICIES);
-    // The traces themselves and everybody else need some, too.
+    // A quarter is left for the traces themselves and for other processes.
     let machine_bytes = sys::physical_memory_bytes().map_or(u64::MAX, |bytes| bytes / 4 * 3);
     let jobs = options.files.iter().map(|file| job(file, &options, policies, machine_bytes));
     let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
@@ -74,7 +77,7 @@ pub(super) fn run(options: Replay) -> Result<(), ConfigError> {
     print(&if options.json { report.json() + "\n" } else { report.table() })
 }
 
-/// Reads a trace, and plans its cells.
+/// Reads a trace and plans its cells.
 fn job(file: &Path, options: &Replay, policies: &[Eviction], machine_bytes: u64) -> Result<Job, ConfigError> {
     let fail = |what: String| ConfigError(format!("{}: {what}", file.display()));
     let trace = replay::parse(&read(file).map_err(|e| fail(e.to_string()))?).map_err(|e| fail(e.to_string()))?;
@@ -95,21 +98,21 @@ fn job(file: &Path, options: &Replay, policies: &[Eviction], machine_bytes: u64)
     Ok(Job { name: name(file), trace, plan })
 }
 
-/// The bytes of a file, and not many more than a trace may have.
+/// Reads a file, but at most one byte more than a trace may have.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(TRACE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The file's name without what says how it is written.
+/// The file's name without the extensions that name its format.
 fn name(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".zst").unwrap_or(&name);
     name.strip_suffix(".ctr").or_else(|| name.strip_suffix(".csv")).unwrap_or(name).into()
 }
 
-/// Runs all cells, several at once, each on an engine of its own. The outcomes are in the order of jobs and cells.
+/// Runs all cells, several at a time, each on its own engine. The outcomes are in the order of jobs and cells.
 fn run_cells(jobs: &[Job], threads: Option<u16>, machine_bytes: u64) -> Result<Vec<Vec<Outcome>>, ConfigError> {
     let cells: Vec<(&Job, &Cell)> = jobs.iter().flat_map(|job| job.plan.cells.iter().map(move |c| (job, c))).collect();
     let largest = cells.iter().map(|(_, cell)| cell.memory_bytes()).max().unwrap_or(1);
@@ -134,7 +137,7 @@ fn run_cells(jobs: &[Job], threads: Option<u16>, machine_bytes: u64) -> Result<V
     jobs.iter().map(|job| outcomes.by_ref().take(job.plan.cells.len()).collect()).collect()
 }
 
-/// The next cell that nobody has.
+/// Claims the next cell.
 fn take<T: Copy>(next: &AtomicUsize, cells: &[T]) -> Option<(usize, T)> {
     let i = next.fetch_add(1, Ordering::Relaxed);
     cells.get(i).map(|&cell| (i, cell))
@@ -144,7 +147,7 @@ fn no_memory(job: &Job, cell: &Cell, error: &io::Error) -> ConfigError {
     ConfigError(format!("{}: --memory {}: {} MiB: {error}", job.name, cell.amount, cell.memory_bytes() >> 20))
 }
 
-/// A bar on the terminal, if there is one.
+/// A progress bar if standard error is a terminal; otherwise hidden.
 fn progress_bar(requests: u64) -> ProgressBar {
     let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {percent}% of {human_len} requests, {eta} left");
@@ -155,7 +158,7 @@ fn note(line: &str) {
     eprintln!("pinion: {line}");
 }
 
-/// Prints to where a reader may have gone, which is no error.
+/// Writes to standard output. A closed pipe is not an error.
 fn print(text: &str) -> Result<(), ConfigError> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(ConfigError(format!("standard output: {e}"))),

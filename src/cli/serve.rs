@@ -7,7 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
 
-/// Serves with these flags, and what the environment and files say besides.
+/// Runs a node with these flags and the weaker layers of settings, until a signal stops it.
 pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let options = resolve(flags, environment)?;
@@ -19,7 +19,7 @@ pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
         tracing::warn!("{warning}");
     }
 
-    // Before anything starts: a signal that comes early is not lost.
+    // Installed before anything starts, so that no early signal is lost.
     let mut signals =
         Signals::new([SIGTERM, SIGINT]).map_err(|e| ConfigError(format!("cannot handle signals: {e}")))?;
     let (shards, cores, memory) =
@@ -47,6 +47,6 @@ fn start_log(verbosity: u8) {
     let filter = tracing_subscriber::EnvFilter::new(level);
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    // It fails only if the process has a log already.
+    // This fails only if the process has a logger already.
     let _ = log.try_init();
 }

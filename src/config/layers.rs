@@ -1,11 +1,11 @@
-//! The layers below the command line: environment, file, profile. Each is a list of keys and values that goes through
-//! the same parser as the flags, one at a time, so that an error names the key.
+//! The layers below the command line: environment, file, profile. Their keys and values pass one by one through the
+//! parser of the flags, so that an error names the key.
 
 use super::{ConfigError, Options};
 use clap::{Command, FromArgMatches};
 use std::path::Path;
 
-/// Profiles that the binary carries, by name.
+/// Profiles built into the binary, by name.
 const PROFILES: [(&str, &str); 3] = [
     ("balanced", include_str!("../../tuning/balanced.toml")),
     ("low-latency", include_str!("../../tuning/low-latency.toml")),
@@ -14,14 +14,14 @@ const PROFILES: [(&str, &str); 3] = [
 
 const PREFIX: &str = "PINION_";
 
-/// Options that only a stronger layer may have: a file cannot name another file.
+/// Settings that a profile may not contain: a file cannot name another file.
 const OUTER_ONLY: [&str; 2] = ["config", "profile"];
 
-/// Merges all layers: `flags`, then `environment` (only variables that start with `PINION_` matter), then the file, then
-/// the profile.
+/// Merges all layers, the strongest first: `flags`, `environment` (variables whose names start with `PINION_`), file,
+/// profile.
 ///
 /// # Errors
-/// Names the variable or file and key, the value, and what is allowed.
+/// The variable, or the file and key; the value; and what is allowed.
 pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String)>) -> Result<Options, ConfigError> {
     let mut merged = flags;
     let mut variables = Options::default();
@@ -54,7 +54,7 @@ pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String
     Ok(merged)
 }
 
-/// What Kubernetes sets in every container beside a service that is named pinion: nobody meant it for us.
+/// Variables that Kubernetes sets in every container if there is a service called pinion: these are not settings.
 fn is_service_link(key: &str, value: &str) -> bool {
     key.starts_with("SERVICE_") || key.starts_with("PORT_") || (key == "PORT" && value.contains("://"))
 }
@@ -65,10 +65,10 @@ fn read(file: &Path, flag: &str, forbidden: &[&str]) -> Result<Options, ConfigEr
     from_toml(&text, &shown.to_string(), forbidden)
 }
 
-/// The options of a TOML text, which errors call `name`. The keys that are `forbidden` are no settings here.
+/// Parses the options of a TOML text, which errors call `name`. Keys in `forbidden` are not accepted.
 ///
 /// # Errors
-/// Names the key or the line, the value, and what is allowed.
+/// The key or the line, the value, and what is allowed.
 pub fn from_toml(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, ConfigError> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
@@ -78,7 +78,7 @@ pub fn from_toml(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, 
     for (key, value) in &table {
         let place = format!("{name}: {}", key.escape_debug());
         let shown = plain(value).ok_or_else(|| {
-            ConfigError(format!("{place}: allowed: a number, a text, true or false, or a list of them"))
+            ConfigError(format!("{place}: allowed: a whole number, a string, true, false, or a list of these"))
         })?;
         let set = parse(key, &shown, forbidden);
         let place = format!("{place} = {}", shown.escape_debug());
@@ -88,7 +88,7 @@ pub fn from_toml(text: &str, name: &str, forbidden: &[&str]) -> Result<Options, 
     Ok(options)
 }
 
-/// A value as it would stand on the command line.
+/// Formats a value as on the command line.
 fn plain(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(s) => Some(s.clone()),
@@ -113,7 +113,7 @@ impl Wrong {
     }
 }
 
-/// One setting, through the parser of the flags.
+/// Parses one setting with the parser of the flags.
 fn parse(key: &str, value: &str, forbidden: &[&str]) -> Result<Options, Wrong> {
     let command = <Options as clap::Args>::augment_args(Command::new("pinion").no_binary_name(true));
     if forbidden.contains(&key) || !command.get_arguments().any(|a| a.get_long() == Some(key)) {
@@ -128,7 +128,7 @@ fn parse(key: &str, value: &str, forbidden: &[&str]) -> Result<Options, Wrong> {
     parsed.map_err(|error| Wrong::Value(cause(&error)))
 }
 
-/// The part of clap's message that the place does not say already.
+/// The part of clap's message that does not repeat the flag and the value.
 fn cause(error: &clap::Error) -> String {
     use clap::error::{ContextKind, ContextValue};
     if let Some(source) = std::error::Error::source(error) {

@@ -1,5 +1,6 @@
-//! Every setting: declared once in [`Options`], which makes the flags, the file's keys, the environment's names and the
-//! help; then merged (flags > environment > file > profile > defaults) and checked as a whole into a [`Config`].
+//! Settings. Each is declared once, in [`Options`], from which the flags, the keys of files, the names of environment
+//! variables and the help are derived. The layers are merged (flags > environment > file > profile > defaults) and
+//! checked as a whole, which results in a [`Config`].
 
 #![forbid(unsafe_code)]
 
@@ -9,13 +10,13 @@ mod values;
 
 pub use layers::{from_toml, resolve};
 pub use options::Options;
-pub use values::{Cores, Memory, Port};
+pub use values::{Cores, Memory, Port, number};
 
 use crate::eviction::Eviction;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Why the settings cannot be used: one line for the operator.
+/// Why the settings cannot be used, as one line for the operator: the flag, its value, and what is allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
@@ -24,53 +25,61 @@ pub struct ConfigError(pub String);
 pub const SHARD_MEMORY_BYTES_MIN: u64 = 4 << 20;
 /// Most memory of a shard.
 pub const SHARD_MEMORY_BYTES_MAX: u64 = 16 << 30;
-/// A value may have this part of its shard's memory.
+/// The longest value is at most this fraction of its shard's memory (one half).
 pub const ITEM_SHARE_MAX: u64 = 2;
-/// And no more than this.
+/// The longest value whatever the memory, in bytes.
 pub const ITEM_BYTES_MAX: u64 = 512 << 20;
-/// Longest password.
+/// Least value of `--max-item-size`.
+const ITEM_BYTES_MIN: u64 = 1 << 10;
+/// Longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 512;
+/// Least receive buffers of a shard.
+const RECEIVE_BUFFERS_MIN: u16 = 16;
 /// Most receive buffers of a shard.
 pub const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
+/// Least bytes of a receive buffer.
+const RECEIVE_BUFFER_BYTES_MIN: u64 = 1 << 10;
+/// Most bytes of a receive buffer.
+const RECEIVE_BUFFER_BYTES_MAX: u64 = 1 << 20;
 
-/// Settings that fit together.
+/// A valid combination of settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// memcached text port.
+    /// TCP port of memcached's text protocol.
     pub port: Port,
-    /// RESP port.
+    /// TCP port of RESP.
     pub resp_port: Port,
-    /// The password that clients of RESP must tell; none if it is empty.
+    /// Password that RESP clients must give; empty for none.
     pub password: String,
     /// Addresses to listen on.
     pub listen: Vec<IpAddr>,
-    /// The core of each shard.
+    /// The core that each shard is pinned to.
     pub shard_cores: Vec<usize>,
-    /// Bound of what all shards together store.
+    /// Limit of the memory of all shards together.
     pub memory_bytes: u64,
-    /// What that may be set to while the node runs: what the machine has.
+    /// The highest limit that may be set while the node runs: the memory of the machine.
     pub memory_bytes_max: u64,
-    /// Most clients at once.
+    /// Most client connections at a time.
     pub max_connections: u32,
     /// Longest value of memcached's protocol.
     pub max_item_bytes: u32,
-    /// Longest value of RESP: the same, if it was said; otherwise what a shard can hold, up to 512 MiB.
+    /// Longest value of RESP: `--max-item-size` if given, otherwise the longest that a shard allows.
     pub resp_item_bytes: u32,
-    /// What goes when memory is full.
+    /// Eviction policy.
     pub eviction: Eviction,
-    /// Ask for huge pages behind the memory.
+    /// Advise the kernel to use huge pages.
     pub huge_pages: bool,
-    /// First of one more port per shard; none if 0.
+    /// First of the ports that belong to one shard each; 0 for none.
     pub shard_ports: u16,
-    /// How long an idle shard looks for work before it sleeps.
+    /// How long an idle shard polls before it sleeps.
     pub spin: Duration,
     /// Receive buffers per shard.
     pub receive_buffers: u16,
     /// Bytes of one receive buffer.
     pub receive_buffer_bytes: usize,
-    /// How much is logged: 0, 1, 2, …
+    /// Log level: 0 info, 1 debug, 2 and more trace.
     pub verbosity: u8,
-    /// Things the operator should know, though they do not keep the node from starting.
+    /// Warnings for the operator, which do not prevent the start.
     pub warnings: Vec<String>,
 }
 
@@ -78,7 +87,7 @@ impl Config {
     /// Checks the merged options against each other and against the machine.
     ///
     /// # Errors
-    /// The first combination that cannot work, with what would.
+    /// The first setting or combination that cannot work, and what is allowed.
     pub fn new(options: &Options, machine: &Machine) -> Result<Self, ConfigError> {
         let fail = |text: String| Err(ConfigError(text));
         let mut warnings = Vec::new();
@@ -93,23 +102,32 @@ impl Config {
         let shard_ports = options.shard_ports.unwrap_or(0);
         if port == Port::Off && resp_port == Port::Off && shard_ports == 0 {
             return fail(
-                "--port 0 and --resp-port 0: nobody could connect; give one of them a port, 1 to 65535".into(),
+                "--port 0 and --resp-port 0: no client could connect; allowed: 1 to 65535 or auto for at least one of them"
+                    .into(),
             );
         }
         if let (Port::Fixed(one), Port::Fixed(other)) = (port, resp_port)
             && one == other
         {
-            return fail(format!("--resp-port {other} is --port as well; give each a port of its own"));
+            return fail(format!(
+                "--resp-port {other} is --port as well; allowed: a port of its own, 1 to 65535, 0 (off), or auto"
+            ));
         }
         let password = options.requirepass.clone().unwrap_or_default();
         if password.len() > PASSWORD_BYTES_MAX {
-            return fail(format!("--requirepass has {} bytes; allowed: up to {PASSWORD_BYTES_MAX}", password.len()));
+            return fail(format!(
+                "--requirepass is {} bytes long; allowed: up to {PASSWORD_BYTES_MAX}",
+                password.len()
+            ));
         }
 
         let shard_cores = place_shards(options, machine, &mut warnings)?;
         let shards = shard_cores.len() as u64;
         if shard_ports != 0 && u64::from(shard_ports) + shards - 1 > u64::from(u16::MAX) {
-            return fail(format!("--shard-ports {shard_ports}: {shards} shards would need ports beyond 65535"));
+            let most = u64::from(u16::MAX) + 1 - shards;
+            return fail(format!(
+                "--shard-ports {shard_ports}: the ports of {shards} shards would exceed 65535; allowed: 0 (off), 1 to {most}"
+            ));
         }
 
         let memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
@@ -125,18 +143,16 @@ impl Config {
             ));
         }
         if machine.memory_bytes.is_some_and(|machine| memory_bytes > machine) {
-            warnings.push(format!("--memory {}MiB is more than this machine has", memory_bytes >> 20));
+            warnings.push(format!("--memory {}MiB exceeds the memory of this machine", memory_bytes >> 20));
         }
 
-        // The default follows a small memory down; a value that was asked for does not.
+        // With little memory the default shrinks; a value that was given is an error if it does not fit.
         let longest = share / ITEM_SHARE_MAX;
         let max_item_bytes = options.max_item_size.map_or((1 << 20).min(longest), |m| m.0);
-        if !(1024..=ITEM_BYTES_MAX).contains(&max_item_bytes) {
-            return fail(format!("--max-item-size {max_item_bytes} bytes; allowed: 1k to 512m"));
-        }
         if max_item_bytes > longest {
             return fail(format!(
-                "--max-item-size {max_item_bytes} bytes is more than half of a shard's memory ({}MiB); allowed here: up to {longest}",
+                "--max-item-size {max_item_bytes}: more than half of a shard's memory of {}MiB; allowed: {ITEM_BYTES_MIN} to \
+                 {longest}",
                 share >> 20
             ));
         }
@@ -145,18 +161,12 @@ impl Config {
 
         let max_connections = connections(options, machine, shards, &mut warnings)?;
         let receive_buffers = options.receive_buffers.unwrap_or(512);
-        if !receive_buffers.is_power_of_two() || !(16..=RECEIVE_BUFFERS_MAX).contains(&receive_buffers) {
-            return fail(format!(
-                "--receive-buffers {receive_buffers}; allowed: a power of two, 16 to {RECEIVE_BUFFERS_MAX}"
-            ));
-        }
         let receive_buffer_bytes = options.receive_buffer_size.map_or(16 << 10, |m| m.0);
-        if !(1 << 10..=1 << 20).contains(&receive_buffer_bytes) {
-            return fail(format!("--receive-buffer-size {receive_buffer_bytes} bytes; allowed: 1k to 1m"));
-        }
         let mut spin = Duration::from_micros(options.spin_us.unwrap_or(0).into());
         if share_a_core(&shard_cores) && !spin.is_zero() {
-            warnings.push("--spin-us is off: shards that share a core would only keep each other from running".into());
+            warnings.push(
+                "--spin-us is ignored: shards that share a core would take CPU time from each other by polling".into(),
+            );
             spin = Duration::ZERO;
         }
 
@@ -187,7 +197,7 @@ impl Config {
         share_a_core(&self.shard_cores)
     }
 
-    /// What the memory of one shard may be set to while the node runs.
+    /// The highest memory limit of one shard that may be set while the node runs.
     pub fn shard_memory_bytes_max(&self) -> u64 {
         let share = self.memory_bytes_max / self.shard_cores.len() as u64;
         share.clamp(self.shard_memory_bytes(), SHARD_MEMORY_BYTES_MAX)
@@ -203,32 +213,33 @@ fn share_a_core(shard_cores: &[usize]) -> bool {
     shard_cores.iter().enumerate().any(|(i, core)| shard_cores[..i].contains(core))
 }
 
-/// What the machine has, as far as settings depend on it.
+/// The resources of the machine that settings depend on.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// Cores that this process may use, ascending.
     pub cores: Vec<usize>,
-    /// Memory, where it is known.
+    /// Memory, if it is known.
     pub memory_bytes: Option<u64>,
-    /// Files that this process may have open.
+    /// Limit of open files of this process.
     pub open_files: u64,
 }
 
-/// Most shards of a node: slots are spread over them in groups of 4 of 16,384.
+/// Most shards of a node. The 4,096 groups of hash slots are distributed over them, so each owns at least four.
 const SHARDS_MAX: usize = 1024;
 
-/// Clients at once where nothing is said, if the machine allows so many open files.
+/// Default of `--max-connections`, if the limit of open files allows that many.
 const CONNECTIONS_DEFAULT: u32 = 10_000;
-/// Most clients at once.
+/// Most client connections of a node.
 const CONNECTIONS_MAX: u32 = 1 << 20;
-/// Files that a node has open besides its connections: standard streams, signals, and room.
+/// Open files of a node besides its connections: standard streams, signals, and a margin.
 const FILES_RESERVED: u64 = 64;
-/// The same for each shard: uring and eventfd.
+/// Further open files per shard: uring and eventfd.
 const FILES_PER_SHARD: u64 = 2;
-/// The same for each shard and address: the listeners of both kinds of port.
+/// Further open files per shard and address: the listeners of both protocols and of the shard's own port.
 const LISTENERS_MAX: u64 = 3;
 
-/// How many clients at once: what was asked for if it is possible, else as many as are.
+/// The number of client connections: as given if the limit of open files allows it, or the default or as many as it
+/// allows.
 fn connections(
     options: &Options,
     machine: &Machine,
@@ -240,22 +251,20 @@ fn connections(
     let possible = u32::try_from(machine.open_files.saturating_sub(reserved)).unwrap_or(u32::MAX);
     let advice = "raise the limit with `ulimit -n` or systemd's LimitNOFILE=";
     match options.max_connections {
-        Some(wanted) if !(1..=CONNECTIONS_MAX).contains(&wanted) => {
-            Err(ConfigError(format!("--max-connections {wanted}; allowed: 1 to {CONNECTIONS_MAX}")))
-        }
         Some(wanted) if wanted > possible => Err(ConfigError(format!(
-            "--max-connections {wanted} needs {} open files, but {} are allowed; {advice}",
+            "--max-connections {wanted} needs {} open files, but {} are allowed; allowed: 1 to {possible}, or {advice}",
             u64::from(wanted) + reserved,
             machine.open_files
         ))),
         Some(wanted) => Ok(wanted),
-        None if possible == 0 => {
-            Err(ConfigError(format!("only {} open files are allowed; {advice}", machine.open_files)))
-        }
+        None if possible == 0 => Err(ConfigError(format!(
+            "--max-connections: none are possible with {} open files; {advice}",
+            machine.open_files
+        ))),
         None => {
             if possible < CONNECTIONS_DEFAULT {
                 warnings.push(format!(
-                    "only {possible} connections are possible: {} open files are allowed; {advice}",
+                    "--max-connections is {possible}, as {} open files are allowed; {advice}",
                     machine.open_files
                 ));
             }
@@ -264,7 +273,7 @@ fn connections(
     }
 }
 
-/// Which core each shard is pinned to.
+/// Assigns a core to each shard.
 fn place_shards(options: &Options, machine: &Machine, warnings: &mut Vec<String>) -> Result<Vec<usize>, ConfigError> {
     let allowed = &machine.cores;
     let shown = Cores::shown(allowed);
@@ -272,7 +281,8 @@ fn place_shards(options: &Options, machine: &Machine, warnings: &mut Vec<String>
         Some(Cores(cores)) => match cores.iter().find(|core| !allowed.contains(core)) {
             Some(core) => {
                 return Err(ConfigError(format!(
-                    "--cores: core {core} is not one that this process may use; allowed: {shown}"
+                    "--cores {}: this process may not use core {core}; allowed: {shown}",
+                    Cores::shown(cores)
                 )));
             }
             None => cores.clone(),
@@ -280,15 +290,15 @@ fn place_shards(options: &Options, machine: &Machine, warnings: &mut Vec<String>
         None => allowed.clone(),
     };
     if cores.is_empty() {
-        return Err(ConfigError("the kernel does not say which cores this process may use".into()));
+        return Err(ConfigError("--cores: the kernel does not report which cores this process may use".into()));
     }
     let shards = options.shards.unwrap_or(cores.len());
-    if !(1..=SHARDS_MAX).contains(&shards) {
-        return Err(ConfigError(format!("--shards {shards}; allowed: 1 to {SHARDS_MAX}")));
+    if shards > SHARDS_MAX {
+        return Err(ConfigError(format!("--shards: there are {shards} cores to use; allowed: 1 to {SHARDS_MAX}")));
     }
     if shards > cores.len() {
         warnings.push(format!(
-            "{shards} shards share {} core(s) ({}): expect less than one core's work of each",
+            "{shards} shards share {} core(s) ({}), so each has less than a core",
             cores.len(),
             Cores::shown(&cores)
         ));

@@ -1,97 +1,118 @@
-//! The options: one declaration for command line, file, profile and environment.
+//! The options: one declaration for the command line, files, profiles and the environment.
 
-use super::values::{ByteSize, Cores, Memory, Port};
+use super::values::{ByteSize, Cores, Memory, Port, address, number, power_of_two, size};
+use super::{
+    CONNECTIONS_MAX, ITEM_BYTES_MAX, ITEM_BYTES_MIN, RECEIVE_BUFFER_BYTES_MAX, RECEIVE_BUFFER_BYTES_MIN,
+    RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, SHARDS_MAX,
+};
 use crate::eviction::Eviction;
 use clap::{ArgAction, Args};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// What the operator may set, each absent where nothing was said.
+/// The settings that the operator may give; None for those that are absent.
 ///
-/// A key of the file and of a profile is a flag's long name; a variable of the environment is `PINION_` and that name in
-/// capitals, with underscores.
+/// In files and profiles, the key of a setting is the long name of its flag; in the environment, it is `PINION_` and
+/// that name in capitals, with underscores. The parsers enforce the range of each setting on its own;
+/// [`Config::new`](super::Config::new) checks the combination.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Network")]
 pub struct Options {
-    /// Port of memcached's text protocol: 1 to 65535, 0 (off) or auto (the kernel chooses; the log says which) [default: 11211]
+    /// TCP port of memcached's text protocol: 1 to 65535, 0 (off), or auto (a free port, which the log shows)
+    /// [default: 11211]
     #[arg(short, long, value_name = "PORT")]
     pub port: Option<Port>,
 
-    /// Port of RESP, the protocol of Redis clients: 1 to 65535, 0 (off) or auto [default: 6379]
+    /// TCP port of the Redis protocol (RESP2 and RESP3): 1 to 65535, 0 (off), or auto [default: 6379]
     #[arg(long, value_name = "PORT")]
     pub resp_port: Option<Port>,
 
-    /// Password that clients of RESP must tell before anything else; memcached's clients need none [default: none]
+    /// Password that Redis clients must give (AUTH, HELLO), at most 512 bytes; memcached clients need none
+    /// [default: none]
     #[arg(long, value_name = "PASSWORD")]
     pub requirepass: Option<String>,
 
-    /// Port of HTTP /metrics, /healthz, /readyz; not in this version yet: only 0 (off) [default: 0]
-    #[arg(long, value_name = "PORT")]
+    /// TCP port of HTTP /metrics, /healthz and /readyz: not implemented yet, so only 0 (off) is allowed [default: 0]
+    #[arg(long, value_name = "PORT", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub admin_port: Option<u16>,
 
-    /// Give shard i the port BASE+i to itself besides; its connections never move. 0: none [default: 0]
-    #[arg(long, value_name = "BASE")]
+    /// First of one more TCP port per shard, 1 to 65535, or 0 (off): shard i listens on BASE+i for both protocols, and
+    /// its connections there never move to another shard [default: 0]
+    #[arg(long, value_name = "BASE", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub shard_ports: Option<u16>,
 
-    /// IP addresses to listen on, separated by commas. Anyone who reaches them can read and write everything [default: 127.0.0.1]
-    #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',')]
+    /// IP addresses to listen on, separated by commas. Whoever can connect to them can read and write everything
+    /// [default: 127.0.0.1]
+    #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
     pub listen: Option<Vec<IpAddr>>,
 
-    /// Most clients at once; more are refused [default: 10000, or as many as open files are allowed]
-    #[arg(short = 'c', long, value_name = "N")]
+    /// Most client connections at a time, 1 to 1048576; more are refused [default: 10000, or fewer if the limit of open
+    /// files is lower]
+    #[arg(short = 'c', long, value_name = "N", value_parser = number::<u32>(1..=CONNECTIONS_MAX.into()))]
     pub max_connections: Option<u32>,
 
-    /// Shards, each pinned to a core [default: one per core]
-    #[arg(short = 't', long, value_name = "N", help_heading = "Cores")]
+    /// Number of shards, 1 to 1024, each a thread pinned to a core; if there are more than cores, they share cores
+    /// [default: one per core]
+    #[arg(short = 't', long, value_name = "N", help_heading = "Cores",
+          value_parser = number::<usize>(1..=SHARDS_MAX as u64))]
     pub shards: Option<usize>,
 
-    /// Cores to use, for example 0-7,16 [default: all that the process may use, so taskset and cgroups count]
+    /// Cores to use: numbers and ranges, for example 0-7,16 [default: all that the process may use; taskset and cgroups
+    /// are respected]
     #[arg(long, value_name = "LIST", help_heading = "Cores")]
     pub cores: Option<Cores>,
 
-    /// Microseconds that an idle shard looks for work before it sleeps: less latency for more CPU [default: 0]
-    #[arg(long, value_name = "N", help_heading = "Cores")]
+    /// Microseconds that an idle shard polls before it sleeps, 0 to 4294967295: lower latency for more CPU time
+    /// [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Cores", value_parser = number::<u32>(0..=u32::MAX.into()))]
     pub spin_us: Option<u32>,
 
-    /// Memory for what is stored, over all shards: MiB, or with a unit (4GiB), or of the machine (80%) [default: 1024]
+    /// Memory for all that is stored, over all shards: a number of MiB, an amount with a unit (4GiB), or a percentage
+    /// of the machine's (80%); 4MiB to 16GiB per shard [default: 1024]
     #[arg(short, long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<Memory>,
 
-    /// Longest value, 1k to 512m; at most half of a shard's memory [default: 1m for memcached's clients, all that for RESP]
-    #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory")]
+    /// Longest value in bytes, 1k to 512m and at most half of a shard's memory [default: for memcached clients 1m, for
+    /// Redis clients the most allowed]
+    #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory",
+          value_parser = size(ITEM_BYTES_MIN..=ITEM_BYTES_MAX))]
     pub max_item_size: Option<ByteSize>,
 
-    /// What goes when memory is full: s3fifo, sieve, lru, lfu, fifo, ttl (what expires first), random, or none (writes fail) [default: s3fifo]
+    /// Which item to evict when memory is full: s3fifo, sieve, lru, lfu, fifo, ttl (soonest expiry first), random, or
+    /// none (writes fail instead) [default: s3fifo]
     #[arg(long, value_name = "POLICY", help_heading = "Memory")]
     pub eviction: Option<Eviction>,
 
-    /// Ask the kernel for huge pages behind the memory, true or false: faster, resident in steps of 2 MiB [default: true]
+    /// Advise the kernel to back the memory with huge pages, true or false: faster, but memory becomes resident in
+    /// steps of 2 MiB [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
     pub huge_pages: Option<bool>,
 
-    /// Receive buffers per shard, a power of two [default: 512]
-    #[arg(long, value_name = "N", help_heading = "Memory")]
+    /// Receive buffers per shard: a power of two, 16 to 32768 [default: 512]
+    #[arg(long, value_name = "N", help_heading = "Memory",
+          value_parser = power_of_two(RECEIVE_BUFFERS_MIN.into()..=RECEIVE_BUFFERS_MAX.into()))]
     pub receive_buffers: Option<u16>,
 
-    /// Size of a receive buffer, 1k to 1m [default: 16k]
-    #[arg(long, value_name = "SIZE", help_heading = "Memory")]
+    /// Bytes of a receive buffer, 1k to 1m [default: 16k]
+    #[arg(long, value_name = "SIZE", help_heading = "Memory",
+          value_parser = size(RECEIVE_BUFFER_BYTES_MIN..=RECEIVE_BUFFER_BYTES_MAX))]
     pub receive_buffer_size: Option<ByteSize>,
 
-    /// Settings for a kind of use: a name (balanced, low-latency, small) or a file like those in tuning/
+    /// Tuning profile: balanced, low-latency, small, or the path of a TOML file like those in tuning/ [default: none]
     #[arg(long, value_name = "NAME|FILE", help_heading = "Settings")]
     pub profile: Option<String>,
 
-    /// TOML file of settings; its keys are the long names of these flags
+    /// TOML file of settings, whose keys are the long names of these flags [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub config: Option<PathBuf>,
 
-    /// Log more; twice for even more
+    /// Log more: -v debug messages, -vv a trace of everything
     #[arg(short, long, action = ArgAction::Count, help_heading = "Settings")]
     pub verbose: u8,
 }
 
 impl Options {
-    /// These options, and those of a weaker layer where nothing was said.
+    /// Merges two layers: these options, and those of the weaker layer that are absent here.
     #[must_use]
     pub fn or(self, weaker: Self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Precedence, units, and what is said of mistakes.
+//! Precedence, units, and error messages.
 
 use super::*;
 use clap::{Args, Command, FromArgMatches};
@@ -15,6 +15,11 @@ fn flags(arguments: &[&str]) -> Options {
 
 fn config(arguments: &[&str]) -> Result<Config, String> {
     Config::new(&flags(arguments), &machine()).map_err(|e| e.0)
+}
+
+/// Parses a file that consists of this line.
+fn in_file(line: &str) -> Result<Options, String> {
+    from_toml(line, "a file", &[]).map_err(|e| e.0)
 }
 
 fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -107,7 +112,7 @@ fn every_profile_of_the_binary_is_valid() {
     }
 }
 
-/// One line that names the place, the value and what is allowed.
+/// Expects one line that contains the place, the value, and the values allowed.
 fn says(error: Result<impl std::fmt::Debug, String>, parts: &[&str]) {
     let error = error.expect_err("a mistake");
     assert!(!error.contains('\n'), "{error:?} is one line");
@@ -126,12 +131,12 @@ fn mistakes_in_layers_are_named() {
     says(at("memory = \"12XB\""), &["memory = 12XB", "allowed:"]);
     says(at("port = 70000"), &["port = 70000", "65535"]);
     says(at("eviction = \"mru\""), &["eviction = mru", "allowed: s3fifo, sieve, lru, lfu"]);
-    says(at("listen = \"nowhere\""), &["listen = nowhere"]);
+    says(at("listen = \"nowhere\""), &["listen = nowhere", "allowed: IPv4"]);
     says(at("port = true"), &["port", "allowed:"]);
     says(at("config = \"x\""), &["config", "no such setting"]);
     says(at("port = 1\nport = 2"), &[":2:"]);
     says(at("port = = 2"), &[":1:"]);
-    // Found by fuzzing: only values were escaped, so an odd key made two lines.
+    // Found by fuzzing: only values were escaped, so a key with a newline resulted in two lines.
     says(at("\"a\\nb\" = 1"), &["a\\nb = 1", "no such setting"]);
     says(at("\"a\\nb\" = 1.5"), &["a\\nb: allowed"]);
     says(at("huge-pages = 7"), &["huge-pages = 7", "true, false"]);
@@ -143,7 +148,7 @@ fn mistakes_in_layers_are_named() {
     says(resolved(&[], &[("PINION_PROT", "1")]), &["PINION_PROT=1", "no such setting", "PINION_PORT"]);
 }
 
-/// Kubernetes puts these into the environment of whoever runs beside a service called pinion.
+/// Kubernetes sets these variables in containers if there is a service called pinion.
 #[test]
 fn service_links_are_not_settings() {
     let links = [
@@ -163,15 +168,22 @@ fn impossible_combinations_are_named() {
     says(config(&["--admin-port", "11280"]), &["--admin-port 11280", "not in this version"]);
     config(&["--resp-port", "0", "--admin-port", "0"]).expect("off is fine");
     says(config(&["--cores", "0,2"]), &["core 2", "allowed: 0-1,4"]);
-    says(config(&["-t", "0"]), &["--shards 0", "1 to"]);
     says(config(&["-m", "8", "-t", "3"]), &["--memory 8MiB", "4MiB"]);
     says(config(&["-m", "8", "-t", "1", "-I", "5m"]), &["--max-item-size", "half"]);
-    says(config(&["-I", "100"]), &["--max-item-size 100", "1k to 512m"]);
-    says(config(&["-c", "0"]), &["--max-connections 0", "1 to"]);
     says(config(&["-c", "20000"]), &["--max-connections 20000", "20079 open files", "20000 are allowed", "ulimit -n"]);
-    says(config(&["--receive-buffers", "100"]), &["--receive-buffers 100", "power of two"]);
-    says(config(&["--receive-buffer-size", "5"]), &["--receive-buffer-size 5", "1k to 1m"]);
-    says(config(&["--shard-ports", "65535"]), &["--shard-ports 65535"]);
+    says(config(&["--shard-ports", "65535"]), &["--shard-ports 65535", "1 to 65533"]);
+}
+
+#[test]
+fn values_out_of_range_are_named() {
+    says(in_file("shards = 0"), &["shards = 0", "allowed: 1 to 1024"]);
+    says(in_file("shards = \"many\""), &["shards = many", "allowed: 1 to 1024"]);
+    says(in_file("max-connections = 0"), &["max-connections = 0", "allowed: 1 to 1048576"]);
+    says(in_file("max-item-size = 100"), &["max-item-size = 100", "allowed: 1k to 512m"]);
+    says(in_file("receive-buffers = 100"), &["receive-buffers = 100", "allowed: a power of two, 16 to 32768"]);
+    says(in_file("receive-buffer-size = 5"), &["receive-buffer-size = 5", "allowed: 1k to 1m"]);
+    says(in_file("spin-us = -1"), &["spin-us = -1", "allowed: 0 to 4294967295"]);
+    says(in_file("admin-port = 65536"), &["admin-port = 65536", "allowed: 0 to 65535"]);
 }
 
 #[test]

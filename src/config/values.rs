@@ -1,14 +1,16 @@
-//! Values with units, and how they are written. Each parser's error says what is allowed.
+//! Parsers of the settings' values. Each error says which values are allowed.
 
 use super::ConfigError;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A TCP port of a protocol.
+/// The TCP port of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     /// 0: the protocol is not served.
     Off,
-    /// auto: the kernel chooses one; the log says which.
+    /// auto: the kernel chooses a free port, which the log shows.
     Auto,
     /// 1 to 65535.
     Fixed(u16),
@@ -21,10 +23,9 @@ impl FromStr for Port {
         match text {
             "0" => Ok(Self::Off),
             "auto" => Ok(Self::Auto),
-            _ => text
-                .parse()
-                .map(Self::Fixed)
-                .map_err(|_| "allowed: 1 to 65535, 0 (off) or auto (the kernel chooses)".into()),
+            _ => {
+                text.parse().map(Self::Fixed).map_err(|_| "allowed: 1 to 65535, 0 (off), or auto (a free port)".into())
+            }
         }
     }
 }
@@ -32,20 +33,24 @@ impl FromStr for Port {
 /// An amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Memory {
-    /// So many bytes.
+    /// Bytes.
     Bytes(u64),
-    /// So many percent of the machine's.
+    /// A percentage of the machine's memory.
     Percent(u8),
 }
 
 impl Memory {
-    /// In bytes, on a machine with so much memory.
+    /// The amount in bytes, on a machine with `machine_bytes` of memory, if that is known.
+    ///
+    /// # Errors
+    /// A percentage of an unknown amount.
     pub fn bytes(self, machine_bytes: Option<u64>) -> Result<u64, ConfigError> {
         match (self, machine_bytes) {
             (Self::Bytes(bytes), _) => Ok(bytes),
             (Self::Percent(percent), Some(machine)) => Ok(machine / 100 * u64::from(percent)),
             (Self::Percent(percent), None) => Err(ConfigError(format!(
-                "--memory {percent}%: this machine does not say how much memory it has; give an amount"
+                "--memory {percent}%: the memory of this machine is unknown; allowed: a number of MiB (1024), or with a unit \
+                 (512MiB, 4GiB)"
             ))),
         }
     }
@@ -55,7 +60,8 @@ impl FromStr for Memory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const ALLOWED: &str = "allowed: a number of MiB (1024), with a unit (512MiB, 4GiB) or of the machine (80%)";
+        const ALLOWED: &str =
+            "allowed: a number of MiB (1024), an amount with a unit (512MiB, 4GiB), or 1% to 100% of the machine's";
         if let Some(percent) = text.strip_suffix('%') {
             let percent = percent.parse().ok().filter(|p| (1..=100).contains(p));
             return percent.map(Self::Percent).ok_or_else(|| ALLOWED.into());
@@ -67,7 +73,7 @@ impl FromStr for Memory {
     }
 }
 
-/// A number of bytes, as memcached's -I writes it: 1048576, 512k, 1m.
+/// A number of bytes, in the notation of memcached's -I: 1048576, 512k, 1m.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteSize(pub u64);
 
@@ -83,7 +89,44 @@ impl FromStr for ByteSize {
     }
 }
 
-/// A number with a unit: k, KiB, m, MiB, g, GiB, t, TiB in any case (powers of 1024).
+/// A parser of whole numbers within a range.
+pub fn number<T: TryFrom<u64>>(
+    allowed: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|n| allowed.contains(n)).and_then(|n| T::try_from(n).ok());
+        number.ok_or_else(|| format!("allowed: {} to {}", allowed.start(), allowed.end()))
+    }
+}
+
+/// A parser of powers of two within a range.
+pub(super) fn power_of_two(
+    allowed: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u16, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = number::<u16>(allowed.clone())(text).ok().filter(|n| n.is_power_of_two());
+        number.ok_or_else(|| format!("allowed: a power of two, {} to {}", allowed.start(), allowed.end()))
+    }
+}
+
+/// A parser of byte sizes within a range, which must start and end with whole KiB.
+pub(super) fn size(
+    allowed: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<ByteSize, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let shown =
+            |bytes: u64| if bytes < 1 << 20 { format!("{}k", bytes >> 10) } else { format!("{}m", bytes >> 20) };
+        let size = text.parse().ok().filter(|ByteSize(bytes)| allowed.contains(bytes));
+        size.ok_or_else(|| format!("allowed: {} to {}", shown(*allowed.start()), shown(*allowed.end())))
+    }
+}
+
+/// Parses an IP address.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "allowed: IPv4 and IPv6 addresses, separated by commas: 127.0.0.1,::1".into())
+}
+
+/// A number with a unit: k, KiB, m, MiB, g, GiB, t, TiB, in any case (powers of 1024).
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -102,7 +145,7 @@ fn bytes(text: &str) -> Option<u64> {
 pub struct Cores(pub Vec<usize>);
 
 impl Cores {
-    /// The list as it is written.
+    /// Formats cores in this notation.
     pub fn shown(cores: &[usize]) -> String {
         let mut ranges: Vec<(usize, usize)> = Vec::new();
         for &core in cores {
@@ -121,7 +164,7 @@ impl FromStr for Cores {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const ALLOWED: &str = "allowed: core numbers and ranges, each core once: 0-7,16";
-        /// Linux knows no more.
+        /// Linux supports no higher number.
         const CORE_MAX: usize = 8191;
         let mut cores = Vec::new();
         for part in text.split(',') {
