@@ -1,9 +1,10 @@
-//! The rules of the house that no compiler checks: who imports whom, where `unsafe` may be, how large a file grows.
+//! Rules that no compiler checks: which module imports which, where `unsafe` is allowed, the length of files, and the
+//! width of comments.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Modules from top to bottom: each may use those of the rows below its own, and itself. (ARCHITECTURE.md draws it.)
+/// Modules from top to bottom: each may import those of the rows below its own, and itself. ARCHITECTURE.md draws this.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["replay", "server"],
@@ -19,43 +20,71 @@ const LAYERS: &[&[&str]] = &[
     &["eviction", "slots", "sys", "values"],
 ];
 
-/// Modules that look at no clock, socket, thread or random source.
+/// Modules that use no clock, socket, thread or random source.
 const PURE: &[&str] =
     &["engine", "cluster", "replication", "node", "protocol", "execute", "command", "replay", "values"];
 
-/// Files and folders with `unsafe` in them; every other module forbids it.
+/// Files and folders that contain `unsafe`; every other module forbids it.
 const UNSAFE: &[&str] = &["sys", "reactor"];
 
-/// Roots of modules that cannot forbid it, because a file below them has some.
+/// Roots of modules that cannot forbid `unsafe`, because a file below them contains some.
 const MIXED: &[&str] = &["lib.rs"];
 
-/// Longer files are asking to be two concepts.
+/// A longer file holds more than one concept.
 const LINES_MAX: usize = 600;
 
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+/// Columns to which comments wrap, as rustfmt wraps code.
+const COMMENT_COLUMNS_MAX: usize = 120;
+
+/// Folders whose comments are to wrap.
+const WRAPPED: &[&str] = &["src", "tests", "benches", "fuzz/targets"];
+
+/// Files and folders among them that are not wrapped yet. To be emptied, never extended.
+const NOT_YET_WRAPPED: &[&str] = &[
+    "src/cluster/",
+    "src/command/",
+    "src/execute/",
+    "src/node/",
+    "src/protocol/",
+    "src/replication/",
+    "src/server/",
+    "src/shard/",
+    "tests/sim/",
+    "tests/long.rs",
+    "tests/wire.rs",
+    "fuzz/targets/",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder: its path from there, and its text.
+fn files_below(folder: &Path) -> BTreeMap<String, String> {
+    fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                walk(&path, paths);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                paths.push(path);
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    walk(folder, &mut paths);
+    let name = |path: &PathBuf| path.strip_prefix(folder).expect("below the folder").to_string_lossy().into_owned();
+    paths.iter().map(|path| (name(path), std::fs::read_to_string(path).expect("a file"))).collect()
 }
 
 /// Every source file: its path below `src`, and its text.
 fn files() -> BTreeMap<String, String> {
-    fn walk(folder: &Path, files: &mut BTreeMap<String, String>) {
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                walk(&path, files);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let name = path.strip_prefix(source()).expect("below src").to_string_lossy().into_owned();
-                files.insert(name, std::fs::read_to_string(&path).expect("a file"));
-            }
-        }
-    }
-    let mut all = BTreeMap::new();
-    walk(&source(), &mut all);
-    assert!(all.len() > 20, "the source is somewhere else");
-    all
+    let files = files_below(&root().join("src"));
+    assert!(files.len() > 20, "the source is somewhere else");
+    files
 }
 
-/// The first part of a path: the module that the file belongs to.
+/// The module that a file belongs to: the first part of its path.
 fn module(file: &str) -> &str {
     file.split(['/', '.']).next().expect("a name")
 }
@@ -129,4 +158,23 @@ fn files_are_one_concept() {
         assert!(lines <= LINES_MAX, "{file} has {lines} lines");
         assert!(text.starts_with("//!"), "{file} does not say what it is for");
     }
+}
+
+#[test]
+fn comments_wrap() {
+    let mut wide = Vec::new();
+    for folder in WRAPPED {
+        for (file, text) in files_below(&root().join(folder)) {
+            let file = format!("{folder}/{file}");
+            if NOT_YET_WRAPPED.iter().any(|path| file.starts_with(path)) {
+                continue;
+            }
+            for (n, line) in text.lines().enumerate() {
+                if line.trim_start().starts_with("//") && line.chars().count() > COMMENT_COLUMNS_MAX {
+                    wide.push(format!("{file}:{}", n + 1));
+                }
+            }
+        }
+    }
+    assert!(wide.is_empty(), "comments wider than {COMMENT_COLUMNS_MAX} columns: {wide:#?}");
 }
