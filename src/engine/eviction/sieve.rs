@@ -24,7 +24,8 @@
 //!
 //! Deviations:
 //! - One eviction examines [`EXAMINED_MAX`] marks at most. If all of those lead to visited items, the last one is
-//!   evicted all the same; if all are stale, any item is.
+//!   evicted all the same; if all are stale, any item is. A visited item is evicted as well while no page is free,
+//!   since `behind` may then have no room for its mark.
 //! - While most marks are stale because many items were removed other than by eviction, the hand moves on by two marks
 //!   per admission, to drop the stale ones. It evicts nothing then, and leaves the visited bits as they are.
 //! - Wrapping around is decided by marks: where the items nearest to the head were deleted, the hand passes their
