@@ -132,6 +132,12 @@ impl Handles {
         }
     }
 
+    /// Readers and uploads that are open.
+    #[cfg(feature = "sim")]
+    fn open(&self) -> usize {
+        self.handles.iter().filter(|h| h.item != NONE).map(|h| h.users as usize).sum()
+    }
+
     /// Items without an index entry, for the accounting.
     #[cfg(test)]
     pub(super) fn detached(&self, is_detached: impl Fn(Reference) -> bool) -> Vec<Reference> {
@@ -140,6 +146,12 @@ impl Handles {
 }
 
 impl Engine {
+    /// The number of readers and uploads that are open: for the simulator's accounting.
+    #[cfg(feature = "sim")]
+    pub fn open_long_values(&self) -> usize {
+        self.handles.open()
+    }
+
     /// Begins to store a value of `length` bytes.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ pub enum Event<S = OwnedFd, B = Buffer> {
         /// Index of the listener, as given to [`Reactor::accept`].
         listener: u32,
         /// The new socket.
-        socket: OwnedFd,
+        socket: S,
         /// The multishot accept is still armed; if not, it must be armed again.
         armed: bool,
     },
@@ -109,7 +109,7 @@ pub enum Event<S = OwnedFd, B = Buffer> {
         /// The connection.
         token: Token,
         /// The buffer that holds them.
-        buffer: Buffer,
+        buffer: B,
         /// The multishot receive is still armed; if not, it must be armed again.
         armed: bool,
     },
@@ -243,6 +243,13 @@ impl Reactor {
     pub fn receive(&mut self, token: Token, socket: BorrowedFd) {
         let receive = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::GROUP);
         self.push(receive.build().user_data(user_data(Kind::Receive, token)));
+    }
+
+    /// Receives from a connection once, into one buffer.
+    pub fn receive_once(&mut self, token: Token, socket: BorrowedFd) {
+        let receive = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), 0);
+        let receive = receive.buf_group(buffers::GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
+        self.push(receive.user_data(user_data(Kind::Receive, token)));
     }
 
     /// Cancels a receive; its last event follows.
