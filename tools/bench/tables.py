@@ -10,6 +10,7 @@ from bench.server import MEMCACHED, PINION_MEMCACHED, PINION_RESP, REDIS
 # Room for 4 M keys of 100 B in every server.
 LARGE = "4096"
 MULTI_GET = {"depth": 4, "mget": 16}
+LARGE_VALUES = {"conns": 20, "val": 65_536, "setpct": 0, "keys": 2000}
 DEPTHS = (1, 16, 64)
 
 
@@ -30,6 +31,7 @@ TABLES = {
         "depth 16, values of 1 KiB": {"depth": 16, "val": 1024},
         "depth 16, 4 M keys": {"depth": 16, "keys": 4_000_000},
         "500 connections, depth 1": {"conns": 500},
+        "gets of 64 KiB, 20 connections, depth 1": LARGE_VALUES,
     }),
     "resp": (REDIS, PINION_RESP, {
         **depths("resp"),
@@ -37,6 +39,7 @@ TABLES = {
         "depth 16, values of 1 KiB": {"proto": "resp", "depth": 16, "val": 1024},
         "depth 16, 4 M keys": {"proto": "resp", "depth": 16, "keys": 4_000_000},
         "500 connections, depth 1": {"proto": "resp", "conns": 500},
+        "gets of 64 KiB, 20 connections, depth 1": {"proto": "resp"} | LARGE_VALUES,
     }),
     "two-shards": (PINION_MEMCACHED, shards(PINION_MEMCACHED, 2), depths("memcached")),
 }  # fmt: skip
@@ -58,7 +61,7 @@ def measure(name, base, test, count, milliseconds, only=None):
     if not workloads:
         raise Failure(f"--only {only}: no row of {name} has this in its name", status=2)
     results = {"table": name, **report.environment(commands), "rounds": count, "milliseconds": milliseconds, "rows": []}
-    report.print_head(["50 connections", "CPU per operation, ratio", "µs", "throughput", "p50", "p99"])
+    report.print_head([name, "CPU per operation, ratio", "µs", "throughput", "p50", "p99"])
     for title, changes in workloads.items():
         workload = pair.DEFAULTS | changes
         needs_memory = workload["keys"] > 1_000_000

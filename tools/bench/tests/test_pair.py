@@ -35,7 +35,7 @@ class Pairs(unittest.TestCase):
         result = {figure: {"base": 2.0, "test": 1.23456, "ratio": 0.5} for figure in pair.FIGURES}
         with mock.patch.object(pair, "compare", return_value=result) as compare, contextlib.redirect_stdout(io.StringIO()):
             results = tables.measure("memcached", "base -m 1024", None, 2, 50)
-        self.assertEqual(len(results["rows"]), 7)
+        self.assertEqual(len(results["rows"]), 8)
         self.assertEqual(results["rows"][0]["cpu"], {"base": 2.0, "test": 1.235, "ratio": 0.5})
         for call, row in zip(compare.call_args_list, results["rows"]):
             large = row["workload"]["keys"] > 1_000_000
