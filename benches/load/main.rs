@@ -101,7 +101,7 @@ fn main() {
 
 /// Sets and gets for a fixed time.
 fn run_checked(options: &Options, pid: u32) {
-    let mut load = Checked::new(options.proto, options.keys, options.val, options.mget, options.setpct);
+    let load = Checked::new(options.proto, options.keys, options.val, options.mget, options.setpct);
     if !options.nopreload {
         load.preload(options.port);
     }

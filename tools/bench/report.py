@@ -49,7 +49,7 @@ def environment(commands):
 
 def portable(command):
     """A command line without paths of this machine: programs by their names."""
-    return shlex.join(pathlib.Path(word).name if word.startswith("/") else word for word in shlex.split(command))
+    return re.sub(r"(^|\s)'?/[^\s']*/([^\s'/]+)'?", r"\1\2", command)
 
 
 def machine():

@@ -162,7 +162,10 @@ class Reports(unittest.TestCase):
         self.assertEqual([report.judged(0.5, bar) for bar in (None, 0.5, 0.4)], ["0.50", "**0.50**", "0.50 (missed)"])
 
     def test_commands_lose_their_paths(self):
-        self.assertEqual(report.portable("taskset -c 0 /a/b/pinion -t 1 --save ''"), "taskset -c 0 pinion -t 1 --save ''")
+        for path in ("/a/b/pinion", "'/a/b/pinion'"):
+            command = report.portable(f"taskset -c 0 {path} -p {{port}} --save ''")
+            self.assertEqual(command, "taskset -c 0 pinion -p {port} --save ''")
+        self.assertEqual(report.portable("/a/pinion -t 1"), "pinion -t 1")
 
     def test_versions_are_those_of_the_program_below_taskset(self):
         said = report.version(f"taskset -c 0 {sys.executable} -x")
