@@ -28,12 +28,15 @@ class Holder(Server):
         for name, value in replaced.items():
             command = command.replace("{%s}" % name, str(value))
         super().__init__(f"taskset -c {core} {command}")
-        self.connection = Connection(self.port)
+        try:
+            self.connection = Connection(self.port)
+        except BaseException:
+            super().stop()
+            raise
 
-    def stop(self):
-        if hasattr(self, "connection"):
-            self.connection.close()
-        super().stop()
+    def __exit__(self, *_):
+        self.connection.close()
+        self.stop()
 
 
 class Memcached(Holder):
