@@ -5,6 +5,8 @@ import statistics
 from bench import svg
 from bench.command import Failure
 
+# With fewer items in memory, single items decide the miss ratio.
+ITEMS_MIN = 100
 MISS_POLICIES = ("s3fifo", "lru", "lfu", "fifo", "random")
 
 
@@ -53,7 +55,7 @@ def memory_kept(peers):
     canvas.text(20, 26, "Share of the memory limit kept as user bytes", 16, "start", bold=True)
     canvas.text(20, 46, "keys of 16 B, more written than fits; more is better", anchor="start")
     top, bottom, left, right = 106, 306, 70, 760
-    y = svg.Scale(0, 1.08, bottom, top)
+    y = svg.Scale(0, 1, bottom, top)
     ticks = (0, 0.2, 0.4, 0.6, 0.8, 1)
     svg.left_axis(canvas, y, ticks, left, right, "keys and values / limit", [f"{tick:.0%}" for tick in ticks])
     colours = (svg.PINION, *svg.COLOURS)
@@ -64,7 +66,7 @@ def memory_kept(peers):
         for number, (server, shares) in enumerate(held.items()):
             x = left + width * place + bar * (number + 0.75)
             canvas.bar(x + 3, y(shares[size]), bar - 6, bottom - y(shares[size]), colours[number])
-            canvas.text(x + bar / 2, y(shares[size]) - 6, f"{100 * shares[size]:.1f} %", 12, colour=colours[number], bold=True)
+            canvas.text(x + bar / 2, y(shares[size]) + 18, f"{100 * shares[size]:.1f} %", 12, colour="#ffffff", bold=True)
         canvas.text(left + width * (place + 0.5), bottom + 22, f"values of {int(size):,} B")
     canvas.legend(left, 82, [(name if name != "Pinion" else f"Pinion {peers['commit']}", colour)
                              for name, colour in zip(held, colours)], step=172)  # fmt: skip
@@ -82,7 +84,7 @@ def misses_by_memory(misses):
                       for place in range(len(fractions))] for policy in misses["policies"]}  # fmt: skip
     high = max(max(values) for values in means.values())
     low = min(min(values) for values in means.values())
-    ticks = [tick / 20 for tick in range(int(low * 20), int(high * 20) + 2)]
+    ticks = [tick / 10 for tick in range(int(low * 10), int(high * 10) + 2)]
     y = svg.Scale(ticks[0], ticks[-1], bottom, top)
     x = svg.Scale(fractions[0], fractions[-1], left + 24, right - 24, logarithmic=True)
     svg.left_axis(canvas, y, ticks, left, right, "misses / gets", [f"{tick:.0%}" for tick in ticks])
@@ -100,9 +102,9 @@ def misses_by_memory(misses):
 
 
 def misses_of(replayed, policies=MISS_POLICIES, exclude=("syn-",)):
-    """The figures of misses_by_memory, from the output of `pinion replay --json`; synthetic traces are left out.
+    """The figures of misses_by_memory, from the output of `pinion replay --json`.
 
-    Cells are left out by trace: a trace counts if every policy has every fraction of memory.
+    A trace counts if it is a recording, if every policy has every fraction of memory, and if ITEMS_MIN items fit at least.
     """
     fractions = sorted({cell["fraction"] for trace in replayed["traces"] for cell in trace["cells"] if cell["fraction"]})
     traces = {}
@@ -110,6 +112,7 @@ def misses_of(replayed, policies=MISS_POLICIES, exclude=("syn-",)):
         if trace["trace"].startswith(exclude):
             continue
         ratios = {(cell["policy"], cell["fraction"]): 1 - cell["object_hit_ratio"] for cell in trace["cells"]}
-        if all((policy, fraction) in ratios for policy in policies for fraction in fractions):
+        whole = all((policy, fraction) in ratios for policy in policies for fraction in fractions)
+        if whole and min(cell["items"] for cell in trace["cells"]) >= ITEMS_MIN:
             traces[trace["trace"]] = {policy: [round(ratios[policy, f], 5) for f in fractions] for policy in policies}
     return {"fractions": fractions, "policies": list(policies), "traces": traces}

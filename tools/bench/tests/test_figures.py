@@ -50,12 +50,14 @@ class Figures(unittest.TestCase):
         texts = self.assert_inside(figures.misses_by_memory(misses()))
         self.assertTrue({"s3fifo (default)", "random", "misses / gets", "40 %"} <= set(texts))
 
-    def test_misses_of_a_replay_leave_out_synthetic_and_incomplete_traces(self):
-        def cell(policy, fraction):
-            return {"policy": policy, "fraction": fraction, "object_hit_ratio": 0.25}
+    def test_misses_of_a_replay_leave_out_synthetic_incomplete_and_small_traces(self):
+        def cell(policy, fraction, items=100):
+            return {"policy": policy, "fraction": fraction, "object_hit_ratio": 0.25, "items": items}
 
         whole = [cell(policy, fraction) for policy in ("lru", "fifo") for fraction in (0.01, 0.1)]
-        traces = [{"trace": name, "cells": cells} for name, cells in (("a", whole), ("syn-b", whole), ("c", whole[:3]))]
+        small = [cell("fifo", 0.1, items=99), *whole[:3]]
+        named = (("a", whole), ("syn-b", whole), ("c", whole[:3]), ("d", small))
+        traces = [{"trace": name, "cells": cells} for name, cells in named]
         found = figures.misses_of({"traces": traces}, policies=("lru", "fifo"))
         self.assertEqual(found["traces"], {"a": {"lru": [0.75, 0.75], "fifo": [0.75, 0.75]}})
         self.assertEqual(found["fractions"], [0.01, 0.1])
