@@ -189,7 +189,7 @@ fn xorshift(state: &mut u64) -> u64 {
 
 /// A random number below `bound`.
 fn below(state: &mut u64, bound: u32) -> u32 {
-    ((xorshift(state) >> 32) * u64::from(bound) >> 32) as u32
+    (((xorshift(state) >> 32) * u64::from(bound)) >> 32) as u32
 }
 
 /// A seed that differs from run to run.
