@@ -178,8 +178,9 @@ class Reports(unittest.TestCase):
         self.assertRegex(environment["date"], r"^\d{4}-\d\d-\d\d$")
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "new", "results.json")
-            report.write_json(path, environment)
-            self.assertEqual(json.loads(path.read_text()), environment)
+            report.write_json(path, environment | {"numbers": [1, -2.5e-7]})
+            self.assertEqual(json.loads(path.read_text()), environment | {"numbers": [1, -2.5e-7]})
+            self.assertIn('"numbers": [1, -2.5e-07]', path.read_text())
 
 
 class Collections(unittest.TestCase):
