@@ -1,6 +1,8 @@
 //! Replies as memcached writes them.
 
 use crate::command::{Failure, Reply, ValueHead};
+use crate::eviction::Eviction;
+use std::borrow::Cow;
 
 /// What `version` answers. The first part is the memcached whose protocol this is: clients parse it as numbers and some
 /// (libmemcached) refuse a major version of 0.
@@ -64,9 +66,9 @@ pub fn encode_tail(head: &ValueHead, out: &mut Vec<u8>) {
     out.extend_from_slice(if head.last { b"\r\nEND\r\n" } else { b"\r\n" });
 }
 
-/// memcached's arguments, which clients compare.
-fn text(failure: Failure) -> &'static str {
-    match failure {
+/// memcached's texts, which clients compare.
+fn text(failure: Failure) -> Cow<'static, str> {
+    let text = match failure {
         Failure::Unknown => "ERROR",
         Failure::BadFormat => "CLIENT_ERROR bad command line format",
         Failure::BadDataChunk => "CLIENT_ERROR bad data chunk",
@@ -74,10 +76,11 @@ fn text(failure: Failure) -> &'static str {
         Failure::InvalidDelta => "CLIENT_ERROR invalid numeric delta argument",
         Failure::NotANumber => "CLIENT_ERROR cannot increment or decrement non-numeric value",
         Failure::DeleteUsage => "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]",
-        Failure::InvalidEviction => "CLIENT_ERROR allowed: s3fifo, lru, lfu, fifo, ttl, random, none",
+        Failure::InvalidEviction => return format!("CLIENT_ERROR allowed: {}", Eviction::names()).into(),
         Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
         Failure::WrongType => "CLIENT_ERROR wrong type: the key has no string",
         Failure::TooLarge => "SERVER_ERROR object too large for cache",
         Failure::ShutdownDisabled => "ERROR: shutdown not enabled",
-    }
+    };
+    text.into()
 }

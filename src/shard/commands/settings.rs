@@ -11,20 +11,9 @@ use crate::shard::tunables::WITHOUT_EFFECT;
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;
 
-/// Redis's names of policies; those that it does not have are formed alike. The volatile ones evict, as the others do, from
-/// all keys.
-const POLICIES: [(&str, Eviction); 10] = [
-    ("noeviction", Eviction::None),
-    ("allkeys-lru", Eviction::Lru),
-    ("allkeys-lfu", Eviction::Lfu),
-    ("allkeys-random", Eviction::Random),
-    ("volatile-ttl", Eviction::Ttl),
-    ("allkeys-s3fifo", Eviction::S3Fifo),
-    ("allkeys-fifo", Eviction::Fifo),
-    ("volatile-lru", Eviction::Lru),
-    ("volatile-lfu", Eviction::Lfu),
-    ("volatile-random", Eviction::Random),
-];
+/// More of Redis's names of policies. The volatile ones evict, as the others do, from all keys.
+const POLICY_ALIASES: [(&str, Eviction); 3] =
+    [("volatile-lru", Eviction::Lru), ("volatile-lfu", Eviction::Lfu), ("volatile-random", Eviction::Random)];
 
 /// What is not set here but asked for by clients, and is what it is.
 const FIXED: [(&str, &str); 9] = [
@@ -63,9 +52,19 @@ enum Change {
     Nothing,
 }
 
-/// The name of a policy.
-pub(super) fn policy_name(eviction: Eviction) -> &'static str {
-    POLICIES.iter().find(|(_, policy)| *policy == eviction).map_or("noeviction", |(name, _)| name)
+/// Redis's name of a policy; those that Redis does not have are named alike.
+pub(super) fn policy_name(eviction: Eviction) -> String {
+    match eviction {
+        Eviction::None => "noeviction".into(),
+        Eviction::Ttl => "volatile-ttl".into(),
+        other => format!("allkeys-{}", other.name()),
+    }
+}
+
+/// All names of policies that CONFIG SET takes.
+fn policies() -> impl Iterator<Item = (String, Eviction)> {
+    let own = Eviction::ALL.into_iter().map(|policy| (policy_name(policy), policy));
+    own.chain(POLICY_ALIASES.map(|(name, policy)| (name.to_owned(), policy)))
 }
 
 /// The settings about what is called compact, by name.
@@ -129,7 +128,7 @@ fn all(shared: &SharedState) -> Vec<(&'static str, String)> {
     let config = &shared.config;
     let mut settings: Vec<(&str, String)> = vec![
         ("maxmemory", tunables.memory_bytes().to_string()),
-        ("maxmemory-policy", policy_name(shared.eviction()).into()),
+        ("maxmemory-policy", policy_name(shared.eviction())),
         ("maxclients", config.max_connections.to_string()),
         ("port", shared.resp_port.to_string()),
         ("bind", config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
@@ -249,12 +248,12 @@ impl<I: Io> Shard<I> {
                 }
             }
             "maxmemory-policy" => {
-                let found = POLICIES.iter().find(|(policy, _)| policy.eq_ignore_ascii_case(&shown));
+                let found = policies().find(|(policy, _)| policy.eq_ignore_ascii_case(&shown));
                 let own = || Eviction::ALL.into_iter().find(|policy| policy.name() == shown);
-                match found.map(|(_, policy)| *policy).or_else(own) {
+                match found.map(|(_, policy)| policy).or_else(own) {
                     Some(policy) => Ok(Change::Policy(policy)),
                     None => {
-                        let names: Vec<_> = POLICIES.iter().map(|(name, _)| *name).collect();
+                        let names: Vec<_> = policies().map(|(name, _)| name).collect();
                         fail(&format!("argument(s) must be one of the following: {}", names.join(", ")))
                     }
                 }
