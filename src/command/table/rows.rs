@@ -5,10 +5,11 @@
 //!     => handler;
 //! ```
 //!
-//! A handler names the kind ([`Handler`]), how parts are merged ([`Merge`]), `value n` if argument n is a value that may be
-//! streamed, and the function, with its constant arguments: `execute::resp` defines the functions of `keyed`, `per_key`,
-//! `every_shard` and `cursor`, `shard::commands` those of `local` and those after `else`. A row without one, or with a
-//! function that does not exist, does not compile. Categories that follow from the flags are left out. What the columns mean: [`Row`].
+//! A handler names the kind ([`Handler`]), how parts are merged ([`Merge`]), `value n` if argument n is a value that
+//! may be streamed, and the function, with its constant arguments: `execute::resp` defines the functions of `keyed`,
+//! `per_key`, `every_shard` and `cursor`, `shard::commands` those of `local` and those after `else`. A row without one,
+//! or with a function that does not exist, does not compile. Categories that follow from the flags are left out. What
+//! the columns mean: [`Row`].
 
 use super::declare::{commands, handler};
 use super::flags::{Access::*, Categories, Flags, all, none, one, second, stored};
@@ -38,6 +39,8 @@ commands! {
              unix-time-milliseconds:time|PERSIST]" => keyed [strings::getex];
         GetDel "getdel", 2, WRITE | FAST, one(Take), STRING, "6.2.0", "O(1)",
             "Returns a string and removes it.", "key" => keyed [strings::getdel];
+        DelIfEq "delifeq", 3, WRITE | FAST, one(Delete), STRING, "9.0.0", "O(n) in the value",
+            "Removes a key if its string equals a value.", "key value" => keyed [strings::delifeq];
         Append "append", 3, WRITE | DENYOOM | FAST, one(Insert), STRING, "2.0.0", "O(1) amortised",
             "Adds bytes to the end of a string.", "key value" => keyed value 2 [strings::append];
         StrLen "strlen", 2, READONLY | FAST, one(Look), STRING, "2.2.0", "O(1)",

@@ -158,6 +158,38 @@ pub(super) fn getdel(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
+/// DELIFEQ (Valkey 9): removes a string that equals a value. A lock is released by it without a script.
+pub(super) fn delifeq(c: &mut Context, w: &mut Writer) -> Done {
+    let wanted = required(&mut c.args.skip(1).into_iter())?;
+    let equal = equals(c, wanted)?;
+    c.counters.add(if equal { Counter::DeleteHits } else { Counter::DeleteMisses });
+    if equal {
+        c.engine.remove(c.hash, c.key, c.now);
+    }
+    w.integer(equal.into());
+    Ok(())
+}
+
+/// True if the key has this string. A long one is compared piece by piece where it lies.
+fn equals(c: &mut Context, wanted: &[u8]) -> Result<bool, Error> {
+    let Some(Fetched { item, reader }) = c.engine.fetch(c.hash, c.key, c.now) else { return Ok(false) };
+    match (item.value, reader) {
+        (Value::Whole(value), _) => Ok(value == wanted),
+        (Value::Long(length), Some(mut reader)) => {
+            let mut rest = wanted;
+            let mut equal = length == wanted.len();
+            while equal && c.engine.unread(&reader) > 0 {
+                let piece = c.engine.read(&mut reader, rest.len());
+                equal = rest.starts_with(piece);
+                rest = &rest[piece.len().min(rest.len())..];
+            }
+            c.engine.close(reader);
+            Ok(equal)
+        }
+        _ => Err(PutError::WrongType.into()),
+    }
+}
+
 pub(super) fn getset(c: &mut Context, w: &mut Writer) -> Done {
     let value = required(&mut c.args.skip(1).into_iter())?;
     let old = whole(c)?;

@@ -35,6 +35,8 @@ fn set_and_its_options() {
          < $-1|
          > SET k a IFEQ z
          < +OK|
+         > DELIFEQ k b
+         < :0|
          > GETDEL k
          < $1|a|
          > GET k
