@@ -109,8 +109,8 @@ fn a_value_that_is_being_read_stays_as_it_was() {
     }
 }
 
-/// Each piece pushes out hundreds of small items, so it is taken in several turns; a client that asks for little does not
-/// wait for that.
+/// Each piece pushes out hundreds of small items, so it is taken in several turns; a client that asks for little does
+/// not wait for that.
 #[test]
 fn over_small_items_a_long_value_comes_in_steps() {
     for shards in ["1", "3"] {

@@ -769,8 +769,8 @@ fn a_long_value_under_a_key_that_is_too_long() {
     node.stop();
 }
 
-/// The elements of an MGET that was to be executed without a reply were long values: their readers were never closed, and those
-/// of siblings were sent.
+/// The elements of an MGET that was to be executed without a reply were long values: their readers were never closed,
+/// and those of siblings were sent.
 #[test]
 fn long_values_that_nobody_wants() {
     let node = Node::start(&["--shards", "2", "--memory", "64"]);

@@ -1,4 +1,5 @@
-//! Sets and gets over memcached's text protocol or RESP. Values are a function of the key, so every reply byte is checked.
+//! Sets and gets over memcached's text protocol or RESP. Values are a function of the key, so every reply byte is
+//! checked.
 
 use crate::driver::Load;
 use crate::{below, fail, seed, xorshift};

@@ -193,7 +193,8 @@ fn send<E>(uring: &mut IoUring, connection: &mut Connection<E>, index: usize) {
 }
 
 fn push(uring: &mut IoUring, entry: &squeue::Entry) {
-    // SAFETY: the bytes of a send stay in `sending`, unchanged, until its completion; receives use the registered buffers.
+    // SAFETY: the bytes of a send stay in `sending`, unchanged, until its completion; receives use the registered
+    // buffers.
     while unsafe { uring.submission().push(entry) }.is_err() {
         uring.submit().unwrap_or_else(|error| fail(4, &format!("io_uring_enter: {error}")));
     }

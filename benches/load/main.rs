@@ -12,10 +12,11 @@
 //! server's CPU time per operation in µs. That is the time of all threads of `--pid` from schedstat, kernel included.
 //!
 //! With a command (`command.rs`), as redis-benchmark takes one, it sends that `--requests` times over RESP and prints
-//! the number of requests per second. It is faster than the servers; redis-benchmark is slower where pipelines are deep.
+//! the number of requests per second. It is faster than the servers; redis-benchmark is slower where pipelines are
+//! deep.
 //!
-//! Exit status: 3 after an unexpected reply, 4 after an I/O error, 2 for an argument that it cannot use.
-//! `scripts/pair` and `scripts/collections` run it.
+//! Exit status: 3 after an unexpected reply, 4 after an I/O error, 2 for an argument that it cannot use. `scripts/pair`
+//! and `scripts/collections` run it.
 #![allow(missing_docs)]
 
 mod checked;

@@ -4,14 +4,14 @@
 //! $3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n
 //! ```
 //!
-//! They stay encoded on their way to the shard that executes them, so that a command of any number of arguments travels as
-//! one run of bytes and nothing is allocated for it. Reading a length again is as cheap as keeping it elsewhere.
+//! They stay encoded on their way to the shard that executes them, so that a command of any number of arguments travels
+//! as one run of bytes and nothing is allocated for it. Reading a length again is as cheap as keeping it elsewhere.
 
 /// What lies between two arguments, and after the last.
 const LINE_END_BYTES: usize = 2;
 
-/// Bulk strings that lie one after the other. Whoever makes one has validated them: from bytes that are no bulk strings,
-/// the arguments come out wrong or too few, and nothing worse happens.
+/// Bulk strings that lie one after the other. Whoever makes one has validated them: from bytes that are no bulk
+/// strings, the arguments come out wrong or too few, and nothing worse happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Args<'a> {
     bytes: &'a [u8],

@@ -139,8 +139,8 @@ pub enum Administration {
     SetEncodingLimits(EncodingLimits),
 }
 
-/// One shard's or one key's share of a reply that is merged from several (`Merge`). Its bytes, where it has some, lie in
-/// the buffer that it was written to.
+/// One shard's or one key's share of a reply that is merged from several (`Merge`). Its bytes, where it has some, lie
+/// in the buffer that it was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A number.
@@ -237,7 +237,8 @@ impl Expiry {
         match self {
             Self::Never => None,
             Self::Now => Some(0),
-            // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early.
+            // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires
+            // early.
             Self::AfterSeconds(seconds) => Some(now + 1 + u64::from(seconds) * 1000),
             Self::AtSeconds(seconds) => Some(seconds.saturating_mul(1000)),
         }

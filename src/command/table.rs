@@ -1,8 +1,8 @@
-//! The commands of RESP, one row each: what dispatch, the check of arity, the finding of keys, COMMAND's replies and the
-//! documentation are made from.
+//! The commands of RESP, one row each: what dispatch, the check of arity, the finding of keys, COMMAND's replies and
+//! the documentation are made from.
 //!
-//! The rows are in `rows.rs`. Their facts (arity, flags, key positions, categories, since when) are those of Redis, which
-//! clients rely on.
+//! The rows are in `rows.rs`. Their facts (arity, flags, key positions, categories, since when) are those of Redis,
+//! which clients rely on.
 
 mod declare;
 mod flags;
@@ -21,7 +21,8 @@ pub struct Row {
     pub command: Command,
     /// The name in lower case; of a subcommand, without that of the command.
     pub name: &'static str,
-    /// How many arguments it has, its name included; where negative, at least so many. Of a subcommand, both names count.
+    /// How many arguments it has, its name included; where negative, at least so many. Of a subcommand, both names
+    /// count.
     pub arity: i8,
     /// What it does, and when it may be done.
     pub flags: Flags,
@@ -37,9 +38,9 @@ pub struct Row {
     pub complexity: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// The arguments after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `a ...` may be repeated.
-    /// What is in capitals is meant literally. A type follows a name after a colon: `int`, `num` (a double), `time` (a
-    /// Unix time), `pattern`, `key`. A argument named `key` is one; any other is a string.
+    /// The arguments after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `a ...` may be
+    /// repeated. What is in capitals is meant literally. A type follows a name after a colon: `int`, `num` (a double),
+    /// `time` (a Unix time), `pattern`, `key`. A argument named `key` is one; any other is a string.
     pub syntax: &'static str,
     /// Where it is executed, and how its reply comes about.
     pub handler: Handler,
@@ -168,8 +169,8 @@ impl Command {
     }
 }
 
-/// Lengths of the names of commands that are taken apart key by key, and their first letters: one bit each. They rule out
-/// nearly all other names before the table is searched.
+/// Lengths of the names of commands that are taken apart key by key, and their first letters: one bit each. They rule
+/// out nearly all other names before the table is searched.
 const PER_KEY: (u64, u32) = {
     let (mut lengths, mut letters, mut n) = (0, 0, 0);
     while n < COUNT {

@@ -19,7 +19,8 @@ pub enum Encoding {
     Bytes(usize),
     /// A string that was modified in place.
     Raw,
-    /// A collection within the limits of [`EncodingLimits`](crate::command::EncodingLimits); true for a set of integers.
+    /// A collection within the limits of [`EncodingLimits`](crate::command::EncodingLimits); true for a set of
+    /// integers.
     Compact(Kind, bool),
     /// A collection beyond them.
     Wide(Kind),

@@ -101,8 +101,8 @@ impl Executor {
         self.elapsed.take()
     }
 
-    /// Executes a request on a key of this shard and appends the reply to `out`, unless the client wants none. Of a value
-    /// longer than [`COPIED_BYTES_MAX`] nothing is appended.
+    /// Executes a request on a key of this shard and appends the reply to `out`, unless the client wants none. Of a
+    /// value longer than [`COPIED_BYTES_MAX`] nothing is appended.
     #[inline]
     pub fn run(&mut self, request: &Request<&[u8]>, hash: KeyHash, out: &mut Vec<u8>) -> Outcome {
         if let Operation::Call(call) = request.operation {
@@ -213,8 +213,8 @@ impl Executor {
         }
     }
 
-    /// Begins to take a value of `value_bytes` bytes that will come in pieces. `request` is its command without the value.
-    /// That there is no memory for it is told when the value is complete: until then, its bytes are dropped.
+    /// Begins to take a value of `value_bytes` bytes that will come in pieces. `request` is its command without the
+    /// value. That there is no memory for it is told when the value is complete: until then, its bytes are dropped.
     pub fn begin_upload(&mut self, request: &Request<&[u8]>, hash: KeyHash, value_bytes: usize) -> UploadTarget {
         let attributes = match request.operation {
             Operation::Store { flags, expiry, .. } => Attributes { flags, expires: expiry.resolve(self.now) },
@@ -230,9 +230,9 @@ impl Executor {
         UploadTarget { hash, key: request.key.into(), command, session: request.session, upload }
     }
 
-    /// Takes a piece of a value; returns how many bytes of it were taken. The engine takes a part where a piece would evict
-    /// many items at once: the rest is to come again in the next turn. A piece that there is no memory for is dropped, and
-    /// the value with it.
+    /// Takes a piece of a value; returns how many bytes of it were taken. The engine takes a part where a piece would
+    /// evict many items at once: the rest is to come again in the next turn. A piece that there is no memory for is
+    /// dropped, and the value with it.
     pub fn append(&mut self, target: &mut UploadTarget, bytes: &[u8]) -> usize {
         let Ok(upload) = &target.upload else { return bytes.len() };
         match self.engine.append(upload, bytes, self.now) {
@@ -246,8 +246,8 @@ impl Executor {
         }
     }
 
-    /// Stores a complete value and appends the reply. `intact` is false if a wrong line end followed it: then it is dropped.
-    /// `after` are the arguments that followed the value.
+    /// Stores a complete value and appends the reply. `intact` is false if a wrong line end followed it: then it is
+    /// dropped. `after` are the arguments that followed the value.
     pub fn finish_upload(&mut self, target: UploadTarget, intact: bool, after: Args, out: &mut Vec<u8>) {
         let UploadTarget { hash, key, command, session, upload } = target;
         let start = out.len();

@@ -241,7 +241,8 @@ fn keys(args: Args, with_flags: bool, writer: &mut Writer) {
     }
 }
 
-/// The keys among a command's arguments, and what is done with each. There are as many arguments as the command accepts.
+/// The keys among a command's arguments, and what is done with each. There are as many arguments as the command
+/// accepts.
 fn keys_of<'a>(row: &Row, args: &[&'a [u8]]) -> Vec<(&'a [u8], Access)> {
     let keys = &row.keys;
     let (first, step) = (usize::from(keys.first), usize::from(keys.step));

@@ -108,8 +108,8 @@ impl Server {
         }
         drop(ready);
 
-        // Every shard has its uring before any runs, so that each can ring every other. Without a word to start, because
-        // one of them failed, they end.
+        // Every shard has its uring before any runs, so that each can ring every other. Without a word to start,
+        // because one of them failed, they end.
         let mut doorbells = vec![0; shards];
         for _ in 0..shards {
             let (shard, doorbell) = started.recv().expect("every shard reports")?;

@@ -63,8 +63,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Accepting failed: usually there are too many open files. It is tried again when a connection closes, or at the next
-    /// tick.
+    /// Accepting failed: usually there are too many open files. It is tried again when a connection closes, or at the
+    /// next tick.
     pub(super) fn on_accept_failed(&mut self, listener: u32, errno: Errno) {
         if let Some(listener) = self.listeners.get_mut(listener as usize) {
             listener.armed = false;

@@ -1,5 +1,5 @@
-//! The connection balancer: how many connections each shard has, and where the next one goes. Behind a lock, as it is used
-//! only when a connection comes, goes or moves.
+//! The connection balancer: how many connections each shard has, and where the next one goes. Behind a lock, as it is
+//! used only when a connection comes, goes or moves.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

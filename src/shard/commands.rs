@@ -96,7 +96,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// When a command of this file starts, if it is measured. The parts of a command on every shard are measured one by one.
+    /// When a command of this file starts, if it is measured. The parts of a command on every shard are measured one by
+    /// one.
     fn started_local(&self, command: Command) -> Option<Instant> {
         let row = command.row();
         let is_here = matches!(row.handler, Handler::Local | Handler::Container);

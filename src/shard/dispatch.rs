@@ -1,7 +1,7 @@
 //! From pending requests to replies: executed here if this shard owns the key, sent to the owner otherwise.
 //!
-//! Requests of many connections are collected first, and the index lines that they need prefetched; then the items; then they
-//! are executed. So the cache misses of a batch overlap instead of following one another.
+//! Requests of many connections are collected first, and the index lines that they need prefetched; then the items;
+//! then they are executed. So the cache misses of a batch overlap instead of following one another.
 
 use super::connection::{Client, ConnectionId, Gather, Split, Wait};
 use super::tunables::SlowCommand;
@@ -158,8 +158,8 @@ impl<I: Io> Shard<I> {
         self.router.batch(owner).push(token, sequence, pending.hash, &request);
     }
 
-    /// True if the batches to all of these shards, this one left out, have room for a task. If not, the connection waits for
-    /// that.
+    /// True if the batches to all of these shards, this one left out, have room for a task. If not, the connection
+    /// waits for that.
     pub(super) fn has_room(&mut self, shards: Range<usize>, pending: &Pending) -> bool {
         if self.router.has_room(shards) {
             return true;

@@ -67,8 +67,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Arms receives into one buffer each, first come, first served: no more per turn than there are buffers. So however many
-    /// connections have bytes to receive, each gets its turn.
+    /// Arms receives into one buffer each, first come, first served: no more per turn than there are buffers. So
+    /// however many connections have bytes to receive, each gets its turn.
     fn arm_frugal(&mut self) {
         let is_over = self.turns > self.last_shortage + TURNS_WITHOUT_SHORTAGE;
         for _ in 0..self.shared.config.receive_buffers {
@@ -104,7 +104,8 @@ impl<I: Io> Shard<I> {
         self.connections.output_has_room(token.slot);
     }
 
-    /// Gives a client up: its requests and replies are forgotten, and its socket is shut down, which ends what is in flight.
+    /// Gives a client up: its requests and replies are forgotten, and its socket is shut down, which ends what is in
+    /// flight.
     pub(super) fn abandon(&mut self, id: ConnectionId) {
         let token = self.connections.token(id);
         self.drop_upload(id);

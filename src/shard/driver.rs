@@ -58,8 +58,8 @@ impl Driver {
         (driver, listeners)
     }
 
-    /// Wakes the siblings that sleep and were sent something in this turn. Last of all that the turn submits: a sibling on the
-    /// same core may run at once.
+    /// Wakes the siblings that sleep and were sent something in this turn. Last of all that the turn submits: a sibling
+    /// on the same core may run at once.
     fn ring_sleepers(&mut self) {
         for to in self.to_ring.drain(..) {
             self.reactor.ring(to as u32, self.shared.doorbell(to));
@@ -69,8 +69,8 @@ impl Driver {
     /// Submits what the turn queued, and waits for more to do: spinning first, where that is configured.
     fn enter(&mut self, rest: Rest, turn_began: Instant) {
         if std::mem::take(&mut self.posted) && self.shares_core {
-            // The sibling needs this core to answer. Let it have it now: what arrives here meanwhile makes the next turn a
-            // larger one (measured with two shards on one core: 1.2 instead of 1.4 times the CPU of one shard).
+            // The sibling needs this core to answer. Let it have it now: what arrives here meanwhile makes the next
+            // turn a larger one (measured with two shards on one core: 1.2 instead of 1.4 times the CPU of one shard).
             self.reactor.poll();
             std::thread::yield_now();
         }

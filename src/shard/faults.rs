@@ -1,4 +1,5 @@
-//! Faults that the simulator puts in, to prove that it would notice them. Without the feature `sim` none of them exists.
+//! Faults that the simulator puts in, to prove that it would notice them. Without the feature `sim` none of them
+//! exists.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The boundary of a shard: sockets, siblings and the time.
 //!
-//! A shard does no I/O itself. It tells an [`Io`] what to start, and is told what happened by the [`Event`]s of the next
-//! turn. The node drives shards with an io_uring (`driver.rs`), the simulator (`tests/sim/shard`) with queues in memory.
+//! A shard does no I/O itself. It tells an [`Io`] what to start, and is told what happened by the [`Event`]s of the
+//! next turn. The node drives shards with an io_uring (`driver.rs`), the simulator (`tests/sim/shard`) with queues in
+//! memory.
 //!
 //! [`Event`]: crate::reactor::Event
 

@@ -7,9 +7,9 @@
 //!                               │  └──── replies ◄───┘
 //! ```
 //!
-//! A turn: drain the mesh, take the events, parse and execute what arrived in batches, resume connections that had to wait,
-//! then carry out the actions of every connection that was touched (one send each), and hand the batches to the siblings.
-//! Nothing here does I/O: an [`Io`] does, which the node and the simulator implement.
+//! A turn: drain the mesh, take the events, parse and execute what arrived in batches, resume connections that had to
+//! wait, then carry out the actions of every connection that was touched (one send each), and hand the batches to the
+//! siblings. Nothing here does I/O: an [`Io`] does, which the node and the simulator implement.
 //!
 //! | file | concept |
 //! |---|---|
@@ -233,8 +233,8 @@ impl<I: Io> Shard<I> {
         self.instant
     }
 
-    /// Takes the time. After the requests that will be executed at that time have come: read before, an item would count
-    /// its TTL from before its command was sent.
+    /// Takes the time. After the requests that will be executed at that time have come: read before, an item would
+    /// count its TTL from before its command was sent.
     fn read_clock(&mut self) {
         self.instant = self.io.instant();
         self.executor.advance(self.shared.clock.at(self.instant));
@@ -290,8 +290,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Copies the counters to where everyone can read them. Before any reply goes out, to a client or to a sibling: a client
-    /// that has its reply sees it counted, whichever shard it asks.
+    /// Copies the counters to where everyone can read them. Before any reply goes out, to a client or to a sibling: a
+    /// client that has its reply sees it counted, whichever shard it asks.
     fn publish(&mut self) {
         let engine = self.executor.engine.stats();
         let counters = &mut self.executor.counters;

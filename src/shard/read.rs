@@ -1,8 +1,8 @@
 //! From received bytes to pending requests.
 //!
-//! Input is parsed where it was received. What cannot be used yet, the start of a command, is copied to the connection, and
-//! the rest of it added as it comes. At most one input of a connection is in the pending list at a time, so that the
-//! connection can be set back to any request that cannot be executed yet (`Connection::set_back`).
+//! Input is parsed where it was received. What cannot be used yet, the start of a command, is copied to the connection,
+//! and the rest of it added as it comes. At most one input of a connection is in the pending list at a time, so that
+//! the connection can be set back to any request that cannot be executed yet (`Connection::set_back`).
 
 use super::connection::{BUFFER_BYTES_KEPT, ConnectionId, Input, Wait};
 use super::dispatch::{PREFETCH, Pending, Work, recycle};
@@ -14,11 +14,12 @@ use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State as Memcached, par
 use crate::protocol::{State, resp};
 use crate::reactor::{Errno, Token};
 
-/// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have keys.
+/// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have
+/// keys.
 pub(super) const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
 
-/// Requests of one connection that are executed in one turn, about: the rest of its input waits for the next turn, so that
-/// the others get theirs.
+/// Requests of one connection that are executed in one turn, about: the rest of its input waits for the next turn, so
+/// that the others get theirs.
 pub(super) const REQUESTS_PER_TURN: usize = 4096;
 
 impl<I: Io> Shard<I> {
@@ -98,8 +99,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
-    /// input is done with: all of it, if the connection was set back or closes.
+    /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of
+    /// the input is done with: all of it, if the connection was set back or closes.
     fn read<'a>(&mut self, id: ConnectionId, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
         let Some(connection) = self.connections.at(id) else { return input.len() };
         if connection.state == State::Unknown {

@@ -1,7 +1,7 @@
 //! From received bytes to pending requests, where a client speaks RESP.
 //!
-//! Commands that change how later ones of the same connection are understood (SELECT, HELLO, AUTH) are executed before any
-//! more is parsed. All others are collected, as those of memcached's protocol are.
+//! Commands that change how later ones of the same connection are understood (SELECT, HELLO, AUTH) are executed before
+//! any more is parsed. All others are collected, as those of memcached's protocol are.
 
 use super::connection::{Client, ConnectionId, Wait};
 use super::dispatch::{PREFETCH, Pending, Work};
@@ -24,8 +24,8 @@ struct Source<'a> {
 }
 
 impl<I: Io> Shard<I> {
-    /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of the
-    /// input is done with: all of it, if the connection was set back or closes.
+    /// Parses an input into pending requests, executing them whenever enough have come together. Returns how much of
+    /// the input is done with: all of it, if the connection was set back or closes.
     pub(super) fn read_resp<'a>(&mut self, id: ConnectionId, input: &'a [u8], pending: &mut Vec<Pending<'a>>) -> usize {
         let bulk_bytes_max = self.shared.config.resp_item_bytes as usize;
         let mut at = 0;
@@ -68,7 +68,8 @@ impl<I: Io> Shard<I> {
             let rest = &input[at..];
             let source = Source { id, rest, state: before, session };
             let parsed = resp::parse(&mut state, rest, &limits);
-            // Mostly it is unchanged: written each time, it would be read back before the store has left the core's buffer.
+            // Mostly it is unchanged: written each time, it would be read back before the store has left the core's
+            // buffer.
             if before != State::Resp(state) {
                 connection.state = State::Resp(state);
             }
@@ -134,7 +135,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Replies with a protocol error, after which the connection closes. One that was set back parses the error again later.
+    /// Replies with a protocol error, after which the connection closes. One that was set back parses the error again
+    /// later.
     pub(super) fn break_off(&mut self, id: ConnectionId, error: resp::ProtocolError) {
         if let Some(connection) = self.connections.answering(id).filter(|c| c.is_served()) {
             // The keys that a command announced and that cannot be parsed would never complete its reply.
@@ -154,8 +156,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Executes a command that was typed, as if it had been sent as strings. False if it was set back, or the connection
-    /// closes.
+    /// Executes a command that was typed, as if it had been sent as strings. False if it was set back, or the
+    /// connection closes.
     fn read_inline(&mut self, id: ConnectionId, count: usize, args: &[u8]) -> bool {
         let command = [format!("*{count}\r\n").as_bytes(), args].concat();
         let mut typed = Vec::new();

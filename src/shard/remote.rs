@@ -1,7 +1,7 @@
 //! The owner's half of long values: uploads that arrive for this shard's keys, and readers that siblings' clients use.
 //!
-//! Both are named by the shard and the connection, or by a number, that they belong to. One that is not found has been given
-//! up by the other side before its last task came.
+//! Both are named by the shard and the connection, or by a number, that they belong to. One that is not found has been
+//! given up by the other side before its last task came.
 
 use crate::command::{Args, Request};
 use crate::engine::{KeyHash, Reader};

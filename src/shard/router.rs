@@ -64,8 +64,8 @@ impl<S> Router<S> {
         Some(std::mem::replace(&mut route.filling, spare))
     }
 
-    /// A batch has come back and all of it is done. True if the next one is full already: then connections wait for it to be
-    /// sent.
+    /// A batch has come back and all of it is done. True if the next one is full already: then connections wait for it
+    /// to be sent.
     pub(super) fn came_back(&mut self, mut batch: Box<Batch<S>>) -> bool {
         let route = &mut self.routes[batch.to];
         batch.clear();

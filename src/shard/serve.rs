@@ -39,8 +39,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Executes a sibling's batch, as much of it as the bounds on replies and on the work for a long value allow, and sends it
-    /// back.
+    /// Executes a sibling's batch, as much of it as the bounds on replies and on the work for a long value allow, and
+    /// sends it back.
     fn serve(&mut self, mut batch: Box<Batch<I::Socket>>) {
         for moving in batch.moving.drain(..) {
             self.open(moving, false);
@@ -70,8 +70,8 @@ impl<I: Io> Shard<I> {
         self.io.post(to, Message::Replies(batch));
     }
 
-    /// Executes one task and appends its reply. False if only a part of it could be done for now; the rest is what the task says
-    /// then.
+    /// Executes one task and appends its reply. False if only a part of it could be done for now; the rest is what the
+    /// task says then.
     #[inline]
     fn serve_task(&mut self, batch: &mut Batch<I::Socket>, index: usize) -> bool {
         let Batch { from, tasks, bytes, replies, specials, reply_ends, .. } = batch;

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The time: the wall clock's at the start, from then on counted by the monotonic clock, so that a step of the wall clock
-/// neither expires nor revives anything.
+/// The time: the wall clock's at the start, from then on counted by the monotonic clock, so that a step of the wall
+/// clock neither expires nor revives anything.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
@@ -217,7 +217,8 @@ impl SharedState {
         self.wake_all();
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    /// True once the node has been asked to stop.
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 

@@ -226,8 +226,8 @@ fn long_values_travel_in_pieces_in_both_directions() {
     }
 }
 
-/// A command that was typed, behind one that has to wait: what followed it was kept twice, and a value was read as commands.
-/// The simulator found it (seed 169).
+/// A command that was typed, behind one that has to wait: what followed it was kept twice, and a value was read as
+/// commands. The simulator found it (seed 169).
 #[test]
 fn input_behind_a_typed_command_is_kept_once() {
     let mut rig = Rig::new(1);

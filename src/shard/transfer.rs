@@ -1,7 +1,7 @@
 //! Long values between a shard's connections and the owners of their keys, in both directions.
 //!
-//! The connection's half is in `connection/upload.rs` and `connection/download.rs`, the owner's in `remote.rs`; this file
-//! carries pieces from one to the other, directly or in batches.
+//! The connection's half is in `connection/upload.rs` and `connection/download.rs`, the owner's in `remote.rs`; this
+//! file carries pieces from one to the other, directly or in batches.
 
 use super::batch::TaskKind;
 use super::connection::{ConnectionId, Fetch, PIECE_BYTES, Source, UploadSource, UploadStep, Wait};
@@ -25,8 +25,8 @@ impl<I: Io> Shard<I> {
         Origin { shard: self.id, token }
     }
 
-    /// True if a connection may begin with a long value. Otherwise it waits for its output to be sent, and its input is set
-    /// back to the command.
+    /// True if a connection may begin with a long value. Otherwise it waits for its output to be sent, and its input is
+    /// set back to the command.
     pub(super) fn may_begin_upload(&mut self, id: ConnectionId, rest: &[u8], state: State) -> bool {
         let Some(connection) = self.connections.at(id).filter(|c| c.is_served()) else { return false };
         if connection.must_wait() {
@@ -38,8 +38,8 @@ impl<I: Io> Shard<I> {
         true
     }
 
-    /// Begins a long value that a connection announces: `request` is its command without the value, `args_after` the number of
-    /// arguments behind it.
+    /// Begins a long value that a connection announces: `request` is its command without the value, `args_after` the
+    /// number of arguments behind it.
     pub(super) fn begin_upload(
         &mut self,
         id: ConnectionId,
@@ -83,8 +83,8 @@ impl<I: Io> Shard<I> {
         self.begin_upload(id, hash, request, value_bytes, args_after);
     }
 
-    /// Takes what a connection has received of its long value; returns how many bytes that was: all of them, if the connection
-    /// has to wait.
+    /// Takes what a connection has received of its long value; returns how many bytes that was: all of them, if the
+    /// connection has to wait.
     pub(super) fn take_upload(&mut self, id: ConnectionId, input: &[u8]) -> usize {
         let limits = Limits::authenticated(self.shared.config.resp_item_bytes as usize);
         let token = self.connections.token(id);

@@ -15,8 +15,8 @@ const SLOW_MICROS_LEAST: i64 = 1000;
 /// Latency spikes that are kept of each event.
 const SPIKES_KEPT: usize = 160;
 
-/// Settings of how Redis does things, and their values there: they are taken and shown, and change nothing, as it is done
-/// otherwise here.
+/// Settings of how Redis does things, and their values there: they are taken and shown, and change nothing, as it is
+/// done otherwise here.
 pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
     ("active-expire-effort", "1"),
     ("activerehashing", "yes"),

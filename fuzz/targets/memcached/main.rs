@@ -17,7 +17,8 @@ use pinion::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
 /// Small, so that values that are too long fit in an input.
 const VALUE_BYTES_MAX: usize = 300;
 
-/// More than any command may make a connection wait for: a store's line and value, or the spaces, expiry and key of a get.
+/// More than any command may make a connection wait for: a store's line and value, or the spaces, expiry and key of a
+/// get.
 const WAITED_BYTES_MAX: usize = 4 * LINE_BYTES_MAX;
 
 fuzz_target!(|input: &[u8]| {
@@ -110,9 +111,8 @@ fn check(request: &Request<&[u8]>) {
 
 /// An error in a get line: of a short one no key has been executed, and of a long one it depends on the pieces which.
 fn take_keys_back(requests: &mut Vec<Seen>) {
-    let is_key = |seen: &Seen| {
-        matches!(seen, Seen::Request(Request { operation: Operation::Get { last: false, .. }, .. }))
-    };
+    let is_key =
+        |seen: &Seen| matches!(seen, Seen::Request(Request { operation: Operation::Get { last: false, .. }, .. }));
     while requests.last().is_some_and(is_key) {
         requests.pop();
     }

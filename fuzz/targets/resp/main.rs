@@ -1,8 +1,8 @@
 //! What a client of RESP sends: whatever the bytes, and however the network cuts them, the parser hands out the same
 //! commands, and keeps a bounded number of bytes.
 //!
-//! The input is the bytes of the client, nothing else, so a transcript is a seed. Where they are cut follows from them. It
-//! is parsed as from a client that has told the password, and as from one that has not.
+//! The input is the bytes of the client, nothing else, so a transcript is a seed. Where they are cut follows from them.
+//! It is parsed as from a client that has told the password, and as from one that has not.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ mod cut;
 use cut::cut;
 use libfuzzer_sys::fuzz_target;
 use pinion::command::args::encode;
-use pinion::command::{Command, Args};
+use pinion::command::{Args, Command};
 use pinion::protocol::resp::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, parse, parse_rest};
 
 /// Not much more than what makes a long value, so that strings that are too long can be announced.
@@ -54,8 +54,8 @@ struct Upload {
     after: usize,
 }
 
-/// Feeds the pieces as the reader of a connection does. In the end it looks once more: of a command of many arguments, a
-/// mistake is not looked for in each piece.
+/// Feeds the pieces as the reader of a connection does. In the end it looks once more: of a command of many arguments,
+/// a mistake is not looked for in each piece.
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Run {
     let (mut needed, mut run) = (0, Run::default());
     for piece in pieces {

@@ -65,8 +65,8 @@ macro_rules! commands {
             }
         },)*)*];
 
-        /// Calls a macro with every command, its kind, how its parts are merged, its function and the arguments of that,
-        /// and the function for subcommands without a key.
+        /// Calls a macro with every command, its kind, how its parts are merged, its function and the arguments of
+        /// that, and the function for subcommands without a key.
         macro_rules! with_handlers {
             ($callback:ident) => {
                 $callback! { $($({

@@ -82,7 +82,8 @@ pub(super) fn is(arg: &[u8], name: &str) -> bool {
     arg.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// A range of indexes of which negative ones count from the end: first and behind the last. Empty where there is nothing.
+/// A range of indexes of which negative ones count from the end: first and behind the last. Empty where there is
+/// nothing.
 pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
     let length = length as i64;
     let start = if start < 0 { (length.saturating_add(start)).max(0) } else { start };
@@ -91,16 +92,16 @@ pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
 }
 
 impl Context<'_> {
-    /// A time of expiry that was said in units of so many milliseconds, from now on or as a Unix time. `command` is named in
-    /// the error.
+    /// A time of expiry that was said in units of so many milliseconds, from now on or as a Unix time. `command` is
+    /// named in the error.
     pub(super) fn time(&self, arg: &[u8], unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
         let number = integer(arg)?;
         self.time_of(number, unit, relative, command)
     }
 
     pub(super) fn time_of(&self, number: i64, unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
-        // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early. What is
-        // to expire at once does.
+        // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early.
+        // What is to expire at once does.
         let base = if relative { self.now as i64 + i64::from(number > 0) } else { 0 };
         let time = number.checked_mul(unit).and_then(|n| n.checked_add(base));
         time.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))

@@ -97,8 +97,8 @@ impl Part {
     }
 }
 
-/// Visits the bytes that have some of these bits, in pieces, each with its offset; other bits are set to those of `blank`.
-/// Stops where `visit` breaks.
+/// Visits the bytes that have some of these bits, in pieces, each with its offset; other bits are set to those of
+/// `blank`. Stops where `visit` breaks.
 fn visit_bits<T>(
     c: &mut Context,
     bits: &RangeInclusive<u64>,

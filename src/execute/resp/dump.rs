@@ -76,7 +76,8 @@ struct RestoreOptions {
 }
 
 impl RestoreOptions {
-    /// How often and how long ago a value was used is checked, and then forgotten: the policies keep too little to believe it.
+    /// How often and how long ago a value was used is checked, and then forgotten: the policies keep too little to
+    /// believe it.
     fn read<'w>(mut args: impl Iterator<Item = &'w [u8]>) -> Result<Self, Error> {
         let mut options = Self::default();
         while let Some(arg) = args.next() {

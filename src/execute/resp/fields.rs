@@ -12,8 +12,8 @@ use crate::protocol::resp::Writer;
 
 const WRONG_COUNT: Error = text("ERR numfields should be greater than 0 and match the provided number of fields");
 
-/// Takes the arguments up to FIELDS from the front, and the number after it, which has to be the number of arguments that are left,
-/// counted in groups of so many: returns both parts.
+/// Takes the arguments up to FIELDS from the front, and the number after it, which has to be the number of arguments
+/// that are left, counted in groups of so many: returns both parts.
 fn split<'w>(args: Args<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w [u8]>, Args<'w>), Error> {
     let (mut options, mut args) = (Vec::new(), args.into_iter());
     loop {

@@ -103,8 +103,8 @@ impl IntoStreamed for Option<Streamed> {
     }
 }
 
-/// Executes a command and appends its reply to `out`: all of it, unless a long value is returned, which is to follow the
-/// bytes appended.
+/// Executes a command and appends its reply to `out`: all of it, unless a long value is returned, which is to follow
+/// the bytes appended.
 #[inline]
 pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &mut Vec<u8>) -> Option<Streamed> {
     let start = out.len();

@@ -19,8 +19,8 @@ const KEY_BYTES_MAX: usize = 250;
 /// Longest command line, but for gets.
 pub const LINE_BYTES_MAX: usize = 2048;
 
-/// Most spaces before the verb of a line that is longer than [`LINE_BYTES_MAX`]: the verb is in what is looked at first,
-/// however the line arrives.
+/// Most spaces before the verb of a line that is longer than [`LINE_BYTES_MAX`]: the verb is in what is looked at
+/// first, however the line arrives.
 const INDENT_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
 
 /// An expiry of more seconds than this (30 days) is a time since the Unix epoch.
@@ -78,8 +78,8 @@ pub enum Parsed<'a> {
         /// Bytes that it took.
         length: usize,
     },
-    /// The command line, of `length` bytes, of a store whose value is long: `value_bytes` follow it, and the end of a line.
-    /// They are the caller's to take; then comes the next command.
+    /// The command line, of `length` bytes, of a store whose value is long: `value_bytes` follow it, and the end of a
+    /// line. They are the caller's to take; then comes the next command.
     Upload {
         /// The request, without the value.
         request: Request<&'a [u8]>,

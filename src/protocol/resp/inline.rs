@@ -36,8 +36,8 @@ fn is_http(line: &[u8]) -> bool {
     arg.eq_ignore_ascii_case(b"post") || arg.eq_ignore_ascii_case(b"host:")
 }
 
-/// The arguments of a line as bulk strings, and how many they are; nothing if a quote does not end, or is not followed by a
-/// space.
+/// The arguments of a line as bulk strings, and how many they are; nothing if a quote does not end, or is not followed
+/// by a space.
 fn split(line: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut args, mut count) = (Vec::with_capacity(line.len() + 32), 0);
     let (mut left, mut arg) = (line, Vec::new());

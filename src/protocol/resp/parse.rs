@@ -5,11 +5,11 @@
 //! ```
 //!
 //! It keeps no bytes: what it cannot use yet stays with the caller, who comes back with more, and all that a connection
-//! remembers in between is a [`State`]. Two kinds of commands are not waited for to be whole: those whose value is long,
-//! and those that are executed key by key anyway. All others are bounded in length.
+//! remembers in between is a [`State`]. Two kinds of commands are not waited for to be whole: those whose value is
+//! long, and those that are executed key by key anyway. All others are bounded in length.
 //!
-//! As Redis does it, the two bytes at the end of a line or of a string are skipped whatever they are, but for the carriage
-//! return that ends a number.
+//! As Redis does it, the two bytes at the end of a line or of a string are skipped whatever they are, but for the
+//! carriage return that ends a number.
 
 use super::Writer;
 use super::inline::inline;
@@ -19,8 +19,8 @@ use crate::command::{Args, Command};
 /// Values from this length on are not waited for to be whole.
 pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
 
-/// A command with a longer key than this, or more arguments behind its value, is no upload. It is an error, which is told once the
-/// command is whole.
+/// A command with a longer key than this, or more arguments behind its value, is no upload. It is an error, which is
+/// told once the command is whole.
 pub const UPLOAD_KEY_BYTES_MAX: usize = 3900;
 const UPLOAD_ARGS_AFTER_MAX: usize = 16;
 
@@ -29,8 +29,9 @@ const COMMAND_BYTES_MORE: usize = 1 << 20;
 /// And no more than this, unless its value is streamed: it is kept until it is whole.
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 
-/// Arguments of up to so many are looked at again whenever some more bytes have come; from more, a command is waited for until
-/// it might be whole. So a mistake in a short one is answered at once, and a long one is not scanned for each of its pieces.
+/// Arguments of up to so many are looked at again whenever some more bytes have come; from more, a command is waited
+/// for until it might be whole. So a mistake in a short one is answered at once, and a long one is not scanned for each
+/// of its pieces.
 const ARGS_LOOKED_AT_AGAIN: usize = 64;
 
 /// The shortest string: `$0\r\n\r\n`.
@@ -223,8 +224,8 @@ pub fn parse<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     }
 }
 
-/// Parses the `count` arguments that come after the value of a [`Parsed::Upload`]: `Command` with these arguments, `Incomplete` or
-/// `Broken`.
+/// Parses the `count` arguments that come after the value of a [`Parsed::Upload`]: `Command` with these arguments,
+/// `Incomplete` or `Broken`.
 pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<'a> {
     let mut at = 0;
     for index in 0..count {
@@ -314,8 +315,8 @@ fn key<'a>(state: &mut State, input: &'a [u8], command: Command, left: u32, limi
     }
 }
 
-/// True if `args`, the first of `count`, precede a value that is streamed, as the command's row says. A command whose key
-/// is too long for the engine is refused once it is whole.
+/// True if `args`, the first of `count`, precede a value that is streamed, as the command's row says. A command whose
+/// key is too long for the engine is refused once it is whole.
 fn is_upload(args: Args, count: usize) -> bool {
     let mut first = args.iter();
     let Some(command) = first.next().and_then(Command::find) else { return false };
@@ -332,8 +333,8 @@ fn is_too_long(end: usize, args: usize, limits: &Limits) -> bool {
     end.saturating_add(args.saturating_mul(BULK_BYTES_MIN)) > limits.command_bytes_max()
 }
 
-/// Not whole before there are `needed` bytes, nor before each argument from `index` on, the first of them at `at`, has the
-/// least that arguments have.
+/// Not whole before there are `needed` bytes, nor before each argument from `index` on, the first of them at `at`, has
+/// the least that arguments have.
 fn incomplete<'a>(needed: usize, at: usize, count: usize, index: usize) -> Parsed<'a> {
     if index == 0 || count <= ARGS_LOOKED_AT_AGAIN {
         return Parsed::Incomplete { needed };

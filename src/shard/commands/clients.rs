@@ -222,8 +222,8 @@ impl<I: Io> Shard<I> {
         });
     }
 
-    /// This shard's part of CLIENT LIST or CLIENT KILL, whose arguments after CLIENT are `args`. `asked_by` is the number of the
-    /// client that asks: SKIPME needs it.
+    /// This shard's part of CLIENT LIST or CLIENT KILL, whose arguments after CLIENT are `args`. `asked_by` is the
+    /// number of the client that asks: SKIPME needs it.
     pub(in crate::shard) fn clients_part(&mut self, asked_by: u64, args: Args, out: &mut Vec<u8>) -> Part {
         let filter = match Filter::read(args, Some(asked_by)) {
             Ok(filter) => filter,

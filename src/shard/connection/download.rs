@@ -1,8 +1,8 @@
 //! A long value on its way to a client, from the connection's side.
 //!
-//! The owner of the key has a reader, which keeps the value as it was when the command was executed. The connection asks
-//! for the next piece when most of its output has been sent: from its own shard's engine, or from a sibling, one piece at
-//! a time. The download is an entry of the reply queue, so replies behind it wait.
+//! The owner of the key has a reader, which keeps the value as it was when the command was executed. The connection
+//! asks for the next piece when most of its output has been sent: from its own shard's engine, or from a sibling, one
+//! piece at a time. The download is an entry of the reply queue, so replies behind it wait.
 
 use crate::engine::Reader;
 use crate::execute::LongReply;

@@ -131,7 +131,8 @@ mod tests {
         assert_eq!(merged(gather(Merge::Sum, 1).answering(false, true), &[(Count(1), "")]), "");
     }
 
-    /// Sums were made by parsing encoded replies, where an error counted as 0: DEL of two keys, one of which failed, replied 1.
+    /// Sums were made by parsing encoded replies, where an error counted as 0: DEL of two keys, one of which failed,
+    /// replied 1.
     #[test]
     fn an_error_in_any_part_is_the_reply() {
         for merge in [Merge::Sum, Merge::Array, Merge::Text, Merge::First, Merge::Status, Merge::Killed] {

@@ -1,8 +1,8 @@
 //! One client's connection: a state machine without a socket.
 //!
-//! It is told what happened (`on_receive`, `on_bytes`, `on_receive_ended`, `on_sent`, `on_reply`, `on_part`, …) and says what to do next
-//! ([`Connection::next_action`]). Parsing and executing its input is the shard's (`read.rs`, `dispatch.rs`), its socket is in
-//! the table of connections (`table.rs`).
+//! It is told what happened (`on_receive`, `on_bytes`, `on_receive_ended`, `on_sent`, `on_reply`, `on_part`, …) and
+//! says what to do next ([`Connection::next_action`]). Parsing and executing its input is the shard's (`read.rs`,
+//! `dispatch.rs`), its socket is in the table of connections (`table.rs`).
 //!
 //! | file | concept |
 //! |---|---|
@@ -53,9 +53,9 @@ pub(super) const BUFFER_BYTES_KEPT: usize = 16 << 10;
 /// before the receive ended.
 const WAITING_BYTES_MAX: usize = 16 << 10;
 
-/// A few replies are held back so that those that siblings owe can go out in the same send. They leave when all of those
-/// have come, or with the first that comes after this time: a connection that always has a reply outstanding does not hold
-/// its output for ever.
+/// A few replies are held back so that those that siblings owe can go out in the same send. They leave when all of
+/// those have come, or with the first that comes after this time: a connection that always has a reply outstanding does
+/// not hold its output for ever.
 const HOLD: Duration = Duration::from_micros(100);
 
 /// Why a connection's input is not used for now.
@@ -222,8 +222,8 @@ impl Connection {
         }
     }
 
-    /// The receive ended without bytes: the peer closed its direction (no errno), or it failed, was cancelled or ran out of
-    /// buffers. True if the peer is gone.
+    /// The receive ended without bytes: the peer closed its direction (no errno), or it failed, was cancelled or ran
+    /// out of buffers. True if the peer is gone.
     pub(super) fn on_receive_ended(&mut self, errno: Option<Errno>) -> bool {
         self.receive = Receive::Off;
         match errno {
@@ -273,8 +273,8 @@ impl Connection {
         self.wait
     }
 
-    /// Resumes, if what it waited for is there: true if its input should be parsed. A connection that had its turn but has
-    /// too much output now waits for that instead.
+    /// Resumes, if what it waited for is there: true if its input should be parsed. A connection that had its turn but
+    /// has too much output now waits for that instead.
     pub(super) fn try_resume(&mut self) -> bool {
         if self.wait.is_none() {
             return false;
@@ -302,8 +302,8 @@ impl Connection {
         self.replies.has_downloads() || self.output_bytes() >= OUTPUT_BYTES_HIGH || self.replies.len() >= REPLIES_MAX
     }
 
-    /// True if a connection that waits may go on. Whatever prevents that comes to an end: a send completes, or a sibling
-    /// answers.
+    /// True if a connection that waits may go on. Whatever prevents that comes to an end: a send completes, or a
+    /// sibling answers.
     fn may_go_on(&self) -> bool {
         !self.replies.has_downloads()
             && self.output_bytes() <= OUTPUT_BYTES_LOW
@@ -366,8 +366,8 @@ impl Connection {
         self.replies.front_download()?.next_fetch(now, &mut self.output)
     }
 
-    /// `bytes` bytes of the front long value have been added to the output. After the last, returns where it was read: a
-    /// local reader is to be closed.
+    /// `bytes` bytes of the front long value have been added to the output. After the last, returns where it was read:
+    /// a local reader is to be closed.
     pub(super) fn on_fetched(&mut self, bytes: usize) -> Option<Source> {
         if !self.replies.front_download()?.piece_written(bytes) {
             return None;

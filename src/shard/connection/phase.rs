@@ -80,8 +80,8 @@ impl Connection {
         }
     }
 
-    /// Forgets all input and output: nobody is there to answer. Returns the long values, whose readers are to be closed. The
-    /// caller shuts the socket down.
+    /// Forgets all input and output: nobody is there to answer. Returns the long values, whose readers are to be
+    /// closed. The caller shuts the socket down.
     pub(in crate::shard) fn abandon(&mut self) -> impl Iterator<Item = Source> + use<> {
         self.wait = None;
         self.input = Vec::new();
@@ -91,8 +91,8 @@ impl Connection {
         self.replies.clear()
     }
 
-    /// Gives up a command that is being taken apart: the keys that it announced and that have not been parsed will not come.
-    /// Its merged reply completes with the parts of the others, and is suppressed.
+    /// Gives up a command that is being taken apart: the keys that it announced and that have not been parsed will not
+    /// come. Its merged reply completes with the parts of the others, and is suppressed.
     pub(in crate::shard) fn give_up_split(&mut self) {
         let State::Resp(resp::State::Keys { left, .. }) = self.state else { return };
         if faults::has(Fault::KeptSplit) {

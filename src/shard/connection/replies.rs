@@ -1,8 +1,8 @@
 //! Replies in request order, whatever order siblings answer in.
 //!
-//! While no reply is outstanding, replies go straight to the output and the queue is empty. From the first request that is
-//! sent away on, every reply has an entry: pending, merged from parts, streamed, or ready and held here until all before it
-//! have gone out.
+//! While no reply is outstanding, replies go straight to the output and the queue is empty. From the first request that
+//! is sent away on, every reply has an entry: pending, merged from parts, streamed, or ready and held here until all
+//! before it have gone out.
 
 use super::download::{Download, Source};
 use super::gather::Gather;
@@ -45,8 +45,8 @@ pub(in crate::shard) struct ReplyQueue {
     /// Where a merged reply is written.
     merged: Vec<u8>,
     held: Vec<u8>,
-    /// Bytes of `held` that have not gone out. Only these count as output: counting the others, a connection could wait for
-    /// its output to be sent that had been sent.
+    /// Bytes of `held` that have not gone out. Only these count as output: counting the others, a connection could wait
+    /// for its output to be sent that had been sent.
     live_bytes: usize,
     /// How many bytes were held before `held[0]`.
     held_before: u64,
@@ -72,8 +72,8 @@ impl ReplyQueue {
         self.awaited
     }
 
-    /// Those of them that may be of any length: not merged ones. A connection must not wait for parts before it has asked
-    /// for all of them.
+    /// Those of them that may be of any length: not merged ones. A connection must not wait for parts before it has
+    /// asked for all of them.
     pub(in crate::shard) fn awaited_whole(&self) -> usize {
         self.awaited - self.gathers.len()
     }
@@ -196,7 +196,8 @@ impl ReplyQueue {
         }
     }
 
-    /// All of the front long value has been written to `output`: what comes after it follows. Returns where it was read.
+    /// All of the front long value has been written to `output`: what comes after it follows. Returns where it was
+    /// read.
     pub(in crate::shard) fn finish_download(&mut self, output: &mut Vec<u8>) -> Option<Source> {
         let (_, download) = self.downloads.pop_front()?;
         let (tail, source) = download.finish();
@@ -280,8 +281,9 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Instant;
 
-    /// A DEL of two keys was counted as one reply as long as those before it. After a long one, that exceeded the output that a
-    /// connection may be owed: it waited for the DEL before it had asked for the parts, and never went on.
+    /// A DEL of two keys was counted as one reply as long as those before it. After a long one, that exceeded the
+    /// output that a connection may be owed: it waited for the DEL before it had asked for the parts, and never went
+    /// on.
     #[test]
     fn a_sum_is_not_expected_to_be_long() {
         let (mut replies, mut output) = (ReplyQueue::default(), Vec::new());
@@ -297,7 +299,8 @@ mod tests {
     }
 
     proptest! {
-        /// Random interleavings of local replies, requests to siblings and their answers: the output is in request replies.
+        /// Random interleavings of local replies, requests to siblings and their answers: the output is in request
+        /// replies.
         #[test]
         fn replies_come_out_in_request_order(steps in prop::collection::vec((0..3_u8, any::<prop::sample::Index>(), 0..3000_usize), 1..400)) {
             let mut replies = ReplyQueue::default();
@@ -334,8 +337,8 @@ mod tests {
         Download::remote(1, &start, b"<>")
     }
 
-    /// What came behind a long value in the order of replies used to be written straight to the output when the value was
-    /// this shard's own: a protocol error overtook it.
+    /// What came behind a long value in the order of replies used to be written straight to the output when the value
+    /// was this shard's own: a protocol error overtook it.
     #[test]
     fn replies_wait_behind_a_long_value() {
         let (mut replies, mut output) = (ReplyQueue::default(), Vec::new());
@@ -358,8 +361,9 @@ mod tests {
         assert!(replies.is_empty() && replies.awaited() == 0 && !replies.has_downloads());
     }
 
-    /// Held bytes that had gone out still counted as output while the queue was not empty. A connection that had to parse the
-    /// keys of a merged reply waited for them to be sent, and so for ever; found by the simulator (seed 15104).
+    /// Held bytes that had gone out still counted as output while the queue was not empty. A connection that had to
+    /// parse the keys of a merged reply waited for them to be sent, and so for ever; found by the simulator (seed
+    /// 15104).
     #[test]
     fn bytes_that_have_gone_out_are_not_held() {
         let (mut replies, mut output) = (ReplyQueue::default(), Vec::new());

@@ -148,8 +148,8 @@ impl<S> Connections<S> {
         Token { slot: Token::SLOTS_MAX - 1, generation: 0 }
     }
 
-    /// Takes a connection out; completions that come later with its token find nobody. The socket comes with what another
-    /// shard needs to go on with it.
+    /// Takes a connection out; completions that come later with its token find nobody. The socket comes with what
+    /// another shard needs to go on with it.
     pub(in crate::shard) fn remove(&mut self, id: ConnectionId) -> Option<Moving<S>> {
         let place = self.places.get_mut(id as usize)?;
         let Open { socket, mut connection } = place.open.take()?;

@@ -1,8 +1,9 @@
 //! A long value on its way from a client, from the connection's side.
 //!
-//! The value goes piece by piece to the owner of the key: straight to the engine, or to a sibling in batches, whose bound
-//! is the sender's credit: while a batch is full, the connection waits and its bytes stay in the socket. Nobody holds a
-//! second copy of more than that. A client that does not finish in time is disconnected, and the memory comes back.
+//! The value goes piece by piece to the owner of the key: straight to the engine, or to a sibling in batches, whose
+//! bound is the sender's credit: while a batch is full, the connection waits and its bytes stay in the socket. Nobody
+//! holds a second copy of more than that. A client that does not finish in time is disconnected, and the memory comes
+//! back.
 
 use crate::command::Args;
 use crate::protocol::memcached::LINE_END;
@@ -55,8 +56,8 @@ impl UploadSource {
         self.owner
     }
 
-    /// What `input` begins with. Bytes of the line end and of the arguments after it are taken; bytes of the value only by
-    /// [`UploadSource::taken`].
+    /// What `input` begins with. Bytes of the line end and of the arguments after it are taken; bytes of the value only
+    /// by [`UploadSource::taken`].
     pub(in crate::shard) fn step<'a>(&mut self, input: &'a [u8], limits: &Limits) -> UploadStep<'a> {
         if self.left > 0 {
             let count = input.len().min(self.left);
@@ -106,7 +107,8 @@ mod tests {
 
     const LIMITS: Limits = Limits::authenticated(1 << 20);
 
-    /// Feeds pieces of input as a connection does; the value, how much input belonged to it, and the arguments after it.
+    /// Feeds pieces of input as a connection does; the value, how much input belonged to it, and the arguments after
+    /// it.
     fn feed(source: &mut UploadSource, pieces: &[&[u8]]) -> (Vec<u8>, Option<usize>) {
         let (mut value, mut total) = (Vec::new(), 0);
         for piece in pieces {

@@ -342,8 +342,8 @@ impl Network {
         }
     }
 
-    /// Receives in the order in which they were armed, as the kernel tries them: each takes buffers for all that its socket
-    /// has, until none is left.
+    /// Receives in the order in which they were armed, as the kernel tries them: each takes buffers for all that its
+    /// socket has, until none is left.
     fn complete_receives(
         &mut self,
         pending: &mut Pending,

@@ -214,8 +214,8 @@ fn lines_without_an_end_close_unless_they_are_gets() {
     assert!(endless.requests[0].contains("BadFormat") && endless.requests[1].contains("Version"), "{endless:?}");
 }
 
-/// The offset of the first key was computed without the line's carriage return: it lost its first byte, but only in lines
-/// longer than LINE_BYTES_MAX that arrived whole.
+/// The offset of the first key was computed without the line's carriage return: it lost its first byte, but only in
+/// lines longer than LINE_BYTES_MAX that arrived whole.
 #[test]
 fn whole_long_get_lines_keep_their_first_key() {
     for keys in [58, 60, 62, 64, 66, 500] {

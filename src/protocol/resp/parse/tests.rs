@@ -312,8 +312,8 @@ fn empty_commands_are_skipped() {
     assert_eq!((run.broken, run.left), (None, 0));
 }
 
-/// A command of a million arguments in pieces of a few arguments each was once the way to keep a server busy: each piece had it
-/// scanned from its start.
+/// A command of a million arguments in pieces of a few arguments each was once the way to keep a server busy: each
+/// piece had it scanned from its start.
 #[test]
 fn many_words_in_many_pieces_are_not_scanned_for_each_piece() {
     let args: Vec<&[u8]> = std::iter::once(&b"RPUSH"[..]).chain((0..60_000).map(|_| &b"a longer arg"[..])).collect();
@@ -324,8 +324,8 @@ fn many_words_in_many_pieces_are_not_scanned_for_each_piece() {
     assert!(run.needed_max <= input.len());
 }
 
-/// `SET` of a long value under a key that cannot be stored was an upload, and stopped the shard that owned the key. With many
-/// arguments behind the value, these were scanned from the first for each piece of them that came.
+/// `SET` of a long value under a key that cannot be stored was an upload, and stopped the shard that owned the key.
+/// With many arguments behind the value, these were scanned from the first for each piece of them that came.
 #[test]
 fn what_is_no_upload() {
     let value = vec![b'v'; UPLOAD_BYTES_MIN];
