@@ -1,6 +1,6 @@
 //! The executor: a shard's engine, its counters and the time, and the one way in for requests.
 
-use super::resp::{self, Context, Streamed};
+use super::resp::{self, Context, Slice, Streamed};
 use super::strings::{self, Target};
 use crate::command::{
     Administration, Args, Call, Condition, Failure, Operation, Part, Reply, Request, Session, UnixMs, ValueHead,
@@ -11,6 +11,9 @@ use crate::protocol::memcached::{LINE_END, encode, encode_head, encode_tail};
 
 /// Values up to this length are copied into the reply as a whole; longer ones are streamed.
 pub const COPIED_BYTES_MAX: usize = 64 << 10;
+
+/// Keys that a slice of a long command looks at: about 100 µs.
+const KEYS_PER_SLICE: usize = 1024;
 
 /// The result of a request.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub struct Executor {
     shards: usize,
     /// Reads a clock, in microseconds.
     stopwatch: fn() -> u64,
+    /// Keys that a slice of a long command looks at.
+    pub keys_per_slice: usize,
     /// Measure every command, not only those whose time grows with the data.
     pub time_all: bool,
     /// Microseconds that the last measured command took, until it is taken.
@@ -75,7 +80,16 @@ pub struct Executor {
 impl Executor {
     /// An executor over `engine` for one of `shards` shards. `stopwatch` reads a monotonic clock in microseconds.
     pub fn new(engine: Engine, shards: usize, now: UnixMs, stopwatch: fn() -> u64) -> Self {
-        Self { engine, counters: Counters::new(), now, shards, stopwatch, time_all: false, elapsed: None }
+        Self {
+            engine,
+            counters: Counters::new(),
+            now,
+            shards,
+            stopwatch,
+            keys_per_slice: KEYS_PER_SLICE,
+            time_all: false,
+            elapsed: None,
+        }
     }
 
     /// The time that requests are executed at.
@@ -121,6 +135,7 @@ impl Executor {
     #[inline]
     fn call(&mut self, call: &Call<&[u8]>, request: &Request<&[u8]>, hash: KeyHash, out: &mut Vec<u8>) -> Outcome {
         let started = self.started(call);
+        self.counters.called(call.command);
         let start = out.len();
         let session = request.session;
         let streamed = resp::call(call.command, session.resp3, &mut self.context(call, request.key, hash), out);
@@ -142,20 +157,35 @@ impl Executor {
         outcome
     }
 
-    /// Executes a command's part for one key, or for this shard, and appends the part's bytes to `out`.
-    pub fn part(&mut self, call: &Call<&[u8]>, key: &[u8], hash: KeyHash, out: &mut Vec<u8>) -> Part {
+    /// Executes a command's part for one key, or for this shard, and appends the part's bytes to `out`. A command that takes
+    /// long yields after a slice: then the part is not the last, and the next slice is to begin at the number returned.
+    /// `from` is 0, or that number.
+    pub fn part(
+        &mut self,
+        call: &Call<&[u8]>,
+        key: &[u8],
+        hash: KeyHash,
+        from: u64,
+        out: &mut Vec<u8>,
+    ) -> (Part, Option<u64>) {
+        if from == 0 {
+            self.counters.called(call.command);
+        }
         let started = self.started(call);
-        let part = resp::part(call.command, &mut self.context(call, key, hash), out);
+        let mut context = self.context(call, key, hash);
+        context.slice.from = from;
+        let part = resp::part(call.command, &mut context, out);
+        let next = context.slice.next;
         self.stopped(started);
-        part
+        (part, next)
     }
 
     #[inline]
     fn context<'c>(&'c mut self, call: &Call<&'c [u8]>, key: &'c [u8], hash: KeyHash) -> Context<'c> {
-        self.counters.called(call.command);
         let args = Args::new(call.args, call.count as usize);
-        let Self { engine, counters, now, shards, .. } = self;
-        Context { engine, hash, key, args, now: *now, counters, shards: *shards }
+        let Self { engine, counters, now, shards, keys_per_slice, .. } = self;
+        let slice = Slice { from: 0, keys_max: *keys_per_slice, next: None };
+        Context { engine, hash, key, args, now: *now, counters, shards: *shards, slice }
     }
 
     #[inline]
@@ -254,6 +284,7 @@ impl Executor {
         match command {
             UploadCommand::Call { call: Call { command, count, .. }, args } => {
                 let call = Call { command, count, args: &args[..] };
+                self.counters.called(command);
                 let context = &mut self.context(&call, &key, hash);
                 resp::finish_upload(command, session.resp3, context, upload, after, out);
             }

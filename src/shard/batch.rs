@@ -38,6 +38,8 @@ pub(super) enum TaskKind {
     Execute(Request<Span>),
     /// Execute a request's part for one key or for this shard; the reply is a typed part.
     Part { key: Span, call: Call<Span> },
+    /// A slice of a part that the sender has executed for a client of this shard: `more` are to come, or it is the last.
+    Deliver { part: Part, bytes: Span, more: bool },
     /// Change the engine; the reply is empty.
     Administer(Administration),
     /// CLIENT LIST or CLIENT KILL on this shard's clients: the arguments after CLIENT. The reply is a part.
@@ -74,6 +76,8 @@ pub(super) enum Special {
     Part(Part),
     /// The start of a long value.
     Stream(StreamStart),
+    /// The first slice of a part; the others will be delivered ([`TaskKind::Deliver`]).
+    Slice(Part),
 }
 
 /// Tasks of one shard for another; then their replies.
@@ -142,6 +146,12 @@ impl<S> Batch<S> {
         let key = Span::append(key, &mut self.bytes);
         let call = Call { command: call.command, count: call.count, args: Span::append(call.args, &mut self.bytes) };
         self.tasks.push(Task { token, sequence, hash, kind: TaskKind::Part { key, call } });
+    }
+
+    /// Adds a slice of a part for a client of the other shard, to whose reply `sequence` it belongs.
+    pub(super) fn push_slice(&mut self, token: Token, sequence: u32, part: Part, bytes: &[u8], more: bool) {
+        let bytes = Span::append(bytes, &mut self.bytes);
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Deliver { part, bytes, more } });
     }
 
     /// Adds a change to the engine, whose completion is expected as `sequence`: an empty reply.

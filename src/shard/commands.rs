@@ -317,9 +317,7 @@ impl<I: Io> Shard<I> {
             ShardPart::Clients { asked_by, args } => {
                 let mut bytes = Vec::new();
                 let kind = self.clients_part(asked_by, args, &mut bytes);
-                if let Some(connection) = self.connections.answering(pending.id) {
-                    connection.on_part(sequence, kind, &bytes);
-                }
+                self.take_part(token, sequence, kind, &bytes, false);
             }
         }
     }

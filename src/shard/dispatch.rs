@@ -226,8 +226,12 @@ impl<I: Io> Shard<I> {
         let Self { connections, executor, part, .. } = self;
         let Some(connection) = connections.answering(id) else { return };
         part.clear();
-        let kind = executor.part(call, key, hash, part);
-        connection.on_part(sequence, kind, part);
+        let (kind, next) = executor.part(call, key, hash, 0, part);
+        connection.on_part(sequence, kind, part, next.is_some());
+        if let Some(from) = next {
+            let origin = self.origin(self.connections.token(id));
+            self.slice(origin, sequence, hash, call, from);
+        }
         if let Some(micros) = self.executor.take_elapsed() {
             self.log_slow(Some(id), &Operation::Call(*call), micros);
         }

@@ -22,6 +22,7 @@
 //! | `transfer.rs`, `remote.rs` | long values between connections and the owners of their keys; the owner's half |
 //! | `drive.rs` | what a touched connection does next: send, receive, move, close |
 //! | `accept.rs`, `balancer.rs` | new connections, and how they are balanced over the shards |
+//! | `slices.rs` | commands that take long, a slice per turn |
 //! | `slots.rs` | key → slot → shard |
 //! | `shared.rs`, `stats.rs`, `tunables.rs` | what shards share: settings, statistics, the log of slow commands |
 
@@ -46,6 +47,7 @@ mod remote;
 mod router;
 mod serve;
 mod shared;
+mod slices;
 mod slots;
 mod stats;
 #[cfg(test)]
@@ -71,6 +73,8 @@ use dispatch::{Pending, recycle};
 use read::PENDING_MAX;
 use remote::LongValues;
 use router::Router;
+use slices::Sliced;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,6 +103,8 @@ pub struct Shard<I: Io> {
     executor: Executor,
     /// Long values of this shard's keys that are on their way.
     long_values: LongValues,
+    /// Commands that are executed in slices.
+    sliced: VecDeque<Sliced>,
     listeners: Vec<Listener>,
     /// Time of this turn.
     instant: Instant,
@@ -155,6 +161,7 @@ impl<I: Io> Shard<I> {
             router: Router::new(id, shards),
             executor: Executor::new(engine, shards, shared.clock.at(instant), stopwatch),
             long_values: LongValues::default(),
+            sliced: VecDeque::new(),
             listeners,
             instant,
             turns: TURNS_PER_DETAIL,
@@ -188,12 +195,19 @@ impl<I: Io> Shard<I> {
         self.read_clock();
         self.process(events, used, memory);
         self.check_stop();
+        self.execute_slices();
         self.resume();
         self.next_work = self.executor.work();
         self.drive_touched();
         self.send_batches();
         self.executor.counters.add(Counter::Turns);
         self.publish();
+    }
+
+    /// Makes slices of long commands shorter, so that the simulator's few keys take several.
+    #[cfg(feature = "sim")]
+    pub fn set_keys_per_slice(&mut self, keys: usize) {
+        self.executor.keys_per_slice = keys;
     }
 
     /// What is left over once all clients are gone: nothing, unless something leaks. For the simulator.
@@ -203,6 +217,7 @@ impl<I: Io> Shard<I> {
             ("connections", self.connections.is_empty()),
             ("connections to attend to", !self.connections.have_work()),
             ("uploads or remote reads", self.long_values.is_empty()),
+            ("commands in slices", self.sliced.is_empty()),
             ("readers or uploads in the engine", self.executor.engine.open_long_values() == 0),
             ("batches", self.router.is_idle()),
             ("pending requests", self.pending.is_empty() && self.pending_kept.is_empty()),
@@ -221,7 +236,7 @@ impl<I: Io> Shard<I> {
     pub fn rest(&self) -> Rest {
         let must_parse_on = self.stopping.is_some_and(|s| !s.closing);
         match self.next_work {
-            _ if self.connections.have_work() || must_parse_on => Rest::None,
+            _ if self.connections.have_work() || !self.sliced.is_empty() || must_parse_on => Rest::None,
             Next::Now => Rest::None,
             Next::In(milliseconds) => Rest::Wait(Some(Duration::from_millis(milliseconds))),
             Next::Idle => Rest::Wait(None),

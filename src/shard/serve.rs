@@ -76,7 +76,7 @@ impl<I: Io> Shard<I> {
     fn serve_task(&mut self, batch: &mut Batch<I::Socket>, index: usize) -> bool {
         let Batch { from, tasks, bytes, replies, specials, reply_ends, .. } = batch;
         let bytes: &[u8] = bytes;
-        let Task { token, hash, kind, .. } = &mut tasks[index];
+        let Task { token, sequence, hash, kind } = &mut tasks[index];
         let (number, hash, origin) = (reply_ends.len(), *hash, Origin { shard: *from, token: *token });
         match *kind {
             TaskKind::Execute(request) => {
@@ -95,11 +95,21 @@ impl<I: Io> Shard<I> {
             }
             TaskKind::Part { key, call } => {
                 let call = call_at(bytes, call);
-                let part = self.executor.part(&call, &bytes[key.range()], hash, replies);
-                specials.push((number, Special::Part(part)));
+                let (part, next) = self.executor.part(&call, &bytes[key.range()], hash, 0, replies);
+                match next {
+                    None => specials.push((number, Special::Part(part))),
+                    Some(from) => {
+                        // The other slices follow in batches of this shard, after this one: they do not hold it up.
+                        specials.push((number, Special::Slice(part)));
+                        self.slice(origin, *sequence, hash, &call, from);
+                    }
+                }
                 if let Some(micros) = self.executor.take_elapsed() {
                     self.log_slow(None, &Operation::Call(call), micros);
                 }
+            }
+            TaskKind::Deliver { part, bytes: span, more } => {
+                self.take_part(*token, *sequence, part, &bytes[span.range()], more);
             }
             TaskKind::Administer(administration) => self.executor.administer(administration),
             TaskKind::Clients { asked_by, args, count } => {
@@ -137,12 +147,8 @@ impl<I: Io> Shard<I> {
             start = end;
             let special = specials.next_if(|(of, _)| *of == number).map(|(_, special)| *special);
             match (task.kind, special) {
-                (_, Some(Special::Part(part))) => {
-                    if let Some(connection) = self.connections.get_answering(task.token) {
-                        connection.on_part(task.sequence, part, reply);
-                        self.replied(task);
-                    }
-                }
+                (_, Some(Special::Part(part))) => self.take_part(task.token, task.sequence, part, reply, false),
+                (_, Some(Special::Slice(part))) => self.take_part(task.token, task.sequence, part, reply, true),
                 (_, Some(Special::Stream(stream))) => self.take_stream(task, batch.to, &stream, reply),
                 (TaskKind::Execute(_) | TaskKind::FinishUpload { .. } | TaskKind::Administer(_), None) => {
                     if faults::has(Fault::LostReply) && task.sequence % 16 == 15 {
@@ -156,7 +162,7 @@ impl<I: Io> Shard<I> {
                 (TaskKind::ReadStream { .. }, None) => self.take_piece(task.token, reply),
                 // They have no replies of their own.
                 (TaskKind::BeginUpload { .. } | TaskKind::Piece(_), None) => {}
-                (TaskKind::AbortUpload | TaskKind::CloseStream { .. }, None) => {}
+                (TaskKind::AbortUpload | TaskKind::CloseStream { .. } | TaskKind::Deliver { .. }, None) => {}
                 // Each of them has a part.
                 (TaskKind::Part { .. } | TaskKind::Clients { .. }, None) => debug_assert!(false, "a part is missing"),
             }

@@ -21,7 +21,8 @@ const UPLOAD_PIECE_BYTES: usize = 16 << 10;
 const _: () = assert!(UPLOAD_KEY_BYTES_MAX <= KEY_BYTES_MAX, "an upload's key can be stored");
 
 impl<I: Io> Shard<I> {
-    fn origin(&self, token: Token) -> Origin {
+    /// A client of this shard.
+    pub(super) fn origin(&self, token: Token) -> Origin {
         Origin { shard: self.id, token }
     }
 

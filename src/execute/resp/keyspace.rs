@@ -30,20 +30,23 @@ pub(super) fn flush(c: &mut Context, _: &mut Vec<u8>, all: bool) -> Result<Part,
     Ok(Part::Done)
 }
 
-/// KEYS: the keys of this shard that match a pattern.
+/// KEYS: the keys of this shard that match a pattern. In slices: keys that exist from its start to its end are all there,
+/// keys that come or go meanwhile may be.
 pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let pattern = required(&mut c.args.into_iter())?;
     let (database, any) = (c.hash.database(), pattern == b"*");
     let mut w = Writer::new(out, false);
-    let (mut cursor, mut count) = (0, 0);
+    let (mut cursor, mut seen, mut count) = (c.slice.from as u32, 0, 0);
     loop {
         cursor = c.engine.scan(cursor, c.now, |key, hash, _| {
+            seen += 1;
             if hash.database() == database && (any || glob::matches(pattern, key, false)) {
                 w.bulk(key);
                 count += 1;
             }
         });
-        if cursor == 0 {
+        if cursor == 0 || seen >= c.slice.keys_max {
+            c.slice.next = (cursor != 0).then_some(cursor.into());
             return Ok(Part::Elements(count));
         }
     }

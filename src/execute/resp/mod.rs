@@ -45,6 +45,20 @@ pub(super) struct Context<'e> {
     pub(super) counters: &'e mut Counters,
     /// How many shards there are.
     pub(super) shards: usize,
+    /// Which slice of a command that takes long this is.
+    pub(super) slice: Slice,
+}
+
+/// A command that takes long is executed in slices, with other clients' commands in between. A slice begins where the one
+/// before it stopped, and says where the next one begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Where it begins: 0 for the first.
+    pub from: u64,
+    /// Keys to look at before the command yields.
+    pub keys_max: usize,
+    /// Where the next slice begins, if the command has not ended.
+    pub next: Option<u64>,
 }
 
 /// A long value that is the reply.

@@ -45,9 +45,14 @@ impl Gather {
         Self { resp3, noreply, ..self }
     }
 
-    /// Merges a part, whose bytes are `bytes`. True if it was the last.
-    pub(super) fn add(&mut self, part: Part, bytes: &[u8]) -> bool {
-        self.left -= 1;
+    /// True for a command that is executed in slices: the connection's next commands wait for it.
+    pub(super) fn is_sliced(&self) -> bool {
+        self.merge == Merge::Array
+    }
+
+    /// Merges a part, whose bytes are `bytes`; with `more`, it is a slice of one. True if no other is to come.
+    pub(super) fn add(&mut self, part: Part, bytes: &[u8], more: bool) -> bool {
+        self.left -= u32::from(!more);
         match part {
             Part::Count(count) if faults::has(Fault::MiscountedPart) => self.count += 2 * count,
             Part::Count(count) => self.count += count,
@@ -104,7 +109,11 @@ mod tests {
     fn merged(gather: Gather, parts: &[(Part, &str)]) -> String {
         let mut gather = gather;
         for (n, (part, bytes)) in parts.iter().enumerate() {
-            assert_eq!(gather.add(*part, bytes.as_bytes()), n + 1 == parts.len(), "only the last part completes it");
+            assert_eq!(
+                gather.add(*part, bytes.as_bytes(), false),
+                n + 1 == parts.len(),
+                "only the last part completes it"
+            );
         }
         let mut out = Vec::new();
         gather.finish(&mut out);

@@ -299,13 +299,17 @@ impl Connection {
     /// True if no more requests should be executed for the moment.
     #[inline]
     pub(super) fn must_wait(&self) -> bool {
-        self.replies.has_downloads() || self.output_bytes() >= OUTPUT_BYTES_HIGH || self.replies.len() >= REPLIES_MAX
+        self.replies.has_downloads()
+            || self.replies.has_sliced()
+            || self.output_bytes() >= OUTPUT_BYTES_HIGH
+            || self.replies.len() >= REPLIES_MAX
     }
 
     /// True if a connection that waits may go on. Whatever prevents that comes to an end: a send completes, or a
     /// sibling answers.
     fn may_go_on(&self) -> bool {
         !self.replies.has_downloads()
+            && !self.replies.has_sliced()
             && self.output_bytes() <= OUTPUT_BYTES_LOW
             && self.replies.len() <= REPLIES_MAX / 2
     }
@@ -333,10 +337,10 @@ impl Connection {
         self.replies.resolve(sequence, reply, &mut self.output);
     }
 
-    /// A part of a merged reply came.
-    pub(super) fn on_part(&mut self, sequence: u32, part: Part, bytes: &[u8]) {
+    /// A part of a merged reply came, or with `more` a slice of one.
+    pub(super) fn on_part(&mut self, sequence: u32, part: Part, bytes: &[u8], more: bool) {
         if self.phase != Phase::Abandoned {
-            self.replies.resolve_part(sequence, part, bytes, &mut self.output);
+            self.replies.resolve_part(sequence, part, bytes, more, &mut self.output);
         }
     }
 

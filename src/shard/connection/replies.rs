@@ -163,10 +163,23 @@ impl ReplyQueue {
         self.release(output);
     }
 
-    /// Takes a part of a merged reply. With the last part, the reply is ready.
-    pub(in crate::shard) fn resolve_part(&mut self, sequence: u32, part: Part, bytes: &[u8], output: &mut Vec<u8>) {
+    /// True while a command in slices is being executed.
+    #[inline]
+    pub(in crate::shard) fn has_sliced(&self) -> bool {
+        !self.gathers.is_empty() && self.gathers.iter().any(|(_, gather)| gather.is_sliced())
+    }
+
+    /// Takes a part of a merged reply, or with `more` a slice of one. With the last part, the reply is ready.
+    pub(in crate::shard) fn resolve_part(
+        &mut self,
+        sequence: u32,
+        part: Part,
+        bytes: &[u8],
+        more: bool,
+        output: &mut Vec<u8>,
+    ) {
         let gather = self.gathers.iter().position(|(own, _)| *own == sequence).expect("a part that is not expected");
-        if !self.gathers[gather].1.add(part, bytes) {
+        if !self.gathers[gather].1.add(part, bytes, more) {
             return;
         }
         let (_, gather) = self.gathers.remove(gather).expect("it was found");
@@ -291,8 +304,8 @@ mod tests {
         assert_eq!((replies.awaited(), replies.awaited_whole()), (1, 0));
         let whole = replies.expect_reply();
         assert_eq!((replies.awaited(), replies.awaited_whole()), (2, 1));
-        replies.resolve_part(sum, Part::Count(1), b"", &mut output);
-        replies.resolve_part(sum, Part::Count(1), b"", &mut output);
+        replies.resolve_part(sum, Part::Count(1), b"", false, &mut output);
+        replies.resolve_part(sum, Part::Count(1), b"", false, &mut output);
         assert_eq!((replies.awaited(), replies.awaited_whole()), (1, 1));
         replies.resolve(whole, b"+OK\r\n", &mut output);
         assert_eq!((replies.awaited(), replies.awaited_whole(), &output[..]), (0, 0, &b":2\r\n+OK\r\n"[..]));

@@ -206,7 +206,8 @@ impl Client {
             return self.random.below(1000).to_string().into_bytes();
         }
         let start = self.random.next() as u8;
-        (0..length).map(|n| start.wrapping_add((n / 7) as u8)).collect()
+        // No byte of it is white space: memcached takes a number with white space behind it for a number.
+        (0..length).map(|n| start.wrapping_add((n / 7) as u8) | 0x80).collect()
     }
 
     fn keys(&mut self) -> Vec<u8> {

@@ -79,6 +79,7 @@ fn run(seed: u64) -> Result<u64, String> {
             false => Eviction::None,
         },
         mesh_delay_us: *random.pick(&[0, 50, 300]),
+        keys_per_slice: *random.pick(&[1, 8, 1024]),
         buffers: *random.pick(&[2, 4, 64]),
         progress_permille: *random.pick(&[300, 900, 1000]),
     };

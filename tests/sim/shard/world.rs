@@ -199,6 +199,8 @@ pub struct Setup {
     pub memory_mib: u64,
     pub eviction: Eviction,
     pub mesh_delay_us: u64,
+    /// Keys that a slice of a long command looks at.
+    pub keys_per_slice: usize,
     /// Receive buffers of each shard.
     pub buffers: usize,
     /// How many in a thousand sends and receives happen in a turn in which they could.
@@ -255,7 +257,9 @@ impl World {
                 Listener::new(true, State::Unknown),
             ];
             let io = SimIo { shard: id, network: Rc::clone(&network) };
-            Some(Shard::new(id, Arc::clone(&shared), engine, io, listeners))
+            let mut shard = Shard::new(id, Arc::clone(&shared), engine, io, listeners);
+            shard.set_keys_per_slice(setup.keys_per_slice);
+            Some(shard)
         };
         let shards = (0..setup.shards).map(shard).collect();
         Self { network, shards, shared, setup, events: Vec::new(), used: Vec::new() }
