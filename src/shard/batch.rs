@@ -85,6 +85,8 @@ pub(super) enum Special {
 pub struct Batch<S> {
     pub(super) from: usize,
     pub(super) to: usize,
+    /// Tasks and bytes from which on it is full.
+    pub(super) limits: (usize, usize),
     pub(super) tasks: Vec<Task>,
     /// Keys and values of the tasks.
     pub(super) bytes: Vec<u8>,
@@ -114,6 +116,7 @@ impl<S> Batch<S> {
         Self {
             from,
             to,
+            limits: (TASKS_MAX, BYTES_MAX),
             tasks: Vec::new(),
             bytes: Vec::new(),
             done: 0,
@@ -131,7 +134,8 @@ impl<S> Batch<S> {
     /// True if it takes no more tasks. One that is not full takes any one more.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.tasks.len() >= TASKS_MAX || self.bytes.len() >= BYTES_MAX
+        let (tasks, bytes) = self.limits;
+        self.tasks.len() >= tasks || self.bytes.len() >= bytes
     }
 
     /// Adds a request whose reply is expected as `sequence`.

@@ -204,10 +204,12 @@ impl<I: Io> Shard<I> {
         self.publish();
     }
 
-    /// Makes slices of long commands shorter, so that the simulator's few keys take several.
+    /// Makes slices of long commands shorter, and batches smaller (tasks, bytes), so that the simulator's few keys take
+    /// several slices, and its few clients fill batches.
     #[cfg(feature = "sim")]
-    pub fn set_keys_per_slice(&mut self, keys: usize) {
-        self.executor.keys_per_slice = keys;
+    pub fn set_limits(&mut self, keys_per_slice: usize, batch: (usize, usize)) {
+        self.executor.keys_per_slice = keys_per_slice;
+        self.router.set_batch_limits(batch);
     }
 
     /// What is left over once all clients are gone: nothing, unless something leaks. For the simulator.

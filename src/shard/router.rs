@@ -73,6 +73,15 @@ impl<S> Router<S> {
         route.filling.is_full()
     }
 
+    /// Changes how many tasks and bytes a batch takes.
+    #[cfg(feature = "sim")]
+    pub(super) fn set_batch_limits(&mut self, limits: (usize, usize)) {
+        for route in &mut self.routes {
+            route.filling.limits = limits;
+            route.spare.iter_mut().for_each(|batch| batch.limits = limits);
+        }
+    }
+
     /// True if nothing is being filled or under way. For the simulator's accounting.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn is_idle(&self) -> bool {

@@ -119,6 +119,12 @@ impl Client {
         }
     }
 
+    /// Sends long values without a pause, and leaves in peace.
+    pub fn become_greedy(&mut self) {
+        (self.to_send, self.depth, self.long_permille) = (40, 16, 900);
+        self.leaving = Leaving::InPeace;
+    }
+
     /// Does something, or nothing.
     pub fn act(&mut self, world: &mut World) {
         if self.is_done || self.violation.is_some() {

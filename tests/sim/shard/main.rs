@@ -35,7 +35,7 @@ const ROUNDS_MAX: u64 = 60_000;
 const SLOW_ROUNDS_MAX: u64 = 15;
 
 /// Rounds in which a client's bytes may lie in its socket while it reads its replies: more, and others starve it.
-const WAIT_ROUNDS_MAX: u64 = 1_500;
+const WAIT_ROUNDS_MAX: u64 = 600;
 
 #[derive(Parser, Debug)]
 struct Arguments {
@@ -71,6 +71,8 @@ fn fault(name: &str) -> Result<Fault, String> {
 fn run(seed: u64) -> Result<u64, String> {
     let mut random = Random::new(seed);
     let is_tight = random.permille(250);
+    // All clients send long values, all the time, and there are fewer buffers than clients.
+    let is_greedy = random.permille(10);
     let setup = Setup {
         shards: random.between(1, 3) as usize,
         memory_mib: if is_tight { 4 } else { 16 },
@@ -78,17 +80,21 @@ fn run(seed: u64) -> Result<u64, String> {
             true => *random.pick(&[Eviction::None, Eviction::Lru, Eviction::S3Fifo]),
             false => Eviction::None,
         },
-        mesh_delay_us: *random.pick(&[0, 50, 300]),
+        mesh_delay_us: *random.pick(&[0, 50, 300, 5000]),
         keys_per_slice: *random.pick(&[1, 8, 1024]),
-        buffers: *random.pick(&[2, 4, 64]),
+        batch: *random.pick(&[(4, 4 << 10), (1024, 256 << 10)]),
+        buffers: if is_greedy { 2 } else { *random.pick(&[2, 4, 64]) },
         progress_permille: *random.pick(&[300, 900, 1000]),
     };
-    let clients = random.between(1, 8) as usize;
+    let clients = if is_greedy { 8 } else { random.between(1, 8) as usize };
     let stops_at = if random.permille(150) { Some(random.below(300)) } else { None };
     let mut world = World::new(setup.clone(), Random::new(random.next()));
     let mut clients: Vec<Client> =
         (0..clients).map(|n| Client::new(n, setup.shards, is_tight, Random::new(random.next()))).collect();
     let mut slow_rounds = 0;
+    if is_greedy {
+        clients.iter_mut().for_each(Client::become_greedy);
+    }
     for round in 0..ROUNDS_MAX {
         // Ticks come, but no client becomes too slow for a long value.
         let is_slow = slow_rounds < SLOW_ROUNDS_MAX && random.permille(5);
@@ -128,9 +134,12 @@ fn run(seed: u64) -> Result<u64, String> {
 fn watch_progress(clients: &mut [Client], world: &World) -> Result<(), String> {
     for client in clients {
         let length = client.wire.map_or(0, |wire| world.network.borrow().wires[wire].to_shard.len());
-        let is_waiting = client.is_waiting(world) && length >= client.last_length;
+        if length < client.last_length || length == 0 {
+            client.waited = 0;
+        }
         client.last_length = length;
-        client.waited = if is_waiting { client.waited + 1 } else { 0 };
+        // While it reads no replies, it may be made to wait.
+        client.waited += u64::from(client.is_waiting(world));
         if client.waited > WAIT_ROUNDS_MAX {
             return Err(format!("starved: {}", client.describe()));
         }

@@ -201,6 +201,8 @@ pub struct Setup {
     pub mesh_delay_us: u64,
     /// Keys that a slice of a long command looks at.
     pub keys_per_slice: usize,
+    /// Tasks and bytes that a batch takes.
+    pub batch: (usize, usize),
     /// Receive buffers of each shard.
     pub buffers: usize,
     /// How many in a thousand sends and receives happen in a turn in which they could.
@@ -258,7 +260,7 @@ impl World {
             ];
             let io = SimIo { shard: id, network: Rc::clone(&network) };
             let mut shard = Shard::new(id, Arc::clone(&shared), engine, io, listeners);
-            shard.set_keys_per_slice(setup.keys_per_slice);
+            shard.set_limits(setup.keys_per_slice, setup.batch);
             Some(shard)
         };
         let shards = (0..setup.shards).map(shard).collect();
