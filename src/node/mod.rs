@@ -5,7 +5,7 @@
 //!                 │                                                   ▲
 //!     ┌───────────▼──────────┐ map  ┌────────────┐ map  ┌─────────────┴─┐
 //!     │ Agreement (Raft)     ├─────►│ Membership ├─────►│ Replication   │◄── requests of clients
-//!     │   decides on the map │◄─────┤ who is down│      │ of the groups │──► their answers
+//!     │   decides on the map │◄─────┤ suspicions │      │ of the groups │──► their answers
 //!     └───────────▲──────────┘      └────────────┘      └──────┬────────┘
 //!                 │  changes of groups, compared and set       │
 //!                 └────────────────────────────────────────────┘

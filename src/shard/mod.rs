@@ -119,7 +119,7 @@ pub struct Shard<I: Io> {
     part: Vec<u8>,
     /// Where pending requests are kept between turns, empty: their storage is used again.
     pending: Vec<Pending<'static>>,
-    /// The same for input that was kept, which is read while the other list may be in use.
+    /// A second such list, for input that was kept: it is read while the first may be in use.
     pending_kept: Vec<Pending<'static>>,
 }
 

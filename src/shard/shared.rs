@@ -79,7 +79,7 @@ pub struct SharedState {
     published: Vec<Published>,
     /// What `stats reset` subtracts.
     baseline: Mutex<Vec<u64>>,
-    /// The same of calls per command.
+    /// Calls per command that `stats reset` and CONFIG RESETSTAT subtract.
     calls_baseline: Mutex<Vec<u64>>,
     wakes: Vec<EventFd>,
     doorbells: OnceLock<Vec<RawFd>>,

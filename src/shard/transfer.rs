@@ -64,7 +64,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// The same for a command of RESP, whose arguments up to its value are `args`.
+    /// Begins the long value of a command of RESP, whose arguments up to the value are `args`.
     pub(super) fn begin_resp_upload(
         &mut self,
         id: ConnectionId,

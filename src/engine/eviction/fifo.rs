@@ -10,7 +10,7 @@ use super::sample::Hand;
 use super::{Arena, Entrant, HashMark, Outlook, Position, Rules, View};
 use crate::engine::queue::Queue;
 
-/// Stale marks that the queue may hold, besides as many as there are items, before it is tidied.
+/// Stale marks that the queue may hold beyond one per item, before they are removed.
 const STALE_MAX: u64 = 4096;
 
 pub(in crate::engine) struct Fifo {

@@ -43,7 +43,7 @@ const SERIAL: u8 = !VISITED;
 
 /// Marks that one eviction examines at most: a bound on the time of one step, where almost every item is visited.
 const EXAMINED_MAX: usize = 256;
-/// Stale marks, besides as many as there are items, that the queues may hold before the hand moves on to drop some.
+/// Stale marks that the queues may hold beyond one per item, before the hand moves on to drop some.
 const STALE_MAX: u64 = 4096;
 /// Marks that the hand moves on by, per admission, to drop stale ones.
 const TIDIED: usize = 2;

@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// Forgets the input of a long value that was given up: parsed on, its bytes would be taken for commands.
+    /// Discards the input of a long value that was given up: otherwise its bytes would be parsed as commands.
     pub(in crate::shard) fn discard_input(&mut self) {
         self.input = Vec::new();
         self.wait = None;

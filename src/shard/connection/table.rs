@@ -195,7 +195,7 @@ impl<S> Connections<S> {
         }
     }
 
-    /// The same, if it waits for its output to be sent.
+    /// Has the connection tried in this turn, if it waits for its output to be sent.
     #[inline]
     pub(in crate::shard) fn output_has_room(&mut self, id: ConnectionId) {
         if self.at(id).is_some_and(|connection| connection.wait() == Some(Wait::Output)) {
