@@ -2,6 +2,7 @@
 
 use super::balancer::Placed;
 use super::connection::Moving;
+use super::io::Listener;
 use super::{Io, Shard};
 use crate::metrics::Counter;
 use crate::protocol::State;
@@ -11,24 +12,6 @@ use crate::reactor::Errno;
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 /// Redis's text.
 const TOO_MANY_RESP: &[u8] = b"-ERR max number of clients reached\r\n";
-
-/// A listening socket, from the shard's side.
-#[derive(Clone, Copy, Debug)]
-pub struct Listener {
-    /// Its connections stay on the shard.
-    pub pinned: bool,
-    /// Which protocol they speak.
-    pub state: State,
-    /// An accept is under way.
-    armed: bool,
-}
-
-impl Listener {
-    /// A listening socket whose connections begin in `state`, and stay on its shard if `pinned`.
-    pub fn new(pinned: bool, state: State) -> Self {
-        Self { pinned, state, armed: false }
-    }
-}
 
 impl<I: Io> Shard<I> {
     /// Closes the listening sockets: connections that are not accepted yet are refused.

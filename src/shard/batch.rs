@@ -1,6 +1,6 @@
 //! A batch: the tasks of one shard for another, which travels back with their replies in its own buffers.
 
-use super::connection::Moving;
+use super::connection::{Moving, StreamStart};
 use crate::command::{Administration, Args, Call, Operation, Part, Request, Span};
 use crate::engine::KeyHash;
 use crate::reactor::Token;
@@ -56,17 +56,6 @@ pub(super) enum TaskKind {
     ReadStream { stream: u64 },
     /// Close the reader of a long value.
     CloseStream { stream: u64 },
-}
-
-/// In a batch: a reply is a long value, to be read piece by piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StreamStart {
-    /// Bytes of the reply that come before the value; the rest come after it.
-    pub(super) head_bytes: usize,
-    /// The number that the owner knows it by.
-    pub(super) stream: u64,
-    /// Bytes of the value.
-    pub(super) length: usize,
 }
 
 /// What a reply is, where it is not an encoded reply as a whole.

@@ -15,7 +15,7 @@ mod logs;
 mod settings;
 
 use super::connection::{ConnectionId, Gather};
-use super::dispatch::Pending;
+use super::pending::Pending;
 use super::{Io, Shard};
 use crate::command::table::{Flags, Handler, with_handlers};
 use crate::command::{Args, Call, Command, Operation, Request};

@@ -4,6 +4,7 @@
 //! then they are executed. So the cache misses of a batch overlap instead of following one another.
 
 use super::connection::{Client, ConnectionId, Gather, Split, Wait};
+use super::pending::{PREFETCH, Pending, Work};
 use super::tunables::SlowCommand;
 use super::{Io, Shard};
 use crate::command::table::Merge;
@@ -13,48 +14,9 @@ use crate::command::{
 use crate::engine::{KeyHash, Next};
 use crate::execute::Outcome;
 use crate::metrics::Counter;
-use crate::protocol::State;
 use crate::protocol::memcached::encode;
 use crate::protocol::resp::Writer;
 use std::ops::Range;
-
-/// Requests whose cache lines are loaded at the same time: more would evict each other from the first-level cache.
-pub(super) const PREFETCH: usize = 64;
-
-/// Something that was parsed and is not executed yet. It borrows from the input that it was parsed from.
-pub(super) struct Pending<'a> {
-    /// Its connection.
-    pub(super) id: ConnectionId,
-    /// The shard that owns the key; this one, where there is none.
-    pub(super) owner: u16,
-    pub(super) hash: KeyHash,
-    pub(super) work: Work<'a>,
-    /// The input from here on, to set the connection back to if this cannot be executed yet.
-    pub(super) rest: &'a [u8],
-    /// The state that `rest` is parsed in.
-    pub(super) state: State,
-}
-
-/// What to do.
-#[derive(Clone, Copy)]
-pub(super) enum Work<'a> {
-    /// A request on a key.
-    Request(Request<&'a [u8]>),
-    /// One key of a command of RESP that is taken apart.
-    Key(Request<&'a [u8]>),
-    /// The head of such a command: its keys follow.
-    Split { command: Command, keys: u32, session: Session },
-    /// A command of memcached's without a key, and whether its reply is suppressed.
-    Control(Control, bool),
-    /// A command of RESP that no owner of a key executes, or that is refused; its name is the first argument.
-    Local(Args<'a>),
-}
-
-/// An empty list with the storage of another: nothing is allocated when lists of different lifetimes take turns.
-pub(super) fn recycle<'a>(mut list: Vec<Pending<'_>>) -> Vec<Pending<'a>> {
-    list.clear();
-    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
-}
 
 /// What the log of slow commands keeps of one, without passwords. `client` is known to its own shard only.
 pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {

@@ -7,6 +7,7 @@
 //! [`Event`]: crate::reactor::Event
 
 use super::batch::Message;
+use crate::protocol::State;
 use crate::reactor::Token;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -60,4 +61,22 @@ pub trait ReceiveMemory {
 
     /// The bytes of a buffer.
     fn bytes(&self, buffer: &Self::Buffer) -> &[u8];
+}
+
+/// A listening socket, from the shard's side.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// Its connections stay on the shard.
+    pub pinned: bool,
+    /// Which protocol they speak.
+    pub state: State,
+    /// An accept is under way.
+    pub(super) armed: bool,
+}
+
+impl Listener {
+    /// A listening socket whose connections begin in `state`, and stay on its shard if `pinned`.
+    pub fn new(pinned: bool, state: State) -> Self {
+        Self { pinned, state, armed: false }
+    }
 }

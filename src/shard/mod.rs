@@ -16,6 +16,7 @@
 //! | `io.rs`, `driver.rs`, `transport.rs` | the boundary; the node's implementation of it; plain bytes or TLS |
 //! | `connection/` | one client as a state machine: its input, the order of its replies, its long values |
 //! | `read.rs`, `read_resp.rs` | received bytes → pending requests |
+//! | `pending.rs` | the list of pending requests |
 //! | `dispatch.rs` | pending requests → executed here, or sent to the owner |
 //! | `commands.rs`, `commands/` | commands of RESP without a key: clients, settings, INFO |
 //! | `router.rs`, `batch.rs`, `serve.rs` | the mesh: batches filled, executed for siblings, and their replies taken |
@@ -35,12 +36,13 @@ mod commands;
 mod connection;
 mod dispatch;
 mod drive;
-mod driver;
+pub mod driver;
 #[cfg(feature = "sim")]
 pub mod faults;
 #[cfg(not(feature = "sim"))]
 mod faults;
 mod io;
+mod pending;
 mod read;
 mod read_resp;
 mod remote;
@@ -56,10 +58,8 @@ mod transfer;
 mod transport;
 mod tunables;
 
-pub use accept::Listener;
 pub use batch::Message;
-pub use driver::{Driver, Listening};
-pub use io::{Io, ReceiveMemory};
+pub use io::{Io, Listener, ReceiveMemory};
 pub use shared::{Clock, SharedState};
 pub use slots::SlotMap;
 
@@ -69,11 +69,9 @@ use crate::execute::Executor;
 use crate::metrics::Counter;
 use crate::reactor::Event;
 use connection::Connections;
-use dispatch::{Pending, recycle};
-use read::PENDING_MAX;
-use remote::LongValues;
+use pending::{PENDING_MAX, Pending, recycle};
+use remote::{LongValues, Sliced};
 use router::Router;
-use slices::Sliced;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

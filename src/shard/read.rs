@@ -5,18 +5,14 @@
 //! the connection can be set back to any request that cannot be executed yet (`Connection::set_back`).
 
 use super::connection::{BUFFER_BYTES_KEPT, ConnectionId, Input, Wait};
-use super::dispatch::{PREFETCH, Pending, Work, recycle};
+use super::pending::{PENDING_MAX, PREFETCH, Pending, Work, recycle};
 use super::{Io, Shard};
 use crate::command::{Control, Operation, Request};
 use crate::engine::KeyHash;
 use crate::metrics::Counter;
-use crate::protocol::memcached::{LINE_BYTES_MAX, Parsed, State as Memcached, parse};
+use crate::protocol::memcached::{Parsed, State as Memcached, parse};
 use crate::protocol::{State, resp};
 use crate::reactor::{Errno, Token};
-
-/// Pending requests at which a command is not waited for to be whole: more than a line of `LINE_BYTES_MAX` can have
-/// keys.
-pub(super) const PENDING_MAX: usize = PREFETCH + LINE_BYTES_MAX / 2;
 
 /// Requests of one connection that are executed in one turn, about: the rest of its input waits for the next turn, so
 /// that the others get theirs.

@@ -4,7 +4,7 @@
 //! any more is parsed. All others are collected, as those of memcached's protocol are.
 
 use super::connection::{Client, ConnectionId, Wait};
-use super::dispatch::{PREFETCH, Pending, Work};
+use super::pending::{PREFETCH, Pending, Work};
 use super::read::REQUESTS_PER_TURN;
 use super::{Io, Shard};
 use crate::command::table::Row;

@@ -1,9 +1,10 @@
-//! The owner's half of long values: uploads that arrive for this shard's keys, and readers that siblings' clients use.
+//! What a shard keeps for clients, its own and siblings': the owner's half of long values (uploads that arrive for this
+//! shard's keys, readers that siblings' clients use), and commands that are executed in slices.
 //!
 //! Both are named by the shard and the connection, or by a number, that they belong to. One that is not found has been
 //! given up by the other side before its last task came.
 
-use crate::command::{Args, Request};
+use crate::command::{Args, Call, Request};
 use crate::engine::{KeyHash, Reader};
 use crate::execute::{Executor, UploadTarget};
 use crate::reactor::Token;
@@ -31,7 +32,19 @@ pub(super) struct LongValues {
     last_stream: u64,
 }
 
-/// A client that a long value belongs to: its shard, and its connection there.
+/// A command whose next slice is due.
+pub(super) struct Sliced {
+    pub(super) origin: Origin,
+    /// The reply of the connection that its parts belong to.
+    pub(super) sequence: u32,
+    pub(super) hash: KeyHash,
+    pub(super) call: Call<()>,
+    pub(super) args: Box<[u8]>,
+    /// Where the next slice begins.
+    pub(super) from: u64,
+}
+
+/// A client that this shard does something for: its shard, and its connection there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) shard: usize,

@@ -1,8 +1,9 @@
 //! The mesh: executing siblings' batches, and taking the replies to ours.
 
-use super::batch::{Batch, Message, REPLY_BYTES_MAX, Special, StreamStart, Task, TaskKind, has_key};
-use super::dispatch::PREFETCH;
+use super::batch::{Batch, Message, REPLY_BYTES_MAX, Special, Task, TaskKind, has_key};
+use super::connection::StreamStart;
 use super::faults::{self, Fault};
+use super::pending::PREFETCH;
 use super::remote::Origin;
 use super::{Io, Shard};
 use crate::command::{Args, Call, Operation, Request, Span};

@@ -2,22 +2,10 @@
 //! between. The connection that sent one waits for its end before its next command; each slice goes to it as a part of the
 //! reply, in a batch if the connection is a sibling's.
 
-use super::remote::Origin;
+use super::remote::{Origin, Sliced};
 use super::{Io, Shard};
 use crate::command::{Call, Operation, Part};
 use crate::engine::KeyHash;
-
-/// A command whose next slice is due.
-pub(super) struct Sliced {
-    pub(super) origin: Origin,
-    /// The reply of the connection that its parts belong to.
-    pub(super) sequence: u32,
-    pub(super) hash: KeyHash,
-    pub(super) call: Call<()>,
-    pub(super) args: Box<[u8]>,
-    /// Where the next slice begins.
-    pub(super) from: u64,
-}
 
 impl<I: Io> Shard<I> {
     /// Keeps a command for its next slice, in the next turn.

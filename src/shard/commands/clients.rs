@@ -6,7 +6,7 @@ use crate::command::{Args, Command, DATABASES, Part, UnixMs};
 use crate::execute::introspect;
 use crate::protocol::State;
 use crate::shard::connection::{Client, Connection, ConnectionId, Gather, Replies};
-use crate::shard::dispatch::Pending;
+use crate::shard::pending::Pending;
 use crate::values::numbers;
 use std::fmt::Write;
 

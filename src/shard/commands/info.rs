@@ -6,7 +6,7 @@ use super::{Io, Shard};
 use crate::command::{Args, Command, DATABASES};
 use crate::metrics::Counter;
 use crate::shard::SharedState;
-use crate::shard::dispatch::Pending;
+use crate::shard::pending::Pending;
 use crate::sys;
 use std::fmt::{Display, Write};
 

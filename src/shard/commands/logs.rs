@@ -3,7 +3,7 @@
 use super::{Io, Shard};
 use crate::command::{Args, Command};
 use crate::execute::introspect;
-use crate::shard::dispatch::Pending;
+use crate::shard::pending::Pending;
 use crate::shard::tunables::Spike;
 use crate::values::numbers;
 

@@ -6,7 +6,7 @@ use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
 use crate::eviction::Eviction;
 use crate::execute::introspect;
 use crate::shard::SharedState;
-use crate::shard::dispatch::Pending;
+use crate::shard::pending::Pending;
 use crate::shard::tunables::WITHOUT_EFFECT;
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;

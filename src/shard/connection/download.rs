@@ -6,7 +6,6 @@
 
 use crate::engine::Reader;
 use crate::execute::LongReply;
-use crate::shard::batch::StreamStart;
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at a time.
@@ -29,6 +28,17 @@ pub(in crate::shard) struct Download {
     left: usize,
     /// When the client must have taken all of it; set when its first byte is written.
     deadline: Option<Instant>,
+}
+
+/// How a sibling announces that a reply is a long value, to be read piece by piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) struct StreamStart {
+    /// Bytes of the reply that come before the value; the rest come after it.
+    pub(in crate::shard) head_bytes: usize,
+    /// The number that the owner knows it by.
+    pub(in crate::shard) stream: u64,
+    /// Bytes of the value.
+    pub(in crate::shard) length: usize,
 }
 
 /// Where a value is read.

@@ -289,8 +289,7 @@ impl ReplyQueue {
 mod tests {
     use super::*;
     use crate::command::table::Merge;
-    use crate::shard::batch::StreamStart;
-    use crate::shard::connection::download::Fetch;
+    use crate::shard::connection::download::{Fetch, StreamStart};
     use proptest::prelude::*;
     use std::time::Instant;
 
