@@ -34,7 +34,8 @@ const ROUNDS_MAX: u64 = 60_000;
 /// Rounds of more than a second, in a run.
 const SLOW_ROUNDS_MAX: u64 = 15;
 
-/// Rounds in which a client's bytes may lie in its socket while it reads its replies: more, and others starve it.
+/// Rounds in which a client's bytes may lie in its socket while it reads its replies: more, and others starve it. More are
+/// allowed where messages between shards are slow.
 const WAIT_ROUNDS_MAX: u64 = 600;
 
 #[derive(Parser, Debug)]
@@ -72,8 +73,8 @@ fn run(seed: u64) -> Result<u64, String> {
     let mut random = Random::new(seed);
     let is_tight = random.permille(250);
     // All clients send long values, all the time, and there are fewer buffers than clients.
-    let is_greedy = random.permille(10);
-    let setup = Setup {
+    let is_greedy = !is_tight && random.permille(10);
+    let mut setup = Setup {
         shards: random.between(1, 3) as usize,
         memory_mib: if is_tight { 4 } else { 16 },
         eviction: match is_tight {
@@ -83,9 +84,14 @@ fn run(seed: u64) -> Result<u64, String> {
         mesh_delay_us: *random.pick(&[0, 50, 300, 5000]),
         keys_per_slice: *random.pick(&[1, 8, 1024]),
         batch: *random.pick(&[(4, 4 << 10), (1024, 256 << 10)]),
-        buffers: if is_greedy { 2 } else { *random.pick(&[2, 4, 64]) },
+        buffers: *random.pick(&[2, 4, 64]),
         progress_permille: *random.pick(&[300, 900, 1000]),
     };
+    if is_greedy {
+        // Nothing but the buffers makes anybody wait.
+        (setup.shards, setup.mesh_delay_us, setup.batch) = (1, 0, (1024, 256 << 10));
+        (setup.buffers, setup.progress_permille, setup.memory_mib) = (2, 1000, 16);
+    }
     let clients = if is_greedy { 8 } else { random.between(1, 8) as usize };
     let stops_at = if random.permille(150) { Some(random.below(300)) } else { None };
     let mut world = World::new(setup.clone(), Random::new(random.next()));
@@ -95,6 +101,8 @@ fn run(seed: u64) -> Result<u64, String> {
     if is_greedy {
         clients.iter_mut().for_each(Client::become_greedy);
     }
+    // Where messages take long and batches are small, connections rightly wait for siblings.
+    let wait_rounds_max = WAIT_ROUNDS_MAX * (1 + setup.mesh_delay_us / 50) * if setup.batch.0 < 16 { 4 } else { 1 };
     for round in 0..ROUNDS_MAX {
         // Ticks come, but no client becomes too slow for a long value.
         let is_slow = slow_rounds < SLOW_ROUNDS_MAX && random.permille(5);
@@ -118,7 +126,7 @@ fn run(seed: u64) -> Result<u64, String> {
                 return Err(violation);
             }
         }
-        watch_progress(&mut clients, &world)?;
+        watch_progress(&mut clients, &world, wait_rounds_max)?;
         if clients.iter().all(|client| client.is_done) {
             let replies = clients.iter().map(|client| client.replied).sum();
             return wind_up(&mut world, &setup).map(|()| replies);
@@ -131,7 +139,7 @@ fn run(seed: u64) -> Result<u64, String> {
 }
 
 /// No client's bytes may lie in its socket for long.
-fn watch_progress(clients: &mut [Client], world: &World) -> Result<(), String> {
+fn watch_progress(clients: &mut [Client], world: &World, wait_rounds_max: u64) -> Result<(), String> {
     for client in clients {
         let length = client.wire.map_or(0, |wire| world.network.borrow().wires[wire].to_shard.len());
         if length < client.last_length || length == 0 {
@@ -140,7 +148,7 @@ fn watch_progress(clients: &mut [Client], world: &World) -> Result<(), String> {
         client.last_length = length;
         // While it reads no replies, it may be made to wait.
         client.waited += u64::from(client.is_waiting(world));
-        if client.waited > WAIT_ROUNDS_MAX {
+        if client.waited > wait_rounds_max {
             return Err(format!("starved: {}", client.describe()));
         }
     }
