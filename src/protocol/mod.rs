@@ -1,14 +1,14 @@
-//! Bytes to requests and replies to bytes, per protocol. Pure: no sockets, no clock.
+//! Parses requests from bytes and encodes replies as bytes, per protocol. Pure: no sockets, no clock.
 
 #![forbid(unsafe_code)]
 
 pub mod memcached;
 pub mod resp;
 
-/// Where in its protocol a connection is.
+/// A connection's protocol, and its position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its first byte tells: `*` begins a command of RESP.
+    /// Not known before the first byte: `*` begins a command of RESP.
     Unknown,
     /// memcached's text protocol.
     Memcached(memcached::State),
@@ -17,7 +17,7 @@ pub enum State {
 }
 
 impl State {
-    /// True at the start of a command.
+    /// True if the next byte starts a command.
     pub fn is_at_start(self) -> bool {
         match self {
             Self::Unknown => true,

@@ -1,7 +1,8 @@
-//! What a memcached client sends: whatever the bytes, and however the network cuts them, the parser hands out the same
-//! requests, keeps a bounded number of bytes, and lets nothing through that the engine would not take.
+//! The input of a memcached client: whatever the bytes, and however the network cuts them, the parser returns equal
+//! requests, makes the connection keep a bounded number of bytes, and rejects requests that the engine would not
+//! accept.
 //!
-//! The input is the bytes of the client, nothing else, so a transcript is a seed. Where they are cut follows from them.
+//! The input is the client's bytes and nothing else, so a transcript is a seed. The cuts are derived from the bytes.
 
 #![no_main]
 
@@ -14,11 +15,11 @@ use pinion::command::{Control, Operation, Request};
 use pinion::engine::KEY_BYTES_MAX;
 use pinion::protocol::memcached::{LINE_BYTES_MAX, Parsed, State, parse};
 
-/// Small, so that values that are too long fit in an input.
+/// Small, so that a value that is too long fits in an input.
 const VALUE_BYTES_MAX: usize = 300;
 
-/// More than any command may make a connection wait for: a store's line and value, or the spaces, expiry and key of a
-/// get.
+/// An upper bound on the bytes that a command makes a connection wait for: a store's line and value, or the spaces,
+/// expiry and key of a get.
 const WAITED_BYTES_MAX: usize = 4 * LINE_BYTES_MAX;
 
 fuzz_target!(|input: &[u8]| {
@@ -27,23 +28,23 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(run(cut(input)), whole, "cut in pieces");
 });
 
-/// What a connection was asked.
+/// A request or control command, as the connection saw it.
 #[derive(Debug, PartialEq)]
 enum Seen {
     Request(Request<Vec<u8>>),
     Control(Control, bool),
 }
 
-/// What a connection does with its input.
+/// The result of feeding input to a connection.
 #[derive(Debug, Default, PartialEq)]
 struct Run {
     requests: Vec<Seen>,
     closed: bool,
-    /// What has come of a command that is not complete.
+    /// The bytes of an incomplete command.
     rest: Vec<u8>,
 }
 
-/// Feeds the pieces as the reader of a connection does (src/shard/read.rs).
+/// Feeds the pieces as the connection reader does (src/shard/read.rs).
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
     let (mut state, mut needed, mut run) = (State::Command, 0, Run::default());
     for piece in pieces {
@@ -99,7 +100,7 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
     run
 }
 
-/// What the layers behind the parser assert or rely on.
+/// Checks the properties that the layers behind the parser assert or rely on.
 fn check(request: &Request<&[u8]>) {
     assert!(!request.key.is_empty(), "{request:?}");
     assert!(request.key.len() <= KEY_BYTES_MAX, "{request:?}");
@@ -109,7 +110,8 @@ fn check(request: &Request<&[u8]>) {
     }
 }
 
-/// An error in a get line: of a short one no key has been executed, and of a long one it depends on the pieces which.
+/// Removes the keys of a get line that is in error: of a short line no key has been executed, and of a long one, the
+/// number executed depends on the pieces.
 fn take_keys_back(requests: &mut Vec<Seen>) {
     let is_key =
         |seen: &Seen| matches!(seen, Seen::Request(Request { operation: Operation::Get { last: false, .. }, .. }));

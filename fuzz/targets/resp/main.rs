@@ -1,8 +1,8 @@
-//! What a client of RESP sends: whatever the bytes, and however the network cuts them, the parser hands out the same
-//! commands, and keeps a bounded number of bytes.
+//! The input of a RESP client: whatever the bytes, and however the network cuts them, the parser returns equal commands
+//! and makes the connection keep a bounded number of bytes.
 //!
-//! The input is the bytes of the client, nothing else, so a transcript is a seed. Where they are cut follows from them.
-//! It is parsed as from a client that has told the password, and as from one that has not.
+//! The input is the client's bytes and nothing else, so a transcript is a seed. The cuts are derived from the bytes.
+//! The input is parsed with the limits of an authenticated client, and with those of an unauthenticated one.
 
 #![no_main]
 
@@ -15,13 +15,14 @@ use pinion::command::args::encode;
 use pinion::command::{Args, Command};
 use pinion::protocol::resp::{Limits, Parsed, ProtocolError, State, UPLOAD_BYTES_MIN, parse, parse_rest};
 
-/// Not much more than what makes a long value, so that strings that are too long can be announced.
+/// Slightly more than the shortest long value, so that inputs can announce strings that are too long.
 const BULK_BYTES_MAX: usize = UPLOAD_BYTES_MIN + 100;
 
-/// More than any command may make a connection wait for: two strings of the greatest length, and 1 MiB.
+/// An upper bound on the bytes that a command makes a connection wait for: two strings of the greatest length, and 1
+/// MiB.
 const WAITED_BYTES_MAX: usize = 2 * BULK_BYTES_MAX + (1 << 20) + 100;
 
-/// Bytes after a string.
+/// Bytes of the line end after a string.
 const LINE_END_BYTES: usize = 2;
 
 fuzz_target!(|input: &[u8]| {
@@ -33,13 +34,13 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// What a connection does with its input.
+/// The result of feeding input to a connection.
 #[derive(Debug, Default, PartialEq)]
 struct Run {
-    /// Whole commands, whatever they were handed out as.
+    /// Complete commands, reassembled from splits and uploads.
     commands: Vec<Vec<Vec<u8>>>,
     broken: Option<ProtocolError>,
-    /// The state in the end, and what has come of a command that is not complete.
+    /// The final state, and the bytes of an incomplete command.
     state: State,
     upload: Option<Upload>,
     rest: Vec<u8>,
@@ -48,14 +49,14 @@ struct Run {
 /// A long value that is being received.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Upload {
-    /// Bytes that are missing of it, with its line end.
+    /// Missing bytes of it, its line end included.
     missing: usize,
-    /// Arguments that come after it.
+    /// The number of arguments after it.
     after: usize,
 }
 
-/// Feeds the pieces as the reader of a connection does. In the end it looks once more: of a command of many arguments,
-/// a mistake is not looked for in each piece.
+/// Feeds the pieces as the connection reader does. At the end it parses once more, since an error in a command of many
+/// arguments is not looked for in each piece.
 fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Run {
     let (mut needed, mut run) = (0, Run::default());
     for piece in pieces {
@@ -71,7 +72,7 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Run {
     run
 }
 
-/// Uses what has come, and returns how much of it and what follows is needed to go on.
+/// Parses the bytes received, and returns how many bytes, counted from the first unparsed one, are needed to continue.
 fn read(run: &mut Run, limits: &Limits) -> usize {
     let bytes = std::mem::take(&mut run.rest);
     let mut at = 0;
@@ -91,7 +92,7 @@ fn read(run: &mut Run, limits: &Limits) -> usize {
     needed
 }
 
-/// Takes one thing off the input: its length, or the bytes that are needed for one.
+/// Parses one item of the input: returns its length, or the number of bytes needed.
 fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
     let parsed = match &mut run.upload {
         Some(upload) if upload.missing > 0 => {
@@ -157,14 +158,14 @@ fn step(run: &mut Run, input: &[u8], limits: &Limits) -> Result<usize, usize> {
     }
 }
 
-/// The arguments, as many as there are said to be.
+/// Copies the arguments, and checks that their number is the one announced.
 fn owned(args: Args) -> Vec<Vec<u8>> {
     let owned: Vec<_> = args.iter().map(<[u8]>::to_vec).collect();
     assert_eq!(owned.len(), args.len());
     owned
 }
 
-/// Whole commands, sent as RESP, are the same commands again.
+/// Checks that complete commands, encoded as RESP, are parsed as equal commands.
 fn sent_again(run: &Run, limits: &Limits) {
     let is_whole = run.state == State::Command && run.upload.is_none();
     let whole = &run.commands[..run.commands.len() - usize::from(!is_whole && !run.commands.is_empty())];

@@ -1,4 +1,5 @@
-//! memcached's classic text protocol (protocol.txt of memcached 1.6; where that is silent, what memcached 1.6 does).
+//! memcached's classic text protocol, per protocol.txt of memcached 1.6; where that is silent, as memcached 1.6
+//! behaves.
 
 mod parse;
 mod reply;

@@ -1,85 +1,85 @@
-//! The parser: one request at a time from the bytes that a connection has received.
+//! The parser: parses one request at a time from the bytes that a connection has received.
 //!
-//! It keeps no bytes. What it cannot use yet stays with the caller, who comes back with more; all that a connection
-//! remembers in between is a [`State`] of a few bytes.
+//! It keeps no bytes. Input that it cannot use yet stays with the caller, which calls again with more; between two
+//! calls, a connection remembers only a [`State`] of a few bytes.
 //!
-//! A get line is handed out key by key, so that a multi-get of any length takes bounded memory. Lines of up to
-//! [`LINE_BYTES_MAX`] are waited for, so an error in one is found before any of its keys is executed: the caller takes
-//! the keys of the command back when an `Invalid` follows them. Longer lines must be gets; their keys are used as they
-//! arrive.
+//! A get line is parsed key by key, so that a multi-get of any length takes bounded memory. The parser waits for the
+//! end of lines of up to [`LINE_BYTES_MAX`], so that an error in one is found before any of its keys is executed: the
+//! caller discards the command's keys when an `Invalid` follows them. Longer lines must be gets; their keys are
+//! executed as they arrive.
 
 use crate::command::{
     Administration, Condition, Control, End, Expiry, Failure, Operation, Request, Session, StatsTopic,
 };
 use memchr::{memchr, memchr_iter, memchr2};
 
-/// Longest key, in bytes.
+/// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 250;
 
-/// Longest command line, but for gets.
+/// The longest command line, in bytes, except for gets.
 pub const LINE_BYTES_MAX: usize = 2048;
 
-/// Most spaces before the verb of a line that is longer than [`LINE_BYTES_MAX`]: the verb is in what is looked at
-/// first, however the line arrives.
+/// The most spaces before the verb of a line longer than [`LINE_BYTES_MAX`]: so the verb is within the bytes that are
+/// parsed first, however the line is cut.
 const INDENT_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
 
-/// An expiry of more seconds than this (30 days) is a time since the Unix epoch.
+/// An expiry of more seconds than this (30 days) is a Unix time, as in memcached.
 const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 
-/// Longest value that a length field can announce.
+/// The longest value, in bytes, that a length field may announce.
 const ANNOUNCED_BYTES_MAX: u64 = i32::MAX as u64 - 2;
 
-/// Values from this length on are not waited for to be whole.
+/// Values of at least this length are streamed: the parser does not wait until they are complete.
 const UPLOAD_BYTES_MIN: usize = 16 << 10;
 
-/// Most tokens that any command but get has: cas with noreply.
+/// The most tokens of a command other than get: those of cas with noreply.
 const TOKENS_MAX: usize = 7;
 
-/// What follows a value.
+/// The line end after a value.
 pub const LINE_END: &[u8; 2] = b"\r\n";
 
 const NOREPLY: &[u8] = b"noreply";
 
-/// Where in the protocol a connection is.
+/// A connection's position in the protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// At the start of a command.
     #[default]
     Command,
-    /// After a key of a get, at the next one.
+    /// Between two keys of a get.
     Keys {
-        /// gets, gats
+        /// True for gets and gats, which reply with versions.
         versions: bool,
-        /// gat, gats
+        /// The new expiry, for gat and gats.
         touch: Option<Expiry>,
     },
-    /// In a value that is not wanted: so many bytes are thrown away.
+    /// Within the data of a rejected value: this many bytes are discarded.
     Discard(u64),
-    /// In a line that is not wanted.
+    /// Within a rejected line: the rest of it is discarded.
     SkipLine,
 }
 
-/// What the bytes are.
+/// The result of parsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// A request in the first `length` bytes.
     Request {
         /// The request.
         request: Request<&'a [u8]>,
-        /// Bytes that it took.
+        /// Bytes that it occupies.
         length: usize,
     },
     /// A command without a key in the first `length` bytes.
     Control {
         /// The command.
         control: Control,
-        /// The client wants no reply.
+        /// The reply is suppressed.
         noreply: bool,
-        /// Bytes that it took.
+        /// Bytes that it occupies.
         length: usize,
     },
-    /// The command line, of `length` bytes, of a store whose value is long: `value_bytes` follow it, and the end of a
-    /// line. They are the caller's to take; then comes the next command.
+    /// The command line, of `length` bytes, of a store with a long value. The caller consumes what follows:
+    /// `value_bytes` bytes and a line end. The next command comes after them.
     Upload {
         /// The request, without the value.
         request: Request<&'a [u8]>,
@@ -88,21 +88,21 @@ pub enum Parsed<'a> {
         /// Bytes of the command line.
         length: usize,
     },
-    /// The first `length` bytes are of no use.
+    /// The first `length` bytes hold no request: the caller drops them.
     Skip {
-        /// Bytes that were skipped.
+        /// Bytes to drop.
         length: usize,
     },
-    /// It makes no sense to come back with less than `needed` bytes.
+    /// The input is incomplete: parsing it again is useless before it has `needed` bytes.
     Incomplete {
         /// Bytes needed, from the start of this input.
         needed: usize,
     },
-    /// The client says goodbye, or nothing sensible: close once what was asked before is answered.
+    /// The client quits, or sent what no client of memcached sends: close once the requests before it are answered.
     Close,
 }
 
-/// Parses what `input` starts with. Values longer than `value_bytes_max` are refused and discarded.
+/// Parses the request at the start of `input`. Values longer than `value_bytes_max` are rejected and discarded.
 #[inline]
 pub fn parse<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Parsed<'a> {
     match *state {
@@ -127,7 +127,7 @@ pub fn parse<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> 
 
 #[inline]
 fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Parsed<'a> {
-    // The most frequent command first: a get of one key needs no tokens.
+    // The most frequent command first: a get of one key needs no tokenizing.
     if input.starts_with(b"get ")
         && let Some(end) = memchr2(b' ', b'\n', &input[4..])
         && input[4 + end] == b'\n'
@@ -155,7 +155,7 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
     other_command(state, input, length, verb, rest, value_bytes_max)
 }
 
-/// A line whose end has not arrived.
+/// Handles a line whose end has not arrived.
 fn unfinished_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
     if input.len() <= LINE_BYTES_MAX {
         return Parsed::Incomplete { needed: input.len() + 1 };
@@ -163,7 +163,7 @@ fn unfinished_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
     long_line(state, input)
 }
 
-/// A line of more than `LINE_BYTES_MAX`, whose end may have arrived or not.
+/// Handles a line longer than `LINE_BYTES_MAX`, whose end may not have arrived.
 fn long_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
     let spaces = input.iter().take_while(|&&b| b == b' ').count();
     let (verb, _) = split_verb(&input[spaces..]);
@@ -175,7 +175,7 @@ fn long_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
     }
 }
 
-/// Whether a verb is one of the gets: (shows versions, changes expiry).
+/// Classifies a retrieval verb as (shows versions, changes expiry); None for other verbs.
 fn retrieval(verb: &[u8]) -> Option<(bool, bool)> {
     match verb {
         b"get" => Some((false, false)),
@@ -186,7 +186,7 @@ fn retrieval(verb: &[u8]) -> Option<(bool, bool)> {
     }
 }
 
-/// The arguments of a get, which start at `at`: an expiry first, where it `touches`.
+/// Parses the operands of a get from `at` on: first an expiry if it `touches`, then keys.
 fn keys<'a>(state: &mut State, input: &'a [u8], at: usize, versions: bool, touches: bool) -> Parsed<'a> {
     if !touches {
         return key(state, input, at, versions, None, true);
@@ -203,7 +203,7 @@ fn keys<'a>(state: &mut State, input: &'a [u8], at: usize, versions: bool, touch
     }
 }
 
-/// One key of a get, at or after `at`.
+/// Parses one key of a get, at or after `at`.
 #[inline]
 fn key<'a>(
     state: &mut State,
@@ -226,13 +226,13 @@ fn key<'a>(
 }
 
 enum Token<'a> {
-    /// A token, where the next one starts (after the line's end if there is none), and whether it is the line's last.
+    /// A token, the start of the next one (or the position after the line end), and whether it is the line's last.
     Some { token: &'a [u8], after: usize, last: bool },
-    /// The line ends.
+    /// The line ends without another token.
     None,
-    /// More than a key, or the space around one, may have.
+    /// The token, or the space around it, is longer than allowed.
     TooLong,
-    /// More bytes are needed to know.
+    /// The input ends within the token.
     Incomplete,
 }
 
@@ -245,7 +245,7 @@ fn next_token(input: &[u8], at: usize) -> Token<'_> {
         Word::Unknown => return Token::Incomplete,
     };
     let length = memchr2(b' ', b'\n', &input[from..]);
-    // A carriage return may be among the bytes, hence one more than a key has.
+    // The token may include the line's carriage return, hence one byte more than a key.
     if length.unwrap_or(input.len() - from) > KEY_BYTES_MAX + 1 {
         return Token::TooLong;
     }
@@ -265,13 +265,13 @@ fn next_token(input: &[u8], at: usize) -> Token<'_> {
 }
 
 enum Word {
-    /// The next argument starts here.
+    /// The next token starts here.
     At(usize),
-    /// The line ends before this.
+    /// The line ends before this position.
     LineEnd(usize),
-    /// Spaces without end are no way to keep a connection's memory growing.
+    /// Too many spaces: without a limit they would grow a connection's memory without bound.
     TooFar,
-    /// The input ends first.
+    /// The input ends within the spaces.
     Unknown,
 }
 
@@ -290,7 +290,7 @@ fn next_word(input: &[u8], at: usize) -> Word {
     }
 }
 
-/// An error in a line of keys: the rest of the line goes with it.
+/// Reports an error in a line of keys and discards the rest of the line.
 fn invalid<'a>(state: &mut State, input: &'a [u8], failure: Failure) -> Parsed<'a> {
     let length = match memchr(b'\n', input) {
         Some(end) => {
@@ -367,10 +367,10 @@ fn other_command<'a>(
             None => fail(Failure::Unknown),
         },
         (b"shutdown", _) => fail(Failure::ShutdownDisabled),
-        // HTTP, from a browser or from a script that makes one send requests to us: execute none of what follows.
+        // HTTP, from a browser or from a script that makes one send requests to us: execute nothing that follows.
         (_, [.., last]) if last.starts_with(b"HTTP/") => Parsed::Close,
         (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::Unknown),
-        // An unknown command has no noreply: the error is always sent.
+        // As in memcached, `noreply` does not apply to an unknown command: the error is always sent.
         _ => failed(Failure::Unknown, false, line_bytes),
     }
 }
@@ -419,7 +419,7 @@ fn store<'a>(
     let flags = unsigned(flags).and_then(|f| u32::try_from(f).ok());
     let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) = (flags, expiry(time), version, key.len())
     else {
-        // The value that was announced would be taken for commands.
+        // Discard the announced value, which would otherwise be parsed as commands.
         *state = State::Discard(value_bytes + 2);
         return fail(Failure::BadFormat, line_bytes);
     };
@@ -452,7 +452,7 @@ fn store<'a>(
     Parsed::Request { request, length }
 }
 
-/// The arguments after the verb, at most `TOKENS_MAX` of them.
+/// The tokens after the verb, at most `TOKENS_MAX` of them.
 struct Arguments<'a> {
     args: [&'a [u8]; TOKENS_MAX],
     count: usize,
@@ -476,7 +476,7 @@ impl<'a> Arguments<'a> {
         self.args[..self.count].last() == Some(&NOREPLY)
     }
 
-    /// The arguments, without a `noreply` at the end.
+    /// The tokens without a trailing `noreply`.
     fn args(&self) -> &[&'a [u8]] {
         &self.args[..self.count - usize::from(self.noreply())]
     }
@@ -490,7 +490,7 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// A number of decimal digits that fits in 64 bits.
+/// Parses a number of decimal digits that fits in 64 bits.
 fn unsigned(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;

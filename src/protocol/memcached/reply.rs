@@ -1,11 +1,11 @@
-//! Replies as memcached writes them.
+//! Encodes replies as memcached writes them.
 
 use crate::command::{Failure, Reply, ValueHead};
 use crate::eviction::Eviction;
 use std::borrow::Cow;
 
-/// What `version` answers. The first part is the memcached whose protocol this is: clients parse it as numbers and some
-/// (libmemcached) refuse a major version of 0.
+/// The reply to `version`. It begins with the memcached version whose protocol is implemented: clients parse it as
+/// numbers, and some (libmemcached) reject a major version of 0.
 pub const VERSION_TEXT: &str = concat!("1.6.45-pinion-", env!("CARGO_PKG_VERSION"));
 
 /// Appends a reply to a connection's output.
@@ -43,7 +43,7 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends what comes before the bytes of a value.
+/// Appends the header of a value; its bytes follow.
 #[inline]
 pub fn encode_head(head: &ValueHead, length: usize, out: &mut Vec<u8>) {
     let mut digits = itoa::Buffer::new();
@@ -60,13 +60,13 @@ pub fn encode_head(head: &ValueHead, length: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends what comes after them.
+/// Appends the end of a value, behind its bytes.
 #[inline]
 pub fn encode_tail(head: &ValueHead, out: &mut Vec<u8>) {
     out.extend_from_slice(if head.last { b"\r\nEND\r\n" } else { b"\r\n" });
 }
 
-/// memcached's texts, which clients compare.
+/// memcached's error texts, which clients compare.
 fn text(failure: Failure) -> Cow<'static, str> {
     let text = match failure {
         Failure::Unknown => "ERROR",

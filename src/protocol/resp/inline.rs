@@ -1,17 +1,18 @@
-//! Commands that people type, or scripts that know no RESP: a line of arguments, which may be quoted as in a shell.
+//! Inline commands, which people type, or scripts that do not speak RESP: a line of arguments, which may be quoted as
+//! in a shell.
 //!
 //! ```text
-//! SET "two arguments\r\n\x00" 'it\'s'
+//! SET "two words\r\n\x00" 'it\'s'
 //! ```
 
 use super::{Parsed, ProtocolError};
 use crate::command::args::push_arg;
 use memchr::memchr;
 
-/// The longest line.
+/// The longest inline command, in bytes.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 
-/// A command in a line.
+/// Parses an inline command.
 pub(super) fn inline<'a>(input: &[u8]) -> Parsed<'a> {
     let Some(end) = memchr(b'\n', &input[..input.len().min(INLINE_BYTES_MAX + 1)]) else {
         if input.len() > INLINE_BYTES_MAX {
@@ -30,14 +31,14 @@ pub(super) fn inline<'a>(input: &[u8]) -> Parsed<'a> {
     if count == 0 { Parsed::Skip { length } } else { Parsed::Inline { args, count, length } }
 }
 
-/// A browser sends one of these arguments first.
+/// True if the line is an HTTP request: its first argument is one that browsers send first.
 fn is_http(line: &[u8]) -> bool {
     let arg = line.split(|b| is_space(*b)).next().unwrap_or_default();
     arg.eq_ignore_ascii_case(b"post") || arg.eq_ignore_ascii_case(b"host:")
 }
 
-/// The arguments of a line as bulk strings, and how many they are; nothing if a quote does not end, or is not followed
-/// by a space.
+/// Encodes the arguments of a line as bulk strings, and counts them. None if a quote is not closed, or its end is not
+/// followed by a space.
 fn split(line: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut args, mut count) = (Vec::with_capacity(line.len() + 32), 0);
     let (mut left, mut arg) = (line, Vec::new());
@@ -54,7 +55,7 @@ fn split(line: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Appends a argument's bytes to `argument` and returns what follows it.
+/// Appends the bytes of the first argument of `left` to `arg`, and returns the rest of the line.
 fn take_word<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match *left {
@@ -62,7 +63,7 @@ fn take_word<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
             [b, ..] if is_space(b) => return Some(left),
             [quote @ (b'"' | b'\''), ref quoted @ ..] => {
                 left = if quote == b'"' { double_quoted(quoted, arg)? } else { single_quoted(quoted, arg)? };
-                // What ends a quote ends the argument.
+                // A closing quote ends the argument.
                 return left.first().is_none_or(|b| is_space(*b)).then_some(left);
             }
             [b, ref rest @ ..] => {
@@ -73,7 +74,8 @@ fn take_word<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     }
 }
 
-/// Up to the quote that ends: a backslash makes `\n`, `\x0a` and the like one byte, and takes any other byte as it is.
+/// Appends the bytes up to the closing double quote. Escapes such as `\n` and `\x0a` become one byte; before any other
+/// byte, the backslash is dropped.
 fn double_quoted<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match *left {
@@ -102,7 +104,7 @@ fn double_quoted<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> 
     }
 }
 
-/// Up to the quote that ends: all is meant as it is, but for a quote after a backslash.
+/// Appends the bytes up to the closing single quote, unchanged except that `\'` becomes a quote.
 fn single_quoted<'a>(mut left: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match *left {
@@ -127,7 +129,7 @@ fn hex(digit: u8) -> u8 {
     }
 }
 
-/// C's isspace.
+/// C's `isspace`.
 fn is_space(b: u8) -> bool {
     matches!(b, b' ' | 0x09..=0x0d)
 }
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
     use crate::command::Args;
 
-    /// The arguments of a line, or what else it is.
+    /// The arguments of a line, or the other result of parsing it.
     fn args(line: &[u8]) -> Result<Vec<Vec<u8>>, Parsed<'static>> {
         match inline(&[line, b"\r\nnext"].concat()) {
             Parsed::Inline { args, count, length } => {

@@ -1,4 +1,4 @@
-//! RESP, the protocol of Redis, versions 2 and 3. Requests are the same in both, replies are not.
+//! RESP, the protocol of Redis, versions 2 and 3. Requests are encoded alike in both versions, replies are not.
 
 mod inline;
 mod parse;

@@ -1,67 +1,67 @@
-//! The parser: one command at a time from the bytes that a connection has received.
+//! The parser: parses one command at a time from the bytes that a connection has received.
 //!
 //! ```text
 //! *3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\nvalue\r\n      or, from people:      SET key value\r\n
 //! ```
 //!
-//! It keeps no bytes: what it cannot use yet stays with the caller, who comes back with more, and all that a connection
-//! remembers in between is a [`State`]. Two kinds of commands are not waited for to be whole: those whose value is
-//! long, and those that are executed key by key anyway. All others are bounded in length.
+//! It keeps no bytes: input that it cannot use yet stays with the caller, which calls again with more, and a connection
+//! remembers only a [`State`] between two calls. Two kinds of commands are parsed before they are complete: those with
+//! a long value, and those that are executed key by key. The length of all others is bounded.
 //!
-//! As Redis does it, the two bytes at the end of a line or of a string are skipped whatever they are, but for the
-//! carriage return that ends a number.
+//! As in Redis, the two bytes at the end of a line or of a string are skipped without a check, except for the carriage
+//! return that ends a number.
 
 use super::Writer;
 use super::inline::inline;
 use crate::command::table::{Handler, Merge};
 use crate::command::{Args, Command};
 
-/// Values from this length on are not waited for to be whole.
+/// Values of at least this length are streamed: the parser does not wait until they are complete.
 pub const UPLOAD_BYTES_MIN: usize = 16 << 10;
 
-/// A command with a longer key than this, or more arguments behind its value, is no upload. It is an error, which is
-/// told once the command is whole.
+/// A command with a longer key, or with more arguments after its value, is not parsed as an upload. It is an error,
+/// which is reported once the command is complete.
 pub const UPLOAD_KEY_BYTES_MAX: usize = 3900;
 const UPLOAD_ARGS_AFTER_MAX: usize = 16;
 
-/// What a command may have in all, besides two strings of the greatest length.
+/// The overhead, in bytes, that a command may have in addition to two strings of the greatest length.
 const COMMAND_BYTES_MORE: usize = 1 << 20;
-/// And no more than this, unless its value is streamed: it is kept until it is whole.
+/// The absolute bound, in bytes, of a command whose value is not streamed: it is kept until it is complete.
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 
-/// Arguments of up to so many are looked at again whenever some more bytes have come; from more, a command is waited
-/// for until it might be whole. So a mistake in a short one is answered at once, and a long one is not scanned for each
-/// of its pieces.
+/// A command with up to this many arguments is parsed again whenever more bytes arrive, so that an error in it is
+/// reported at once. A longer one is parsed again only when it might be complete, so that it is not scanned once per
+/// piece.
 const ARGS_LOOKED_AT_AGAIN: usize = 64;
 
-/// The shortest string: `$0\r\n\r\n`.
+/// The length of the shortest bulk string: `$0\r\n\r\n`.
 const BULK_BYTES_MIN: usize = 6;
 
-/// A line with a number that is longer than this has none that fits in 64 bits.
+/// A longer line cannot hold a number that fits in 64 bits.
 const NUMBER_LINE_BYTES_MAX: usize = 32;
 
-/// The most arguments that a command can announce.
+/// The most arguments that a command may announce.
 const ARGS_MAX: usize = i32::MAX as usize;
 
-/// What follows a string, and a number.
+/// Bytes of the line end after a string or a number.
 const LINE_END_BYTES: usize = 2;
 
-/// Where in the protocol a connection is.
+/// A connection's position in the protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// At the start of a command.
     #[default]
     Command,
-    /// At a key of a command that is taken apart.
+    /// Before a key of a command that is split into its keys.
     Keys {
         /// The command.
         command: Command,
-        /// How many keys are to come.
+        /// How many keys remain.
         left: u32,
     },
 }
 
-/// How much a client may send at once.
+/// Limits on one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest string, in bytes.
@@ -71,10 +71,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For clients that have to tell the password first.
+    /// For clients that have not authenticated yet: Redis's limits.
     pub const UNAUTHENTICATED: Self = Self { bulk_bytes_max: 16384, args_max: 10 };
 
-    /// For all others.
+    /// For clients that have authenticated, or need not.
     pub const fn authenticated(bulk_bytes_max: usize) -> Self {
         Self { bulk_bytes_max, args_max: ARGS_MAX }
     }
@@ -91,106 +91,107 @@ impl Limits {
         }
     }
 
-    /// The longest command that is waited for to be whole.
+    /// The longest command, in bytes, that the parser waits for until it is complete.
     fn command_bytes_max(&self) -> usize {
         self.bulk_bytes_max.saturating_mul(2).saturating_add(COMMAND_BYTES_MORE).min(COMMAND_BYTES_MAX)
     }
 }
 
-/// What the bytes are.
+/// The result of parsing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// A command in the first `length` bytes.
     Command {
         /// Its arguments, the name included.
         args: Args<'a>,
-        /// Bytes that it took.
+        /// Bytes that it occupies.
         length: usize,
     },
-    /// A command that was typed: a line.
+    /// An inline command: a line, as a person types it.
     Inline {
         /// The bytes of its [`Args`], the name included.
         args: Vec<u8>,
         /// How many arguments there are.
         count: usize,
-        /// Bytes that it took.
+        /// Bytes that it occupies.
         length: usize,
     },
-    /// The head of a command that is taken apart: MGET, or DEL, UNLINK, EXISTS or TOUCH with more than one key. The
-    /// keys follow as they arrive, so that any number of them takes bounded memory.
+    /// The head of a command that is split into its keys: MGET, or DEL, UNLINK, EXISTS or TOUCH with more than one key.
+    /// Each key is parsed as it arrives, so that any number of them takes bounded memory.
     Split {
         /// The command.
         command: Command,
         /// How many keys will come.
         keys: u32,
-        /// Bytes that it took.
+        /// Bytes that it occupies.
         length: usize,
     },
-    /// A key of such a command.
+    /// A key of a split command.
     Key {
         /// The command.
         command: Command,
         /// The key.
         key: &'a [u8],
-        /// No other follows.
+        /// True if this is the last key.
         last: bool,
-        /// Bytes that it took.
+        /// Bytes that it occupies.
         length: usize,
     },
-    /// A command up to its value, which is long. The value follows, two bytes, and the arguments after it. They are the
-    /// caller's to take ([`parse_rest`] takes the arguments); then comes the next command.
+    /// A command up to its long value. The caller consumes what follows: the value, its line end of two bytes, and the
+    /// arguments after it ([`parse_rest`] parses these). The next command comes after them.
     Upload {
         /// The arguments before the value.
         args: Args<'a>,
         /// Bytes of the value.
         value_bytes: usize,
-        /// How many arguments come after it.
+        /// How many arguments follow the value.
         after: usize,
         /// Bytes up to the value.
         length: usize,
     },
-    /// The first `length` bytes are of no use: an empty line, or a command without arguments.
+    /// The first `length` bytes hold no command: an empty line, or a command without arguments.
     Skip {
         /// Bytes to skip.
         length: usize,
     },
-    /// It makes no sense to come back with less than `needed` bytes.
+    /// The input is incomplete: parsing it again is useless before it has `needed` bytes.
     Incomplete {
         /// Bytes needed, from the start of this input.
         needed: usize,
     },
-    /// Nothing that follows can be understood: say why, then close.
+    /// A protocol error: nothing after it can be parsed. The caller reports it and closes the connection.
     Broken(ProtocolError),
 }
 
-/// Why a client cannot be understood.
+/// Why the input violates the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// The number of arguments is no number, or too great.
+    /// The number of arguments is not a number, or too large.
     InvalidMultibulkLength,
-    /// The length of a string is no number, or too great.
+    /// The length of a string is not a number, or too large.
     InvalidBulkLength,
-    /// A string does not begin like one.
+    /// A string does not start with `$`.
     ExpectedBulk {
-        /// How it begins.
+        /// The byte found instead.
         got: u8,
     },
     /// A line is too long.
     TooBigInline,
-    /// A quote in a line does not end, or something follows its end.
+    /// A quote in a line is not closed, or is closed in the middle of an argument.
     UnbalancedQuotes,
-    /// More arguments than a client may send before the password.
+    /// More arguments than a client may send before it authenticates.
     UnauthenticatedMultibulk,
-    /// A longer string than a client may send before the password.
+    /// A longer string than a client may send before it authenticates.
     UnauthenticatedBulk,
     /// A command is too long.
     TooBigCommand,
-    /// This is HTTP: a browser, or a script that makes one send requests to us. None of what follows may be executed.
+    /// An HTTP request, from a browser or from a script that makes one send requests to us. None of the following input
+    /// may be executed.
     Http,
 }
 
 impl ProtocolError {
-    /// Tells the client, in Redis's arguments where it has some.
+    /// Writes the error reply, with Redis's text where Redis has one.
     pub fn write(self, writer: &mut Writer) {
         let text = match self {
             Self::InvalidMultibulkLength => "invalid multibulk length",
@@ -211,7 +212,7 @@ impl ProtocolError {
     }
 }
 
-/// Parses what `input` starts with.
+/// Parses the command, or the part of one, at the start of `input`.
 #[inline]
 pub fn parse<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
     match *state {
@@ -224,16 +225,18 @@ pub fn parse<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     }
 }
 
-/// Parses the `count` arguments that come after the value of a [`Parsed::Upload`]: `Command` with these arguments,
-/// `Incomplete` or `Broken`.
+/// Parses the `count` arguments that follow the value of a [`Parsed::Upload`]. Returns `Command` with only these
+/// arguments, `Incomplete` or `Broken`.
 pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<'a> {
     let mut at = 0;
     for index in 0..count {
         let end = match bulk(input, at, limits) {
             Ok(bulk) => bulk.end,
+            // The argument's length is not known yet.
             Err(Stop::Unknown) => return incomplete(input.len() + 1, at, count, index),
             Err(Stop::Broken(error)) => return Parsed::Broken(error),
         };
+        // Checked before its bytes are there: an argument must not be waited for if the command will be rejected.
         if is_too_long(end, count - index - 1, limits) {
             return Parsed::Broken(ProtocolError::TooBigCommand);
         }
@@ -249,9 +252,11 @@ pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<
 fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
     let (count, from) = match number(input) {
         Ok(number) => match usize::try_from(number.value) {
+            // Redis ignores commands of zero or fewer arguments.
             Ok(0) | Err(_) => return Parsed::Skip { length: number.bytes },
             Ok(count) => (count, number.bytes),
         },
+        // The line is not complete. Its length is unknown, so the next byte may complete it.
         Err(NoNumber::Unknown) => return Parsed::Incomplete { needed: input.len() + 1 },
         Err(NoNumber::Invalid) => return Parsed::Broken(ProtocolError::InvalidMultibulkLength),
     };
@@ -262,10 +267,12 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     for index in 0..count {
         let Bulk { from: arg, end } = match bulk(input, at, limits) {
             Ok(bulk) => bulk,
+            // The length of this argument is not known yet.
             Err(Stop::Unknown) => return incomplete(input.len() + 1, at, count, index),
             Err(Stop::Broken(error)) => return Parsed::Broken(error),
         };
         let value_bytes = end - LINE_END_BYTES - arg;
+        // A long value is streamed as soon as its length is known. Clients that have not authenticated may not upload.
         if value_bytes >= UPLOAD_BYTES_MIN && index > 0 && !limits.are_unauthenticated() {
             let args = Args::new(&input[from..at], index);
             if is_upload(args, count) {
@@ -274,7 +281,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
         }
         let is_whole = input.len() >= end;
         if index == 0 && count > 1 && !limits.are_unauthenticated() {
-            // Before the name is known, so is nothing of how much is to be waited for.
+            // Until the name is known, whether the command is split is unknown too: only the name is waited for.
             if is_too_long(end, 0, limits) {
                 return Parsed::Broken(ProtocolError::TooBigCommand);
             }
@@ -283,12 +290,14 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             }
             // With one key, the owner's reply is the whole reply, except that MGET's is an array.
             let is_split = |command: &Command| count > 2 || command.row().handler == Handler::PerKey(Merge::InOrder);
+            // The command is split now: its keys have not been looked at, and need not have arrived.
             if let Some(command) = Command::find_per_key(&input[arg..end - LINE_END_BYTES]).filter(is_split) {
                 let keys = (count - 1) as u32;
                 *state = State::Keys { command, left: keys };
                 return Parsed::Split { command, keys, length: end };
             }
         }
+        // This command is kept until it is complete: reject it as soon as its announced lengths exceed the limit.
         if is_too_long(end, count - index - 1, limits) {
             return Parsed::Broken(ProtocolError::TooBigCommand);
         }
@@ -315,8 +324,8 @@ fn key<'a>(state: &mut State, input: &'a [u8], command: Command, left: u32, limi
     }
 }
 
-/// True if `args`, the first of `count`, precede a value that is streamed, as the command's row says. A command whose
-/// key is too long for the engine is refused once it is whole.
+/// True if `args`, the first of the command's `count` arguments, precede a value that is streamed according to the
+/// command's row. A command whose key is too long for the engine is not an upload: it is rejected once it is complete.
 fn is_upload(args: Args, count: usize) -> bool {
     let mut first = args.iter();
     let Some(command) = first.next().and_then(Command::find) else { return false };
@@ -327,35 +336,37 @@ fn is_upload(args: Args, count: usize) -> bool {
     args.len() == usize::from(row.value_at) && row.accepts(count) && count - args.len() - 1 <= UPLOAD_ARGS_AFTER_MAX
 }
 
-/// True if a command is longer than it may be, of which `end` bytes are known and so many arguments are to come.
+/// True if a command exceeds its limit: its first `end` bytes are accounted for, and at least `args` arguments follow.
 #[inline]
 fn is_too_long(end: usize, args: usize, limits: &Limits) -> bool {
     end.saturating_add(args.saturating_mul(BULK_BYTES_MIN)) > limits.command_bytes_max()
 }
 
-/// Not whole before there are `needed` bytes, nor before each argument from `index` on, the first of them at `at`, has
-/// the least that arguments have.
+/// The command is incomplete until `needed` bytes have arrived. Where it has many arguments, the shortest possible
+/// encodings of those from `index` on, which start at `at`, must have arrived as well.
 fn incomplete<'a>(needed: usize, at: usize, count: usize, index: usize) -> Parsed<'a> {
+    // Few arguments: parse again with any progress. Before the name is complete, an error in it is also reported at
+    // once.
     if index == 0 || count <= ARGS_LOOKED_AT_AGAIN {
         return Parsed::Incomplete { needed };
     }
     Parsed::Incomplete { needed: needed.max(at + (count - index) * BULK_BYTES_MIN) }
 }
 
-/// A string: where its bytes are, and where what follows it starts. They may not all have come.
+/// Positions of a string, whose bytes may not all have arrived: `from` is its first byte, `end` is behind its line end.
 struct Bulk {
     from: usize,
     end: usize,
 }
 
-/// Why there is no string.
+/// Why a string could not be parsed.
 enum Stop {
-    /// Its line has not all come.
+    /// Its length line is incomplete.
     Unknown,
     Broken(ProtocolError),
 }
 
-/// The string whose line starts at `at`.
+/// Parses the string whose length line starts at `at`.
 #[inline]
 fn bulk(input: &[u8], at: usize, limits: &Limits) -> Result<Bulk, Stop> {
     let line = &input[at..];
@@ -379,23 +390,24 @@ fn bulk(input: &[u8], at: usize, limits: &Limits) -> Result<Bulk, Stop> {
     }
 }
 
-/// The number of a line, and the bytes of the line.
+/// The number in a line, and the length of the line in bytes.
 struct Number {
     value: i64,
     bytes: usize,
 }
 
-/// Why there is no number.
+/// Why a number could not be parsed.
 enum NoNumber {
-    /// The line has not all come.
+    /// The line is incomplete.
     Unknown,
     Invalid,
 }
 
-/// The number after the first byte of a line.
+/// Parses the number that follows the first byte of a line.
 #[inline]
 fn number(line: &[u8]) -> Result<Number, NoNumber> {
     let digit = |b: u8| i64::from(b - b'0');
+    // Numbers of one or two digits are by far the most frequent.
     match *line {
         [_, a @ b'0'..=b'9', b'\r', _, ..] => Ok(Number { value: digit(a), bytes: 4 }),
         [_, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => Ok(Number { value: digit(a) * 10 + digit(b), bytes: 5 }),
@@ -406,13 +418,14 @@ fn number(line: &[u8]) -> Result<Number, NoNumber> {
 fn long_number(line: &[u8]) -> Result<Number, NoNumber> {
     let line = &line[..line.len().min(NUMBER_LINE_BYTES_MAX)];
     let Some(end) = line.iter().position(|&b| b == b'\r') else {
+        // The line end is missing: wait for it, unless no valid number is that long.
         return Err(if line.len() < NUMBER_LINE_BYTES_MAX { NoNumber::Unknown } else { NoNumber::Invalid });
     };
     let (negative, digits) = match &line[1..end] {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
     };
-    // A number has one way to be written: no plus, no zeros before it.
+    // As in Redis, a number has only one spelling: no plus sign, no leading zeros.
     let first = digits.first().ok_or(NoNumber::Invalid)?;
     if *first == b'0' && (negative || digits.len() > 1) {
         return Err(NoNumber::Invalid);
@@ -423,6 +436,7 @@ fn long_number(line: &[u8]) -> Result<Number, NoNumber> {
         _ => None,
     });
     let value = value.ok_or(NoNumber::Invalid)?;
+    // The byte after the carriage return is skipped, so it must have arrived too.
     if line.len() <= end + 1 {
         return Err(NoNumber::Unknown);
     }

@@ -1,21 +1,21 @@
-//! Replies in either version of the protocol. What RESP2 has no type for is written as the type that Redis writes then.
+//! Encodes replies in either version of the protocol. Types that RESP2 lacks are written as Redis writes them in RESP2.
 
 use crate::values::numbers::{write_float, write_human_float};
 
 const LINE_END: &[u8; 2] = b"\r\n";
 
-/// Writes replies to the end of a connection's output.
+/// Appends replies to a connection's output.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
     resp3: bool,
 }
 
-/// An aggregate whose length is told when it ends: [`Writer::end`]. One begun inside it has to end first.
+/// An aggregate whose length is written when it ends, by [`Writer::end`]. An aggregate begun inside it must end first.
 #[derive(Debug)]
 #[must_use]
 pub struct Deferred {
-    /// Where its header belongs.
+    /// The offset at which its header is inserted.
     at: usize,
     kind: Kind,
 }
@@ -29,7 +29,7 @@ enum Kind {
 }
 
 impl<'a> Writer<'a> {
-    /// Writes to the end of `out`, in RESP3 or RESP2.
+    /// Creates a writer that appends to `out`, in RESP3 or RESP2.
     #[inline]
     pub fn new(out: &'a mut Vec<u8>, resp3: bool) -> Self {
         Self { out, resp3 }
@@ -41,13 +41,13 @@ impl<'a> Writer<'a> {
         self.resp3
     }
 
-    /// Where the next reply goes, for what is encoded already.
+    /// The output, for appending replies that are already encoded.
     #[inline]
     pub fn out(&mut self) -> &mut Vec<u8> {
         self.out
     }
 
-    /// A simple string, which must be one line: `OK`.
+    /// Writes a simple string, which must be one line: `OK`.
     #[inline]
     pub fn simple(&mut self, text: &str) {
         debug_assert!(!text.contains(['\r', '\n']), "a simple string is one line");
@@ -56,7 +56,7 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(LINE_END);
     }
 
-    /// An error, with its code: `ERR no such key`. Ends of lines in it become spaces.
+    /// Writes an error; `text` includes its code: `ERR no such key`. Line ends in it become spaces.
     pub fn error(&mut self, text: impl AsRef<[u8]>) {
         let one_line = |&b: &u8| if matches!(b, b'\r' | b'\n') { b' ' } else { b };
         self.out.push(b'-');
@@ -64,13 +64,13 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(LINE_END);
     }
 
-    /// An integer.
+    /// Writes an integer.
     #[inline]
     pub fn integer(&mut self, value: i64) {
         self.header(b':', value);
     }
 
-    /// A string of any bytes.
+    /// Writes a string of any bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.out.reserve(bytes.len() + 16);
@@ -79,55 +79,55 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(LINE_END);
     }
 
-    /// What comes before the bytes of a string of this length; after them comes the end of a line.
+    /// Writes the header of a string of this length; the caller appends the string's bytes and a line end.
     #[inline]
     pub fn bulk_head(&mut self, length: usize) {
         self.header(b'$', length as i64);
     }
 
-    /// Nothing, where there might be a string.
+    /// Writes null in place of a string.
     #[inline]
     pub fn null(&mut self) {
         self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// Nothing, where there might be an array.
+    /// Writes null in place of an array.
     #[inline]
     pub fn null_array(&mut self) {
         self.out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }
 
-    /// An array: so many values follow.
+    /// Writes the header of an array; the caller writes its elements next.
     #[inline]
     pub fn array(&mut self, count: usize) {
         self.aggregate(Kind::Array, count);
     }
 
-    /// A map: so many pairs follow.
+    /// Writes the header of a map; the caller writes its pairs next.
     #[inline]
     pub fn map(&mut self, count: usize) {
         self.aggregate(Kind::Map, count);
     }
 
-    /// A set: so many values follow.
+    /// Writes the header of a set; the caller writes its elements next.
     #[inline]
     pub fn set(&mut self, count: usize) {
         self.aggregate(Kind::Set, count);
     }
 
-    /// What the client has not asked for: so many values follow.
+    /// Writes the header of a push message, which the client has not asked for; the caller writes its elements next.
     #[inline]
     pub fn push(&mut self, count: usize) {
         self.aggregate(Kind::Push, count);
     }
 
-    /// A number that may have a fraction, with as few digits as tell it apart.
+    /// Writes a floating-point number with the fewest digits that identify it.
     #[inline]
     pub fn double(&mut self, value: f64) {
         self.digits(|out| write_float(value, out));
     }
 
-    /// A number that may have a fraction, without an exponent, as coordinates are written.
+    /// Writes a floating-point number without an exponent, as coordinates are written.
     pub fn human_double(&mut self, value: f64) {
         self.digits(|out| write_human_float(value, out));
     }
@@ -138,7 +138,7 @@ impl<'a> Writer<'a> {
             self.out.push(b',');
             write(self.out);
         } else {
-            // How long it is turns out when it is written; its header then trades places with it.
+            // The number's length is known only after it is written; the header is then rotated in front of it.
             let at = self.out.len();
             write(self.out);
             let end = self.out.len();
@@ -148,7 +148,7 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(LINE_END);
     }
 
-    /// True or false.
+    /// Writes a boolean.
     pub fn boolean(&mut self, value: bool) {
         self.out.extend_from_slice(match (self.resp3, value) {
             (true, true) => b"#t\r\n",
@@ -158,7 +158,7 @@ impl<'a> Writer<'a> {
         });
     }
 
-    /// Text of a kind of three letters, such as `txt`.
+    /// Writes a verbatim string; `kind` is a format of three letters, such as `txt`.
     pub fn verbatim(&mut self, kind: &[u8; 3], bytes: &[u8]) {
         if !self.resp3 {
             return self.bulk(bytes);
@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(LINE_END);
     }
 
-    /// An integer of any length, in decimal digits.
+    /// Writes an integer of any length, given in decimal digits.
     pub fn big_number(&mut self, digits: &str) {
         if !self.resp3 {
             return self.bulk(digits.as_bytes());
@@ -180,24 +180,24 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(LINE_END);
     }
 
-    /// An array whose length is not known yet.
+    /// Begins an array whose length is not known yet.
     pub fn begin_array(&mut self) -> Deferred {
         self.begin(Kind::Array)
     }
 
-    /// A map whose length is not known yet.
+    /// Begins a map whose length is not known yet.
     pub fn begin_map(&mut self) -> Deferred {
         self.begin(Kind::Map)
     }
 
-    /// A set whose length is not known yet.
+    /// Begins a set whose length is not known yet.
     pub fn begin_set(&mut self) -> Deferred {
         self.begin(Kind::Set)
     }
 
-    /// Ends it: so many values, or pairs of a map, were written since it began.
+    /// Ends an aggregate; `count` elements, or pairs of a map, were written since it began.
     pub fn end(&mut self, deferred: Deferred, count: usize) {
-        // The header's length depends on the count: what was written moves, once for each level of nesting.
+        // The header's length depends on the count, so the elements move behind it, once per level of nesting.
         let end = self.out.len();
         self.aggregate(deferred.kind, count);
         self.out[deferred.at..].rotate_left(end - deferred.at);
@@ -237,7 +237,7 @@ mod tests {
         String::from_utf8(out).expect("text").strip_prefix("before ").expect("what was there").replace("\r\n", "|")
     }
 
-    /// What both versions write.
+    /// The output of both versions.
     fn both(write: impl Fn(&mut Writer)) -> (String, String) {
         (written(false, &write), written(true, &write))
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 const VALUE_MAX: usize = 1 << 20;
 
-/// What a connection would do with the input: every request, as text, and whether it closes.
+/// The result of feeding input to a connection: every request, as text, and whether it closes.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Run {
     requests: Vec<String>,
@@ -13,7 +13,7 @@ struct Run {
     left: usize,
 }
 
-/// Feeds `input` in pieces, as the reader of a connection does.
+/// Feeds `pieces` as the connection reader does.
 fn run(pieces: &[&[u8]]) -> Run {
     let (mut state, mut partial, mut run) = (State::Command, Vec::new(), Run::default());
     let mut needed = 0;
@@ -228,7 +228,7 @@ fn whole_long_get_lines_keep_their_first_key() {
     }
 }
 
-/// Spaces were waited through: memory and time without bound for one connection.
+/// The parser waited through any number of spaces, so one connection took time and memory without bound.
 #[test]
 fn endless_spaces_are_an_error() {
     for line in
@@ -240,7 +240,7 @@ fn endless_spaces_are_an_error() {
     }
 }
 
-/// Found by fuzzing: of a key that was too long and had come whole, nothing was said before the byte after its space.
+/// Found by fuzzing: a key that was too long and had arrived whole was not rejected before the byte after its space.
 #[test]
 fn too_long_a_key_is_an_error_as_soon_as_it_is_seen() {
     for key_bytes in [KEY_BYTES_MAX + 2, LINE_BYTES_MAX] {
@@ -251,7 +251,7 @@ fn too_long_a_key_is_an_error_as_soon_as_it_is_seen() {
     }
 }
 
-/// Found by fuzzing: too many spaces were an error only where the line arrived in pieces.
+/// Found by fuzzing: too many spaces were rejected only where the line arrived in pieces.
 #[test]
 fn endless_spaces_are_an_error_in_whole_lines_too() {
     let gap = |bytes: usize| " ".repeat(bytes);
@@ -323,7 +323,7 @@ fn commands() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// However the network cuts the bytes, the same requests come out.
+    /// However the network cuts the bytes, the parser returns equal requests.
     #[test]
     fn splits_change_nothing(input in commands(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
         let mut at: Vec<usize> = cuts.iter().map(|c| c.index(input.len())).collect();

@@ -1,4 +1,4 @@
-//! The parser against written-out input, and against pipelines cut anywhere.
+//! The parser against written-out input, and against pipelines cut at any byte.
 
 use super::*;
 use crate::command::args::encode;
@@ -6,14 +6,14 @@ use proptest::prelude::*;
 
 const LIMITS: Limits = Limits::authenticated(1 << 20);
 
-/// What a connection does with its input: whole commands again, whatever they were taken apart into.
+/// The result of feeding input to a connection: complete commands, reassembled from splits and uploads.
 #[derive(Debug, Default, PartialEq)]
 struct Run {
     commands: Vec<Vec<Vec<u8>>>,
     broken: Option<ProtocolError>,
-    /// Bytes of a command that is not whole.
+    /// Bytes of an incomplete command at the end of the input.
     left: usize,
-    /// How often the parser was called, and how many bytes it was waiting for at most.
+    /// How often the parser was called, and the most bytes that it waited for.
     looks: usize,
     needed_max: usize,
 }
@@ -24,13 +24,13 @@ impl Run {
     }
 }
 
-/// A connection, as its reader feeds the parser.
+/// A connection that feeds the parser as the connection reader does.
 #[derive(Default)]
 struct Connection {
     state: State,
     partial: Vec<u8>,
     needed: usize,
-    /// What is missing of a long value, and the arguments after it.
+    /// Missing bytes of a long value, and the number of arguments after it.
     upload: Option<(usize, usize)>,
     run: Run,
 }
@@ -123,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// Looks once more: a mistake in a command of many arguments may not have been seen yet.
+    /// Parses once more: an error in a command of many arguments may not have been reported yet.
     fn finish(mut self, limits: &Limits) -> Run {
         self.needed = 0;
         self.receive(b"", limits);
@@ -180,7 +180,7 @@ fn what_is_missing_of_a_string_is_asked_for_at_once() {
         other => panic!("{other:?}"),
     };
     assert_eq!(needed(b"*2\r\n$4\r\nECHO\r\n$1000\r\nx"), 4 + 10 + 7 + 1002);
-    // Of many arguments, the least that they can have.
+    // With many arguments, the parser waits for the shortest possible encoding of all of them.
     assert_eq!(needed(b"*1000\r\n$5\r\nLPUSH\r\n$1\r\nx\r\n"), 7 + 11 + 7 + 998 * 6);
 }
 
@@ -200,7 +200,7 @@ fn commands_of_keys_are_taken_apart() {
         let is_split =
             |args: &[&[u8]]| matches!(parse(&mut State::Command, &multibulk_of(args), &LIMITS), Parsed::Split { .. });
         assert!(is_split(&[name, b"a", b"b"]) && !is_split(&[name]));
-        // One key has to be an array as well.
+        // MGET of one key is split too, as its reply has to be an array.
         assert_eq!(is_split(&[name, b"a"]), name == b"MGET");
     }
 }
@@ -239,7 +239,7 @@ fn long_values_are_not_waited_for() {
     assert_eq!(upload(&[b"SETNX", b"k", &long]), Some((2, 0)));
     assert_eq!(upload(&[b"GETSET", b"k", &long]), Some((2, 0)));
     assert_eq!(upload(&[b"APPEND", b"k", &long]), Some((2, 0)));
-    // A long key, a wrong number of arguments, a command that takes whole values.
+    // Not uploads: a long key, a wrong number of arguments, a command that needs its value complete.
     assert_eq!(upload(&[b"SET", &long, b"v"]), None);
     assert_eq!(upload(&[b"SETEX", b"k", &long]), None);
     assert_eq!(upload(&[b"SETNX", b"k", &long, b"more"]), None);
@@ -312,8 +312,8 @@ fn empty_commands_are_skipped() {
     assert_eq!((run.broken, run.left), (None, 0));
 }
 
-/// A command of a million arguments in pieces of a few arguments each was once the way to keep a server busy: each
-/// piece had it scanned from its start.
+/// A command of a million arguments that arrived in pieces of a few arguments each once kept a server busy: it was
+/// scanned from its start for each piece.
 #[test]
 fn many_words_in_many_pieces_are_not_scanned_for_each_piece() {
     let args: Vec<&[u8]> = std::iter::once(&b"RPUSH"[..]).chain((0..60_000).map(|_| &b"a longer arg"[..])).collect();
@@ -324,8 +324,8 @@ fn many_words_in_many_pieces_are_not_scanned_for_each_piece() {
     assert!(run.needed_max <= input.len());
 }
 
-/// `SET` of a long value under a key that cannot be stored was an upload, and stopped the shard that owned the key.
-/// With many arguments behind the value, these were scanned from the first for each piece of them that came.
+/// A `SET` of a long value under a key too long to be stored was parsed as an upload, and stopped the shard that owned
+/// the key. Where many arguments followed the value, they were scanned from the first for each piece that arrived.
 #[test]
 fn what_is_no_upload() {
     let value = vec![b'v'; UPLOAD_BYTES_MIN];
@@ -339,7 +339,7 @@ fn what_is_no_upload() {
     assert!(is_upload(b"key", UPLOAD_ARGS_AFTER_MAX) && !is_upload(b"key", UPLOAD_ARGS_AFTER_MAX + 1));
 }
 
-/// A name, and a key of a command that is taken apart, were waited for to be whole, however long they were.
+/// The parser waited for a command name, and for a key of a split command, to be complete, however long it was.
 #[test]
 fn long_names_and_keys_of_commands_that_are_taken_apart() {
     let limits = Limits::authenticated(512 << 20);
