@@ -1,17 +1,17 @@
-//! The arguments of a command as they lie in the input: bulk strings one after the other.
+//! The arguments of a command, encoded as they lie in the input: consecutive bulk strings.
 //!
 //! ```text
 //! $3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n
 //! ```
 //!
-//! They stay encoded on their way to the shard that executes them, so that a command of any number of arguments travels
-//! as one run of bytes and nothing is allocated for it. Reading a length again is as cheap as keeping it elsewhere.
+//! They stay encoded on their way to the shard that executes the command, so that any number of arguments travels as
+//! one run of bytes without an allocation. Parsing a length again costs no more than storing it elsewhere.
 
-/// What lies between two arguments, and after the last.
+/// Bytes of the line end after a length and after an argument.
 const LINE_END_BYTES: usize = 2;
 
-/// Bulk strings that lie one after the other. Whoever makes one has validated them: from bytes that are no bulk
-/// strings, the arguments come out wrong or too few, and nothing worse happens.
+/// Consecutive bulk strings. The constructor's caller has validated them: from invalid bytes, the iterator returns
+/// wrong or too few arguments, and nothing worse happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Args<'a> {
     bytes: &'a [u8],
@@ -19,37 +19,37 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// So many arguments, in these bytes.
+    /// `count` arguments, encoded in `bytes`.
     #[inline]
     pub fn new(bytes: &'a [u8], count: usize) -> Self {
         Self { bytes, count }
     }
 
-    /// How many arguments there are.
+    /// The number of arguments.
     #[inline]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// True if there is none.
+    /// True if there are no arguments.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The arguments as they are encoded.
+    /// The encoded arguments.
     #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The arguments in their order.
+    /// Iterates over the arguments in their order.
     #[inline]
     pub fn iter(&self) -> Iter<'a> {
         Iter { left: *self }
     }
 
-    /// The first argument, and those after it.
+    /// Splits off the first argument: returns it and the remaining arguments.
     #[inline]
     pub fn split_first(&self) -> Option<(&'a [u8], Self)> {
         let mut iter = self.iter();
@@ -80,14 +80,14 @@ impl<'a> IntoIterator for Args<'a> {
     }
 }
 
-/// Arguments one by one.
+/// Iterates over [`Args`].
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     left: Args<'a>,
 }
 
 impl<'a> Iter<'a> {
-    /// The arguments that have not been handed out yet.
+    /// The arguments that the iterator has not returned yet.
     #[inline]
     pub fn rest(&self) -> Args<'a> {
         self.left
@@ -122,7 +122,7 @@ impl<'a> Iterator for Iter<'a> {
 
 impl ExactSizeIterator for Iter<'_> {}
 
-/// A length of any number of digits, and what follows its line.
+/// Parses a length of any number of digits; returns it and the bytes after its line.
 fn long_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let digits = bytes.get(1..)?;
     let end = digits.iter().position(|&b| b == b'\r')?;
@@ -130,7 +130,7 @@ fn long_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     Some((length, digits.get(end + LINE_END_BYTES..)?))
 }
 
-/// Appends a argument as a bulk string.
+/// Appends an argument as a bulk string.
 #[inline]
 pub fn push_arg(arg: &[u8], out: &mut Vec<u8>) {
     out.push(b'$');
@@ -140,7 +140,7 @@ pub fn push_arg(arg: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The bytes of [`Args`].
+/// Encodes arguments as the bytes of [`Args`].
 pub fn encode(args: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(args.iter().map(|w| w.len() + 16).sum());
     for arg in args {

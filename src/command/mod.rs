@@ -1,7 +1,7 @@
-//! What clients ask and what they are told, independent of the protocol that carried it.
+//! Requests and replies, independent of the protocol that carries them.
 //!
-//! A [`Request`] is one operation on one key: a multi-get is as many requests as it has keys. The bytes in it are of
-//! type `B`: slices of the receive buffer that it was parsed from, [`Span`]s once it travels to another shard.
+//! A [`Request`] is one operation on one key: a multi-get becomes one request per key. The bytes in it are of type `B`:
+//! slices of the receive buffer that it was parsed from, or [`Span`]s once it travels to another shard.
 
 #![forbid(unsafe_code)]
 
@@ -14,22 +14,22 @@ pub use table::Command;
 use crate::eviction::Eviction;
 use std::ops::Range;
 
-/// Databases of a node.
+/// The number of databases of a node.
 pub const DATABASES: usize = 16;
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMs = u64;
 
-/// On which side a value grows.
+/// The end of a value to which bytes are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// prepend
+    /// The beginning, for prepend.
     Front,
-    /// append
+    /// The end, for append.
     Back,
 }
 
-/// What a request carries of the client that sent it, wherever it is executed.
+/// The client's state that a request carries, wherever it is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Session {
     /// The database selected, below [`DATABASES`]; memcached's protocol has only 0.
@@ -45,79 +45,79 @@ pub struct Session {
 pub struct Request<B> {
     /// The key; empty for a command of RESP that concerns a whole shard.
     pub key: B,
-    /// What to do with it.
+    /// The operation on the key.
     pub operation: Operation<B>,
-    /// Whose it is.
+    /// The session of the client that sent it.
     pub session: Session,
 }
 
-/// What a client asks of the owner of a key.
+/// An operation that a client asks of the owner of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<B> {
     /// One key of a get.
     Get {
-        /// Reply with versions.
+        /// Replies with versions.
         versions: bool,
-        /// Change the expiry of the item found.
+        /// The new expiry of an item found, for gat and gats.
         touch: Option<Expiry>,
-        /// The first key of its command.
+        /// True for the first key of its command.
         first: bool,
-        /// The last key of its command: the reply ends here.
+        /// True for the last key of its command: the reply ends with it.
         last: bool,
     },
-    /// Store a value, if the condition holds.
+    /// Stores a value if the condition holds.
     Store {
-        /// When to store.
+        /// The condition.
         condition: Condition,
-        /// The client's 32 bits.
+        /// The client's flags, which are opaque.
         flags: u32,
-        /// When it expires.
+        /// When the item expires.
         expiry: Expiry,
-        /// What to store.
+        /// The value to store.
         value: B,
     },
-    /// Add bytes to an end of the value, if the key exists.
+    /// Adds bytes to an end of the value, if the key exists.
     Extend {
         /// Which end.
         end: End,
-        /// What to add.
+        /// The bytes to add.
         value: B,
-        /// The longest that the whole value may become, in bytes.
+        /// The most bytes that the resulting value may have.
         bytes_max: u32,
     },
-    /// Refuse a value that is too long, and delete the key's old value if the store would have replaced it.
+    /// Rejects a value that is too long, and deletes the key's old value if the store would have replaced it.
     RefuseTooLarge {
         /// Whether to delete the old value.
         drop_old: bool,
     },
-    /// Remove the key.
+    /// Removes the key.
     Delete,
-    /// Add to the decimal number stored, modulo 2^64, or subtract from it down to 0.
+    /// Adds to the decimal number stored, modulo 2^64, or subtracts from it, stopping at 0.
     Arithmetic {
-        /// Subtract.
+        /// Subtracts instead of adding.
         decrement: bool,
-        /// How much.
+        /// The amount.
         delta: u64,
     },
-    /// Change when the key expires.
+    /// Changes when the key expires.
     Touch {
-        /// To when.
+        /// The new expiry.
         expiry: Expiry,
     },
     /// A command of RESP.
     Call(Call<B>),
 }
 
-/// A command of memcached's protocol without a key: the client's own shard executes it.
+/// A command of memcached's protocol without a key. The client's own shard executes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Change every shard's engine.
+    /// Changes every shard's engine.
     EveryShard(Administration),
-    /// Counters and settings of the node.
+    /// Reports counters and settings of the node.
     Stats(StatsTopic),
-    /// The server's version.
+    /// Reports the server's version.
     Version,
-    /// Accepted and without effect.
+    /// memcached's `verbosity`: accepted, without effect.
     Verbosity,
     /// A command that could not be parsed: the reply is this error.
     Invalid(Failure),
@@ -126,30 +126,30 @@ pub enum Control {
 /// A change to the engine of every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Administration {
-    /// Remove everything.
+    /// Removes all items.
     Flush {
-        /// When; `Never` means at once.
+        /// When to remove them; `Never` means at once.
         delay: Expiry,
     },
-    /// Switch to another eviction policy.
+    /// Switches to another eviction policy.
     SetEviction(Eviction),
-    /// Limit each shard to this many bytes.
+    /// Limits each shard's memory to this many bytes.
     SetMemory(u64),
-    /// Change up to which sizes collections are reported as compactly encoded.
+    /// Changes the sizes up to which collections are reported as compactly encoded.
     SetEncodingLimits(EncodingLimits),
 }
 
-/// One shard's or one key's share of a reply that is merged from several (`Merge`). Its bytes, where it has some, lie
-/// in the buffer that it was written to.
+/// One shard's or one key's share of a reply that is merged from several (`Merge`). Variants with bytes have written
+/// them to the buffer that was passed along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A number.
     Count(i64),
     /// This many elements of an array; the bytes are their encodings.
     Elements(u64),
-    /// A string: the bytes.
+    /// A string, which is the bytes.
     Text,
-    /// No string.
+    /// A missing string.
     Nothing,
     /// Success without a value.
     Done,
@@ -160,7 +160,7 @@ pub enum Part {
 /// A command of RESP, with the arguments after its name as they were sent ([`Args`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<B> {
-    /// Which one.
+    /// The command.
     pub command: Command,
     /// The number of arguments.
     pub count: u32,
@@ -168,8 +168,8 @@ pub struct Call<B> {
     pub args: B,
 }
 
-/// Up to which size OBJECT ENCODING reports a collection as compactly encoded: Redis's settings of the same names. They
-/// do not affect its layout in memory.
+/// The sizes up to which OBJECT ENCODING reports a collection as compactly encoded: the Redis settings named below.
+/// They do not affect the layout in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodingLimits {
     /// hash-max-listpack-entries
@@ -218,34 +218,33 @@ pub enum Condition {
     Version(u64),
 }
 
-/// When an item expires, as the client said it.
+/// When an item expires, as the client specified it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     /// Not at all.
     Never,
     /// At once.
     Now,
-    /// So many seconds after the command is executed.
+    /// This many seconds after the command is executed.
     AfterSeconds(u32),
-    /// At a time in seconds since the Unix epoch.
+    /// At this Unix time, in seconds.
     AtSeconds(u64),
 }
 
 impl Expiry {
-    /// The time of expiry, if there is one.
+    /// The Unix time of expiry in milliseconds; None if the item does not expire.
     pub fn resolve(self, now: UnixMs) -> Option<UnixMs> {
         match self {
             Self::Never => None,
             Self::Now => Some(0),
-            // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires
-            // early.
+            // `now` is rounded down to a millisecond. Counting from the end of that millisecond, no item expires early.
             Self::AfterSeconds(seconds) => Some(now + 1 + u64::from(seconds) * 1000),
             Self::AtSeconds(seconds) => Some(seconds.saturating_mul(1000)),
         }
     }
 }
 
-/// Which statistics.
+/// The topic of `stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatsTopic {
     /// stats
@@ -260,41 +259,41 @@ pub enum StatsTopic {
     Empty,
 }
 
-/// What a client is told of a value besides its bytes.
+/// The attributes of a value in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValueHead<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// The client's 32 bits.
+    /// The client's flags.
     pub flags: u32,
-    /// The version, where it was asked for.
+    /// The version, if the client asked for it.
     pub version: Option<u64>,
-    /// The reply of the command ends here.
+    /// True if the reply of the command ends with this value.
     pub last: bool,
 }
 
-/// What a client is told. Bytes are borrowed from the engine and from the request.
+/// A reply. Its bytes are borrowed from the engine or from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// One key of a get was found.
     Value {
-        /// What is said of it.
+        /// The value's attributes.
         head: ValueHead<'a>,
         /// The value.
         value: &'a [u8],
     },
     /// One key of a get was not found.
     Miss {
-        /// The reply of the command ends here.
+        /// True if the reply of the command ends here.
         last: bool,
     },
     /// The value is stored.
     Stored,
     /// The condition did not hold.
     NotStored,
-    /// The version was another.
+    /// The stored version differs from the client's.
     Exists,
-    /// There is no such key.
+    /// The key does not exist.
     NotFound,
     /// The key is removed.
     Deleted,
@@ -302,20 +301,20 @@ pub enum Reply<'a> {
     Touched,
     /// The number now stored.
     Number(u64),
-    /// Done.
+    /// The command succeeded.
     Ok,
     /// The server's version.
     Version,
-    /// It did not work.
+    /// The request failed.
     Failed(Failure),
 }
 
-/// Why a request did not work. Protocols have their own arguments for each.
+/// Why a request failed. Each protocol has its own text for each failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No such command, or too few arguments.
+    /// The command does not exist, or has too few arguments.
     Unknown,
-    /// An argument is malformed, or a key too long.
+    /// An argument is malformed, or a key is too long.
     BadFormat,
     /// A value is not followed by the end of its line.
     BadDataChunk,
@@ -323,23 +322,23 @@ pub enum Failure {
     InvalidExpiry,
     /// A delta is not a number.
     InvalidDelta,
-    /// There is no such eviction policy.
+    /// The eviction policy does not exist.
     InvalidEviction,
     /// Memory is full, and nothing may be evicted.
     OutOfMemory,
-    /// What is stored is not a number.
+    /// The stored value is not a number.
     NotANumber,
-    /// delete has an argument that it does not know.
+    /// A delete has an argument that it does not support.
     DeleteUsage,
     /// The key has a value of another type.
     WrongType,
     /// The value is too long.
     TooLarge,
-    /// shutdown is not for clients.
+    /// Clients may not shut the server down.
     ShutdownDisabled,
 }
 
-/// Bytes in a buffer that travels with the request.
+/// A range of bytes in the buffer that travels with the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     from: u32,
@@ -347,7 +346,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Appends bytes to a buffer.
+    /// Appends bytes to a buffer and returns their range.
     #[inline]
     pub fn append(bytes: &[u8], buffer: &mut Vec<u8>) -> Self {
         let from = buffer.len();
@@ -356,13 +355,13 @@ impl Span {
         Self { from: narrow(from), to: narrow(buffer.len()) }
     }
 
-    /// Where they are.
+    /// The positions of the bytes in their buffer.
     #[inline]
     pub fn range(self) -> Range<usize> {
         self.from as usize..self.to as usize
     }
 
-    /// Those that follow the first `count`.
+    /// The range without its first `count` bytes.
     pub fn behind(self, count: usize) -> Self {
         debug_assert!(count <= self.range().len());
         Self { from: self.from + count as u32, ..self }
@@ -370,7 +369,7 @@ impl Span {
 }
 
 impl<B: Copy> Request<B> {
-    /// The request with its bytes elsewhere: `bytes` copies or borrows them.
+    /// The request with its bytes mapped by `bytes`, which copies or borrows them.
     #[inline]
     pub fn map<C>(&self, mut bytes: impl FnMut(B) -> C) -> Request<C> {
         let key = bytes(self.key);

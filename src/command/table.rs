@@ -1,7 +1,7 @@
-//! The commands of RESP, one row each: what dispatch, the check of arity, the finding of keys, COMMAND's replies and
-//! the documentation are made from.
+//! The commands of RESP, one row each. Dispatch, the check of arity, the finding of keys, COMMAND's replies and the
+//! documentation are derived from the rows.
 //!
-//! The rows are in `rows.rs`. Their facts (arity, flags, key positions, categories, since when) are those of Redis,
+//! The rows are in `rows.rs`. Their facts (arity, flags, key positions, categories, first version) are those of Redis,
 //! which clients rely on.
 
 mod declare;
@@ -14,94 +14,95 @@ pub use rows::Command;
 pub(crate) use rows::with_handlers;
 use rows::{COUNT, ROWS};
 
-/// What is known of a command, or of a subcommand.
+/// The description of a command, or of a subcommand.
 #[derive(Debug)]
 pub struct Row {
-    /// The command; of a subcommand, the one that contains it.
+    /// The command; for a subcommand, its container.
     pub command: Command,
-    /// The name in lower case; of a subcommand, without that of the command.
+    /// The name in lower case; for a subcommand, without the container's name.
     pub name: &'static str,
-    /// How many arguments it has, its name included; where negative, at least so many. Of a subcommand, both names
+    /// The number of arguments, the name included; a negative arity -n means at least n. For a subcommand, both names
     /// count.
     pub arity: i8,
-    /// What it does, and when it may be done.
+    /// Properties of the command, and states of the server in which it may be executed.
     pub flags: Flags,
-    /// Which of its arguments are keys.
+    /// The positions of its keys.
     pub keys: Keys,
-    /// What access lists know it by, those that follow from the flags included.
+    /// Its categories in access lists, including those implied by the flags.
     pub categories: Categories,
-    /// What it belongs to in the documentation.
+    /// Its group in the documentation.
     pub group: &'static str,
-    /// The version of Redis that had it first.
+    /// The first version of Redis that had it.
     pub since: &'static str,
-    /// How its time grows.
+    /// Its time complexity.
     pub complexity: &'static str,
-    /// One sentence.
+    /// Its description in one sentence.
     pub summary: &'static str,
-    /// The arguments after the name. `[…]` is optional, `{…}` belongs together, `a|b` is a choice, `a ...` may be
-    /// repeated. What is in capitals is meant literally. A type follows a name after a colon: `int`, `num` (a double),
-    /// `time` (a Unix time), `pattern`, `key`. A argument named `key` is one; any other is a string.
+    /// The arguments after the name. `[…]` is optional, `{…}` is a group, `a|b` is a choice, `a ...` may be repeated.
+    /// Capitals are literal. A type may follow a name after a colon: `int`, `num` (a double), `time` (a Unix time),
+    /// `pattern`, `key`. An argument named `key` is a key; any other without a type is a string.
     pub syntax: &'static str,
-    /// Where it is executed, and how its reply comes about.
+    /// Which shard executes it, and how its reply is produced.
     pub handler: Handler,
-    /// The argument, counted from the name, that is a value and is streamed when it is long; 0 if there is none.
+    /// The position, counted from the name, of the value that is streamed if it is long; 0 if there is no such
+    /// argument.
     pub value_at: u8,
-    /// What a container contains.
+    /// The subcommands of a container.
     pub subcommands: &'static [Row],
 }
 
-/// Where a command is executed, and how its reply comes about. The functions themselves stand in the rows too:
-/// `with_handlers!` hands them to the modules that define them (`execute::resp`, `shard::commands`).
+/// Which shard executes a command, and how its reply is produced. The rows name the functions too: `with_handlers!`
+/// passes them to the modules that define them (`execute::resp`, `shard::commands`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handler {
     /// The shard that owns the key executes it.
     Keyed,
-    /// With more than one key, it is taken apart: the owner of each key contributes a part.
+    /// With several keys, it is split: the owner of each key contributes a part.
     PerKey(Merge),
     /// Every shard contributes a part.
     EveryShard(Merge),
-    /// The shard that the cursor is at executes it.
+    /// The shard that the cursor names executes it.
     Cursor,
     /// The client's own shard executes it.
     Local,
-    /// The owner of the key executes a subcommand that has one; the client's own shard executes the others.
+    /// A subcommand with a key is executed by the key's owner, any other by the client's own shard.
     Container,
 }
 
-/// How parts become one reply. An error in any part is the reply.
+/// How parts are merged into one reply. An error in any part becomes the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
-    /// Counts are added.
+    /// Adds counts.
     Sum,
     /// One array element per key, in the order of the keys: nothing is merged.
     InOrder,
-    /// Arrays are concatenated.
+    /// Concatenates arrays.
     Array,
-    /// The first string that any part has.
+    /// The first string found in any part.
     First,
-    /// OK, once every part is done.
+    /// Replies OK once every part is done.
     Status,
-    /// Texts are concatenated.
+    /// Concatenates texts.
     Text,
-    /// OK if the counts add up to at least one, else Redis's `No such client` error.
+    /// Replies OK if the counts add up to at least one, else Redis's `No such client` error.
     Killed,
 }
 
 impl Row {
-    /// The name that clients know it by: of a subcommand, `client|id`.
+    /// The name that clients use; for a subcommand, `client|id`.
     pub fn full_name(&self) -> String {
         let command = self.command.row();
         if std::ptr::eq(self, command) { self.name.to_owned() } else { format!("{}|{}", command.name, self.name) }
     }
 
-    /// True if the command may have so many arguments, its name included.
+    /// True if the command accepts `count` arguments, its name included.
     #[inline]
     pub fn accepts(&self, count: usize) -> bool {
         let least = usize::from(self.arity.unsigned_abs());
         if self.arity < 0 { count >= least } else { count == least }
     }
 
-    /// How its parts become one reply, if it has parts.
+    /// How its parts are merged; None if its reply has no parts.
     pub fn merge(&self) -> Option<Merge> {
         match self.handler {
             Handler::PerKey(merge) | Handler::EveryShard(merge) => Some(merge),
@@ -109,13 +110,13 @@ impl Row {
         }
     }
 
-    /// True if it may take long, so that it is worth to measure how long.
+    /// True if its time grows with the data, so that its duration is measured.
     #[inline]
     pub fn may_be_slow(&self) -> bool {
         !self.flags.has(Flags::FAST) && self.complexity != "O(1)"
     }
 
-    /// The subcommand of this name, in whatever case.
+    /// Finds a subcommand by name, ignoring case.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Row> {
         self.subcommands.iter().find(|s| s.name.as_bytes().eq_ignore_ascii_case(name))
     }
@@ -125,7 +126,7 @@ impl Command {
     /// Every command.
     pub const ALL: &'static [Self] = rows::ALL;
 
-    /// What is known of it.
+    /// The command's row.
     #[inline]
     pub fn row(self) -> &'static Row {
         &ROWS[self as usize]
@@ -136,7 +137,7 @@ impl Command {
         self.row().name
     }
 
-    /// The command of this name, in whatever case, if it is taken apart key by key ([`Handler::PerKey`]).
+    /// Finds a command that is split key by key ([`Handler::PerKey`]) by its name, ignoring case.
     #[inline]
     pub fn find_per_key(name: &[u8]) -> Option<Self> {
         let (lengths, letters) = PER_KEY;
@@ -146,7 +147,7 @@ impl Command {
         Self::find(name).filter(|command| matches!(command.row().handler, Handler::PerKey(_)))
     }
 
-    /// The command of this name, in whatever case.
+    /// Finds a command by its name, ignoring case.
     #[inline]
     pub fn find(name: &[u8]) -> Option<Self> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -169,8 +170,8 @@ impl Command {
     }
 }
 
-/// Lengths of the names of commands that are taken apart key by key, and their first letters: one bit each. They rule
-/// out nearly all other names before the table is searched.
+/// The lengths of the names of commands that are split key by key, and their first letters, as bit sets. They exclude
+/// nearly all other names before the table is searched.
 const PER_KEY: (u64, u32) = {
     let (mut lengths, mut letters, mut n) = (0, 0, 0);
     while n < COUNT {
@@ -184,13 +185,13 @@ const PER_KEY: (u64, u32) = {
     (lengths, letters)
 };
 
-/// Places for names: so many that most commands are found at the first.
+/// The size of the hash table of names, in bits: large enough that most commands are found at the first probe.
 const PLACES_BITS: u32 = 11;
 
-/// Odd, and found by trying: with it no two of today's commands have the same place.
+/// Odd, found by trial: with it, no two of today's commands collide.
 const MULTIPLIER: u64 = 0x75b0_db67_1b72_098b;
 
-/// A place without a command.
+/// An empty place in the hash table.
 const NONE: u8 = u8::MAX;
 
 const _: () = assert!(COUNT < NONE as usize, "a command's number fits in a place");
@@ -208,7 +209,7 @@ const NAME_BYTES_MAX: usize = {
     most
 };
 
-/// Commands by the hash of their names; one whose place is taken has the next that is free.
+/// Commands by the hash of their names; a collision takes the next free place.
 static PLACES: [u8; 1 << PLACES_BITS] = {
     let mut places = [NONE; 1 << PLACES_BITS];
     let mut n = 0;
@@ -223,7 +224,8 @@ static PLACES: [u8; 1 << PLACES_BITS] = {
     places
 };
 
-/// The ends of each name, and whether they are all of it, and letters alone: then nothing else is to be compared.
+/// The ends of each name, and whether they cover the whole name with nothing but letters: then comparing the ends
+/// suffices.
 static NAMES: [(Ends, bool); COUNT] = {
     let mut names = [(Ends { head: 0, tail: 0, length: 0 }, false); COUNT];
     let mut n = 0;
@@ -240,7 +242,7 @@ static NAMES: [(Ends, bool); COUNT] = {
     names
 };
 
-/// First and last bytes of a name, in capitals, and its length. They tell nearly all commands apart.
+/// The first and last bytes of a name, in capitals, and its length. They distinguish nearly all commands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Ends {
     head: u64,
@@ -249,7 +251,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// Clearing one bit makes letters capitals, and makes nothing else a letter.
+    /// Clearing one bit makes letters capitals, and turns no other byte into a letter.
     #[inline]
     const fn of(name: &[u8]) -> Self {
         const CAPITALS: u64 = 0xdfdf_dfdf_dfdf_dfdf;
@@ -268,7 +270,7 @@ impl Ends {
         Self { head: head & CAPITALS, tail: tail & CAPITALS, length: name.len() }
     }
 
-    /// The place of a name with such ends.
+    /// The hash table place of a name with these ends.
     #[inline]
     const fn place(self) -> usize {
         let mixed = self.head ^ self.tail.rotate_left(29) ^ self.length as u64;

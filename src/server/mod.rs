@@ -1,4 +1,4 @@
-//! One node: start its shards, tell what went wrong if they cannot start, and stop them.
+//! One node: starts its shards, reports why they cannot start, and stops them.
 
 #![forbid(unsafe_code)]
 
@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-/// What clients of a port speak.
+/// The protocol of a port.
 const MEMCACHED: &str = "memcached";
 const RESP: &str = "resp";
 
-// What the settings allow is what the parts can do.
+// The limits on settings lie within the limits of the modules that they configure.
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MIN >= engine::MEMORY_BYTES_MIN);
 const _: () = assert!(config::SHARD_MEMORY_BYTES_MAX <= engine::MEMORY_BYTES_MAX);
 const _: () = assert!(config::ITEM_BYTES_MAX == engine::value_bytes_max(config::SHARD_MEMORY_BYTES_MAX));
@@ -30,20 +30,20 @@ const _: () = assert!(config::RECEIVE_BUFFERS_MAX <= RECEIVE_BUFFERS_MAX);
 /// Why a node cannot start: one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// io_uring.
+    /// io_uring is unavailable or refused.
     #[error("{0}")]
     Uring(#[from] StartError),
-    /// An address or port.
+    /// An address or port cannot be bound.
     #[error("--{flag}: cannot listen on {address}: {}", listen_cause(error))]
     Listen {
         /// The flag that asked for the port.
         flag: &'static str,
-        /// What could not be bound.
+        /// The address that could not be bound.
         address: SocketAddr,
-        /// What bind(2) said.
+        /// The error of bind(2).
         error: io::Error,
     },
-    /// A core.
+    /// A shard cannot be pinned.
     #[error("--cores: shard {shard} cannot be pinned to core {core}: the kernel refuses it")]
     Pin {
         /// The shard.
@@ -51,17 +51,17 @@ pub enum ServeError {
         /// The core.
         core: usize,
     },
-    /// Memory.
+    /// Memory cannot be reserved.
     #[error("--memory: shard {shard} cannot reserve {mebibytes} MiB: {error}")]
     Memory {
         /// The shard.
         shard: usize,
-        /// How much.
+        /// The amount, in MiB.
         mebibytes: u64,
-        /// What mmap(2) said.
+        /// The error of mmap(2).
         error: io::Error,
     },
-    /// Anything else that the system refused.
+    /// Another system call failed.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
 }
@@ -75,7 +75,7 @@ fn listen_cause(error: &io::Error) -> String {
     }
 }
 
-/// A node that runs.
+/// A running node.
 pub struct Server {
     shared: Arc<SharedState>,
     addresses: Vec<Address>,
@@ -86,7 +86,7 @@ impl Server {
     /// Starts a node. When it returns, the node accepts connections.
     ///
     /// # Errors
-    /// The first thing that does not work; nothing is left running.
+    /// The first failure; nothing is left running.
     pub fn start(config: Config) -> Result<Self, ServeError> {
         let shards = config.shard_cores.len();
         probe(UringSize::SHARD, shards)?;
@@ -109,8 +109,8 @@ impl Server {
         }
         drop(ready);
 
-        // Every shard has its uring before any runs, so that each can ring every other. Without a word to start,
-        // because one of them failed, they end.
+        // Every shard has its uring before any shard runs, so that each can ring every other. If one fails, the others
+        // never receive the message to start, and end.
         let mut doorbells = vec![0; shards];
         for _ in 0..shards {
             let (shard, doorbell) = started.recv().expect("every shard reports")?;
@@ -123,18 +123,18 @@ impl Server {
         Ok(Self { shared, addresses, threads })
     }
 
-    /// Where the node listens.
+    /// The addresses on which the node listens.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// The state that the shards share: statistics and the stop.
+    /// The state that the shards share: statistics, the stop flag.
     pub fn shared(&self) -> &Arc<SharedState> {
         &self.shared
     }
 
-    /// Stops: accepts nothing more, answers what was received, and returns when the shards have ended (a few seconds at
-    /// most).
+    /// Stops the node: accepts no more connections, answers the requests received, and returns when the shards have
+    /// ended (after a few seconds at most).
     pub fn stop(self) {
         self.shared.stop();
         for thread in self.threads {
@@ -194,16 +194,16 @@ fn prepare(shard: usize, shared: &SharedState) -> Result<(Engine, Reactor, Recei
     Ok((engine, reactor, buffers))
 }
 
-/// Where a node listens.
+/// An address on which the node listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
-    /// What its clients speak; "any" is told by the first byte.
+    /// The protocol of its clients; for "any", a connection's first byte decides.
     pub protocol: &'static str,
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
 }
 
-/// The addresses, and the listeners of each shard.
+/// Binds the addresses and returns them with the listeners of each shard.
 fn open_listeners(config: &Config) -> Result<(Vec<Address>, Vec<Vec<Listening>>), ServeError> {
     let shards = config.shard_cores.len();
     let mut addresses = Vec::new();
@@ -222,7 +222,7 @@ fn open_listeners(config: &Config) -> Result<(Vec<Address>, Vec<Vec<Listening>>)
             let address = SocketAddr::new(ip, port);
             let opened = sys::listen(address, shards);
             let (bound, sockets) = opened.map_err(|error| ServeError::Listen { flag, address, error })?;
-            // The kernel chooses once; the other addresses get the same port.
+            // The kernel chooses a port once; the other addresses use the port that it chose.
             port = bound.port();
             addresses.push(Address { protocol, address: bound });
             for (shard, socket) in sockets.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The macro that makes the enum of commands, their rows and the list of their handlers from one declaration
+//! The macro that generates the enum of commands, their rows and the list of their handlers from one declaration
 //! (`rows.rs`).
 
 /// Declares the commands, and their rows in the same order.
@@ -22,7 +22,7 @@ macro_rules! commands {
         /// Every command.
         pub(super) const ALL: &[Command] = &[$($(Command::$command,)*)*];
 
-        /// How many there are.
+        /// The number of commands.
         pub(super) const COUNT: usize = ALL.len();
 
         /// A row for each command.
@@ -65,8 +65,8 @@ macro_rules! commands {
             }
         },)*)*];
 
-        /// Calls a macro with every command, its kind, how its parts are merged, its function and the arguments of
-        /// that, and the function for subcommands without a key.
+        /// Calls a macro with every command: its kind, how its parts are merged, its function with constant arguments,
+        /// and the function for subcommands without a key.
         macro_rules! with_handlers {
             ($callback:ident) => {
                 $callback! { $($({

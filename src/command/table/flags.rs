@@ -1,4 +1,4 @@
-//! What rows of the command table say with single bits, and which arguments are keys.
+//! The flags, categories and key positions of the command table's rows.
 
 /// Declares a set of named bits.
 macro_rules! bits {
@@ -11,26 +11,26 @@ macro_rules! bits {
         enum Bit { $($name,)* }
 
         impl $set {
-            /// None of them.
+            /// The empty set.
             pub const EMPTY: Self = Self(0);
             $($(#[$doc])* pub const $name: Self = Self(1 << Bit::$name as u32);)*
 
-            /// Each of them, and what clients call it.
+            /// Each bit, and the name that clients know it by.
             pub const NAMES: &'static [(Self, &'static str)] = &[$((Self::$name, $text),)*];
 
-            /// Those of both.
+            /// The union of both sets.
             #[must_use]
             pub const fn and(self, other: Self) -> Self {
                 Self(self.0 | other.0)
             }
 
-            /// True if all of `other` are among them.
+            /// True if all bits of `other` are set.
             #[inline]
             pub const fn has(self, other: Self) -> bool {
                 self.0 & other.0 == other.0
             }
 
-            /// What clients call those that are set.
+            /// The names of the bits that are set.
             pub fn names(self) -> impl Iterator<Item = &'static str> {
                 Self::NAMES.iter().filter(move |(bit, _)| self.has(*bit)).map(|&(_, name)| name)
             }
@@ -40,31 +40,31 @@ macro_rules! bits {
 
 mod flag {
     bits! {
-        /// What a command does, and when it may be done.
+        /// Properties of a command, and states of the server in which it may be executed.
         Flags {
             /// It may change keys.
             WRITE "write",
             /// It reads keys and changes none.
             READONLY "readonly",
-            /// It may need memory, and is refused when there is none.
+            /// It may need memory, and is rejected when memory is exhausted.
             DENYOOM "denyoom",
-            /// For administrators.
+            /// It is for administrators.
             ADMIN "admin",
-            /// Not to be used in scripts.
+            /// It may not be called by scripts.
             NOSCRIPT "noscript",
-            /// Answered while data is loaded.
+            /// It is answered while data is loaded.
             LOADING "loading",
-            /// Answered by a replica that has lost its owner.
+            /// It is answered by a replica that has lost its primary.
             STALE "stale",
-            /// Its time does not grow with the data, or by its logarithm.
+            /// It takes constant time, or time that grows with the logarithm of the data.
             FAST "fast",
-            /// Answered before the password is known.
+            /// It is answered before the client authenticates.
             NO_AUTH "no_auth",
-            /// Answered while a script runs.
+            /// It is answered while a script runs.
             ALLOW_BUSY "allow_busy",
-            /// It concerns keys that it is not given.
+            /// It accesses keys that are not among its arguments.
             TOUCHES_ARBITRARY_KEYS "touches_arbitrary_keys",
-            /// Which arguments are keys depends on other arguments.
+            /// The positions of its keys depend on other arguments.
             MOVABLE_KEYS "movablekeys",
         }
     }
@@ -73,13 +73,13 @@ pub use flag::Flags;
 
 mod category {
     bits! {
-        /// What access lists know a command by.
+        /// The categories of commands in access lists.
         Categories {
-            /// Keys of any type.
+            /// Commands on keys of any type.
             KEYSPACE "keyspace",
-            /// Reads.
+            /// Commands that read.
             READ "read",
-            /// Writes.
+            /// Commands that write.
             WRITE "write",
             /// Sets.
             SET "set",
@@ -91,19 +91,19 @@ mod category {
             HASH "hash",
             /// Strings.
             STRING "string",
-            /// Strings as bits.
+            /// Strings as arrays of bits.
             BITMAP "bitmap",
-            /// Estimates of how many different elements there are.
+            /// HyperLogLogs, which estimate numbers of distinct elements.
             HYPERLOGLOG "hyperloglog",
-            /// Places on the globe.
+            /// Geographic positions.
             GEO "geo",
-            /// For administrators.
+            /// Commands for administrators.
             ADMIN "admin",
-            /// Quick.
+            /// Commands with the flag `fast`.
             FAST "fast",
-            /// Not quick.
+            /// Commands without the flag `fast`.
             SLOW "slow",
-            /// To be thought about first.
+            /// Commands that may harm the service.
             DANGEROUS "dangerous",
             /// Connections.
             CONNECTION "connection",
@@ -113,7 +113,7 @@ mod category {
 pub use category::Categories;
 
 impl Categories {
-    /// With those that follow from a command's flags.
+    /// Adds the categories implied by a command's flags.
     pub(super) const fn implied_by(self, flags: Flags) -> Self {
         let speed = if flags.has(Flags::FAST) { Self::FAST } else { Self::SLOW };
         let read = if flags.has(Flags::READONLY) { Self::READ } else { Self::EMPTY };
@@ -123,18 +123,18 @@ impl Categories {
     }
 }
 
-/// What a command does with a key.
+/// How a command accesses a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Looks at what is there, not at the data.
+    /// Reads metadata, not the data.
     Look,
     /// Returns data.
     Read,
-    /// Changes data.
+    /// Modifies data.
     Update,
-    /// Changes data and returns some.
+    /// Modifies data and returns some.
     ReadUpdate,
-    /// Changes data or returns some, as other arguments say.
+    /// Modifies data or returns some, depending on other arguments.
     Varies,
     /// Adds data.
     Insert,
@@ -142,9 +142,9 @@ pub enum Access {
     Delete,
     /// Removes the key.
     Remove,
-    /// Puts something in the place of what was there.
+    /// Replaces the value.
     Overwrite,
-    /// Makes the key.
+    /// Creates the key.
     Create,
     /// Removes data and returns it.
     Take,
@@ -169,42 +169,42 @@ impl Access {
     }
 }
 
-/// Which arguments of a command are keys.
+/// The positions of a command's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// The first; 0 if there is none. The name is argument 0.
+    /// The first key's position; 0 if there are no keys. The name is argument 0.
     pub first: u8,
-    /// The last; where negative, counted from the end.
+    /// The last key's position; a negative one counts from the end.
     pub last: i8,
-    /// From one to the next.
+    /// The distance from one key to the next.
     pub step: u8,
-    /// What is done with them.
+    /// How the keys are accessed.
     pub access: Access,
-    /// A key to store into may follow the arguments STORE and STOREDIST.
+    /// A key to store into may follow an argument STORE or STOREDIST.
     pub stored: bool,
 }
 
-/// No argument is a key.
+/// No keys.
 pub(super) const fn none() -> Keys {
     Keys { first: 0, last: 0, step: 0, access: Access::Look, stored: false }
 }
 
-/// The argument after the name.
+/// One key, after the name.
 pub(super) const fn one(access: Access) -> Keys {
     Keys { first: 1, last: 1, step: 1, access, stored: false }
 }
 
-/// The argument after the subcommand's name.
+/// One key, after the subcommand's name.
 pub(super) const fn second(access: Access) -> Keys {
     Keys { first: 2, last: 2, step: 1, access, stored: false }
 }
 
-/// All arguments after the name.
+/// Keys only, after the name.
 pub(super) const fn all(access: Access) -> Keys {
     Keys { first: 1, last: -1, step: 1, access, stored: false }
 }
 
-/// The argument after the name, and one to store into.
+/// One key, after the name, and optionally one to store into.
 pub(super) const fn stored(access: Access) -> Keys {
     Keys { first: 1, last: 1, step: 1, access, stored: true }
 }

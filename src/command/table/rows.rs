@@ -7,9 +7,9 @@
 //!
 //! A handler names the kind ([`Handler`]), how parts are merged ([`Merge`]), `value n` if argument n is a value that
 //! may be streamed, and the function, with its constant arguments: `execute::resp` defines the functions of `keyed`,
-//! `per_key`, `every_shard` and `cursor`, `shard::commands` those of `local` and those after `else`. A row without one,
-//! or with a function that does not exist, does not compile. Categories that follow from the flags are left out. What
-//! the columns mean: [`Row`].
+//! `per_key`, `every_shard` and `cursor`, `shard::commands` those of `local` and those after `else`. A row without a
+//! function, or with one that does not exist, does not compile. Categories implied by the flags are left out. [`Row`]
+//! explains the columns.
 
 use super::declare::{commands, handler};
 use super::flags::{Access::*, Categories, Flags, all, none, one, second, stored};

@@ -1,51 +1,51 @@
-//! The arguments of a command, from the [`syntax`](super::Row::syntax) of its row.
+//! Parses the arguments of a command from the [`syntax`](super::Row::syntax) of its row.
 //!
 //! ```text
 //! key [NX|XX] {score:num member} ...      a key; one of two tokens, or none; pairs, at least one
 //! ```
 
-/// An argument, or several that belong together.
+/// An argument, or a group of arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {
-    /// What it is called. Of several, their names.
+    /// Its name; a group has the names of its members.
     pub name: String,
     /// What kind of argument it is.
     pub kind: Kind,
-    /// The argument that comes before it, or that it is.
+    /// The literal token that precedes it, or that it consists of.
     pub token: Option<&'static str>,
-    /// It may be left out.
+    /// True if it may be omitted.
     pub optional: bool,
-    /// It may come more than once.
+    /// True if it may be repeated.
     pub multiple: bool,
-    /// What it consists of.
+    /// The members of a choice or block.
     pub arguments: Vec<Argument>,
 }
 
-/// Kinds of arguments, as clients name them.
+/// Kinds of arguments, as COMMAND DOCS names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Bytes.
     String,
     /// An integer.
     Integer,
-    /// A number that may have a fraction.
+    /// A floating-point number.
     Double,
     /// A key.
     Key,
-    /// A pattern of strings.
+    /// A glob pattern.
     Pattern,
-    /// A time since 1970.
+    /// A Unix time.
     UnixTime,
-    /// The token and nothing else.
+    /// The token alone.
     PureToken,
-    /// One of several.
+    /// A choice of one of several.
     OneOf,
-    /// Several, in this order.
+    /// A sequence of several.
     Block,
 }
 
 impl Kind {
-    /// What clients call it.
+    /// The name that clients know it by.
     pub fn name(self) -> &'static str {
         match self {
             Self::String => "string",
@@ -61,13 +61,13 @@ impl Kind {
     }
 }
 
-/// The arguments that a syntax describes. Where it is not well formed, what follows the mistake is missing.
+/// Parses the arguments that a syntax describes. Where it is malformed, the arguments after the mistake are missing.
 pub fn arguments(syntax: &'static str) -> Vec<Argument> {
     let mut left = syntax;
     sequence(&mut left)
 }
 
-/// Arguments up to the end, or to what ends a choice or a group.
+/// Parses arguments up to the end, or up to the delimiter that ends a choice or a group.
 fn sequence(left: &mut &'static str) -> Vec<Argument> {
     let mut arguments = Vec::new();
     loop {
@@ -106,7 +106,7 @@ fn argument(left: &mut &'static str) -> Argument {
     single(arg.to_lowercase(), Kind::PureToken, Some(arg))
 }
 
-/// What is in brackets or braces.
+/// Parses the content of brackets or braces.
 fn choice(left: &mut &'static str) -> Argument {
     let mut choices = Vec::new();
     while left.starts_with(['[', '{', '|']) {
@@ -117,7 +117,7 @@ fn choice(left: &mut &'static str) -> Argument {
     together(choices, Kind::OneOf)
 }
 
-/// Several arguments as one.
+/// Groups several arguments.
 fn together(mut arguments: Vec<Argument>, kind: Kind) -> Argument {
     if arguments.len() == 1 {
         return arguments.remove(0);
@@ -134,7 +134,7 @@ fn arg(left: &mut &'static str) -> &'static str {
     arg
 }
 
-/// `name`, or `name:type`.
+/// Parses `name`, or `name:type`.
 fn named(arg: &'static str) -> Argument {
     let (name, kind) = match arg.split_once(':') {
         Some((name, "int")) => (name, Kind::Integer),
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::command::Command;
 
-    /// An argument in one line, with all that is known of it.
+    /// Formats an argument with all its attributes in one line.
     fn shown(argument: &Argument) -> String {
         let inner: Vec<String> = argument.arguments.iter().map(shown).collect();
         format!(

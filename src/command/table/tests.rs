@@ -1,4 +1,4 @@
-//! The table: names, arities and what rows have to agree with.
+//! The command table: names, arities, and consistency between rows.
 
 use super::*;
 use std::collections::HashSet;
