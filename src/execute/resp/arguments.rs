@@ -1,4 +1,4 @@
-//! Reading arguments, and the errors that clients know by their texts.
+//! Parses arguments, and defines the errors that clients recognise by their texts.
 
 use super::Context;
 use crate::command::UnixMs;
@@ -10,9 +10,9 @@ use std::borrow::Cow;
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// A text with its code.
+    /// A text, starting with the error code.
     Text(Cow<'static, str>),
-    /// What the engine says.
+    /// An error of the engine.
     Put(PutError),
 }
 
@@ -34,7 +34,7 @@ impl From<PutError> for Error {
 }
 
 impl Error {
-    /// What the client is told, with the error's code.
+    /// The text for the client, starting with the error code.
     pub fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -49,7 +49,7 @@ impl Error {
     }
 }
 
-/// The next argument; a syntax error if there is none.
+/// Returns the next argument, or a syntax error.
 pub(super) fn required<'w>(args: &mut impl Iterator<Item = &'w [u8]>) -> Result<&'w [u8], Error> {
     args.next().ok_or(SYNTAX)
 }
@@ -58,12 +58,12 @@ pub(super) fn integer(arg: &[u8]) -> Result<i64, Error> {
     numbers::integer(arg).ok_or(NOT_AN_INTEGER)
 }
 
-/// A count that must not be negative.
+/// Parses a count that must not be negative.
 pub(super) fn natural(arg: &[u8]) -> Result<u64, Error> {
     u64::try_from(integer(arg).map_err(|_| NOT_POSITIVE)?).map_err(|_| NOT_POSITIVE)
 }
 
-/// A count of which the sign means something: it may be as negative as it may be positive.
+/// Parses a count whose sign is significant; its absolute value must fit in an `i64`.
 pub(super) fn symmetric(arg: &[u8]) -> Result<i64, Error> {
     let number = integer(arg)?;
     if number == i64::MIN {
@@ -73,7 +73,7 @@ pub(super) fn symmetric(arg: &[u8]) -> Result<i64, Error> {
     Ok(number)
 }
 
-/// Arguments came that no command of this name has.
+/// Redis's error for a wrong number of arguments.
 pub(super) fn wrong_arity(command: &str) -> Error {
     Error::Text(format!("ERR wrong number of arguments for '{command}' command").into())
 }
@@ -82,8 +82,8 @@ pub(super) fn is(arg: &[u8], name: &str) -> bool {
     arg.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// A range of indexes of which negative ones count from the end: first and behind the last. Empty where there is
-/// nothing.
+/// Resolves a range of indexes, in which negative ones count from the end, to its first index and the index behind its
+/// last. (0, 0) if it is empty.
 pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
     let length = length as i64;
     let start = if start < 0 { (length.saturating_add(start)).max(0) } else { start };
@@ -92,22 +92,22 @@ pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
 }
 
 impl Context<'_> {
-    /// A time of expiry that was said in units of so many milliseconds, from now on or as a Unix time. `command` is
-    /// named in the error.
+    /// Parses a time of expiry in units of `unit` milliseconds, from now if `relative`, else as a Unix time. Returns
+    /// Unix milliseconds. `command` is named in the error.
     pub(super) fn time(&self, arg: &[u8], unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
         let number = integer(arg)?;
         self.time_of(number, unit, relative, command)
     }
 
     pub(super) fn time_of(&self, number: i64, unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
-        // `now` is the start of a millisecond, of which some has passed: counted from its end, nothing expires early.
-        // What is to expire at once does.
+        // `now` is rounded down to a millisecond. Counting from the end of that millisecond, nothing expires early;
+        // times that are not positive still expire at once.
         let base = if relative { self.now as i64 + i64::from(number > 0) } else { 0 };
         let time = number.checked_mul(unit).and_then(|n| n.checked_add(base));
         time.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
     }
 
-    /// The same, where it has to lie after 1970.
+    /// Parses a time of expiry as [`Context::time`] does, and rejects numbers that are not positive.
     pub(super) fn future(&self, arg: &[u8], unit: i64, relative: bool, command: &str) -> Result<UnixMs, Error> {
         let number = integer(arg)?;
         let invalid = || Error::Text(format!("ERR invalid expire time in '{command}' command").into());

@@ -7,13 +7,13 @@ use super::{Context, Done};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
 
-/// Bytes that an integer of 64 bits may touch.
+/// The most bytes that an integer of 64 bits overlaps.
 const TOUCHED_MAX: usize = 9;
 
 const BAD_TYPE: Error =
     text("ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.");
 
-/// What becomes of a number that does not fit.
+/// How a number that does not fit is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overflow {
     Wrap,
@@ -28,12 +28,12 @@ enum Action {
     Increment(i64, Overflow),
 }
 
-/// One integer of the string, and what to do with it.
+/// An operation on one integer of the string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Operation {
     signed: bool,
     width: u32,
-    /// Of its first bit.
+    /// The offset of its first bit.
     offset: u64,
     action: Action,
 }
@@ -49,7 +49,7 @@ pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done 
     if end.is_none() {
         c.looked(found.is_some());
     }
-    // Where only one writes, it makes the string longer by that: one change, not two.
+    // If only one operation writes, it also grows the string: one change instead of two.
     let longer = end.filter(|&end| end > found.unwrap_or(0));
     let (alone, grows) = (writes().count() == 1, longer.is_some());
     if let Some(end) = longer.filter(|_| !alone) {
@@ -90,7 +90,7 @@ fn operations(c: &Context) -> Result<Vec<Operation>, Error> {
     Ok(operations)
 }
 
-/// Whether an integer is signed, and how many bits it has.
+/// Parses an encoding: whether the integer is signed, and its number of bits.
 fn encoding(arg: &[u8]) -> Result<(bool, u32), Error> {
     let (signed, digits) = match arg {
         [b'i', digits @ ..] => (true, digits),
@@ -111,7 +111,7 @@ impl Operation {
         ((self.offset + u64::from(self.width) - 1) / 8) as usize
     }
 
-    /// `grows`: if it writes, the string is too short for that yet.
+    /// Executes the operation. `grows`: the string is shorter than a write needs, so a write has to extend it.
     fn execute(&self, c: &mut Context, w: &mut Writer, grows: bool) -> Done {
         let touched = self.last_byte() + 1 - self.first_byte();
         let bytes: [u8; TOUCHED_MAX] = read_at(c, self.first_byte(), touched);
@@ -122,7 +122,7 @@ impl Operation {
         let (new, reply) = match self.action {
             Action::Get => (None, Some(old)),
             Action::Set(number, overflow) => {
-                // A negative number is larger than all that are unsigned.
+                // For an unsigned integer, a negative argument is a large unsigned number, as in Redis.
                 let number = if self.signed { i128::from(number) } else { i128::from(number as u64) };
                 let new = self.fitted(number, overflow);
                 (new, new.map(|_| old))
@@ -133,7 +133,7 @@ impl Operation {
             }
         };
         if self.action != Action::Get {
-            // One that fails makes the string longer all the same.
+            // A write that overflows with FAIL changes no bit, but still extends the string.
             let field = |new: i128| window & !(self.mask() << shift) | (new as u128 & self.mask()) << shift;
             let changed = new.map_or(window, field);
             if changed != window || grows {
@@ -147,7 +147,7 @@ impl Operation {
         Ok(())
     }
 
-    /// How far from the end of 128 bits the integer ends that begins in the first byte of them.
+    /// The number of bits behind the integer in a window of 128 bits that starts at the integer's first byte.
     fn shift(&self) -> u32 {
         u128::BITS - (self.offset % 8) as u32 - self.width
     }
@@ -156,13 +156,13 @@ impl Operation {
         (1 << self.width) - 1
     }
 
-    /// The number that the lowest bits are.
+    /// Interprets the lowest bits as the integer, with sign extension if it is signed.
     fn extended(&self, bits: i128) -> i128 {
         let spare = i128::BITS - self.width;
         if self.signed { bits << spare >> spare } else { bits & self.mask() as i128 }
     }
 
-    /// A number, made to fit. None if it must not be.
+    /// Fits a number into the integer's range; None if it overflows with FAIL.
     fn fitted(&self, number: i128, overflow: Overflow) -> Option<i128> {
         let values = 1_i128 << self.width;
         let (least, most) = if self.signed { (-values / 2, values / 2 - 1) } else { (0, values - 1) };

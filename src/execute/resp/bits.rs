@@ -1,4 +1,4 @@
-//! Strings as arrays of bits, of which the first is the highest bit of the first byte.
+//! Strings as arrays of bits; bit 0 is the highest bit of the first byte.
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::strings::{length, write_at};
@@ -10,10 +10,11 @@ use std::ops::{ControlFlow, RangeInclusive};
 const BAD_BIT: Error = text("ERR bit is not an integer or out of range");
 const BAD_OFFSET: Error = text("ERR bit offset is not an integer or out of range");
 
-/// Bytes that are looked at together.
+/// Bytes that are compared or counted at a time.
 const WORD_BYTES: usize = 8;
 
-/// The offset of a bit, within the longest string. With a width it may be in units of that, after a `#`.
+/// Parses the offset of a bit within the longest string. If `width` is given, the offset may follow a `#`, which makes
+/// `width` its unit.
 pub(super) fn bit_offset(c: &Context, arg: &[u8], width: Option<u32>) -> Result<u64, Error> {
     let (digits, unit) = match (arg, width) {
         ([b'#', digits @ ..], Some(width)) => (digits, i64::from(width)),
@@ -24,7 +25,7 @@ pub(super) fn bit_offset(c: &Context, arg: &[u8], width: Option<u32>) -> Result<
     offset.filter(|offset| offset / 8 < c.engine.value_bytes_max() as u64).ok_or(BAD_OFFSET)
 }
 
-/// Copies bytes of a string; those behind its end are zeros.
+/// Copies bytes of a string; bytes past its end are zero.
 pub(super) fn read_at<const N: usize>(c: &mut Context, offset: usize, count: usize) -> [u8; N] {
     let (mut bytes, mut filled) = ([0; N], 0);
     c.engine.read_range(c.hash, c.key, offset..offset + count, c.now, |piece| {
@@ -62,12 +63,12 @@ pub(super) fn getbit(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// The part of a string that a command is about, as its arguments say it.
+/// The range of a string that the arguments of BITCOUNT or BITPOS specify.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     start: i64,
     end: Option<i64>,
-    /// How many bits an index counts.
+    /// The number of bits per index.
     unit: i64,
 }
 
@@ -87,7 +88,7 @@ impl Part {
         if args.len() > 0 { Err(SYNTAX) } else { Ok(Self { start, end, unit }) }
     }
 
-    /// Its bits, in a string of so many bytes. None if there are none.
+    /// The range in bits, for a string of `length` bytes. None if it is empty.
     fn bits(self, length: usize) -> Option<RangeInclusive<u64>> {
         let total = length as i64 * 8 / self.unit;
         let from_start = |index: i64| if index < 0 { (total + index).max(0) } else { index };
@@ -97,8 +98,8 @@ impl Part {
     }
 }
 
-/// Visits the bytes that have some of these bits, in pieces, each with its offset; other bits are set to those of
-/// `blank`. Stops where `visit` breaks.
+/// Visits the bytes that overlap `bits`, in pieces, each with its offset. Bits outside of `bits` are replaced by those
+/// of `blank`. Stops when `visit` breaks.
 fn visit_bits<T>(
     c: &mut Context,
     bits: &RangeInclusive<u64>,
@@ -165,7 +166,7 @@ pub(super) fn bitpos(c: &mut Context, w: &mut Writer) -> Done {
     let part = Part::read(args)?;
     let found = length(c)?;
     c.looked(found.is_some());
-    // Where there is nothing, there are zeros.
+    // A missing key is a string of zeros.
     let Some(length) = found else {
         w.integer(if bit == 1 { -1 } else { 0 });
         return Ok(());
@@ -181,14 +182,14 @@ pub(super) fn bitpos(c: &mut Context, w: &mut Writer) -> Done {
     });
     w.integer(match position {
         Some(position) => position as i64,
-        // Without an end, zeros follow the string.
+        // If the range has no explicit end, zeros follow the string.
         None if bit == 0 && part.end.is_none() => length as i64 * 8,
         None => -1,
     });
     Ok(())
 }
 
-/// The first bit that is not as all of those in `blank` are.
+/// The position of the first bit that differs from the bits of `blank`, which are all equal.
 fn first_other(bytes: &[u8], blank: u8) -> Option<u64> {
     let (args, _) = bytes.as_chunks::<WORD_BYTES>();
     let blank_words = args.iter().take_while(|arg| **arg == [blank; WORD_BYTES]).count();

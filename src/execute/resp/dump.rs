@@ -1,4 +1,4 @@
-//! DUMP and RESTORE: values as Redis writes them to files, of any type.
+//! DUMP and RESTORE: values of any type in the format of Redis's files.
 
 use super::arguments::{Error, SYNTAX, integer, required, text};
 use super::{Context, Done, strings};
@@ -67,17 +67,17 @@ fn fields(hash: &Hash) -> dump::Writer {
     payload
 }
 
-/// The options of RESTORE that change something.
+/// The options of RESTORE that have an effect.
 #[derive(Clone, Copy, Debug, Default)]
 struct RestoreOptions {
     replace: bool,
-    /// The time to live is a Unix time.
+    /// The time to live is given as a Unix time.
     absolute: bool,
 }
 
 impl RestoreOptions {
-    /// How often and how long ago a value was used is checked, and then forgotten: the policies keep too little to
-    /// believe it.
+    /// Parses the options. IDLETIME and FREQ are validated, then ignored: the eviction policies keep too little state
+    /// to use them.
     fn read<'w>(mut args: impl Iterator<Item = &'w [u8]>) -> Result<Self, Error> {
         let mut options = Self::default();
         while let Some(arg) = args.next() {
@@ -126,7 +126,7 @@ pub(super) fn restore(c: &mut Context, w: &mut Writer) -> Done {
         return Ok(());
     }
     if let Err(error) = rebuild(c, &dumped) {
-        // Better nothing than a part of it.
+        // Never keep a partly restored value.
         c.engine.remove(c.hash, c.key, c.now);
         return Err(error);
     }

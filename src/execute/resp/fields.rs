@@ -1,4 +1,4 @@
-//! When the fields of hashes expire, and the commands that read or write fields together with that.
+//! Expiry of hash fields, and the commands that combine it with reading or writing fields.
 //!
 //! Arguments and errors are those of Valkey 9.
 
@@ -12,8 +12,8 @@ use crate::protocol::resp::Writer;
 
 const WRONG_COUNT: Error = text("ERR numfields should be greater than 0 and match the provided number of fields");
 
-/// Takes the arguments up to FIELDS from the front, and the number after it, which has to be the number of arguments
-/// that are left, counted in groups of so many: returns both parts.
+/// Splits the arguments at FIELDS into the options before it and the fields after it. The number that follows FIELDS
+/// must be the number of groups of `group` arguments that remain; otherwise returns `mismatch`.
 fn split<'w>(args: Args<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w [u8]>, Args<'w>), Error> {
     let (mut options, mut args) = (Vec::new(), args.into_iter());
     loop {
@@ -29,7 +29,7 @@ fn split<'w>(args: Args<'w>, group: usize, mismatch: Error) -> Result<(Vec<&'w [
     if is_right && !fields.is_empty() { Ok((options, fields)) } else { Err(mismatch) }
 }
 
-/// A time that fields are given, in the units of an option or a command.
+/// An expiry of fields, as an argument in the units of its option or command.
 #[derive(Clone, Copy, Debug)]
 struct Time<'w> {
     arg: &'w [u8],
@@ -38,7 +38,7 @@ struct Time<'w> {
 }
 
 impl Time<'_> {
-    /// The time in milliseconds; any that has passed means that fields are removed.
+    /// The Unix time in milliseconds. A time in the past removes the fields.
     fn resolve(self, c: &Context, command: &str) -> Result<UnixMs, Error> {
         let expires = match integer(self.arg)? {
             0 => 0,
@@ -79,7 +79,7 @@ pub(super) fn hpersist(c: &mut Context, w: &mut Writer) -> Done {
     change(c, w, fields, None, |old| old.is_some(), -1)
 }
 
-/// Changes when fields expire, and tells what came of each.
+/// Changes the expiry of fields, and replies the outcome for each field.
 fn change(
     c: &mut Context,
     w: &mut Writer,
@@ -103,7 +103,8 @@ fn change(
     Ok(())
 }
 
-/// In units of so many milliseconds, from now on or as a Unix time.
+/// HTTL and its relatives: replies the fields' times of expiry in units of `unit` milliseconds, from now if `relative`,
+/// else as Unix times.
 pub(super) fn httl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -> Done {
     let (options, fields) = split(c.args.skip(1), 1, SYNTAX)?;
     if !options.is_empty() {
@@ -122,7 +123,7 @@ pub(super) fn httl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -
     Ok(())
 }
 
-/// What HGETEX and HSETEX do to times of expiry.
+/// How HGETEX and HSETEX change the expiry of fields.
 #[derive(Clone, Copy, Debug)]
 enum Change<'w> {
     Keep,
@@ -130,7 +131,7 @@ enum Change<'w> {
     Set(Time<'w>),
 }
 
-/// Reads EX, PX, EXAT, PXAT and the argument after it. None if the argument is another.
+/// Parses EX, PX, EXAT or PXAT and the argument after it; None if `arg` is another option.
 fn time_option<'w>(arg: &[u8], args: &mut impl Iterator<Item = &'w [u8]>) -> Result<Option<Change<'w>>, Error> {
     let (unit, relative) = match arg.to_ascii_uppercase().as_slice() {
         b"EX" => (1000, true),
@@ -184,12 +185,12 @@ pub(super) fn hgetdel(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// On which condition HSETEX stores.
+/// The condition of HSETEX.
 #[derive(Clone, Copy, Debug, Default)]
 struct SetCondition {
-    /// Whether there has to be, or not to be, such a key.
+    /// NX and XX: the key must exist (true), or must not.
     key: Option<bool>,
-    /// The same of each field.
+    /// FNX and FXX: all fields must exist (true), or none may.
     fields: Option<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! Places on the globe: sorted sets whose scores are places, and searches around a place.
+//! Geospatial commands: sorted sets whose scores are geohashes, and searches around a position.
 
 use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, text};
 use super::sorted::{self, AddOptions};
@@ -16,14 +16,14 @@ fn point(args: &mut Iter) -> Result<Point, Error> {
         .ok_or_else(|| Error::Text(format!("ERR invalid longitude,latitude pair {longitude:.6},{latitude:.6}").into()))
 }
 
-/// Metres of a unit.
+/// Parses a unit; returns its length in metres.
 fn unit(arg: &[u8]) -> Result<f64, Error> {
     let units = [("m", 1.0), ("km", 1000.0), ("ft", 0.3048), ("mi", 1609.34)];
     let found = units.into_iter().find(|(name, _)| is(arg, name));
     found.map(|(_, metres)| metres).ok_or(text("ERR unsupported unit provided. please use M, KM, FT, MI"))
 }
 
-/// Where a member is.
+/// The position of a member.
 fn point_of(sorted: &Sorted, member: &[u8]) -> Option<Point> {
     sorted.score(member).map(Point::from_score)
 }
@@ -104,7 +104,7 @@ pub(super) fn distance(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// What a search goes out from.
+/// The centre of a search.
 #[derive(Clone, Copy, Debug)]
 enum Center<'w> {
     Member(&'w [u8]),
@@ -117,21 +117,21 @@ enum Order {
     Farthest,
 }
 
-/// What a search looks for, and what is said of it.
+/// The criteria of a search, and the contents of its reply.
 #[derive(Clone, Copy, Debug, Default)]
 struct Search<'w> {
     center: Option<Center<'w>>,
-    /// In metres.
+    /// The area, in metres.
     shape: Option<Shape>,
-    /// Metres of the unit that distances are said in.
+    /// The unit of distances, in metres.
     unit: f64,
     with_distance: bool,
     with_score: bool,
     with_point: bool,
     order: Option<Order>,
-    /// At most so many.
+    /// The most members to return.
     count: Option<usize>,
-    /// Whichever are found first.
+    /// Return the first members found instead of the nearest.
     any: bool,
 }
 
@@ -157,7 +157,7 @@ impl<'w> Search<'w> {
         Ok(())
     }
 
-    /// Reads the options that are left. Only where `area` is wanted may they say what is searched.
+    /// Parses the remaining options. Those that specify the centre and the area are accepted only if `area`.
     fn read(mut self, mut args: Iter<'w>, area: bool) -> Result<Self, Error> {
         while let Some(arg) = args.next() {
             let taken = self.take(arg, &mut args)? || area && self.take_area(arg, &mut args)?;
@@ -174,14 +174,14 @@ impl<'w> Search<'w> {
         if self.any && self.count.is_none() {
             return Err(text("ERR the ANY argument requires COUNT argument"));
         }
-        // Of the nearest ones, clients expect to be told which is nearest.
+        // As in Redis, a limited search is ordered from the nearest member unless ANY is given.
         if self.count.is_some() && !self.any && self.order.is_none() {
             self.order = Some(Order::Nearest);
         }
         Ok(self)
     }
 
-    /// Takes an option of every search. False if it is none.
+    /// Parses an option that every search has; false if `arg` is not one.
     fn take(&mut self, arg: &[u8], args: &mut Iter) -> Result<bool, Error> {
         match arg.to_ascii_uppercase().as_slice() {
             b"WITHDIST" => self.with_distance = true,
@@ -200,7 +200,7 @@ impl<'w> Search<'w> {
         Ok(true)
     }
 
-    /// Takes an option that says what is searched. False if it is none.
+    /// Parses an option that specifies the centre or the area; false if `arg` is not one.
     fn take_area(&mut self, arg: &[u8], args: &mut Iter<'w>) -> Result<bool, Error> {
         match arg.to_ascii_uppercase().as_slice() {
             b"FROMMEMBER" if !matches!(self.center, Some(Center::Point(_))) => {
@@ -228,7 +228,7 @@ impl<'w> Search<'w> {
         }
     }
 
-    /// The members that are wanted, in their order.
+    /// Finds the members that match, in the order requested.
     fn run<'s>(&self, sorted: &Sorted<'s>) -> Result<Vec<Found<'s>>, Error> {
         let area = self.area(sorted)?;
         let enough = self.count.filter(|_| self.any).unwrap_or(usize::MAX);
@@ -290,7 +290,7 @@ struct Found<'s> {
     member: Bytes<'s>,
     score: f64,
     point: Point,
-    /// From the centre, in metres.
+    /// The distance from the centre, in metres.
     distance: f64,
 }
 
@@ -300,7 +300,7 @@ pub(super) fn search(c: &mut Context, w: &mut Writer) -> Done {
     answer(c, w, search)
 }
 
-/// GEORADIUS and GEORADIUSBYMEMBER, of which nothing is stored.
+/// GEORADIUS and GEORADIUSBYMEMBER, without their STORE options.
 pub(super) fn radius(c: &mut Context, w: &mut Writer, by_member: bool) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let center = match by_member {

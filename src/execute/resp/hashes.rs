@@ -1,4 +1,4 @@
-//! Hashes; when their fields expire is said in `fields.rs`.
+//! Hashes. Expiry of fields is in `fields.rs`.
 
 use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, symmetric, text, wrong_arity};
 use super::random::Draw;
@@ -9,7 +9,7 @@ use crate::engine::{Field, FieldExpiry, Hash, Kind};
 use crate::protocol::resp::Writer;
 use crate::values::numbers::{self, LongDouble};
 
-/// Names and values that alternate.
+/// Iterates over alternating field names and values as pairs.
 #[derive(Clone)]
 pub(super) struct Pairs<'w>(pub(super) args::Iter<'w>);
 
@@ -23,7 +23,7 @@ impl<'w> Iterator for Pairs<'w> {
 }
 
 impl Context<'_> {
-    /// The key's hash, to answer a question about it.
+    /// The key's hash, for reading. Counts as a lookup.
     #[inline]
     pub(super) fn as_hash(&mut self) -> Result<Option<Hash<'_>>, Error> {
         let found = self.engine.as_hash(self.hash, self.key, self.now)?;
@@ -31,7 +31,7 @@ impl Context<'_> {
         Ok(found)
     }
 
-    /// A field, to change it.
+    /// Reads a field before it is changed.
     fn field(&mut self, name: &[u8]) -> Result<Option<Field<'_>>, Error> {
         Ok(self.engine.as_hash(self.hash, self.key, self.now)?.and_then(|hash| hash.field(name)))
     }
@@ -178,10 +178,10 @@ pub(super) fn hincrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// Visits the fields of these ranks, of those that have not expired.
+/// Visits the fields of these ranks, counted among the fields that have not expired.
 fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>)) {
     if hash.may_have_expired() {
-        // Fields that have expired have ranks as well: only in passing over all of them it is known which to draw from.
+        // Expired fields have ranks too, so the ranks of the others are known only after a pass over all fields.
         let live: Vec<Field> = hash.fields().collect();
         ranks.iter().map(|&rank| live[rank as usize].clone()).for_each(visit);
     } else {

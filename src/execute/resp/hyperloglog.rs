@@ -1,4 +1,4 @@
-//! HyperLogLogs: strings that estimate how many different elements were counted.
+//! HyperLogLogs: strings that estimate the number of distinct elements.
 
 use super::arguments::{Error, text};
 use super::{Context, Done, strings};
@@ -12,7 +12,7 @@ impl From<Corrupt> for Error {
     }
 }
 
-/// The sketch at the key. None if there is no such key.
+/// The sketch at the key; None if the key does not exist.
 fn sketch(c: &mut Context) -> Result<Option<(Vec<u8>, Attributes)>, Error> {
     let found = strings::whole(c)?;
     c.looked(found.is_some());
@@ -39,7 +39,7 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// PFCOUNT of one key. The estimate is kept in the string, where it is good until the next change.
+/// PFCOUNT of one key. The estimate is cached in the string, where it is valid until the next change.
 pub(super) fn count(c: &mut Context, w: &mut Writer) -> Done {
     let Some((mut sketch, _)) = sketch(c)? else {
         w.integer(0);

@@ -1,4 +1,4 @@
-//! Keys of any type: deletion, expiry, what is known of them.
+//! Commands on keys of any type: deletion, expiry, introspection.
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::{Context, Done};
@@ -7,7 +7,7 @@ use crate::engine::{Encoding, Kind, Value};
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 
-/// Longest string that Redis calls embstr, in bytes.
+/// The longest string, in bytes, whose encoding Redis reports as `embstr`.
 const EMBEDDED_BYTES_MAX: usize = 44;
 
 /// DEL of one key: 1 if it existed.
@@ -32,7 +32,7 @@ pub(super) fn touch(c: &mut Context) -> Result<i64, Error> {
     Ok(exists.into())
 }
 
-/// NX, XX, GT, LT: whether a new time may take the place of an old one.
+/// The options NX, XX, GT and LT: whether a new expiry may replace the old one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ExpireCondition {
     absent: bool,
@@ -42,7 +42,7 @@ pub(super) struct ExpireCondition {
 }
 
 impl ExpireCondition {
-    /// Takes an option. False if it is none.
+    /// Parses an option; false if `arg` is not one.
     pub(super) fn take(&mut self, arg: &[u8]) -> bool {
         match arg.to_ascii_uppercase().as_slice() {
             b"NX" => self.absent = true,
@@ -64,9 +64,12 @@ impl ExpireCondition {
         Ok(())
     }
 
-    /// No time of expiry is later than any.
+    /// True if the expiry may change from `old` to `new`. As in Redis, a key without an expiry counts as expiring at
+    /// infinity.
     pub(super) fn holds(self, old: Option<UnixMs>, new: i64) -> bool {
+        // GT: nothing is later than infinity.
         let after = old.is_some_and(|old| new > old as i64);
+        // LT: every time is earlier than infinity.
         let before = old.is_none_or(|old| new < old as i64);
         !(self.absent && old.is_some()
             || self.present && old.is_none()
@@ -98,6 +101,7 @@ pub(super) fn expire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool)
         return Ok(());
     };
     c.counters.add(Counter::TouchHits);
+    // As in Redis, a time in the past deletes the key.
     let changes = condition.holds(old, expires);
     if changes && expires <= c.now as i64 {
         c.engine.remove(c.hash, c.key, c.now);
@@ -108,12 +112,15 @@ pub(super) fn expire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool)
     Ok(())
 }
 
-/// In units of so many milliseconds, from now on or as a Unix time.
+/// TTL and its relatives: replies the time of expiry in units of `unit` milliseconds, from now if `relative`, else as a
+/// Unix time.
 pub(super) fn ttl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -> Done {
     let found = c.engine.get(c.hash, c.key, c.now).map(|item| item.expires);
     c.looked(found.is_some());
     w.integer(match found {
         None => -2,
+        // The engine adds up to a millisecond to a relative expiry (`time_of`): subtract it, then round to the nearest
+        // unit.
         Some(None) => -1,
         Some(Some(expires)) if relative => ((expires.saturating_sub(c.now + 1) + unit / 2) / unit) as i64,
         Some(Some(expires)) => (expires / unit) as i64,
@@ -182,7 +189,7 @@ pub(super) fn object(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// What Redis calls an encoding.
+/// Redis's name of an encoding.
 fn encoding_name(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Integer => "int",
@@ -202,7 +209,7 @@ pub(super) fn memory(c: &mut Context, w: &mut Writer) -> Done {
         if !is(option, "SAMPLES") {
             return Err(SYNTAX);
         }
-        // All of it is known: nothing has to be sampled.
+        // SAMPLES has no effect: memory usage is known exactly.
         if integer(required(&mut args)?)? < 0 || args.next().is_some() {
             return Err(SYNTAX);
         }

@@ -1,4 +1,4 @@
-//! Commands on all keys of a database, of one shard: its part of them.
+//! One shard's part of commands on all keys of a database.
 
 use super::arguments::{Error, required};
 use super::scan::{ScanOptions, cursor};
@@ -8,7 +8,7 @@ use crate::engine::{Kind, Value};
 use crate::protocol::resp::Writer;
 use crate::values::glob;
 
-/// Bits of a cursor that say which shard it is at.
+/// The number of bits in a cursor that name its shard.
 pub const CURSOR_SHARD_BITS: u32 = 10;
 
 /// The type of a value.
@@ -30,8 +30,8 @@ pub(super) fn flush(c: &mut Context, _: &mut Vec<u8>, all: bool) -> Result<Part,
     Ok(Part::Done)
 }
 
-/// KEYS: the keys of this shard that match a pattern. In slices: keys that exist from its start to its end are all there,
-/// keys that come or go meanwhile may be.
+/// KEYS: the keys of this shard that match a pattern, in slices. Keys that exist from its start to its end are all
+/// returned; keys created or removed meanwhile may be.
 pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let pattern = required(&mut c.args.into_iter())?;
     let (database, any) = (c.hash.database(), pattern == b"*");
@@ -52,7 +52,7 @@ pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     }
 }
 
-/// RANDOMKEY: any key of this shard.
+/// RANDOMKEY: a random key of this shard.
 pub(super) fn random(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let database = c.hash.database();
     if c.engine.database(database).items == 0 {
@@ -79,7 +79,7 @@ pub(super) fn random(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> 
     Ok(Part::Text)
 }
 
-/// SCAN: this shard's share; its cursors carry the shard in their lower bits.
+/// SCAN: one page of this shard's keys; cursors carry the shard in their lower bits.
 pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.into_iter();
     let cursor = cursor(required(&mut args)?)?;

@@ -9,7 +9,7 @@ use crate::engine::List;
 use crate::protocol::resp::Writer;
 
 impl Context<'_> {
-    /// The key's list, to answer a question about it.
+    /// The key's list, for reading. Counts as a lookup.
     #[inline]
     fn as_list(&mut self) -> Result<Option<List<'_>>, Error> {
         let found = self.engine.as_list(self.hash, self.key, self.now)?;
@@ -18,7 +18,7 @@ impl Context<'_> {
     }
 }
 
-/// LPUSH, RPUSH; those that end in X do not create a list.
+/// LPUSH and RPUSH; LPUSHX and RPUSHX do not create a list.
 #[inline]
 pub(super) fn push(c: &mut Context, w: &mut Writer, end: End, create: bool) -> Done {
     let values = c.args.skip(1).into_iter();
@@ -95,7 +95,7 @@ pub(super) fn lset(c: &mut Context, w: &mut Writer) -> Done {
     let (index, value) = (required(&mut args)?, required(&mut args)?);
     let index = match integer(index) {
         Ok(index) => index,
-        // That there is no list is the more important news.
+        // As in Redis, a missing list takes precedence over an invalid index.
         Err(error) => return Err(if c.as_list()?.is_some() { error } else { NO_SUCH_KEY }),
     };
     match c.engine.list_set(c.hash, c.key, index, value, c.now)? {
@@ -142,14 +142,14 @@ pub(super) fn ltrim(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// Which of the elements that match LPOS is to find.
+/// The matches that LPOS returns.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
-    /// From the tail, if negative.
+    /// The first match to return, counted from 1; a negative rank counts from the tail.
     rank: i64,
-    /// At most so many, 0: all. One, and it alone, where it was not said.
+    /// The most matches to return; 0 means all. Without COUNT, LPOS returns one match that is not in an array.
     count: Option<u64>,
-    /// Elements to look at, at most; 0: all.
+    /// The most elements to compare; 0 means all.
     looks_max: u64,
 }
 
@@ -189,7 +189,8 @@ fn wanted<'w>(mut args: impl Iterator<Item = &'w [u8]>) -> Result<Wanted, Error>
     Ok(wanted)
 }
 
-/// Writes where the elements are that match, of which `matches` tells one after the other.
+/// Writes the positions of matches. `matches` yields whether each element matches; `index` maps its number to the
+/// position.
 fn write_positions(matches: impl Iterator<Item = bool>, wanted: Wanted, index: impl Fn(u64) -> u64, w: &mut Writer) {
     let most = |limit: u64| if limit == 0 { usize::MAX } else { limit as usize };
     let before = (wanted.rank.unsigned_abs() - 1) as usize;

@@ -1,4 +1,4 @@
-//! Commands whose value has come piece by piece.
+//! Executes commands whose value arrived as an upload.
 
 use super::arguments::{Error, required};
 use super::strings::{self, whole};
@@ -8,11 +8,13 @@ use crate::engine::Upload;
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 
-/// What to do with a value, and what is to be replied then.
+/// How a command uses its uploaded value, and its reply.
 enum Plan {
+    // Store the value with this expiry, then reply as the condition decided.
     Store(Option<UnixMs>, strings::Proceed),
+    // Append the value to the stored string.
     Append,
-    /// The reply is written.
+    /// Discard the value: the condition does not hold, and the reply is already written.
     Drop,
 }
 
@@ -20,6 +22,7 @@ pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: A
     let plan = match plan(command, c, after, w) {
         Ok(plan) => plan,
         Err(error) => {
+            // The command is in error: free the value.
             c.engine.abort(upload);
             return Err(error);
         }
@@ -34,6 +37,7 @@ pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: A
             }
         }
         Plan::Append => {
+            // Without a stored string, APPEND stores the value like SET.
             let known = c.engine.get(c.hash, c.key, c.now).is_some();
             match known {
                 true => _ = c.engine.extend_by(c.hash, c.group(), c.key, End::Back, upload, c.now)?,
@@ -49,21 +53,25 @@ fn plan(command: Command, c: &mut Context, after: Args, w: &mut Writer) -> Resul
     let always = strings::Proceed { old: None };
     Ok(match command {
         Command::Set => {
+            // SET's options follow its value, so they are parsed only now.
             let (options, expire) = strings::set_options(c, after.iter())?;
             match strings::set_condition(c, options, w)? {
                 Some(proceed) => Plan::Store(strings::resolve(c, expire), proceed),
                 None => Plan::Drop,
             }
         }
+        // SETNX of an existing key.
         Command::SetNx if c.engine.get(c.hash, c.key, c.now).is_some() => {
             w.integer(0);
             Plan::Drop
         }
         Command::SetEx | Command::PSetEx => {
+            // The time to live precedes the value, so it is among the context's arguments.
             let (unit, name) = if command == Command::SetEx { (1000, "setex") } else { (1, "psetex") };
             let expires = c.future(required(&mut c.args.skip(1).into_iter())?, unit, true, name)?;
             Plan::Store(Some(expires), always)
         }
+        // The old value is read before the new one replaces it.
         Command::GetSet => Plan::Store(None, strings::Proceed { old: Some(whole(c)?) }),
         Command::Append => Plan::Append,
         _ => Plan::Store(None, always),
@@ -73,6 +81,7 @@ fn plan(command: Command, c: &mut Context, after: Args, w: &mut Writer) -> Resul
 fn commit(c: &mut Context, upload: Upload, expires: Option<UnixMs>) -> Result<(), Error> {
     c.counters.add(Counter::CmdSet);
     c.engine.commit(c.hash, c.group(), upload, c.now)?;
+    // An upload is committed without an expiry, so the expiry is set afterwards.
     if expires.is_some() {
         c.engine.touch(c.hash, c.key, expires, c.now)?;
     }
