@@ -1,4 +1,4 @@
-//! The executor: a shard's engine, its counters and the time, and the one way in for requests.
+//! The executor: a shard's engine, its counters and the time, with one entry point for requests.
 
 use super::resp::{self, Context, Slice, Streamed};
 use super::strings::{self, Target};
@@ -9,10 +9,10 @@ use crate::engine::{Attributes, Engine, KeyHash, Next, PutError, Reader, Upload}
 use crate::metrics::{Counter, Counters};
 use crate::protocol::memcached::{LINE_END, encode, encode_head, encode_tail};
 
-/// Values up to this length are copied into the reply as a whole; longer ones are streamed.
+/// Values up to this length, in bytes, are copied into the reply; longer ones are streamed.
 pub const COPIED_BYTES_MAX: usize = 64 << 10;
 
-/// Keys that a slice of a long command looks at: about 100 µs.
+/// Keys that a slice of a long command visits: about 100 µs.
 const KEYS_PER_SLICE: usize = 1024;
 
 /// The result of a request.
@@ -20,65 +20,65 @@ const KEYS_PER_SLICE: usize = 1024;
 pub enum Outcome {
     /// The whole reply was appended to the output.
     Done,
-    /// Nothing was appended: the reply is this.
+    /// Nothing was appended: this reply is to be streamed.
     Stream(Box<LongReply>),
 }
 
 /// A reply with a value that is too long to be copied at once.
 #[derive(Debug)]
 pub struct LongReply {
-    /// The bytes before the value.
+    /// The bytes to send before the value.
     pub head: Vec<u8>,
-    /// The bytes after it.
+    /// The bytes to send after the value.
     pub tail: Vec<u8>,
     /// The value's length in bytes.
     pub length: usize,
-    /// Reads the value, in the state that it has now; to be closed with [`Executor::close`].
+    /// Reads the value as it is now, whatever happens to the key; to be closed with [`Executor::close`].
     pub reader: Reader,
 }
 
-/// An upload under way: the command that it belongs to, and where its bytes go.
+/// An upload in progress: its command, and the destination of its bytes.
 #[derive(Debug)]
 pub struct UploadTarget {
     hash: KeyHash,
     key: Box<[u8]>,
     command: UploadCommand,
     session: Session,
-    /// Why there is no upload, once one has failed: the reply tells when the value is complete.
+    /// The upload, or why it failed. A failure is reported once the whole value has arrived.
     upload: Result<Upload, PutError>,
 }
 
-/// The command that a value belongs to.
+/// The command that an upload belongs to.
 #[derive(Debug)]
 enum UploadCommand {
-    /// Of memcached's protocol, without the value.
+    /// A command of memcached's protocol, without the value.
     Store(Operation<&'static [u8]>),
-    /// Of RESP, with the arguments before the value.
+    /// A command of RESP, with the arguments before the value.
     Call { call: Call<()>, args: Box<[u8]> },
 }
 
-/// A shard's engine and everything that executing a request needs.
+/// A shard's engine and everything else that executing a request needs.
 pub struct Executor {
     /// The shard's part of the data.
     pub engine: Engine,
     /// The shard's counters.
     pub counters: Counters,
-    /// Time that requests are executed at; see [`Executor::advance`].
+    /// The time at which requests are executed; see [`Executor::advance`].
     now: UnixMs,
-    /// How many shards the node has: SCAN's cursors name one.
+    /// The number of shards of the node, for SCAN's cursors.
     shards: usize,
-    /// Reads a clock, in microseconds.
+    /// Reads a monotonic clock, in microseconds.
     stopwatch: fn() -> u64,
-    /// Keys that a slice of a long command looks at.
+    /// Keys that a slice of a long command visits.
     pub keys_per_slice: usize,
     /// Measure every command, not only those whose time grows with the data.
     pub time_all: bool,
-    /// Microseconds that the last measured command took, until it is taken.
+    /// The duration of the last measured command in microseconds, until it is taken.
     elapsed: Option<u64>,
 }
 
 impl Executor {
-    /// An executor over `engine` for one of `shards` shards. `stopwatch` reads a monotonic clock in microseconds.
+    /// Creates an executor of `engine` for one of `shards` shards. `stopwatch` reads a monotonic clock in microseconds.
     pub fn new(engine: Engine, shards: usize, now: UnixMs, stopwatch: fn() -> u64) -> Self {
         Self {
             engine,
@@ -92,7 +92,7 @@ impl Executor {
         }
     }
 
-    /// The time that requests are executed at.
+    /// The time at which requests are executed.
     #[inline]
     pub fn now(&self) -> UnixMs {
         self.now
@@ -104,19 +104,19 @@ impl Executor {
         self.engine.advance(now);
     }
 
-    /// Does a bounded amount of background work, and says when there is more.
+    /// Does a bounded amount of background work; returns when to continue.
     pub fn work(&mut self) -> Next {
         self.engine.work(self.now)
     }
 
-    /// How long the last command took, in microseconds, if it was measured; the caller logs slow ones.
+    /// Takes the duration of the last command in microseconds, if it was measured; the caller logs slow commands.
     #[inline]
     pub fn take_elapsed(&mut self) -> Option<u64> {
         self.elapsed.take()
     }
 
-    /// Executes a request on a key of this shard and appends the reply to `out`, unless the client wants none. Of a
-    /// value longer than [`COPIED_BYTES_MAX`] nothing is appended.
+    /// Executes a request on a key of this shard and appends the reply to `out`, unless the client suppresses replies.
+    /// For a value longer than [`COPIED_BYTES_MAX`], nothing is appended.
     #[inline]
     pub fn run(&mut self, request: &Request<&[u8]>, hash: KeyHash, out: &mut Vec<u8>) -> Outcome {
         if let Operation::Call(call) = request.operation {
@@ -157,9 +157,9 @@ impl Executor {
         outcome
     }
 
-    /// Executes a command's part for one key, or for this shard, and appends the part's bytes to `out`. A command that takes
-    /// long yields after a slice: then the part is not the last, and the next slice is to begin at the number returned.
-    /// `from` is 0, or that number.
+    /// Executes a command's part for one key, or for this shard, and appends the part's bytes to `out`. A long command
+    /// yields after a slice: then the part is not the last, and the next slice begins at the position returned. `from`
+    /// is 0, or that position.
     pub fn part(
         &mut self,
         call: &Call<&[u8]>,
@@ -200,7 +200,7 @@ impl Executor {
         }
     }
 
-    /// A value found by one of memcached's commands that is not in one piece.
+    /// Replies with a value that one of memcached's commands found, and that is not in one piece.
     fn long(&mut self, head: &ValueHead, length: usize, mut reader: Reader, out: &mut Vec<u8>) -> Outcome {
         if length > COPIED_BYTES_MAX {
             let (mut before, mut after) = (Vec::new(), Vec::new());
@@ -215,7 +215,7 @@ impl Executor {
         Outcome::Done
     }
 
-    /// Appends up to `bytes_max` bytes of a value to `out`; returns how many.
+    /// Appends up to `bytes_max` bytes of a value to `out`; returns how many were appended.
     pub fn copy(&self, reader: &mut Reader, bytes_max: usize, out: &mut Vec<u8>) -> usize {
         let start = out.len();
         while out.len() - start < bytes_max && self.engine.unread(reader) > 0 {
@@ -225,7 +225,7 @@ impl Executor {
         out.len() - start
     }
 
-    /// Closes a reader: its value may be freed.
+    /// Closes a reader, so that its value may be freed.
     pub fn close(&mut self, reader: Reader) {
         self.engine.close(reader);
     }
@@ -243,8 +243,8 @@ impl Executor {
         }
     }
 
-    /// Begins to take a value of `value_bytes` bytes that will come in pieces. `request` is its command without the
-    /// value. That there is no memory for it is told when the value is complete: until then, its bytes are dropped.
+    /// Begins an upload of `value_bytes` bytes. `request` is its command without the value. If memory is exhausted, the
+    /// bytes are dropped as they arrive, and the error is reported once the whole value has arrived.
     pub fn begin_upload(&mut self, request: &Request<&[u8]>, hash: KeyHash, value_bytes: usize) -> UploadTarget {
         let attributes = match request.operation {
             Operation::Store { flags, expiry, .. } => Attributes { flags, expires: expiry.resolve(self.now) },
@@ -260,9 +260,9 @@ impl Executor {
         UploadTarget { hash, key: request.key.into(), command, session: request.session, upload }
     }
 
-    /// Takes a piece of a value; returns how many bytes of it were taken. The engine takes a part where a piece would
-    /// evict many items at once: the rest is to come again in the next turn. A piece that there is no memory for is
-    /// dropped, and the value with it.
+    /// Appends a piece to an upload; returns how many of its bytes were taken. Where a piece would evict many items at
+    /// once, the engine takes only a part of it: the caller passes the rest again in the next turn. If memory is
+    /// exhausted, the piece and the value are dropped.
     pub fn append(&mut self, target: &mut UploadTarget, bytes: &[u8]) -> usize {
         let Ok(upload) = &target.upload else { return bytes.len() };
         match self.engine.append(upload, bytes, self.now) {
@@ -276,8 +276,8 @@ impl Executor {
         }
     }
 
-    /// Stores a complete value and appends the reply. `intact` is false if a wrong line end followed it: then it is
-    /// dropped. `after` are the arguments that followed the value.
+    /// Stores a complete value and appends the reply. `intact` is false if the value was not followed by a line end:
+    /// then it is dropped. `after` are the arguments that followed the value.
     pub fn finish_upload(&mut self, target: UploadTarget, intact: bool, after: Args, out: &mut Vec<u8>) {
         let UploadTarget { hash, key, command, session, upload } = target;
         let start = out.len();
@@ -326,7 +326,7 @@ impl Executor {
         }
     }
 
-    /// Gives up a value that will not be completed.
+    /// Aborts an upload that will not be completed.
     pub fn abort_upload(&mut self, target: UploadTarget) {
         if let Ok(upload) = target.upload {
             self.engine.abort(upload);

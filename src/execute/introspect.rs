@@ -1,11 +1,11 @@
-//! What the command table says of itself: COMMAND and its subcommands, and every container's HELP.
+//! Replies derived from the command table: COMMAND and its subcommands, and every container's HELP.
 
 use crate::command::table::syntax::{self, Argument, Kind};
 use crate::command::table::{Access, Categories, Row};
 use crate::command::{Args, Command};
 use crate::protocol::resp::Writer;
 
-/// Answers COMMAND, whose arguments these are, its name included.
+/// Replies to COMMAND. `args` include its name.
 pub fn command(args: Args, writer: &mut Writer) {
     let row = Command::Command.row();
     if args.len() < 2 {
@@ -36,7 +36,8 @@ pub fn command(args: Args, writer: &mut Writer) {
     }
 }
 
-/// The subcommand that a container's arguments ask for, the container's name included, or what to say if there is none.
+/// Finds the subcommand that a container's arguments name, or returns an error text. `args` include the container's
+/// name.
 pub fn find_subcommand(row: &'static Row, args: Args) -> Result<&'static Row, String> {
     let name = args.skip(1).iter().next().unwrap_or_default();
     let Some(subcommand) = row.subcommand(name) else {
@@ -46,12 +47,12 @@ pub fn find_subcommand(row: &'static Row, args: Args) -> Result<&'static Row, St
     if subcommand.accepts(args.len()) { Ok(subcommand) } else { Err(wrong_arity(subcommand)) }
 }
 
-/// What to say if a command has the wrong number of arguments.
+/// The error text for a wrong number of arguments.
 pub fn wrong_arity(row: &Row) -> String {
     format!("ERR wrong number of arguments for '{}' command", row.full_name())
 }
 
-/// Answers HELP of a container.
+/// Replies to a container's HELP.
 pub fn help(row: &Row, writer: &mut Writer) {
     writer.array(1 + row.subcommands.len() * 2);
     writer.simple(&format!("{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", row.name.to_uppercase()));
@@ -62,7 +63,7 @@ pub fn help(row: &Row, writer: &mut Writer) {
     }
 }
 
-/// The row of a command, or of a subcommand: `client|id`.
+/// Finds the row of a command, or of a subcommand such as `client|id`.
 fn find(name: &[u8]) -> Option<&'static Row> {
     let mut parts = name.splitn(2, |&b| b == b'|');
     let row = Command::find(parts.next()?)?.row();
@@ -79,7 +80,7 @@ fn info_of_all(writer: &mut Writer) {
     }
 }
 
-/// What COMMAND INFO says of a command.
+/// Writes a command's entry in COMMAND INFO.
 fn info(row: &Row, writer: &mut Writer) {
     let keys = &row.keys;
     writer.array(10);
@@ -91,7 +92,7 @@ fn info(row: &Row, writer: &mut Writer) {
     writer.integer(keys.step.into());
     let categories: Vec<String> = row.categories.names().map(|c| format!("@{c}")).collect();
     simple_set(categories.iter().map(String::as_str), writer);
-    // Tips are for proxies that split commands over nodes; this version has none to give.
+    // Tips are for proxies that split commands over nodes; this version has none.
     writer.set(0);
     if keys.first == 0 {
         writer.set(0);
@@ -109,7 +110,7 @@ fn info(row: &Row, writer: &mut Writer) {
     }
 }
 
-/// Where a command's keys are: the first by its position, the others from there.
+/// Writes the key specification of a command: the first key by its position, the others relative to it.
 fn key_specification(row: &Row, writer: &mut Writer) {
     let keys = &row.keys;
     writer.map(3);
@@ -125,7 +126,7 @@ fn key_specification(row: &Row, writer: &mut Writer) {
     find_keys(last, keys.step.into(), writer);
 }
 
-/// A key after a argument that may be left out.
+/// Writes the key specification of a key that follows an optional argument.
 fn stored_key_specification(row: &Row, keyword: &str, writer: &mut Writer) {
     writer.map(3);
     writer.bulk(b"flags");
@@ -140,7 +141,7 @@ fn stored_key_specification(row: &Row, keyword: &str, writer: &mut Writer) {
     find_keys(0, 1, writer);
 }
 
-/// How to go from the first key to the others.
+/// Writes how to find the other keys from the first one.
 fn find_keys(last: i64, step: i64, writer: &mut Writer) {
     writer.bulk(b"find_keys");
     writer.map(2);
@@ -152,7 +153,7 @@ fn find_keys(last: i64, step: i64, writer: &mut Writer) {
     number_pair("limit", 0, writer);
 }
 
-/// Answers COMMAND DOCS, of some commands or of all.
+/// Replies to COMMAND DOCS, for the named commands or for all.
 fn docs(names: Args, writer: &mut Writer) {
     let rows: Vec<&Row> = match names.is_empty() {
         true => Command::ALL.iter().map(|c| c.row()).collect(),
@@ -213,7 +214,7 @@ fn argument_list(arguments: &[Argument], writer: &mut Writer) {
     }
 }
 
-/// Answers COMMAND GETKEYS, and GETKEYSANDFLAGS, of the arguments of a command.
+/// Replies to COMMAND GETKEYS and GETKEYSANDFLAGS. `args` are those of the command to examine.
 fn keys(args: Args, with_flags: bool, writer: &mut Writer) {
     let all: Vec<&[u8]> = args.iter().collect();
     let container = all.first().and_then(|name| Command::find(name)).map(Command::row);
@@ -241,8 +242,7 @@ fn keys(args: Args, with_flags: bool, writer: &mut Writer) {
     }
 }
 
-/// The keys among a command's arguments, and what is done with each. There are as many arguments as the command
-/// accepts.
+/// Finds the keys among a command's arguments, and how each is accessed. The row must accept the number of arguments.
 fn keys_of<'a>(row: &Row, args: &[&'a [u8]]) -> Vec<(&'a [u8], Access)> {
     let keys = &row.keys;
     let (first, step) = (usize::from(keys.first), usize::from(keys.step));
@@ -258,14 +258,14 @@ fn keys_of<'a>(row: &Row, args: &[&'a [u8]]) -> Vec<(&'a [u8], Access)> {
     if keys.stored {
         let options = &args[usize::from(row.arity.unsigned_abs())..];
         let is_store = |w: &[u8]| w.eq_ignore_ascii_case(b"STORE") || w.eq_ignore_ascii_case(b"STOREDIST");
-        // Of several, the last counts.
+        // If the option is repeated, the last one counts.
         let target = options.windows(2).rfind(|pair| is_store(pair[0]));
         found.extend(target.map(|pair| (pair[1], Access::Overwrite)));
     }
     found
 }
 
-/// What a command does with its key that may do different things with it.
+/// How a command accesses its key, where that depends on its arguments.
 fn access_of(command: Command, args: &[&[u8]]) -> Access {
     let has = |arg: &[u8]| args[2..].iter().any(|w| w.eq_ignore_ascii_case(arg));
     match command {
@@ -276,7 +276,7 @@ fn access_of(command: Command, args: &[&[u8]]) -> Access {
     }
 }
 
-/// Answers COMMAND LIST, whose arguments after these two are given.
+/// Replies to COMMAND LIST. `args` are those after both names.
 fn list(args: Args, writer: &mut Writer) {
     let all: Vec<&[u8]> = args.iter().collect();
     let is = |arg: &[u8], name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
@@ -306,7 +306,7 @@ fn list(args: Args, writer: &mut Writer) {
     writer.end(set, count);
 }
 
-/// Whether a name is of a pattern with `*` and `?`.
+/// True if `name` matches a pattern with `*` and `?`.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern, name) {
         ([], []) => true,

@@ -1,8 +1,8 @@
-//! One request on one engine: what each command means.
+//! Executes one request on one engine: the semantics of each command.
 //!
-//! An [`Executor`] owns a shard's engine. It has one way in for requests, [`Executor::run`], which appends the reply to
-//! a buffer or hands out a reader of a long value. It knows no sockets, no connections and no other shard; the time and
-//! the stopwatch that measures slow commands enter as parameters.
+//! An [`Executor`] owns a shard's engine. Requests enter through [`Executor::run`], which appends the reply to a buffer
+//! or returns a reader of a long value. It knows no sockets, no connections and no other shard; the time, and the
+//! stopwatch that measures slow commands, enter as parameters.
 
 #![forbid(unsafe_code)]
 

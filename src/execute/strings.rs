@@ -1,25 +1,25 @@
-//! Commands of memcached's protocol.
+//! Executes the commands of memcached's protocol.
 
 use crate::command::{Condition, End, Expiry, Failure, Operation, Reply, Request, UnixMs, ValueHead};
 use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Reader, Upload, Value};
 use crate::metrics::{Counter, Counters};
 use crate::slots::Group;
 
-/// Digits of the largest number.
+/// The digits of the largest number.
 const NUMBER_DIGITS_MAX: usize = 20;
 
 /// The result of one of memcached's commands.
 #[derive(Debug)]
 pub(super) enum Outcome<'k, 'e> {
-    /// A reply, with all its bytes; they are the request's and the engine's.
+    /// A complete reply, which borrows from the request and the engine.
     Ready(Reply<'e>),
     /// A value that is to be read from the engine piece by piece.
     Long {
-        /// What is sent before it.
+        /// The header to send before the value.
         head: ValueHead<'k>,
-        /// Its length in bytes.
+        /// The value's length in bytes.
         length: usize,
-        /// Where to read it; to be closed.
+        /// Reads the value; to be closed.
         reader: Reader,
     },
 }
@@ -44,13 +44,13 @@ pub(super) fn execute<'k: 'e, 'e>(request: &Request<&'k [u8]>, target: Target<'k
         Operation::Delete => target.delete(),
         Operation::Arithmetic { decrement, delta } => target.arithmetic(decrement, delta),
         Operation::Touch { expiry } => target.touch(expiry),
-        // Commands of RESP have replies of their own (`resp::call`).
+        // Commands of RESP are executed in `resp` instead.
         Operation::Call(_) => Reply::Failed(Failure::Unknown),
     };
     reply.into()
 }
 
-/// A key on its engine: what a command works on.
+/// The key that a command works on, and its engine.
 pub(super) struct Target<'k, 'e> {
     pub(super) engine: &'e mut Engine,
     pub(super) hash: KeyHash,
@@ -105,13 +105,13 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         let attributes = Attributes { flags, expires: expiry.resolve(now) };
         let done = engine.put(hash, Group::of(key), key, value, attributes, now);
         if done.is_err() && condition == Condition::Always {
-            // Better a miss than a value that the client thinks it replaced.
+            // A miss is better than a value that the client believes it has replaced.
             engine.remove(hash, key, now);
         }
         stored(done.map(Some), counters)
     }
 
-    /// Stores a value that has come as an upload.
+    /// Stores a value that arrived as an upload.
     pub(super) fn commit(mut self, condition: Condition, upload: Upload) -> Reply<'static> {
         self.counters.add(Counter::CmdSet);
         if condition != Condition::Always
@@ -128,7 +128,7 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         stored(done.map(Some), counters)
     }
 
-    /// Adds a value that has come as an upload to an end of the stored one.
+    /// Adds an upload to an end of the stored value.
     pub(super) fn extend_by(mut self, end: End, upload: Upload, bytes_max: u32) -> Reply<'static> {
         self.counters.add(Counter::CmdSet);
         if self.would_be_too_long(self.engine.uploaded(&upload), bytes_max) {
@@ -139,7 +139,7 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         stored(done, self.counters)
     }
 
-    /// The reply to a store whose condition does not hold.
+    /// The reply to a store whose condition does not hold; None if it holds.
     fn unmet(&mut self, condition: Condition) -> Option<Reply<'static>> {
         let version = self.engine.get(self.hash, self.key, self.now).map(|item| item.version);
         let (counter, reply) = match (condition, version) {
@@ -163,13 +163,14 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         stored(self.engine.extend(self.hash, Group::of(self.key), self.key, end, value, self.now), self.counters)
     }
 
-    /// True if the value would be longer than it may, with so many bytes more.
+    /// True if `bytes` more bytes would make the value longer than `bytes_max`.
     fn would_be_too_long(&mut self, bytes: usize, bytes_max: u32) -> bool {
         let old = self.engine.get(self.hash, self.key, self.now).map_or(0, |item| item.value.length());
         old + bytes > bytes_max as usize
     }
 
-    /// A set that failed drops the old value: better a miss than a value that the client thinks it replaced.
+    /// Replies with an error to a set. If `drop_old`, the old value is removed: a miss is better than a value that the
+    /// client believes it has replaced.
     pub(super) fn refuse(self, drop_old: bool, error: PutError) -> Reply<'static> {
         if drop_old {
             self.engine.remove(self.hash, self.key, self.now);
@@ -202,8 +203,8 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         }
     }
 
-    /// incr wraps at 2^64, decr stops at 0. What is stored is the number's digits and nothing else: memcached pads a
-    /// shorter result with spaces, which its protocol allows but does not ask for.
+    /// Executes incr, which wraps at 2^64, and decr, which stops at 0. The number is stored without padding: memcached
+    /// pads a shorter result with spaces, which its protocol allows but does not require.
     pub(super) fn arithmetic(self, decrement: bool, delta: u64) -> Reply<'e> {
         let Self { engine, hash, key, now, counters } = self;
         let (hits, misses) = match decrement {
@@ -239,7 +240,7 @@ fn found<'k: 'e, 'e>(key: &'k [u8], fetched: Fetched<'e>, versions: bool, [first
         (Value::Whole(value), _) => Reply::Value { head, value }.into(),
         (Value::Long(length), Some(reader)) => Outcome::Long { head, length, reader },
         (Value::Long(_), None) => unreachable!("a long value is fetched with its reader"),
-        // One key of several cannot be answered with an error: it is a miss then.
+        // In a get of several keys, a key of another type cannot be answered with an error: it is a miss.
         (Value::Collection(..), _) if first && last => Reply::Failed(Failure::WrongType).into(),
         (Value::Collection(..), _) => Reply::Miss { last }.into(),
     }
@@ -267,7 +268,7 @@ fn failed(error: PutError, counters: &mut Counters) -> Reply<'static> {
     }
 }
 
-/// A stored number: digits, with spaces around them where another server padded them.
+/// Parses a stored number: digits, with spaces around them if another server padded them.
 fn number(value: &[u8]) -> Option<u64> {
     let digits = value.trim_ascii();
     if digits.is_empty() || digits.len() > NUMBER_DIGITS_MAX {

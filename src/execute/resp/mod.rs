@@ -1,7 +1,8 @@
 //! The commands of RESP: one file per family.
 //!
-//! `dispatch` is generated from the rows of the command table, which name the functions. A command reads its arguments,
-//! works on the engine and writes its reply; one that fails returns an [`Error`], which replaces what it has written.
+//! `dispatch` is generated from the rows of the command table, which name the functions. A command parses its
+//! arguments, works on the engine and writes its reply; one that fails returns an [`Error`], which replaces the output
+//! written so far.
 
 mod arguments;
 mod bitfield;
@@ -34,7 +35,7 @@ pub use arguments::Error;
 use arguments::text;
 use ranges::By;
 
-/// A command at work: its key on its engine, its arguments, the time.
+/// The context of a command: its key, its engine, its arguments, the time.
 pub(super) struct Context<'e> {
     pub(super) engine: &'e mut Engine,
     pub(super) hash: KeyHash,
@@ -43,30 +44,30 @@ pub(super) struct Context<'e> {
     pub(super) args: Args<'e>,
     pub(super) now: UnixMs,
     pub(super) counters: &'e mut Counters,
-    /// How many shards there are.
+    /// The number of shards of the node.
     pub(super) shards: usize,
-    /// Which slice of a command that takes long this is.
+    /// The slice to execute of a long command.
     pub(super) slice: Slice,
 }
 
-/// A command that takes long is executed in slices, with other clients' commands in between. A slice begins where the one
-/// before it stopped, and says where the next one begins.
+/// A slice of a long command, which runs in slices with other clients' commands in between. A slice begins where the
+/// previous one stopped, and sets where the next one begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
-    /// Where it begins: 0 for the first.
+    /// The position at which it begins; 0 for the first slice.
     pub from: u64,
-    /// Keys to look at before the command yields.
+    /// The most keys to visit before the command yields.
     pub keys_max: usize,
-    /// Where the next slice begins, if the command has not ended.
+    /// The position at which the next slice begins; None if the command has ended.
     pub next: Option<u64>,
 }
 
-/// A long value that is the reply.
+/// A long value to stream as the reply.
 #[derive(Debug)]
 pub struct Streamed {
     /// Its length in bytes.
     pub length: usize,
-    /// Where to read it; to be closed.
+    /// Reads the value; to be closed.
     pub reader: Reader,
 }
 
@@ -77,7 +78,7 @@ impl Context<'_> {
         Group::of(self.key)
     }
 
-    /// Counts an error that the engine gave.
+    /// Counts an error that the engine returned.
     fn count_error(&mut self, error: &Error) {
         match error {
             Error::Put(PutError::OutOfMemory) => self.counters.add(Counter::StoreNoMemory),
@@ -86,7 +87,7 @@ impl Context<'_> {
         }
     }
 
-    /// Counts a look at a key.
+    /// Counts a lookup of a key.
     fn looked(&mut self, found: bool) {
         count_look(self.counters, found);
     }
@@ -98,7 +99,7 @@ fn count_look(counters: &mut Counters, found: bool) {
     counters.add(if found { Counter::GetHits } else { Counter::GetMisses });
 }
 
-/// The value of a handler: a reply that is written, or one that is to be streamed.
+/// Converts the result of a handler: a reply that is already written, or one that is to be streamed.
 trait IntoStreamed {
     fn into_streamed(self) -> Option<Streamed>;
 }
@@ -117,8 +118,8 @@ impl IntoStreamed for Option<Streamed> {
     }
 }
 
-/// Executes a command and appends its reply to `out`: all of it, unless a long value is returned, which is to follow
-/// the bytes appended.
+/// Executes a command and appends its reply to `out`. If it returns a long value, the value is to follow the bytes
+/// appended.
 #[inline]
 pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &mut Vec<u8>) -> Option<Streamed> {
     let start = out.len();
@@ -134,7 +135,7 @@ pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &m
     }
 }
 
-/// Executes a command's part for one key or one shard, and appends the bytes that belong to the part.
+/// Executes a command's part for one key or one shard, and appends the part's bytes to `out`.
 pub(super) fn part(command: Command, context: &mut Context, out: &mut Vec<u8>) -> Part {
     let start = out.len();
     match dispatch_part(command, context, out) {
@@ -148,10 +149,10 @@ pub(super) fn part(command: Command, context: &mut Context, out: &mut Vec<u8>) -
     }
 }
 
-/// A command that came to a shard that cannot execute it: the table and the router disagree. Its client gets an error.
+/// The error for a command that reached a shard that cannot execute it: the table and the router disagree.
 const MISDIRECTED: Error = text("ERR internal error: the command was sent to a shard that does not execute it");
 
-/// How a command is executed by the shard that its row names.
+/// Executes a whole command on the shard that its row names.
 macro_rules! whole {
     (local $($rest:tt)*) => { Err(MISDIRECTED) };
     (every_shard $($rest:tt)*) => { Err(MISDIRECTED) };
@@ -167,7 +168,7 @@ macro_rules! whole {
     };
 }
 
-/// How a part of a command is executed.
+/// Executes one part of a command.
 macro_rules! one_part {
     (per_key $c:ident $out:ident [Sum] [$($f:tt)*] [$($arg:expr),*]) => { Ok(Part::Count($($f)*($c $(, $arg)*)?)) };
     (every_shard $c:ident $out:ident [$merge:ident] [$($f:tt)*] [$($arg:expr),*]) => {
@@ -194,8 +195,8 @@ macro_rules! dispatchers {
 }
 with_handlers!(dispatchers);
 
-/// Stores a value that was uploaded, as its command says: the context has the arguments before it, `after` those that
-/// follow it. Appends the reply. The upload is gone afterwards.
+/// Stores an upload according to its command: the context has the arguments before the value, `after` has those behind
+/// it. Appends the reply. The upload is consumed.
 pub(super) fn finish_upload(
     command: Command,
     resp3: bool,

@@ -1,23 +1,24 @@
-//! Elements drawn at random: which, by their ranks.
+//! Draws random elements by their ranks.
 
 use super::arguments::{Error, text};
 use crate::engine::Engine;
 use std::collections::HashSet;
 
-/// Elements that may be drawn with repetition at once. Redis has no such limit; but a reply is put together in memory.
+/// The most elements that may be drawn with repetition in one call. Redis has no such limit, but here a reply is
+/// assembled in memory.
 const REPEATED_MAX: u64 = 1 << 20;
 
-/// How many elements a client wants.
+/// The number of random elements that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Draw {
-    /// So many, none twice.
+    /// This many distinct elements.
     Distinct(u64),
-    /// So many, each out of all.
+    /// This many elements, each drawn from all.
     Repeated(u64),
 }
 
 impl Draw {
-    /// What a count means: negative, elements may come more than once.
+    /// Interprets a count: if it is negative, elements may repeat.
     pub(super) fn of(count: i64) -> Result<Self, Error> {
         match u64::try_from(count) {
             Ok(count) => Ok(Self::Distinct(count)),
@@ -26,13 +27,13 @@ impl Draw {
         }
     }
 
-    /// The ranks of the elements, of so many that there are.
+    /// Draws the ranks, out of `length` elements.
     pub(super) fn ranks(self, length: u64, engine: &mut Engine) -> Vec<u64> {
         match self {
             Self::Repeated(_) if length == 0 => Vec::new(),
             Self::Repeated(count) => (0..count).map(|_| engine.random() % length).collect(),
             Self::Distinct(count) if count >= length => (0..length).collect(),
-            // From a large part of all, those are chosen in passing over all of them (Knuth's algorithm S).
+            // Where the sample is a large part of all elements, one pass over them selects it (Knuth's algorithm S).
             Self::Distinct(count) if count > length / 4 => {
                 let mut left = count;
                 let chosen = (0..length).filter(|rank| {
@@ -42,7 +43,7 @@ impl Draw {
                 });
                 chosen.collect()
             }
-            // Floyd's: a rank that was drawn already stands for the last one that could not be drawn before.
+            // Floyd's algorithm: a rank drawn a second time is replaced by `last`, which no earlier step could draw.
             Self::Distinct(count) => {
                 let mut chosen = HashSet::with_capacity(count as usize);
                 for last in length - count..length {

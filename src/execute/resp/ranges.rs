@@ -1,6 +1,6 @@
-//! Ranges of sorted sets: by rank, by score or by name, upwards or downwards.
+//! Ranges of sorted sets by rank, score or name, upwards or downwards.
 //!
-//! Whatever a range is of, it becomes a [`Span`] of ranks, which is counted, walked over or removed.
+//! Every range is resolved to a [`Span`] of ranks, which is then counted, iterated or removed.
 
 use super::arguments::{Error, SYNTAX, index_range, integer, is, required, text};
 use super::{Context, Done, sorted};
@@ -9,24 +9,24 @@ use crate::engine::{Bound, Sorted};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
 
-/// What a range is of.
+/// The order that a range refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Rank,
     Score,
-    /// In the order of bytes. All scores are expected to be equal.
+    /// Byte order of the names. All scores are expected to be equal.
     Name,
 }
 
-/// A range as a command says it.
+/// A range as the command specifies it, not yet resolved.
 #[derive(Clone, Copy, Debug)]
 enum Range<'w> {
-    /// First and last; negative ones count from the end.
+    /// First and last rank; negative ones count from the end.
     Ranks(i64, i64),
     Bounds(Bound<'w>, Bound<'w>),
 }
 
-/// Ranks from the lowest on: the first, and the one behind the last.
+/// A span of ranks, counted from the lowest: the first, and the one behind the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     from: u64,
@@ -42,7 +42,7 @@ impl<'w> Range<'w> {
         })
     }
 
-    /// Where it is in a sorted set. If it is downwards, ranks are counted from the highest.
+    /// Resolves the range in a sorted set. If `downwards`, ranks are counted from the highest.
     fn span(&self, sorted: &Sorted, downwards: bool) -> Span {
         match *self {
             Self::Ranks(start, stop) => {
@@ -65,7 +65,7 @@ impl Span {
         self.to - self.from
     }
 
-    /// What is left after so many, and at most how many of it.
+    /// Applies LIMIT: skips `offset` ranks in the direction of iteration and keeps at most `count`.
     fn limited(self, offset: u64, count: u64, downwards: bool) -> Self {
         let Self { from, to } = self;
         if downwards {
@@ -78,7 +78,7 @@ impl Span {
     }
 }
 
-/// An end of a range by score: `1.5`, or `(1.5` without that score.
+/// Parses a bound by score: `1.5` is inclusive, `(1.5` exclusive.
 fn score_bound<'w>(arg: &[u8], upper: bool) -> Result<Bound<'w>, Error> {
     let (number, excluded) = match arg {
         [b'(', number @ ..] => (number, true),
@@ -88,7 +88,7 @@ fn score_bound<'w>(arg: &[u8], upper: bool) -> Result<Bound<'w>, Error> {
     Ok(Bound::Score { score, after: upper != excluded })
 }
 
-/// An end of a range by name: `-`, `+`, `[name`, or `(name` without that name.
+/// Parses a bound by name: `-` and `+` are the ends, `[name` is inclusive, `(name` exclusive.
 fn name_bound(arg: &[u8], upper: bool) -> Result<Bound<'_>, Error> {
     match arg {
         b"-" => Ok(Bound::Start),
@@ -99,20 +99,20 @@ fn name_bound(arg: &[u8], upper: bool) -> Result<Bound<'_>, Error> {
     }
 }
 
-/// What ZRANGE and its relatives were asked for beside the range.
+/// The options of ZRANGE and its relatives.
 #[derive(Clone, Copy, Debug)]
 struct Options {
     by: By,
     downwards: bool,
     scores: bool,
-    /// Where it is negative, nothing is left.
+    /// LIMIT's offset; a negative one makes the range empty.
     offset: i64,
-    /// Where it is negative, all.
+    /// LIMIT's count; a negative one means all.
     count: i64,
 }
 
 impl Options {
-    /// Reads options; only where `all` of them are allowed may they say what the range is of, and its direction.
+    /// Parses options. Those for the order and the direction are accepted only if `all` options are.
     fn read(by: By, downwards: bool, all: bool, mut args: Iter) -> Result<Self, Error> {
         let mut options = Self { by, downwards, scores: false, offset: 0, count: -1 };
         let mut by_is_free = all;
@@ -152,7 +152,7 @@ pub(super) fn range(c: &mut Context, w: &mut Writer) -> Done {
     answer(c, w, By::Rank, false, true)
 }
 
-/// The commands that have direction and kind in their names.
+/// The commands whose names fix the order and the direction.
 pub(super) fn range_by(c: &mut Context, w: &mut Writer, by: By, downwards: bool) -> Done {
     answer(c, w, by, downwards, false)
 }
@@ -161,7 +161,7 @@ fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -
     let mut args = c.args.skip(1).into_iter();
     let (first, second) = (required(&mut args)?, required(&mut args)?);
     let Options { by, downwards, scores, offset, count } = Options::read(by, downwards, all, args)?;
-    // Bounds are said in the direction of the walk, ranks are not.
+    // Bounds are given in the direction of iteration, so the maximum comes first; ranks are always ascending.
     let range = match downwards && by != By::Rank {
         true => Range::read(by, second, first)?,
         false => Range::read(by, first, second)?,

@@ -9,7 +9,7 @@ use crate::protocol::resp::Writer;
 use crate::values::numbers;
 
 impl Context<'_> {
-    /// The key's set, to answer a question about it.
+    /// The key's set, for reading. Counts as a lookup.
     #[inline]
     fn as_set(&mut self) -> Result<Option<Set<'_>>, Error> {
         let found = self.engine.as_set(self.hash, self.key, self.now)?;

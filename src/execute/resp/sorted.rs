@@ -10,7 +10,7 @@ use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
 
-/// The sorted set at the key, counted as a look at it.
+/// The sorted set at the key, for reading. Counts as a lookup.
 #[inline]
 pub(super) fn find<'c>(c: &'c mut Context) -> Result<Option<Sorted<'c>>, Error> {
     let found = c.engine.as_sorted(c.hash, c.key, c.now)?;
@@ -22,7 +22,7 @@ fn score(arg: &[u8]) -> Result<f64, Error> {
     numbers::float(arg).ok_or(NOT_A_FLOAT)
 }
 
-/// Writes so many members. In RESP3 a member and its score are an array of their own.
+/// Writes `count` members. In RESP3, a member with its score is a nested array.
 #[inline]
 pub(super) fn write_members<'b>(
     w: &mut Writer,
@@ -53,12 +53,12 @@ fn write_member(w: &mut Writer, member: &[u8], score: f64, scores: bool) {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct AddOptions {
     change: ScoreChange,
-    /// Members whose scores changed are counted too.
+    /// CH: members whose scores changed are counted too.
     changed: bool,
 }
 
 impl AddOptions {
-    /// Takes the options at the start of some arguments, which are what follows then.
+    /// Parses the leading options; returns them and the remaining arguments.
     fn read(mut args: Args<'_>) -> (Self, Args<'_>) {
         let mut options = Self::default();
         while let Some((arg, rest)) = args.split_first() {
@@ -70,7 +70,7 @@ impl AddOptions {
         (options, args)
     }
 
-    /// Takes an option. False if it is none.
+    /// Parses an option; false if `arg` is not one.
     fn take(&mut self, arg: &[u8]) -> bool {
         let change = &mut self.change;
         if is(arg, "GT") {
@@ -85,7 +85,7 @@ impl AddOptions {
         true
     }
 
-    /// Takes an option that GEOADD has too. False if it is none.
+    /// Parses an option that GEOADD has too; false if `arg` is not one.
     pub(super) fn take_common(&mut self, arg: &[u8]) -> bool {
         if is(arg, "NX") {
             self.change.only_new = true;
@@ -134,7 +134,7 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     add_members(c, w, &members, options)
 }
 
-/// Adds members or changes their scores, and replies to ZADD.
+/// Adds members or changes their scores, and writes ZADD's reply.
 pub(super) fn add_members(c: &mut Context, w: &mut Writer, members: &[(f64, &[u8])], options: AddOptions) -> Done {
     let AddOptions { change, changed } = options;
     let (mut added, mut rescored, mut last) = (0, 0, Scored::Refused);
@@ -243,7 +243,7 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
     }
     let length = find(c)?.map_or(0, |sorted| sorted.len());
     let popped = count.unwrap_or(1).min(length);
-    // Only where a count is given may there be several pairs to keep apart.
+    // In RESP3, pairs are nested only if a count is given: without one, there is at most one pair.
     let nested = count.is_some() && w.resp3();
     w.array(if nested { popped } else { 2 * popped } as usize);
     let span = if downwards { [length - popped, length] } else { [0, popped] };

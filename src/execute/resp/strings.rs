@@ -10,7 +10,7 @@ use crate::values::numbers::{self, LongDouble};
 
 const NOT_WITHIN: Error = text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
-/// What SET and its relatives say of the time of expiry.
+/// The expiry that SET and its relatives specify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expire {
     Never,
@@ -18,7 +18,7 @@ pub(super) enum Expire {
     At(UnixMs),
 }
 
-/// When SET stores.
+/// The condition and reply options of SET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SetOptions<'w> {
     absent: bool,
@@ -27,7 +27,7 @@ pub(super) struct SetOptions<'w> {
     equal: Option<&'w [u8]>,
 }
 
-/// Writes a value that was fetched, or what precedes it if it is long.
+/// Writes a fetched value, or only its header if the value is long.
 fn write_fetched(fetched: Fetched, w: &mut Writer) -> Result<Option<Streamed>, Error> {
     let Fetched { item, reader } = fetched;
     match (item.value, reader) {
@@ -59,7 +59,7 @@ pub(super) fn get(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, E
     }
 }
 
-/// One key of MGET: what is no string is nothing.
+/// Writes one key's element of MGET's reply: null unless the key holds a string.
 pub(super) fn element(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
     match get(c, w) {
         Err(Error::Put(PutError::WrongType)) => {
@@ -70,7 +70,7 @@ pub(super) fn element(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed
     }
 }
 
-/// Reads `EX`, `PX`, `EXAT`, `PXAT` and the argument after it. None if the argument is another.
+/// Parses `EX`, `PX`, `EXAT` or `PXAT` and the argument after it; None if `arg` is another option.
 fn expire_option<'w>(
     c: &Context,
     arg: &[u8],
@@ -118,7 +118,7 @@ pub(super) fn getex(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>,
     }
 }
 
-/// The value of a string, all of it, and what else is stored with it. None if there is no such key.
+/// Reads a whole string and its attributes. None if the key does not exist.
 pub(super) fn whole(c: &mut Context) -> Result<Option<(Vec<u8>, Attributes)>, Error> {
     let Some(Fetched { item, reader }) = c.engine.fetch(c.hash, c.key, c.now) else { return Ok(None) };
     let attributes = Attributes { flags: item.flags, expires: item.expires };
@@ -158,7 +158,7 @@ pub(super) fn getdel(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// DELIFEQ (Valkey 9): removes a string that equals a value. A lock is released by it without a script.
+/// DELIFEQ (Valkey 9): removes a string if it equals a value, which releases a lock without a script.
 pub(super) fn delifeq(c: &mut Context, w: &mut Writer) -> Done {
     let wanted = required(&mut c.args.skip(1).into_iter())?;
     let equal = equals(c, wanted)?;
@@ -170,7 +170,7 @@ pub(super) fn delifeq(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// True if the key has this string. A long one is compared piece by piece where it lies.
+/// True if the key holds this string. A long one is compared in place, piece by piece.
 fn equals(c: &mut Context, wanted: &[u8]) -> Result<bool, Error> {
     let Some(Fetched { item, reader }) = c.engine.fetch(c.hash, c.key, c.now) else { return Ok(false) };
     match (item.value, reader) {
@@ -224,7 +224,7 @@ pub(super) fn set(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// The reply to a SET that has stored.
+/// Permission to store, with the old value if SET has to reply it.
 pub(super) struct Proceed {
     pub(super) old: Option<Option<(Vec<u8>, Attributes)>>,
 }
@@ -238,17 +238,20 @@ impl Proceed {
     }
 }
 
-/// Looks whether the condition of a SET holds. If it does not, the reply is written.
+/// Evaluates the condition of a SET. If it does not hold, writes the reply and returns None.
 pub(super) fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer) -> Result<Option<Proceed>, Error> {
     let SetOptions { absent, present, get, equal } = options;
+    // GET and IFEQ need the old value.
     let old = if get || equal.is_some() { Some(whole(c)?) } else { None };
     let exists = match &old {
         Some(old) => old.is_some(),
         None if absent || present => c.engine.get(c.hash, c.key, c.now).is_some(),
+        // NX and XX need only its existence.
         None => false,
     };
     let is_equal = equal.is_none_or(|wanted| matches!(&old, Some(Some((value, _))) if value == wanted));
     if absent && exists || present && !exists || !is_equal {
+        // IFEQ of a missing key does not hold.
         match old.filter(|_| get) {
             Some(old) => write_old(old, w),
             None => w.null(),
@@ -317,7 +320,7 @@ pub(super) fn append(c: &mut Context, w: &mut Writer) -> Done {
     strlen(c, w)
 }
 
-/// The length of a string. None if there is no such key.
+/// The length of a string in bytes. None if the key does not exist.
 pub(super) fn length(c: &mut Context) -> Result<Option<usize>, Error> {
     match c.engine.get(c.hash, c.key, c.now).map(|item| item.value) {
         Some(Value::Collection(..)) => Err(PutError::WrongType.into()),
@@ -339,7 +342,7 @@ pub(super) fn incrby(c: &mut Context, w: &mut Writer, negate: bool) -> Done {
     add(c, w, by)
 }
 
-/// Adds to the number that is stored, 0 if there is none.
+/// Adds to the stored number; a missing key counts as 0.
 #[inline]
 pub(super) fn add(c: &mut Context, w: &mut Writer, by: i64) -> Done {
     let (mut sum, mut digits) = (by, itoa::Buffer::new());
@@ -374,7 +377,7 @@ pub(super) fn incrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// The sum of two numbers as INCRBYFLOAT writes it.
+/// Adds two numbers and formats the sum as INCRBYFLOAT does.
 pub(super) fn add_floats(a: &[u8], b: &[u8]) -> Result<Vec<u8>, Error> {
     let (a, b) = (LongDouble::read(a).ok_or(NOT_A_FLOAT)?, LongDouble::read(b).ok_or(NOT_A_FLOAT)?);
     let sum = a.checked_add(b).ok_or(text("ERR increment would produce NaN or Infinity"))?;
@@ -422,7 +425,7 @@ pub(super) fn setrange(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// Writes bytes into a string, which is filled up with zeros as far as necessary.
+/// Writes bytes at an offset of a string, and pads it with zeros up to the offset.
 pub(super) fn write_at(c: &mut Context, offset: usize, bytes: &[u8]) -> Result<(), Error> {
     if c.engine.overwrite(c.hash, c.group(), c.key, offset, bytes, c.now)? {
         c.engine.mark_raw(c.hash, c.key, c.now);

@@ -10,9 +10,9 @@ use crate::protocol::resp::Writer;
 
 /// How a command uses its uploaded value, and its reply.
 enum Plan {
-    // Store the value with this expiry, then reply as the condition decided.
+    /// Store the value with this expiry, then reply as the condition decided.
     Store(Option<UnixMs>, strings::Proceed),
-    // Append the value to the stored string.
+    /// Append the value to the stored string.
     Append,
     /// Discard the value: the condition does not hold, and the reply is already written.
     Drop,
