@@ -1,22 +1,22 @@
-//! The connection balancer: how many connections each shard has, and where the next one goes. Behind a lock, as it is
-//! used only when a connection comes, goes or moves.
+//! The connection balancer: counts each shard's connections, and places new ones. A mutex suffices, as it is locked
+//! only when a connection opens, closes or moves.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Connections per shard, those on their way included.
+/// Connections per shard, including those that are moving to it.
 pub(super) struct ConnectionBalancer {
     counts: Mutex<Vec<u32>>,
     most: u32,
 }
 
-/// Where a new connection goes.
+/// The shard on which a new connection is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placed {
-    /// It stays.
+    /// The shard that accepted it.
     Here,
-    /// To this shard, which has fewer.
+    /// This shard, which has fewer connections.
     There(usize),
-    /// There are too many.
+    /// None: the node has reached its limit of connections.
     Nowhere,
 }
 
@@ -29,13 +29,13 @@ impl ConnectionBalancer {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connections of all shards.
+    /// The number of connections of all shards.
     #[cfg(feature = "sim")]
     pub(super) fn total(&self) -> u32 {
         self.counts().iter().sum()
     }
 
-    /// Places a connection that shard `here` accepted, and counts it.
+    /// Places and counts a connection that shard `here` accepted; a `pinned` one stays there.
     pub(super) fn place(&self, here: usize, pinned: bool) -> Placed {
         let mut counts = self.counts();
         if counts.iter().sum::<u32>() >= self.most {
@@ -47,12 +47,13 @@ impl ConnectionBalancer {
         if to == here { Placed::Here } else { Placed::There(to) }
     }
 
-    /// A connection that was counted for `shard` is gone.
+    /// Uncounts a connection of `shard`, which has closed.
     pub(super) fn closed(&self, shard: usize) {
         self.counts()[shard] -= 1;
     }
 
-    /// The shard that a connection of `from` should move to, if any has at least two fewer; the move is counted.
+    /// The shard to which a connection of `from` should move: the one with the fewest, if it has at least two fewer.
+    /// The move is counted.
     pub(super) fn lighter(&self, from: usize) -> Option<usize> {
         let mut counts = self.counts();
         let to = lightest(&counts);
@@ -64,7 +65,7 @@ impl ConnectionBalancer {
         Some(to)
     }
 
-    /// A connection that was counted for `from` is at `to`.
+    /// Counts that a connection of `from` has moved to `to`.
     pub(super) fn moved(&self, from: usize, to: usize) {
         let mut counts = self.counts();
         counts[from] -= 1;

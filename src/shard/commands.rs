@@ -1,4 +1,4 @@
-//! Commands of RESP without a key: their client's shard executes them, or asks every shard for a part.
+//! Commands of RESP without a key: their client's own shard executes them, or gathers a part from every shard.
 //!
 //! The rows of the command table name the functions; `dispatch_local` is generated from them.
 //!
@@ -27,22 +27,23 @@ use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Arguments of an unknown command that are shown, and bytes of them.
+/// The most bytes that an error shows of an unknown command's name, of each argument, and of all arguments together
+/// (about).
 const SHOWN_BYTES_MAX: usize = 128;
 
 /// An error's text, with its code.
 type Refused = String;
 
-/// What every shard contributes a part to.
+/// A command to which every shard contributes a part.
 #[derive(Clone, Copy)]
 pub(super) enum ShardPart<'a> {
     /// A command of RESP on the whole keyspace.
     Call { call: Call<&'a [u8]>, database: u8 },
-    /// CLIENT LIST or CLIENT KILL: the arguments after CLIENT, and the client that asks.
+    /// CLIENT LIST or CLIENT KILL: `args` are those after CLIENT, `asked_by` is the id of the client that asks.
     Clients { asked_by: u64, args: Args<'a> },
 }
 
-/// How a command is executed by its client's shard.
+/// Executes a command on its client's shard, depending on its kind.
 macro_rules! locally {
     (local $shard:ident $pending:ident $args:ident [$handler:ident] []) => {
         $shard.$handler($pending, $args)
@@ -56,7 +57,7 @@ macro_rules! locally {
     (every_shard $shard:ident $pending:ident $args:ident $($rest:tt)*) => {
         $shard.ask_whole_keyspace($pending, $args)
     };
-    // Commands with a key come here only to be refused (`Shard::check`).
+    // Commands with a key reach this only to be rejected (`Shard::check`).
     ($keyed:ident $shard:ident $pending:ident $args:ident $($rest:tt)*) => {
         $shard.unreadable($pending, $args)
     };
@@ -76,7 +77,7 @@ macro_rules! dispatcher {
 with_handlers!(dispatcher);
 
 impl<I: Io> Shard<I> {
-    /// Executes a command of RESP that no owner of a key executes, or refuses it.
+    /// Executes a RESP command that has no key's owner to execute it, or rejects it.
     pub(super) fn execute_local(&mut self, pending: &Pending, args: Args) {
         let Some(name) = args.iter().next() else { return };
         let command = match self.check(pending.id, name, args) {
@@ -96,15 +97,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// When a command of this file starts, if it is measured. The parts of a command on every shard are measured one by
-    /// one.
+    /// The start time of a command of this file, if it is measured. Parts of a command on every shard are measured
+    /// separately.
     fn started_local(&self, command: Command) -> Option<Instant> {
         let row = command.row();
         let is_here = matches!(row.handler, Handler::Local | Handler::Container);
         (is_here && (row.may_be_slow() || self.executor.time_all)).then(|| self.io.instant())
     }
 
-    /// The command of a name, if this client may call it with these arguments.
+    /// Finds a command by name, and checks that this client may call it with these arguments.
     fn check(&mut self, id: ConnectionId, name: &[u8], args: Args) -> Result<Command, Refused> {
         let now = self.executor.now();
         let Some(client) = self.connections.at(id).and_then(|c| c.client.as_mut()) else {
@@ -129,7 +130,7 @@ impl<I: Io> Shard<I> {
         Ok(command)
     }
 
-    /// A command whose key cannot be told from its arguments.
+    /// Rejects a command whose key cannot be determined from its arguments.
     fn unreadable(&mut self, pending: &Pending, args: Args) {
         let name = args.iter().next().unwrap_or_default();
         self.reply(pending.id, |w| w.error(unknown_command(name, args)));
@@ -190,7 +191,7 @@ impl<I: Io> Shard<I> {
         });
     }
 
-    /// CLUSTER and the commands of its clients.
+    /// CLUSTER, READONLY and their like: cluster support is disabled.
     fn cluster_disabled(&mut self, pending: &Pending, _: Args) {
         self.reply(pending.id, |w| w.error("ERR This instance has cluster support disabled"));
     }
@@ -246,7 +247,7 @@ impl<I: Io> Shard<I> {
         });
     }
 
-    /// Writes a reply behind those before it, unless the client wants none.
+    /// Appends a reply to the connection's reply queue, unless the client suppresses replies.
     fn reply(&mut self, id: ConnectionId, write: impl FnOnce(&mut Writer)) {
         let Some(connection) = self.connections.answering(id) else { return };
         let session = connection.session();
@@ -255,7 +256,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// SCAN: executed by the shard that its cursor is at.
+    /// SCAN: executed by the shard that its cursor names.
     fn scan(&mut self, pending: &Pending, args: Args) {
         let shards = self.router.shards();
         let shard = cursor(args.iter().nth(1).unwrap_or_default())
@@ -274,7 +275,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// A command on all keys: every shard contributes a part.
+    /// Executes a command on the whole keyspace: every shard contributes a part.
     fn ask_whole_keyspace(&mut self, pending: &Pending, args: Args) {
         let Some((name, arguments)) = args.split_first() else { return };
         let Some(command) = Command::find(name) else { return };
@@ -292,7 +293,7 @@ impl<I: Io> Shard<I> {
         self.ask_every_shard(pending, ShardPart::Call { call, database }, gather);
     }
 
-    /// Has every shard, this one included, contribute a part to a reply.
+    /// Gathers a reply from the parts of every shard, this one included.
     fn ask_every_shard(&mut self, pending: &Pending, part: ShardPart, gather: Gather) {
         if !self.has_room(0..self.router.shards(), pending) {
             return;
@@ -323,7 +324,7 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// The hash of a command that concerns a whole database: it says which.
+/// The hash of a command that concerns a whole database: it encodes the database.
 fn whole_database(database: u8) -> KeyHash {
     if database == 0 { KeyHash(0) } else { KeyHash(0).in_database(database) }
 }

@@ -1,8 +1,8 @@
-//! Which shard of the node owns a key: groups of slots are spread over the shards in equal runs.
+//! Maps keys to the node's shards: the groups of slots are divided over the shards in equal runs.
 
 use crate::slots::{GROUPS, Group};
 
-/// Which shard of the node owns a group.
+/// Maps a group of slots to the shard that owns it.
 #[derive(Clone, Debug)]
 pub struct SlotMap {
     shards: usize,
@@ -10,13 +10,13 @@ pub struct SlotMap {
 }
 
 impl SlotMap {
-    /// Groups in equal runs over `shards`.
+    /// Divides the groups over `shards` in equal runs.
     pub fn new(shards: usize) -> Self {
         let owners = (0..GROUPS).map(|group| (group * shards / GROUPS) as u16).collect();
         Self { shards, owners }
     }
 
-    /// The shard that owns a key. Where there is only one, nothing is computed.
+    /// The shard that owns a key. With a single shard, nothing is computed.
     #[inline]
     pub fn owner(&self, key: &[u8]) -> u16 {
         if self.shards == 1 {

@@ -1,4 +1,4 @@
-//! `stats`, as text: the shards' published counters, summed here and nowhere before.
+//! The text of `stats`: the shards' published counters, summed only here.
 
 use super::SharedState;
 use crate::command::StatsTopic;
@@ -23,7 +23,7 @@ impl Lines {
 }
 
 impl SharedState {
-    /// The answer to `stats` with a topic.
+    /// The reply to `stats` with a topic.
     pub(super) fn statistics(&self, topic: StatsTopic) -> String {
         let lines = Lines(String::new());
         match topic {
@@ -82,7 +82,7 @@ impl SharedState {
         lines.end()
     }
 
-    /// Pinion's own: each shard's counters, as `<shard>:<name>`.
+    /// `stats shards`, which is Pinion's own: each shard's counters, as `<shard>:<name>`.
     fn each_shard(&self, mut lines: Lines) -> String {
         for shard in 0..self.shards() {
             lines.stat(format_args!("{shard}:core"), self.config.shard_cores[shard]);

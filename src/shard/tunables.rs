@@ -1,5 +1,5 @@
-//! What can be changed while the node runs, and what its slow commands were. Behind locks and atomics: none of it is
-//! touched to execute a fast command.
+//! Settings that can be changed while the node runs, and its logs of slow commands. Behind mutexes and atomics:
+//! executing a fast command accesses none of them.
 
 use crate::command::{EncodingLimits, UnixMs};
 use crate::config::Config;
@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Arguments of a slow command that are kept, and bytes of each.
+/// The number of arguments kept of a slow command, and the bytes kept of each.
 const ARGS_KEPT: usize = 32;
 const ARG_BYTES_KEPT: usize = 128;
-/// A fast command is measured where those that take less than this, in microseconds, are to be logged.
+/// Fast commands are measured too if the slow log's threshold is below this, in microseconds.
 const SLOW_MICROS_LEAST: i64 = 1000;
-/// Latency spikes that are kept of each event.
+/// The number of latency spikes kept per event.
 const SPIKES_KEPT: usize = 160;
 
-/// Settings of how Redis does things, and their values there: they are taken and shown, and change nothing, as it is
-/// done otherwise here.
+/// Settings of Redis's implementation that have no counterpart here, with Redis's defaults: they are accepted, stored
+/// and shown, and have no effect.
 pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
     ("active-expire-effort", "1"),
     ("activerehashing", "yes"),
@@ -34,7 +34,7 @@ pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
     ("hll-sparse-max-bytes", "3000"),
 ];
 
-/// A command that took long.
+/// An entry of the slow log.
 #[derive(Clone, Debug)]
 pub(super) struct SlowCommand {
     pub(super) id: u64,
@@ -45,7 +45,7 @@ pub(super) struct SlowCommand {
     pub(super) client_name: Vec<u8>,
 }
 
-/// Keeps what SLOWLOG shows of a command's arguments.
+/// Truncates a command's arguments to the part that SLOWLOG shows.
 fn shorten(args: &mut Vec<Vec<u8>>) {
     if args.len() > ARGS_KEPT {
         let more = args.len() - (ARGS_KEPT - 1);
@@ -61,23 +61,23 @@ fn shorten(args: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// A latency spike: when, and how long.
+/// A latency spike: its time and duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spike {
     pub(super) seconds: u64,
     pub(super) milliseconds: u64,
 }
 
-/// Settings of CONFIG SET, and the logs that they govern.
+/// The settings of CONFIG SET, and the logs that they control.
 pub(super) struct Tunables {
     password: Mutex<Vec<u8>>,
     memory_bytes: AtomicU64,
     encoding_limits: Mutex<EncodingLimits>,
     without_effect: Mutex<BTreeMap<&'static str, String>>,
-    /// Slower commands are logged; negative: none.
+    /// The slow log's threshold in microseconds; negative disables it.
     pub(super) slowlog_micros: AtomicI64,
     pub(super) slowlog_length: AtomicU64,
-    /// Longer events are remembered; 0: none.
+    /// The latency monitor's threshold in milliseconds; 0 disables it.
     pub(super) latency_ms: AtomicU64,
     slow: Mutex<(u64, VecDeque<SlowCommand>)>,
     spikes: Mutex<BTreeMap<&'static str, VecDeque<Spike>>>,
@@ -102,7 +102,7 @@ impl Tunables {
         }
     }
 
-    /// The password; empty if there is none.
+    /// The password; empty if none is set.
     pub(super) fn password(&self) -> Vec<u8> {
         lock(&self.password).clone()
     }
@@ -127,7 +127,7 @@ impl Tunables {
         *lock(&self.encoding_limits) = encoding_limits;
     }
 
-    /// Settings that change nothing.
+    /// The settings without an effect.
     pub(super) fn without_effect(&self) -> Vec<(&'static str, String)> {
         lock(&self.without_effect).iter().map(|(name, value)| (*name, value.clone())).collect()
     }
@@ -136,13 +136,13 @@ impl Tunables {
         lock(&self.without_effect).insert(name, value);
     }
 
-    /// True if fast commands are measured as well: where what is logged as slow is not slow.
+    /// True if fast commands are measured too, because the slow log's threshold is very low.
     #[inline]
     pub(super) fn times_all(&self) -> bool {
         (0..SLOW_MICROS_LEAST).contains(&self.slowlog_micros.load(Ordering::Relaxed))
     }
 
-    /// Takes note of how long a command took, if that was long.
+    /// Logs a command that took `micros` microseconds, if it was slow.
     pub(super) fn took(&self, micros: u64, now: UnixMs, describe: impl FnOnce() -> SlowCommand) {
         let threshold = self.slowlog_micros.load(Ordering::Relaxed);
         if threshold >= 0 && micros >= threshold as u64 {
@@ -166,7 +166,7 @@ impl Tunables {
         }
     }
 
-    /// The slow commands, the latest first.
+    /// The slow log, latest entry first.
     pub(super) fn slow_commands(&self) -> Vec<SlowCommand> {
         lock(&self.slow).1.iter().cloned().collect()
     }
@@ -175,12 +175,12 @@ impl Tunables {
         lock(&self.slow).1.clear();
     }
 
-    /// Spikes of every event, the oldest first.
+    /// The latency spikes of every event, oldest first.
     pub(super) fn spikes(&self) -> BTreeMap<&'static str, VecDeque<Spike>> {
         lock(&self.spikes).clone()
     }
 
-    /// Forgets events: those named, or all. Returns how many there were.
+    /// Removes the spikes of the named events, or of all if `names` is empty. Returns how many events were removed.
     pub(super) fn forget_spikes<'w>(&self, names: impl ExactSizeIterator<Item = &'w [u8]>) -> usize {
         let mut spikes = lock(&self.spikes);
         let before = spikes.len();

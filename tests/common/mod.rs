@@ -1,4 +1,5 @@
-//! A real node and real clients: the binary is started with a port of the kernel's choice and stopped with SIGTERM.
+//! Starts a real node and real clients: the binary listens on a port that the kernel chooses, and is stopped with
+//! SIGTERM.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -8,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up: far longer than it does.
+/// The time after which a test gives up waiting: far longer than anything takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary under test.
@@ -17,24 +18,24 @@ pub const PINION: &str = env!("CARGO_BIN_EXE_pinion");
 /// A running node; killed if the test forgets it.
 pub struct Node {
     child: Child,
-    /// Where it serves memcached text.
+    /// The address of its memcached port.
     pub address: SocketAddr,
-    /// Where it serves RESP; the same, if that is all it serves.
+    /// The address of its RESP port, or the memcached address if it has no RESP port.
     pub resp_address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Node {
-    /// Starts a node with a free port and these arguments besides.
+    /// Starts a node on a free port with additional arguments.
     pub fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(PINION);
         command.args(["--port", "auto"]).args(arguments);
         Self::start_command(command)
     }
 
-    /// Starts a node by a command that says everything.
+    /// Starts a node by a complete command.
     pub fn start_command(mut command: Command) -> Self {
-        // Where nothing else is said, nodes of tests that run beside each other do not get in each other's way.
+        // Ports are chosen by the kernel by default, so that nodes of concurrent tests do not collide.
         command.env("PINION_RESP_PORT", "auto");
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -61,17 +62,17 @@ impl Node {
         }
     }
 
-    /// The process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it logged so far.
+    /// The lines that it has logged so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("no panic").clone()
     }
 
-    /// A new client.
+    /// Connects a new client.
     pub fn client(&self) -> Client {
         Client::connect(self.address)
     }
@@ -82,7 +83,7 @@ impl Node {
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
     }
 
-    /// Waits for the end.
+    /// Waits until the process ends.
     pub fn wait(mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
@@ -94,14 +95,14 @@ impl Node {
         }
     }
 
-    /// Stops it and checks that it ended well.
+    /// Stops the node and checks that it exited successfully.
     pub fn stop(self) {
         self.terminate();
         let status = self.wait();
         assert!(status.success(), "{status}");
     }
 
-    /// Resident memory in bytes.
+    /// Its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a resident set");
@@ -116,7 +117,7 @@ impl Drop for Node {
     }
 }
 
-/// A client that knows lines and bytes, and nothing of what they mean.
+/// A client that sends and receives lines and bytes without interpreting them.
 pub struct Client {
     /// The connection.
     pub stream: TcpStream,
@@ -124,7 +125,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, or gives up at the end of patience.
+    /// Connects; reads and writes time out after [`PATIENCE`].
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("connect");
         stream.set_nodelay(true).expect("TCP_NODELAY");
@@ -134,12 +135,12 @@ impl Client {
         Self { stream, reader }
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("send");
     }
 
-    /// The next line, without its end.
+    /// Receives the next line, without its line end.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line).expect("a line");
@@ -148,14 +149,14 @@ impl Client {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// So many bytes.
+    /// Receives `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.reader.read_exact(&mut bytes).expect("bytes");
         bytes
     }
 
-    /// True if the server hangs up, without another byte.
+    /// True if the server closes the connection without sending another byte.
     pub fn is_closed(&mut self) -> bool {
         match self.reader.read(&mut [0]) {
             Ok(0) => true,
@@ -164,7 +165,7 @@ impl Client {
         }
     }
 
-    /// Sends a command line and returns the first line of the answer.
+    /// Sends a command line and returns the first line of the reply.
     pub fn ask(&mut self, command: &str) -> String {
         self.send(format!("{command}\r\n"));
         self.line()
@@ -188,12 +189,12 @@ impl Client {
         Some(value)
     }
 
-    /// One round trip: whatever was sent before, on any connection of the same shard, has been received.
+    /// Makes one round trip: afterwards, the shard has received everything sent before on any of its connections.
     pub fn sync(&mut self) {
         assert!(self.ask("version").starts_with("VERSION "));
     }
 
-    /// All lines of `stats`, as name and value.
+    /// All lines of `stats`, as pairs of name and value.
     pub fn stats(&mut self, topic: &str) -> Vec<(String, String)> {
         let mut lines = Vec::new();
         let mut line = self.ask(&format!("stats {topic}"));
@@ -205,7 +206,7 @@ impl Client {
         lines
     }
 
-    /// One number of `stats`.
+    /// The value of one number of `stats`.
     pub fn stat(&mut self, name: &str) -> u64 {
         let stats = self.stats("");
         let value = stats.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name} in {stats:?}"));
@@ -222,11 +223,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A small generator of random numbers, the same on every run.
+/// A small random number generator with a fixed sequence per seed.
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `bound`.
+    /// A random number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::command::args::encode;
 
-/// The reply to a line, in RESP2 or RESP3, with `|` for the end of a line.
+/// The reply to a command line, in RESP2 or RESP3, with `|` for each line end.
 fn reply_in(resp3: bool, line: &str) -> String {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let (bytes, mut out) = (encode(&args), Vec::new());
@@ -15,7 +15,7 @@ fn reply(line: &str) -> String {
     reply_in(false, line)
 }
 
-/// Takes a reply off the front of a text of RESP3, and panics where it is not well formed.
+/// Skips a RESP3 reply at the start of `text` and returns the rest; panics if it is malformed.
 fn skip_reply(text: &str) -> &str {
     let (head, mut rest) = text.split_once('|').expect("a line");
     let count = || head[1..].parse::<usize>().expect("a count");

@@ -1,4 +1,4 @@
-//! Who the clients are and what they want: HELLO, AUTH, SELECT, RESET, CLIENT.
+//! Clients' identity and settings: HELLO, AUTH, SELECT, RESET, CLIENT.
 
 use super::{Io, Refused, Shard, ShardPart};
 use crate::command::table::{Merge, Row};
@@ -10,7 +10,7 @@ use crate::shard::pending::Pending;
 use crate::values::numbers;
 use std::fmt::Write;
 
-/// The Redis whose commands these are: clients look at it to know what they may send.
+/// The version of Redis that is announced: clients infer the supported commands from it.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -47,7 +47,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Whether a password is right; the only user is `default`.
+    /// Authenticates a client; the only user is `default`.
     fn authenticate(&mut self, id: ConnectionId, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refused> {
         let wanted = self.shared.tunables.password();
         if wanted.is_empty() && user.is_none() {
@@ -107,7 +107,7 @@ impl<I: Io> Shard<I> {
         });
     }
 
-    /// Does what HELLO's arguments ask for.
+    /// Applies the options of HELLO.
     fn negotiate(&mut self, id: ConnectionId, args: Args) -> Result<(), Refused> {
         let mut args = args.into_iter();
         let version = match args.next().map(numbers::integer) {
@@ -222,8 +222,8 @@ impl<I: Io> Shard<I> {
         });
     }
 
-    /// This shard's part of CLIENT LIST or CLIENT KILL, whose arguments after CLIENT are `args`. `asked_by` is the
-    /// number of the client that asks: SKIPME needs it.
+    /// This shard's part of CLIENT LIST or CLIENT KILL. `args` are those after CLIENT. `asked_by` is the id of the
+    /// client that asks, which SKIPME needs.
     pub(in crate::shard) fn clients_part(&mut self, asked_by: u64, args: Args, out: &mut Vec<u8>) -> Part {
         let filter = match Filter::read(args, Some(asked_by)) {
             Ok(filter) => filter,
@@ -258,13 +258,13 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// True if two passwords are the same, in a time that does not tell where they differ.
+/// Compares two passwords in a time that does not depend on where they differ.
 fn is_same(wanted: &[u8], told: &[u8]) -> bool {
     let difference = wanted.iter().zip(told).fold(0, |all, (a, b)| all | (a ^ b));
     wanted.len() == told.len() && difference == 0
 }
 
-/// A name that can be shown in a line.
+/// Validates a name: it must be printable in one line.
 fn checked_name(name: &[u8]) -> Result<Vec<u8>, Refused> {
     match name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         true => Ok(name.to_vec()),
@@ -284,7 +284,7 @@ fn set_info(client: &mut Client, attribute: &[u8], value: &[u8]) -> Result<(), R
     Ok(())
 }
 
-/// A connection's line in CLIENT LIST.
+/// Formats a connection's line in CLIENT LIST.
 fn shown(connection: &Connection, shard: usize, now: UnixMs) -> String {
     let Some(client) = &connection.client else { return String::new() };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -313,23 +313,23 @@ fn shown(connection: &Connection, shard: usize, now: UnixMs) -> String {
     line
 }
 
-/// Which clients CLIENT LIST shows, or CLIENT KILL disconnects.
+/// Selects the clients that CLIENT LIST shows, or that CLIENT KILL disconnects.
 #[derive(Debug, Default)]
 struct Filter {
     kill: bool,
     ids: Option<Vec<u64>>,
     address: Option<String>,
     local_address: Option<String>,
-    /// Of another kind than there is here.
+    /// The filter asks for a type of client that does not exist here, so that it matches none.
     none: bool,
-    /// Only those that are at least so many seconds old.
+    /// The minimum age of a connection, in seconds.
     age: u64,
-    /// The client that asks, if it is not to be meant.
+    /// The client that asks, if SKIPME excludes it.
     skipped: Option<u64>,
 }
 
 impl Filter {
-    /// Reads the arguments after CLIENT; `own` is the client that asks.
+    /// Parses the arguments after CLIENT; `own` is the id of the client that asks.
     fn read(args: Args, own: Option<u64>) -> Result<Self, Refused> {
         let mut args = args.into_iter();
         let kill = args.next().is_some_and(|arg| arg.eq_ignore_ascii_case(b"kill"));

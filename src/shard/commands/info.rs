@@ -1,4 +1,4 @@
-//! INFO: the shared's counters under Redis's names, in sections.
+//! INFO: the node's counters under Redis's names, in sections.
 
 use super::clients::REDIS_VERSION;
 use super::settings::policy_name;
@@ -10,10 +10,10 @@ use crate::shard::pending::Pending;
 use crate::sys;
 use std::fmt::{Display, Write};
 
-/// A section's name, and what writes it.
+/// A section's name, and the function that writes it.
 type Section = (&'static str, fn(&SharedState, &mut Lines));
 
-/// What INFO shows where nothing is said; those after them are shown by name or with everything.
+/// The sections of INFO without arguments; those of `MORE` are shown by name, or with `all` or `everything`.
 const SECTIONS: [Section; 11] = [
     ("server", server),
     ("clients", clients),
@@ -40,7 +40,7 @@ impl Lines {
 impl<I: Io> Shard<I> {
     /// INFO.
     pub(super) fn info(&mut self, pending: &Pending, args: Args) {
-        // Siblings' work for this client is to be counted in it.
+        // The reply includes the work that siblings do for this client's earlier requests: wait for their replies.
         if self.waits_for_replies(pending) {
             return;
         }
@@ -118,7 +118,8 @@ fn memory(shared: &SharedState, lines: &mut Lines) {
     lines.field("mem_allocator", "pinion");
 }
 
-/// There is none, but tools ask: nothing was saved, so what was written since the start is not.
+/// Fields about persistence, which monitoring tools expect. Nothing is ever saved, so all items written since the start
+/// count as unsaved.
 fn persistence(shared: &SharedState, lines: &mut Lines) {
     lines.field("loading", 0);
     lines.field("async_loading", 0);
@@ -174,7 +175,7 @@ fn commands(shared: &SharedState, lines: &mut Lines) {
     for &command in Command::ALL {
         let calls = shared.calls(command);
         if calls > 0 {
-            // The time of single commands is not measured.
+            // The time of single commands is not measured, so only calls are shown.
             lines.field(format_args!("cmdstat_{}", command.name()), format_args!("calls={calls}"));
         }
     }

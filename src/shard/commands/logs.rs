@@ -1,4 +1,4 @@
-//! SLOWLOG and LATENCY: what took long.
+//! SLOWLOG and LATENCY: the logs of slow commands and latency spikes.
 
 use super::{Io, Shard};
 use crate::command::{Args, Command};
@@ -7,7 +7,7 @@ use crate::shard::pending::Pending;
 use crate::shard::tunables::Spike;
 use crate::values::numbers;
 
-/// Entries that SLOWLOG GET shows where nothing is said.
+/// The number of entries that SLOWLOG GET shows without a count.
 const SHOWN_DEFAULT: i64 = 10;
 
 impl<I: Io> Shard<I> {

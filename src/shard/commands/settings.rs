@@ -11,11 +11,11 @@ use crate::shard::tunables::WITHOUT_EFFECT;
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;
 
-/// More of Redis's names of policies. The volatile ones evict, as the others do, from all keys.
+/// Further Redis names of policies. The volatile ones evict from all keys, like the others.
 const POLICY_ALIASES: [(&str, Eviction); 3] =
     [("volatile-lru", Eviction::Lru), ("volatile-lfu", Eviction::Lfu), ("volatile-random", Eviction::Random)];
 
-/// What is not set here but asked for by clients, and is what it is.
+/// Settings that clients ask for and that cannot be changed here, with their values.
 const FIXED: [(&str, &str); 9] = [
     ("databases", "16"),
     ("appendonly", "no"),
@@ -28,7 +28,7 @@ const FIXED: [(&str, &str); 9] = [
     ("protected-mode", "no"),
 ];
 
-/// Names that Redis had before, and still takes.
+/// Former names of settings, which Redis still accepts.
 const OLD_NAMES: [(&str, &str); 5] = [
     ("hash-max-ziplist-entries", "hash-max-listpack-entries"),
     ("hash-max-ziplist-value", "hash-max-listpack-value"),
@@ -37,7 +37,7 @@ const OLD_NAMES: [(&str, &str); 5] = [
     ("list-max-ziplist-size", "list-max-listpack-size"),
 ];
 
-/// What a setting changes.
+/// The effect of a setting.
 enum Change {
     Memory(u64),
     Policy(Eviction),
@@ -46,13 +46,13 @@ enum Change {
     SlowlogMicros(i64),
     SlowlogLength(u64),
     LatencyMs(u64),
-    /// One of how Redis does things, that is done otherwise here.
+    /// A setting of Redis's implementation that has no counterpart here: it is stored and shown.
     WithoutEffect(&'static str, String),
-    /// It is so already.
+    /// The setting already has this value.
     Nothing,
 }
 
-/// Redis's name of a policy; those that Redis does not have are named alike.
+/// Redis's name of a policy; policies that Redis does not have are named in the same way.
 pub(super) fn policy_name(eviction: Eviction) -> String {
     match eviction {
         Eviction::None => "noeviction".into(),
@@ -61,13 +61,13 @@ pub(super) fn policy_name(eviction: Eviction) -> String {
     }
 }
 
-/// All names of policies that CONFIG SET takes.
+/// All names of policies that CONFIG SET accepts.
 fn policies() -> impl Iterator<Item = (String, Eviction)> {
     let own = Eviction::ALL.into_iter().map(|policy| (policy_name(policy), policy));
     own.chain(POLICY_ALIASES.map(|(name, policy)| (name.to_owned(), policy)))
 }
 
-/// The settings about what is called compact, by name.
+/// The settings that limit compact encodings, by name.
 fn encoding_settings(encoding_limits: &mut EncodingLimits) -> [(&'static str, Number<'_>); 8] {
     let EncodingLimits {
         hash_entries,
@@ -105,7 +105,7 @@ impl Number<'_> {
     }
 }
 
-/// A size with a unit as Redis has them: k is 1000, kb 1024.
+/// Parses a size with a unit, as Redis does: k is 1000, kb is 1024.
 fn bytes(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?.to_ascii_lowercase();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -193,7 +193,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Changes settings: all of them, or none. None if it has to wait for room in batches to siblings.
+    /// Changes all of the settings or none. Returns None if the command has to wait for space in the batches to
+    /// siblings.
     fn set_settings(&mut self, pending: &Pending, args: Args) -> Option<Result<(), String>> {
         if args.len() % 2 == 1 {
             return Some(Err("ERR wrong number of arguments for 'config|set' command".into()));

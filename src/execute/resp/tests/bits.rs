@@ -189,7 +189,7 @@ fn other_types_are_refused() {
     }
 }
 
-/// A string that lies in several pieces.
+/// A string that is stored in several pieces.
 #[test]
 fn long_strings() {
     let mut session = Session::new();
@@ -211,7 +211,7 @@ fn long_strings() {
     assert_eq!(session.line("STRLEN k"), ":200000|");
 }
 
-/// What BITCOUNT or BITPOS say of a range, bit by bit.
+/// A naive model of the bits in a range: the position and value of each.
 fn model(value: &[u8], start: i64, end: i64, unit: i64) -> Vec<(i64, u8)> {
     let total = value.len() as i64 * 8 / unit;
     let index = |n: i64| if n < 0 { (total + n).max(0) } else { n };

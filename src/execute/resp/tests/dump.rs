@@ -2,7 +2,7 @@
 
 use super::Session;
 
-/// The payload of a key.
+/// The payload in the reply to DUMP.
 fn dump(session: &mut Session, key: &[u8]) -> Vec<u8> {
     let reply = session.send(&[b"DUMP", key]);
     let start = reply.windows(2).position(|end| end == b"\r\n").expect("a line") + 2;
@@ -59,7 +59,7 @@ fn options_of_restore() {
     assert_eq!(session.line("PTTL k"), ":3000|");
     assert_eq!(session.send(&[b"RESTORE", b"k", b"0", &payload, b"REPLACE", b"FREQ", b"9"]), b"+OK\r\n");
     assert_eq!(session.line("TTL k"), ":-1|");
-    // One that has expired already takes the old value with it.
+    // Restoring a value that has already expired removes the old value.
     assert_eq!(session.send(&[b"RESTORE", b"k", b"1000", &payload, b"ABSTTL", b"REPLACE"]), b"+OK\r\n");
     session.transcript(
         "> EXISTS k

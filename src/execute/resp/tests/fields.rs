@@ -123,7 +123,7 @@ fn numbers_of_fields() {
     assert_eq!(session.line("HEXPIRE h 10 FIELDS x a"), not_an_integer);
 }
 
-/// Whatever is said of a hash leaves out what has expired, swept or not.
+/// Every command on a hash ignores expired fields, whether they have been swept or not.
 #[test]
 fn fields_that_have_expired_are_not_there() {
     for fields in [1, 500] {

@@ -1,4 +1,4 @@
-//! Places and searches. The figures are those of Redis's tests.
+//! Geospatial commands. The figures are those of Redis's tests.
 
 use super::Session;
 

@@ -149,7 +149,7 @@ fn random_fields() {
     );
 }
 
-/// Fields that have expired are still in the hash's trees, and must not be drawn instead of others.
+/// Expired fields are still in the hash's trees, and must not be drawn as random fields.
 #[test]
 fn random_fields_where_some_have_expired() {
     let mut session = Session::new();
@@ -230,7 +230,7 @@ fn other_types_are_refused() {
     }
 }
 
-/// A command that names an element again after it has taken the last one finds an empty tree.
+/// A command that names an element again, after it has removed the last one, finds an empty tree.
 #[test]
 fn large_collections_are_emptied_by_one_command() {
     let mut session = Session::new();

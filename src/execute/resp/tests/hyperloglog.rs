@@ -29,7 +29,7 @@ fn counting() {
          > TYPE h
          < +string|",
     );
-    // The estimate is kept with the string, and out of date after a change.
+    // The estimate is cached in the string, and marked as outdated by a change.
     assert_eq!(session.send(&[b"GETRANGE", b"h", b"15", b"15"]), b"$1\r\n\x80\r\n");
     assert_eq!(session.line("PFCOUNT h"), ":4|");
     assert_eq!(session.send(&[b"GETRANGE", b"h", b"8", b"15"]), b"$8\r\n\x04\0\0\0\0\0\0\0\r\n");
@@ -62,7 +62,7 @@ fn what_is_none() {
     );
 }
 
-/// From the sparse encoding to the dense one, which is a long value.
+/// The sparse encoding is converted to the dense one, which is a long value.
 #[test]
 fn many_elements() {
     let mut session = Session::new();

@@ -207,7 +207,7 @@ fn other_types_are_refused() {
     }
 }
 
-/// Elements that lie outside of the leaves, and more of them than fit into one.
+/// Elements that are stored outside of the leaves, and more of them than fit into one leaf.
 #[test]
 fn long_lists() {
     let mut session = Session::new();

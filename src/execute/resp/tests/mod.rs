@@ -1,4 +1,4 @@
-//! Commands on an engine, as transcripts: what is sent, and what comes back in RESP2.
+//! Commands on an engine, as transcripts: each command with its reply in RESP2.
 
 mod bits;
 mod dump;
@@ -68,13 +68,14 @@ impl Session {
         Request { key, operation: Operation::Call(call), session }
     }
 
-    /// The reply to a line of arguments, with `|` for each end of a line.
+    /// The reply to a command line, with `|` for each line end.
     pub(super) fn line(&mut self, line: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         String::from_utf8_lossy(&self.send(&args)).replace("\r\n", "|")
     }
 
-    /// The reply to a command whose value comes as an upload, between these arguments; with `|` for each end of a line.
+    /// The reply to a command whose value arrives as an upload between `before` and `after`, with `|` for each line
+    /// end.
     pub(super) fn upload(&mut self, before: &[&[u8]], value: &[u8], after: &[&[u8]]) -> String {
         let (arguments, after_bytes) = (args::encode(&before[1..]), args::encode(after));
         let command = Command::find(before[0]).expect("a command");
@@ -90,7 +91,7 @@ impl Session {
         String::from_utf8_lossy(&out).replace("\r\n", "|")
     }
 
-    /// Sends lines and compares replies: `> command`, then `< reply` as [`Session::line`] shows it.
+    /// Sends command lines and compares the replies: `> command`, then `< reply` as [`Session::line`] shows it.
     #[track_caller]
     pub(super) fn transcript(&mut self, text: &str) {
         let mut reply = String::new();

@@ -103,7 +103,7 @@ fn random_members() {
     );
 }
 
-/// Draws from a set of many leaves, by which all members go.
+/// Draws random members from a set of many leaves until all are removed.
 #[test]
 fn random_members_of_a_large_set() {
     let mut session = Session::new();

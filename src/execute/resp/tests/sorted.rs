@@ -348,7 +348,7 @@ fn members_drawn_at_random() {
     for n in 0..1000 {
         session.line(&format!("ZADD many {n} member{n}"));
     }
-    // Never the same twice, and in the end every one.
+    // No member is drawn twice, and in the end every member has been drawn.
     let mut seen = std::collections::HashSet::new();
     for _ in 0..100 {
         let reply = session.line("ZRANDMEMBER many 200");
@@ -401,7 +401,7 @@ fn scanning() {
     assert_eq!(seen.len(), 1000);
 }
 
-/// The same commands on a sorted set that is in trees.
+/// Commands on a sorted set that is stored in trees.
 #[test]
 fn large_ones() {
     let mut session = Session::new();

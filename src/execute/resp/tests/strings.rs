@@ -90,7 +90,7 @@ fn parts_of_strings() {
     );
 }
 
-/// A long value is changed where it lies.
+/// A long value is changed in place.
 #[test]
 fn parts_of_long_strings() {
     let mut session = Session::new();
@@ -108,7 +108,7 @@ fn parts_of_long_strings() {
     assert_eq!(reply, [&b"$100000\r\n"[..], &value, b"\r\n"].concat());
 }
 
-/// A SET of a long value that was refused for its arguments, or for the type of what was there, removed what was there.
+/// A SET of a long value that was rejected, for its arguments or for the type of the old value, removed the old value.
 #[test]
 fn a_long_set_that_is_refused_changes_nothing() {
     let mut session = Session::new();
@@ -127,7 +127,7 @@ fn a_long_set_that_is_refused_changes_nothing() {
     session.transcript("> STRLEN k\n < :20000|");
 }
 
-/// `EXPIRE key 0` let the key live to the end of the millisecond: the next command in a pipeline found it.
+/// `EXPIRE key 0` kept the key until the end of the millisecond: the next command in a pipeline still found it.
 #[test]
 fn no_time_to_live_is_none() {
     for command in ["EXPIRE", "PEXPIRE"] {
