@@ -1,4 +1,4 @@
-//! Long values over the wire: streamed in and out, across shards, with nobody else kept waiting and no memory lost.
+//! Long values over the wire: streamed in and out, across shards, without delaying other clients or leaking memory.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::io::Write;
 
 const MIB: usize = 1 << 20;
 
-/// Bytes that differ from place to place.
+/// Bytes that differ from position to position and from seed to seed.
 fn value(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i / 7 + i / 4099 + seed) as u8).collect()
 }
@@ -16,7 +16,7 @@ fn set_command(key: &str, value: &[u8]) -> Vec<u8> {
     [format!("set {key} 0 0 {}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat()
 }
 
-/// Expects one hit.
+/// Receives the reply of one hit.
 fn expect_value(client: &mut Client, key: &str, value: &[u8]) {
     assert_eq!(client.line(), format!("VALUE {key} 0 {}", value.len()));
     assert!(client.bytes(value.len()) == value, "{key}");
@@ -39,13 +39,13 @@ fn of_any_length_on_any_shard_and_without_a_copy() {
             }
         }
         let grown = node.resident_bytes().saturating_sub(before);
-        // A copy of one would be 40 MiB more. Buffers are less: batches between three shards come to 20 MiB or so.
+        // A copy of one value would add 40 MiB. Buffers take less: batches between three shards come to about 20 MiB.
         assert!(grown < 190 << 20, "{grown} bytes for four values of 40 MiB");
         node.stop();
     }
 }
 
-/// Replies are in the order of requests, long or short, wherever their keys are.
+/// Replies are in the order of requests, whether values are long or short, wherever their keys are.
 #[test]
 fn pipelines_of_long_and_short_values() {
     for shards in ["1", "2", "5"] {
@@ -84,7 +84,7 @@ fn pipelines_of_long_and_short_values() {
     }
 }
 
-/// Who reads a value gets all of it, whatever happens to the key meanwhile; and its memory comes back after that.
+/// A reader receives the whole value, whatever happens to the key meanwhile; the memory is freed afterwards.
 #[test]
 fn a_value_that_is_being_read_stays_as_it_was() {
     for shards in ["1", "2"] {
@@ -109,8 +109,8 @@ fn a_value_that_is_being_read_stays_as_it_was() {
     }
 }
 
-/// Each piece pushes out hundreds of small items, so it is taken in several turns; a client that asks for little does
-/// not wait for that.
+/// Each piece evicts hundreds of small items, so it is stored over several turns; a client with small requests is not
+/// delayed by that.
 #[test]
 fn over_small_items_a_long_value_comes_in_steps() {
     for shards in ["1", "3"] {
@@ -145,7 +145,7 @@ fn over_small_items_a_long_value_comes_in_steps() {
     }
 }
 
-/// An upload that its client gives up leaves nothing, and the key's old value.
+/// An upload that its client aborts leaves no item, and keeps the key's old value.
 #[test]
 fn a_broken_upload_leaves_nothing() {
     for shards in ["1", "2"] {
@@ -160,7 +160,7 @@ fn a_broken_upload_leaves_nothing() {
             drop(client);
             wait_until("its memory to come back", || other.stat("held_bytes") < 2 << 20);
             assert_eq!(other.get(key), Some(b"old".to_vec()));
-            // The wrong end.
+            // The value is not followed by a line end.
             let mut client = node.client();
             let mut command = set_command(key, &value(1, MIB));
             let end = command.len() - 2;
@@ -181,7 +181,7 @@ fn a_broken_upload_leaves_nothing() {
     }
 }
 
-/// Uploads may have half of the memory: those beyond are refused, and their connections stay in step.
+/// Uploads may use half of the memory: further uploads are rejected, and their connections stay in sync.
 #[test]
 fn uploads_do_not_push_out_everything() {
     let node = Node::start(&["-t", "1", "-m", "64", "-I", "20m"]);
@@ -213,8 +213,8 @@ fn a_stop_does_not_wait_for_a_half_sent_value() {
     node.stop();
 }
 
-/// While the connection waited for room in a batch to the key's owner, a stop gave the value up, and took what had been
-/// received of it for commands: they were executed, and answered.
+/// While a connection waited for room in a batch to the key's owner, a stop aborted the upload, and the rest of its
+/// value was parsed as commands: they were executed, and answered.
 #[test]
 fn a_stop_does_not_take_a_value_for_commands() {
     let node = Node::start(&["-t", "3", "-m", "900", "-I", "100m"]);
@@ -226,7 +226,7 @@ fn a_stop_does_not_take_a_value_for_commands() {
         let lines = b"get x\r\n".repeat(1000);
         uploads.push(std::thread::spawn(move || {
             let _ = write!(sender, "set {key} 0 0 {}\r\n", 90 << 20);
-            // Until the node hangs up.
+            // Until the node closes the connection.
             while sender.write_all(&lines).is_ok() {}
             assert!(client.is_closed(), "it was answered");
         }));

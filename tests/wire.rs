@@ -1,4 +1,4 @@
-//! Connections as they misbehave and as they multiply, against the real binary.
+//! Misbehaving connections and many connections, against the real binary.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Closes with a reset instead of a goodbye: what the kernel does for a client that was killed with data unread.
+/// Closes with a reset instead of a FIN, as the kernel does for a client that is killed with unread data.
 fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
 }
@@ -36,7 +36,7 @@ fn commands_split_at_every_byte() {
             client.send(&command[at..]);
             let got = client.bytes(answer.len());
             assert_eq!(String::from_utf8_lossy(&got), answer, "{command:?} split at {at}");
-            // The tail of the one that is too long is a command of its own.
+            // The tail of the value that is too long is parsed as a command of its own.
             if answer.starts_with("CLIENT_ERROR bad data") {
                 assert!(client.line().starts_with("VERSION"));
             }
@@ -45,7 +45,7 @@ fn commands_split_at_every_byte() {
     node.stop();
 }
 
-/// Random commands on a few keys, and what a map answers.
+/// Random commands on a few keys, and the replies of a model: a map.
 fn conversation(commands: usize, keys: u64, seed: u64) -> (String, String) {
     let mut random = Random(seed);
     let mut map: HashMap<u64, String> = HashMap::new();
@@ -133,7 +133,7 @@ fn a_pipeline_of_a_thousand_commands_over_all_shards_comes_back_in_order() {
     }
 }
 
-/// Many connections at once, each with keys of its own, so that each has one right answer.
+/// Many concurrent connections, each with its own keys, so that each request has one correct reply.
 #[test]
 fn connections_do_not_get_each_others_replies() {
     let node = Node::start(&["-t", "3", "-m", "256"]);
@@ -163,8 +163,8 @@ fn a_multi_get_may_be_longer_than_any_buffer() {
     node.stop();
 }
 
-/// Values of siblings, more of them than a batch brings back at once, were waited for in a circle: the output for the
-/// rest of the batch, the rest of the batch for the output.
+/// A deadlock: values of siblings that exceeded what a batch brings back at once waited for each other, the
+/// connection's output for the rest of the batch and the rest of the batch for the output.
 #[test]
 fn a_multi_get_of_many_large_values_arrives() {
     let node = Node::start(&["-t", "2", "-m", "256"]);
@@ -182,7 +182,7 @@ fn a_multi_get_of_many_large_values_arrives() {
     node.stop();
 }
 
-/// What is asked after large values must not be executed before what was asked with them.
+/// Requests that follow large values must not be executed before the earlier requests of the pipeline.
 #[test]
 fn large_replies_do_not_change_the_order_of_execution() {
     let node = Node::start(&["-t", "2", "-m", "256"]);
@@ -217,7 +217,7 @@ fn large_replies_do_not_change_the_order_of_execution() {
 fn a_multi_get_over_all_shards_is_one_batch_per_sibling() {
     let node = Node::start(&["-t", "3", "-m", "64"]);
     let mut client = node.client();
-    // Not so many that a new connection has to see how long the replies are first.
+    // Few enough that a new connection may have all of them on their way before it knows the replies' length.
     let keys: Vec<String> = (0..20).map(|n| format!("k{n}")).collect();
     keys.iter().for_each(|k| client.set(k, k.as_bytes()));
     let before = (client.stat("mesh_batches"), client.stat("mesh_requests"));
@@ -231,7 +231,7 @@ fn a_multi_get_over_all_shards_is_one_batch_per_sibling() {
 
 #[test]
 fn five_thousand_idle_connections_cost_little_and_go_away() {
-    // The node inherits the limit.
+    // The node inherits this process's limit.
     let limit = pinion::sys::raise_file_limit(12_000).expect("getrlimit");
     assert!(limit >= 6000, "this test needs 6,000 open files; the hard limit is {limit}");
     let node = Node::start(&["-t", "2", "-m", "64"]);
@@ -241,7 +241,7 @@ fn five_thousand_idle_connections_cost_little_and_go_away() {
     let mut idle: Vec<Client> = (0..5000).map(|_| node.client()).collect();
     wait_until("5,001 connections", || active.stat("curr_connections") == 5001);
     assert_eq!(active.get("k"), Some(b"v".to_vec()));
-    // Each has been used once, as real ones have.
+    // Each connection has been used once, as those of real clients have.
     for client in &mut idle {
         client.send("get k\r\n");
     }
@@ -273,7 +273,7 @@ fn too_many_connections_are_refused_with_a_word() {
     node.stop();
 }
 
-/// The node must not collect 200 MB of replies for a client that does not read them, nor make others wait for it.
+/// The node must not buffer 200 MB of replies for a client that does not read them, nor delay other clients.
 #[test]
 fn a_slow_reader_is_waited_for_and_nobody_else() {
     for shards in ["1", "2"] {
@@ -305,8 +305,8 @@ fn a_slow_reader_is_waited_for_and_nobody_else() {
     }
 }
 
-/// Requests that wait for room in a batch were put into the list of waiters again for each reply that came in: a long
-/// pipeline to one sibling took time that grew with its cube.
+/// Requests that waited for room in a batch were added to the list of waiters again for each reply that arrived: a long
+/// pipeline to one sibling took time that grew with the cube of its length.
 #[test]
 fn a_deep_pipeline_to_one_sibling_keeps_moving() {
     let node = Node::start(&["-t", "2", "-m", "64"]);
@@ -327,7 +327,7 @@ fn a_deep_pipeline_to_one_sibling_keeps_moving() {
     node.stop();
 }
 
-/// A connection kept the buffer of a large value for as long as something followed it in the same packet.
+/// A connection kept the buffer of a large value for as long as something followed the value in the same packet.
 #[test]
 fn memory_of_large_values_is_given_back() {
     let node = Node::start(&["-t", "2", "-m", "64"]);
@@ -349,7 +349,7 @@ fn memory_of_large_values_is_given_back() {
     node.stop();
 }
 
-/// A stop used to open connections again that had to wait: they were served new requests until they were cut off.
+/// A stop resumed connections that were waiting: their new requests were executed until the stop's deadline.
 #[test]
 fn a_stop_answers_nothing_that_comes_after_it() {
     let node = Node::start(&["-t", "1", "-m", "64"]);
@@ -364,14 +364,14 @@ fn a_stop_answers_nothing_that_comes_after_it() {
     let mut reply = vec![0; "VALUE k 0 100000\r\n\r\nEND\r\n".len() + 100_000];
     while std::io::Read::read_exact(&mut slow.stream, &mut reply).is_ok() {
         replies += 1;
-        // Requests after the stop: as many as could ever be answered before.
+        // A request after the stop, which must not be answered.
         let _ = std::io::Write::write(&mut slow.stream, b"get k\r\n");
     }
     assert_eq!(replies, 300, "all that was received, and no more");
     assert!(node.wait().success());
 }
 
-/// A client that floods the node with commands whose replies it does not read.
+/// A client that floods the node with commands and does not read the replies.
 #[test]
 fn a_flood_without_reading_is_bounded() {
     let node = Node::start(&["-t", "2", "-m", "64"]);
@@ -382,7 +382,7 @@ fn a_flood_without_reading_is_bounded() {
     flood.stream.set_nonblocking(true).expect("O_NONBLOCK");
     let requests = "get k\r\n".repeat(10_000);
     let (mut sent, begun) = (0, Instant::now());
-    // Until the node has stopped reading for a good while.
+    // Writes until the node has not read for a while.
     let mut last = Instant::now();
     while last.elapsed() < Duration::from_millis(300) && begun.elapsed() < Duration::from_secs(30) {
         if let Ok(n) = std::io::Write::write(&mut &flood.stream, requests.as_bytes()) {
@@ -405,7 +405,7 @@ fn clients_that_are_killed_in_the_middle_leave_nothing_behind() {
     for n in 0..200 {
         let mut client = node.client();
         match n % 4 {
-            // In a large value: more of them than fit the memory that large values are collected in.
+            // Within a large value: together, these values exceed the memory for collecting large values.
             0 => client.send([b"set k 0 0 1000000\r\n".to_vec(), vec![b'x'; 500_000]].concat()),
             1 => client.send("set k 0 0 100\r\nabc"),
             2 => client.send("get k k k k".repeat(50)),
@@ -421,7 +421,7 @@ fn clients_that_are_killed_in_the_middle_leave_nothing_behind() {
     node.stop();
 }
 
-/// Forty values of 1 MB are more than are collected at once: the others wait, and all of them are stored.
+/// Forty values of 1 MB exceed the memory for collecting values: some wait, and all are stored in the end.
 #[test]
 fn large_values_in_flight_wait_for_each_other() {
     let node = Node::start(&["-t", "1", "-m", "256"]);
@@ -445,7 +445,7 @@ fn large_values_in_flight_wait_for_each_other() {
     node.stop();
 }
 
-/// A client that stalls in the middle of a large value must not keep small commands, or its own shard, from anything.
+/// A client that stalls within a large value must not delay small commands, nor its own shard.
 #[test]
 fn a_half_sent_value_does_not_keep_small_ones_waiting() {
     let node = Node::start(&["-t", "1", "-m", "256"]);
@@ -506,7 +506,7 @@ fn connections_are_spread_evenly_and_stay_so() {
         let counts = connections(&mut observer);
         counts.iter().sum::<u64>() == 10 && is_even(&counts)
     });
-    // Every third connection closes, that is, most of one shard's.
+    // Every third connection closes, which are most of one shard's.
     let mut kept: Vec<Client> = clients.into_iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, c)| c).collect();
     wait_until("seven connections, spread evenly", || {
         let counts = connections(&mut observer);
@@ -520,7 +520,7 @@ fn connections_are_spread_evenly_and_stay_so() {
     node.stop();
 }
 
-/// Connections move while they are used: nothing is lost, doubled or out of order.
+/// Connections move between shards while they are used: no reply is lost, duplicated or reordered.
 #[test]
 fn a_moving_connection_loses_nothing() {
     let node = Node::start(&["-t", "2", "-m", "64"]);
@@ -531,7 +531,7 @@ fn a_moving_connection_loses_nothing() {
         let before = connections(&mut observer);
         let mut client = node.client();
         client.sync();
-        // A connection that is handed over is counted by nobody for a moment.
+        // A connection that is being handed over is briefly counted by no shard.
         wait_until("the connection to be counted", || {
             connections(&mut observer).iter().sum::<u64>() > before.iter().sum()
         });
@@ -555,7 +555,7 @@ fn a_moving_connection_loses_nothing() {
 
 #[test]
 fn a_shards_own_port_keeps_its_connections() {
-    // A range that the kernel says is free; another process may take it in between, hence more than one try.
+    // A range of ports that the kernel reports free. Another process may bind one in between, hence several tries.
     let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let base =
         (0..100).map(|_| free()).find(|&p| p < 65_000 && std::net::TcpListener::bind(("127.0.0.1", p + 1)).is_ok());
@@ -580,7 +580,7 @@ fn a_ttl_ends_on_time_and_never_early() {
         assert_eq!((client.line(), client.line()), ("STORED".into(), "STORED".into()));
     }
     wait_until("the first to expire", || {
-        // The time is taken after the answer: if it is a miss, a second had passed before.
+        // The clock is read after the reply: for a miss, a second must have passed by then.
         let miss = client.get("short0").is_none();
         assert!(!miss || begun.elapsed() >= Duration::from_secs(1), "expired early");
         miss
@@ -609,10 +609,10 @@ fn a_delayed_flush_takes_all_that_is_there_when_it_is_due() {
     node.stop();
 }
 
-/// Ten times as much as there is room for: no error, bounded memory, most of it used, the newest kept.
+/// Ten times as much data as fits: no error, bounded memory, most of it used, the newest items kept.
 #[test]
 fn memory_is_bounded_and_used_however_much_is_written() {
-    // First in, first out: what has to be there at the end is known.
+    // First in, first out: so the items that must remain at the end are known.
     let node = Node::start(&["-t", "2", "-m", "16", "--eviction", "fifo"]);
     let mut client = node.client();
     let limit = client.stat("limit_maxbytes");
@@ -664,7 +664,7 @@ fn statistics_add_up_over_shards() {
     assert_eq!((stat("cmd_set"), stat("cmd_get"), stat("get_hits"), stat("get_misses")), (100, 150, 100, 50));
     assert_eq!((stat("curr_items"), stat("incr_hits"), stat("delete_hits"), stat("threads")), (99, 1, 1, 3));
     assert!(stat("bytes_read") > 0 && stat("bytes_written") > 0 && stat("mesh_requests") > 0);
-    // In one pipeline: all that was asked before is counted.
+    // In one pipeline: the counters include all earlier requests.
     let sets: String = (0..200).map(|n| format!("set p{n} 0 0 1\r\nx\r\n")).collect();
     client.send(sets + "stats\r\n");
     (0..200).for_each(|_| assert_eq!(client.line(), "STORED"));
@@ -715,17 +715,17 @@ fn a_stop_does_not_wait_for_ever_for_a_client() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-/// SIGINT is Ctrl-C.
+/// SIGINT, which Ctrl-C sends.
 #[test]
 fn an_interrupt_stops_as_well() {
     let node = Node::start(&["-t", "1", "-m", "64"]);
-    // SAFETY: no pointers; the process is our child and not waited for yet.
+    // SAFETY: the call takes no pointers; the process is our child and has not been waited for yet.
     unsafe { libc::kill(node.pid() as i32, libc::SIGINT) };
     assert!(node.wait().success());
 }
 
-/// Nobody polls: an idle node's turns are its timer's, one per second and shard. (Its CPU time is measured, not tested:
-/// docs/benchmarks.md.)
+/// An idle node does not poll: its turns are those of its timer, one per second and shard. (Its CPU time is measured,
+/// not tested: docs/benchmarks.md.)
 #[test]
 fn an_idle_node_sleeps() {
     let node = Node::start(&["-t", "2", "-m", "64"]);
@@ -741,7 +741,7 @@ fn an_idle_node_sleeps() {
     node.stop();
 }
 
-/// A client of the RESP port.
+/// Connects a client to the RESP port.
 fn resp_client(node: &Node) -> Client {
     let log = node.log();
     let address = log.iter().filter(|line| line.contains("resp")).find_map(|line| {
@@ -756,7 +756,7 @@ fn command(words: &[&[u8]]) -> Vec<u8> {
     [format!("*{}\r\n", words.len()).into_bytes(), words.iter().flat_map(word).collect()].concat()
 }
 
-/// An upload under a key that cannot be stored stopped the shard that owned the key.
+/// An upload under a key too long to be stored stopped the shard that owned the key.
 #[test]
 fn a_long_value_under_a_key_that_is_too_long() {
     let node = Node::start(&["--shards", "2", "--memory", "64"]);
@@ -769,8 +769,8 @@ fn a_long_value_under_a_key_that_is_too_long() {
     node.stop();
 }
 
-/// The elements of an MGET that was to be executed without a reply were long values: their readers were never closed,
-/// and those of siblings were sent.
+/// Elements of an MGET whose reply was suppressed were long values: their readers were never closed, and those of
+/// siblings were sent.
 #[test]
 fn long_values_that_nobody_wants() {
     let node = Node::start(&["--shards", "2", "--memory", "64"]);
@@ -788,7 +788,7 @@ fn long_values_that_nobody_wants() {
     node.stop();
 }
 
-/// MGET of one key was not taken apart, and replied the value alone instead of an array of it.
+/// MGET of one key was not split, and replied with the value alone instead of an array.
 #[test]
 fn mget_of_one_key_is_an_array() {
     let node = Node::start(&["--shards", "2", "--memory", "64"]);
@@ -801,7 +801,7 @@ fn mget_of_one_key_is_an_array() {
     node.stop();
 }
 
-/// What came in the same packet as QUIT, and behind it, was executed and answered.
+/// Input that followed QUIT in the same packet was executed and answered.
 #[test]
 fn nothing_counts_after_quit() {
     let node = Node::start(&["--shards", "2", "--memory", "64"]);

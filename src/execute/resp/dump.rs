@@ -121,6 +121,7 @@ pub(super) fn restore(c: &mut Context, w: &mut Writer) -> Done {
         _ => Some(c.time_of(ttl, 1, !absolute, "restore")? as UnixMs),
     };
     c.engine.remove(c.hash, c.key, c.now);
+    // A value that has already expired replaces the old value by nothing.
     if expires.is_some_and(|expires| expires <= c.now) {
         w.simple("OK");
         return Ok(());

@@ -166,6 +166,7 @@ pub(super) fn hgetex(c: &mut Context, w: &mut Writer) -> Done {
         Change::Persist => None,
         Change::Set(time) => Some(time.resolve(c, "hgetex")?),
     };
+    // PERSIST changes only fields that have an expiry.
     let may = |old: Option<UnixMs>| old.is_some() || expires.is_some();
     c.engine.hash_expire(c.hash, c.key, fields.into_iter(), expires, may, c.now, |_| ())?;
     Ok(())
@@ -220,6 +221,7 @@ pub(super) fn hsetex(c: &mut Context, w: &mut Writer) -> Done {
     };
     let pairs = Pairs(fields.into_iter());
     match expiry {
+        // A time in the past removes the fields instead of storing them.
         FieldExpiry::Set(Some(expires)) if expires <= c.now => {
             c.engine.hash_remove(c.hash, c.key, pairs.map(|(field, _)| field), c.now)?;
         }

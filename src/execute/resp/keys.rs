@@ -95,6 +95,7 @@ pub(super) fn expire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool)
     }
     condition.check()?;
     c.counters.add(Counter::CmdTouch);
+    // The key does not exist: no condition applies.
     let Some(old) = c.engine.get(c.hash, c.key, c.now).map(|item| item.expires) else {
         c.counters.add(Counter::TouchMisses);
         w.integer(0);
@@ -119,8 +120,7 @@ pub(super) fn ttl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) ->
     c.looked(found.is_some());
     w.integer(match found {
         None => -2,
-        // The engine adds up to a millisecond to a relative expiry (`time_of`): subtract it, then round to the nearest
-        // unit.
+        // `Context::time_of` adds a millisecond to a relative expiry: subtract it, then round to the nearest unit.
         Some(None) => -1,
         Some(Some(expires)) if relative => ((expires.saturating_sub(c.now + 1) + unit / 2) / unit) as i64,
         Some(Some(expires)) => (expires / unit) as i64,

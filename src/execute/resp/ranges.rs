@@ -161,7 +161,7 @@ fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -
     let mut args = c.args.skip(1).into_iter();
     let (first, second) = (required(&mut args)?, required(&mut args)?);
     let Options { by, downwards, scores, offset, count } = Options::read(by, downwards, all, args)?;
-    // Bounds are given in the direction of iteration, so the maximum comes first; ranks are always ascending.
+    // Downwards, bounds by score or name are given with the maximum first; ranks are not swapped.
     let range = match downwards && by != By::Rank {
         true => Range::read(by, second, first)?,
         false => Range::read(by, first, second)?,

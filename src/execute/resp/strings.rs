@@ -177,6 +177,7 @@ fn equals(c: &mut Context, wanted: &[u8]) -> Result<bool, Error> {
         (Value::Whole(value), _) => Ok(value == wanted),
         (Value::Long(length), Some(mut reader)) => {
             let mut rest = wanted;
+            // Only strings of equal length are compared.
             let mut equal = length == wanted.len();
             while equal && c.engine.unread(&reader) > 0 {
                 let piece = c.engine.read(&mut reader, rest.len());

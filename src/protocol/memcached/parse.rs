@@ -370,7 +370,7 @@ fn other_command<'a>(
         // HTTP, from a browser or from a script that makes one send requests to us: execute nothing that follows.
         (_, [.., last]) if last.starts_with(b"HTTP/") => Parsed::Close,
         (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::Unknown),
-        // As in memcached, `noreply` does not apply to an unknown command: the error is always sent.
+        // An unknown command has no `noreply` option: the error is always sent.
         _ => failed(Failure::Unknown, false, line_bytes),
     }
 }
@@ -412,6 +412,7 @@ fn store<'a>(
     let [key, flags, time, bytes, more @ ..] = arguments.args() else {
         return failed(Failure::Unknown, false, line_bytes);
     };
+    // Without a valid length, the value cannot be skipped: whatever follows is parsed as commands, as in memcached.
     let Some(value_bytes) = unsigned(bytes).filter(|&n| n <= ANNOUNCED_BYTES_MAX) else {
         return fail(Failure::BadFormat, line_bytes);
     };
@@ -423,6 +424,7 @@ fn store<'a>(
         *state = State::Discard(value_bytes + 2);
         return fail(Failure::BadFormat, line_bytes);
     };
+    // Rejected by the owner of the key, since a set that is too large also deletes the old value.
     if value_bytes > value_bytes_max as u64 {
         *state = State::Discard(value_bytes + 2);
         let operation = Operation::RefuseTooLarge { drop_old: matches!(kind, Store::When(Condition::Always)) };
@@ -436,6 +438,7 @@ fn store<'a>(
         Store::To(end) => Operation::Extend { end, value, bytes_max: value_bytes_max as u32 },
     };
     let value_bytes = value_bytes as usize;
+    // A long value is streamed: the command line suffices to begin the upload.
     if value_bytes >= UPLOAD_BYTES_MIN {
         let request = Request { key: *key, operation: operation(&[]), session };
         return Parsed::Upload { request, value_bytes, length: line_bytes };
@@ -445,6 +448,7 @@ fn store<'a>(
     if input.len() < length {
         return Parsed::Incomplete { needed: length };
     }
+    // The announced length was wrong. As many bytes as announced are consumed.
     if input[value_end..length] != *LINE_END {
         return fail(Failure::BadDataChunk, length);
     }
