@@ -102,8 +102,8 @@ pub(super) fn expire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool)
         return Ok(());
     };
     c.counters.add(Counter::TouchHits);
-    // As in Redis, a time in the past deletes the key.
     let changes = condition.holds(old, expires);
+    // As in Redis, a time in the past deletes the key.
     if changes && expires <= c.now as i64 {
         c.engine.remove(c.hash, c.key, c.now);
     } else if changes {
@@ -120,8 +120,8 @@ pub(super) fn ttl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) ->
     c.looked(found.is_some());
     w.integer(match found {
         None => -2,
-        // `Context::time_of` adds a millisecond to a relative expiry: subtract it, then round to the nearest unit.
         Some(None) => -1,
+        // `Context::time_of` adds a millisecond to a relative expiry: subtract it, then round to the nearest unit.
         Some(Some(expires)) if relative => ((expires.saturating_sub(c.now + 1) + unit / 2) / unit) as i64,
         Some(Some(expires)) => (expires / unit) as i64,
     });

@@ -246,13 +246,15 @@ pub(super) fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer
     let old = if get || equal.is_some() { Some(whole(c)?) } else { None };
     let exists = match &old {
         Some(old) => old.is_some(),
+        // NX and XX alone need only the key's existence: a long value is not copied for them.
         None if absent || present => c.engine.get(c.hash, c.key, c.now).is_some(),
-        // NX and XX need only its existence.
+        // Without a condition, nothing depends on it.
         None => false,
     };
+    // IFEQ does not hold for a missing key.
     let is_equal = equal.is_none_or(|wanted| matches!(&old, Some(Some((value, _))) if value == wanted));
     if absent && exists || present && !exists || !is_equal {
-        // IFEQ of a missing key does not hold.
+        // With GET, the reply is the old value, whether or not SET stores.
         match old.filter(|_| get) {
             Some(old) => write_old(old, w),
             None => w.null(),

@@ -37,7 +37,7 @@ pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: A
             }
         }
         Plan::Append => {
-            // Without a stored string, APPEND stores the value like SET.
+            // APPEND to a missing key stores the value as SET does.
             let known = c.engine.get(c.hash, c.key, c.now).is_some();
             match known {
                 true => _ = c.engine.extend_by(c.hash, c.group(), c.key, End::Back, upload, c.now)?,
@@ -60,7 +60,7 @@ fn plan(command: Command, c: &mut Context, after: Args, w: &mut Writer) -> Resul
                 None => Plan::Drop,
             }
         }
-        // SETNX of an existing key.
+        // The key exists, so SETNX stores nothing.
         Command::SetNx if c.engine.get(c.hash, c.key, c.now).is_some() => {
             w.integer(0);
             Plan::Drop

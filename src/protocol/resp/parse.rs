@@ -260,6 +260,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
         Err(NoNumber::Unknown) => return Parsed::Incomplete { needed: input.len() + 1 },
         Err(NoNumber::Invalid) => return Parsed::Broken(ProtocolError::InvalidMultibulkLength),
     };
+    // Checked first, since the loop below is bounded by `count`.
     if count > limits.args_max {
         return Parsed::Broken(limits.too_many_args(count));
     }
@@ -290,7 +291,7 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             }
             // With one key, the owner's reply is the whole reply, except that MGET's is an array.
             let is_split = |command: &Command| count > 2 || command.row().handler == Handler::PerKey(Merge::InOrder);
-            // The command is split now: its keys have not been looked at, and need not have arrived.
+            // Hand out the command before its keys are parsed: they need not have arrived.
             if let Some(command) = Command::find_per_key(&input[arg..end - LINE_END_BYTES]).filter(is_split) {
                 let keys = (count - 1) as u32;
                 *state = State::Keys { command, left: keys };
@@ -345,8 +346,7 @@ fn is_too_long(end: usize, args: usize, limits: &Limits) -> bool {
 /// The command is incomplete until `needed` bytes have arrived. Where it has many arguments, the shortest possible
 /// encodings of those from `index` on, which start at `at`, must have arrived as well.
 fn incomplete<'a>(needed: usize, at: usize, count: usize, index: usize) -> Parsed<'a> {
-    // Few arguments: parse again with any progress. Before the name is complete, an error in it is also reported at
-    // once.
+    // Few arguments, or a name whose length is unknown: parse again with any progress, to report errors at once.
     if index == 0 || count <= ARGS_LOOKED_AT_AGAIN {
         return Parsed::Incomplete { needed };
     }
