@@ -163,8 +163,8 @@ fn a_multi_get_may_be_longer_than_any_buffer() {
     node.stop();
 }
 
-/// A deadlock: values of siblings that exceeded what a batch brings back at once waited for each other, the
-/// connection's output for the rest of the batch and the rest of the batch for the output.
+/// A deadlock: where siblings' values exceeded what a batch brings back at once, the connection's output waited for the
+/// rest of the batch, and the rest of the batch for room in the output.
 #[test]
 fn a_multi_get_of_many_large_values_arrives() {
     let node = Node::start(&["-t", "2", "-m", "256"]);

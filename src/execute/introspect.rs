@@ -126,7 +126,7 @@ fn key_specification(row: &Row, writer: &mut Writer) {
     find_keys(last, keys.step.into(), writer);
 }
 
-/// Writes the key specification of a key that follows an optional argument.
+/// Writes the key specification of a key that follows the optional argument `keyword`.
 fn stored_key_specification(row: &Row, keyword: &str, writer: &mut Writer) {
     writer.map(3);
     writer.bulk(b"flags");

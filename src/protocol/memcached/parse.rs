@@ -98,7 +98,7 @@ pub enum Parsed<'a> {
         /// Bytes needed, from the start of this input.
         needed: usize,
     },
-    /// The client quits, or sent what no client of memcached sends: close once the requests before it are answered.
+    /// The client quits, or its input is not memcached's protocol: close once the earlier requests are answered.
     Close,
 }
 

@@ -52,7 +52,7 @@ enum Change {
     Nothing,
 }
 
-/// Redis's name of a policy; policies that Redis does not have are named in the same way.
+/// Redis's name of a policy; a policy that Redis does not have is named `allkeys-…` too.
 pub(super) fn policy_name(eviction: Eviction) -> String {
     match eviction {
         Eviction::None => "noeviction".into(),
