@@ -1,7 +1,7 @@
 //! A batch: the tasks of one shard for another, which travels back with their replies in its own buffers.
 
 use super::connection::{Moving, StreamStart};
-use crate::command::{Administration, Args, Call, Operation, Part, Request, Span};
+use crate::command::{Administration, Args, Call, Part, Request, Span};
 use crate::engine::KeyHash;
 use crate::reactor::Token;
 
@@ -211,14 +211,8 @@ impl<S> Batch<S> {
     }
 }
 
-/// True for a request whose key is in the index: worth prefetching.
+/// True for a task whose hash is worth prefetching: of those without a key, the prefetch is wasted and harmless.
 #[inline]
-pub(super) fn has_key(kind: &TaskKind) -> bool {
-    match kind {
-        TaskKind::Execute(Request { operation: Operation::Call(call), .. }) | TaskKind::Part { call, .. } => {
-            call.command.row().keys.first != 0
-        }
-        TaskKind::Execute(_) => true,
-        _ => false,
-    }
+pub(super) fn is_executed(kind: &TaskKind) -> bool {
+    matches!(kind, TaskKind::Execute(_) | TaskKind::Part { .. })
 }

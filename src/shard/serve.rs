@@ -1,7 +1,7 @@
 //! The mesh: executing siblings' batches, and taking the replies to ours.
 
-use super::batch::{Batch, Message, REPLY_BYTES_MAX, Special, Task, TaskKind, has_key};
-use super::connection::StreamStart;
+use super::batch::{Batch, Message, REPLY_BYTES_MAX, Special, Task, TaskKind, is_executed};
+use super::connection::{StreamStart, Wait};
 use super::faults::{self, Fault};
 use super::pending::PREFETCH;
 use super::remote::Origin;
@@ -49,10 +49,10 @@ impl<I: Io> Shard<I> {
         let from = batch.done;
         'serving: for chunk_start in (from..batch.tasks.len()).step_by(PREFETCH) {
             let chunk = chunk_start..(chunk_start + PREFETCH).min(batch.tasks.len());
-            for task in batch.tasks[chunk.clone()].iter().filter(|task| has_key(&task.kind)) {
+            for task in batch.tasks[chunk.clone()].iter().filter(|task| is_executed(&task.kind)) {
                 self.executor.engine.prefetch_index(task.hash);
             }
-            for task in batch.tasks[chunk.clone()].iter().filter(|task| has_key(&task.kind)) {
+            for task in batch.tasks[chunk.clone()].iter().filter(|task| is_executed(&task.kind)) {
                 self.executor.engine.prefetch_item(task.hash);
             }
             for index in chunk {
@@ -157,7 +157,8 @@ impl<I: Io> Shard<I> {
                     }
                     if let Some(connection) = self.connections.get_answering(task.token) {
                         connection.on_reply(task.sequence, reply);
-                        self.replied(task);
+                        let waits_for_output = connection.wait() == Some(Wait::Output);
+                        self.replied(task, waits_for_output);
                     }
                 }
                 (TaskKind::ReadStream { .. }, None) => self.take_piece(task.token, reply),
@@ -183,8 +184,10 @@ impl<I: Io> Shard<I> {
 
     /// A reply reached its connection.
     #[inline]
-    fn replied(&mut self, task: &Task) {
-        self.connections.output_has_room(task.token.slot);
+    fn replied(&mut self, task: &Task, waits_for_output: bool) {
+        if waits_for_output {
+            self.connections.may_resume(task.token.slot);
+        }
         self.connections.touch(task.token.slot);
     }
 
