@@ -138,8 +138,8 @@ impl ReplicaGroup {
     fn note_prior_leases(&mut self, before: &Assignment, view: &View) {
         let assignment = &self.assignment;
         let was_opened = assignment.opened == assignment.epoch;
-        // The primary of an epoch that this node skipped is unknown, and so are the leases it got. That holds, too, for a
-        // group that was opened empty elsewhere: wait the full grace period.
+        // The primary of an epoch that this node skipped is unknown, and so are the leases it got. That holds, too, for
+        // a group that was opened empty elsewhere: wait the full grace period.
         let was_skipped = assignment.epoch.0 > before.epoch.0 + 1;
         if was_opened && assignment.epoch > Epoch(1) || was_skipped {
             self.leased_until = view.now + GRACE_MS;

@@ -38,7 +38,8 @@ pub(super) enum TaskKind {
     Execute(Request<Span>),
     /// Execute a request's part for one key or for this shard; the reply is a typed part.
     Part { key: Span, call: Call<Span> },
-    /// A slice of a part that the sender has executed for a client of this shard: `more` are to come, or it is the last.
+    /// A slice of a part that the sender has executed for a client of this shard: `more` are to come, or it is the
+    /// last.
     Deliver { part: Part, bytes: Span, more: bool },
     /// Change the engine; the reply is empty.
     Administer(Administration),

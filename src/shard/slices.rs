@@ -1,6 +1,6 @@
 //! Commands that take long, executed in slices: one slice per turn and command, so that other clients are served in
-//! between. The connection that sent one waits for its end before its next command; each slice goes to it as a part of the
-//! reply, in a batch if the connection is a sibling's.
+//! between. The connection that sent one waits for its end before its next command; each slice goes to it as a part of
+//! the reply, in a batch if the connection is a sibling's.
 
 use super::remote::{Origin, Sliced};
 use super::{Io, Shard};

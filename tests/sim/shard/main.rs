@@ -34,8 +34,8 @@ const ROUNDS_MAX: u64 = 60_000;
 /// Rounds of more than a second, in a run.
 const SLOW_ROUNDS_MAX: u64 = 15;
 
-/// Rounds in which a client's bytes may lie in its socket while it reads its replies: more, and others starve it. More are
-/// allowed where messages between shards are slow.
+/// Rounds in which a client's bytes may lie in its socket while it reads its replies: more, and others starve it. More
+/// are allowed where messages between shards are slow.
 const WAIT_ROUNDS_MAX: u64 = 600;
 
 #[derive(Parser, Debug)]
