@@ -269,7 +269,7 @@ fn main() {
         Some(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
         None => 0,
     });
-    let seeds = arguments.seeds.unwrap_or(if arguments.seconds.is_some() { u64::MAX / 2 } else { 2000 });
+    let seeds = arguments.seeds.unwrap_or(if arguments.seconds.is_some() { u64::MAX / 2 } else { 500 });
     let started = Instant::now();
     let deadline = arguments.seconds.map(|seconds| started + Duration::from_secs(seconds));
     let outcome = run_many(from, seeds, deadline, arguments.jobs);
