@@ -1,4 +1,4 @@
-//! Commands that take long, executed in slices: one slice per turn and command, so that other clients are served in
+//! Commands that take long, executed in slices: a few of them per turn, so that other clients are served in
 //! between. The connection that sent one waits for its end before its next command; each slice goes to it as a part of
 //! the reply, in a batch if the connection is a sibling's.
 
@@ -6,6 +6,10 @@ use super::remote::{Origin, Sliced};
 use super::{Io, Shard};
 use crate::command::{Call, Operation, Part};
 use crate::engine::KeyHash;
+
+/// Slices that are executed in a turn: however many clients send such commands, the turn stays below a millisecond or
+/// so.
+const SLICES_PER_TURN: usize = 8;
 
 impl<I: Io> Shard<I> {
     /// Keeps a command for its next slice, in the next turn.
@@ -15,9 +19,9 @@ impl<I: Io> Shard<I> {
         self.sliced.push_back(Sliced { origin, sequence, hash, call, args: args.into(), from });
     }
 
-    /// Executes one slice of each command that has begun.
+    /// Executes the next slices, first come, first served.
     pub(super) fn execute_slices(&mut self) {
-        for _ in 0..self.sliced.len() {
+        for _ in 0..self.sliced.len().min(SLICES_PER_TURN) {
             let Some(mut sliced) = self.sliced.pop_front() else { return };
             let Sliced { origin, sequence, hash, .. } = sliced;
             let is_here = origin.shard == self.id;
