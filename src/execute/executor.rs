@@ -37,6 +37,13 @@ pub struct LongReply {
     pub reader: Reader,
 }
 
+/// What executing a request causes besides its reply. The shard takes them after each request.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// The duration of the command in microseconds, if it was measured.
+    pub micros: Option<u64>,
+}
+
 /// An upload in progress: its command, and the destination of its bytes.
 #[derive(Debug)]
 pub struct UploadTarget {
@@ -73,8 +80,8 @@ pub struct Executor {
     pub keys_per_slice: usize,
     /// Measure every command, not only those whose time grows with the data.
     pub time_all: bool,
-    /// The duration of the last measured command in microseconds, until it is taken.
-    elapsed: Option<u64>,
+    /// What the last request caused, until it is taken.
+    effects: Effects,
 }
 
 impl Executor {
@@ -88,7 +95,7 @@ impl Executor {
             stopwatch,
             keys_per_slice: KEYS_PER_SLICE,
             time_all: false,
-            elapsed: None,
+            effects: Effects::default(),
         }
     }
 
@@ -109,10 +116,10 @@ impl Executor {
         self.engine.work(self.now)
     }
 
-    /// Takes the duration of the last command in microseconds, if it was measured; the caller logs slow commands.
+    /// Takes what the last request caused besides its reply.
     #[inline]
-    pub fn take_elapsed(&mut self) -> Option<u64> {
-        self.elapsed.take()
+    pub fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
     }
 
     /// Executes a request on a key of this shard and appends the reply to `out`, unless the client suppresses replies.
@@ -196,7 +203,7 @@ impl Executor {
     #[inline]
     fn stopped(&mut self, started: Option<u64>) {
         if let Some(started) = started {
-            self.elapsed = Some((self.stopwatch)().saturating_sub(started));
+            self.effects.micros = Some((self.stopwatch)().saturating_sub(started));
         }
     }
 

@@ -11,4 +11,4 @@ pub mod introspect;
 pub mod resp;
 mod strings;
 
-pub use executor::{COPIED_BYTES_MAX, Executor, LongReply, Outcome, UploadTarget};
+pub use executor::{COPIED_BYTES_MAX, Effects, Executor, LongReply, Outcome, UploadTarget};

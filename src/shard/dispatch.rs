@@ -12,7 +12,7 @@ use crate::command::{
     Administration, Args, Call, Command, Control, Operation, Reply, Request, Session, StatsTopic, UnixMs,
 };
 use crate::engine::{KeyHash, Next};
-use crate::execute::Outcome;
+use crate::execute::{Effects, Outcome};
 use crate::metrics::Counter;
 use crate::protocol::memcached::encode;
 use crate::protocol::resp::Writer;
@@ -92,8 +92,15 @@ impl<I: Io> Shard<I> {
         if let Outcome::Stream(reply) = outcome {
             connection.write_stream(*reply, self.instant);
         }
-        if let Some(micros) = self.executor.take_elapsed() {
-            self.log_slow(Some(pending.id), &request.operation, micros);
+        self.apply_effects(Some(pending.id), &request.operation);
+    }
+
+    /// Carries out what executing a request caused besides its reply. `id`: the connection, if it is this shard's.
+    #[inline]
+    pub(super) fn apply_effects(&mut self, id: Option<ConnectionId>, operation: &Operation<&[u8]>) {
+        let Effects { micros } = self.executor.take_effects();
+        if let Some(micros) = micros {
+            self.log_slow(id, operation, micros);
         }
     }
 
@@ -194,9 +201,7 @@ impl<I: Io> Shard<I> {
             let origin = self.origin(self.connections.token(id));
             self.slice(origin, sequence, hash, call, from);
         }
-        if let Some(micros) = self.executor.take_elapsed() {
-            self.log_slow(Some(id), &Operation::Call(*call), micros);
-        }
+        self.apply_effects(Some(id), &Operation::Call(*call));
     }
 
     /// Executes one of memcached's commands without a key.

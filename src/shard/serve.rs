@@ -90,9 +90,7 @@ impl<I: Io> Shard<I> {
                     let start = StreamStart { head_bytes: head.len(), stream, length };
                     specials.push((number, Special::Stream(start)));
                 }
-                if let Some(micros) = self.executor.take_elapsed() {
-                    self.log_slow(None, &request.operation, micros);
-                }
+                self.apply_effects(None, &request.operation);
             }
             TaskKind::Part { key, call } => {
                 let call = call_at(bytes, call);
@@ -105,9 +103,7 @@ impl<I: Io> Shard<I> {
                         self.slice(origin, *sequence, hash, &call, from);
                     }
                 }
-                if let Some(micros) = self.executor.take_elapsed() {
-                    self.log_slow(None, &Operation::Call(call), micros);
-                }
+                self.apply_effects(None, &Operation::Call(call));
             }
             TaskKind::Deliver { part, bytes: span, more } => {
                 self.take_part(*token, *sequence, part, &bytes[span.range()], more);

@@ -38,10 +38,7 @@ impl<I: Io> Shard<I> {
             let Call { command, count, .. } = sliced.call;
             let call = Call { command, count, args: &sliced.args[..] };
             let (part, next) = self.executor.part(&call, &[], hash, sliced.from, &mut bytes);
-            if let Some(micros) = self.executor.take_elapsed() {
-                let id = is_here.then_some(origin.token.slot);
-                self.log_slow(id, &Operation::Call(call), micros);
-            }
+            self.apply_effects(is_here.then_some(origin.token.slot), &Operation::Call(call));
             self.deliver(origin, sequence, part, &bytes, next.is_some());
             self.part = bytes;
             if let Some(next) = next {
