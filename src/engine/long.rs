@@ -11,6 +11,8 @@ use super::value::{self, Cursor, List, Parts};
 use super::{Attributes, Engine, KEY_BYTES_MAX, KeyHash, PutError, Value};
 use crate::command::UnixMs;
 use crate::slots::Group;
+use crate::sys::Lease;
+use std::ops::Range;
 
 /// All uploads together may occupy this fraction of the memory (one half).
 const UPLOADS_SHARE_MAX: u64 = 2;
@@ -133,7 +135,7 @@ impl Handles {
     }
 
     /// Readers and uploads that are open.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     fn open(&self) -> usize {
         self.handles.iter().filter(|h| h.item != NONE).map(|h| h.users as usize).sum()
     }
@@ -145,9 +147,17 @@ impl Handles {
     }
 }
 
+/// Adds a range behind the others, to the last if it follows that without a gap.
+fn add_range(ranges: &mut Vec<Range<usize>>, range: Range<usize>) {
+    match ranges.last_mut() {
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => ranges.push(range),
+    }
+}
+
 impl Engine {
     /// The number of readers and uploads that are open: for the simulator's accounting.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub fn open_long_values(&self) -> usize {
         self.handles.open()
     }
@@ -216,16 +226,12 @@ impl Engine {
         let list = List::of(&self.arena, item);
         let parts = list.parts(&self.arena);
         if cursor.offset < parts.bytes_in_pages() {
-            if cursor.offset.is_multiple_of(self.arena.page_bytes()) {
-                let bytes = self.arena.page_bytes();
-                self.allow_upload(bytes)?;
+            if cursor.needs_page(&self.arena, list) {
+                self.allow_upload(self.arena.page_bytes())?;
                 if !self.reclaim(None, 0, work_max, now)? {
                     return Ok(false);
                 }
-                self.handles.count(upload, bytes);
-                let item = self.handles.handles[upload.0].item;
-                let page = self.arena.take_page().expect("there is room");
-                List::of(&self.arena, item).push_page(&mut self.arena, page);
+                self.push_page(upload);
             }
             return Ok(true);
         }
@@ -245,6 +251,57 @@ impl Engine {
             List::of(&self.arena, item).set_block(&mut self.arena, block, chunk);
         }
         Ok(true)
+    }
+
+    /// Allocates whole pages for the next bytes of an upload, `bytes_max` bytes at most, and adds where those bytes lie
+    /// to `ranges`, for the kernel to write there; the caller then says how many came ([`Engine::received`]). Returns
+    /// how many there is room for: fewer, possibly none, where making room exceeds the work of one step.
+    ///
+    /// # Errors
+    /// [`PutError::OutOfMemory`]; the caller must abort the upload.
+    pub fn provide(
+        &mut self,
+        upload: &Upload,
+        bytes_max: usize,
+        ranges: &mut Vec<Range<usize>>,
+        now: UnixMs,
+    ) -> Result<usize, PutError> {
+        let work_max = self.room_work + STEP_WORK_MAX;
+        let mut ahead = self.handles.handles[upload.0].cursor;
+        let mut bytes = 0;
+        while bytes < bytes_max && self.room_work < work_max {
+            let item = self.handles.handles[upload.0].item;
+            if ahead.needs_page(&self.arena, List::of(&self.arena, item)) {
+                self.allow_upload(self.arena.page_bytes())?;
+                if !self.reclaim(None, 0, work_max, now)? {
+                    break;
+                }
+                self.push_page(upload);
+            }
+            let item = self.handles.handles[upload.0].item;
+            let Some(range) = ahead.read_page(&self.arena, item, bytes_max - bytes) else { break };
+            bytes += range.len();
+            add_range(ranges, range);
+        }
+        Ok(bytes)
+    }
+
+    /// Notes that the next `bytes` bytes of an upload lie where [`Engine::provide`] said.
+    pub fn received(&mut self, upload: &Upload, mut bytes: usize) {
+        let Handle { item, mut cursor, .. } = self.handles.handles[upload.0];
+        while bytes > 0 {
+            let range = cursor.read_page(&self.arena, item, bytes).expect("bytes that were provided");
+            bytes -= range.len();
+        }
+        self.handles.handles[upload.0].cursor = cursor;
+    }
+
+    /// Takes a page, of which there is one, for the next bytes of an upload.
+    fn push_page(&mut self, upload: &Upload) {
+        self.handles.count(upload, self.arena.page_bytes());
+        let item = self.handles.handles[upload.0].item;
+        let page = self.arena.take_page().expect("there is room");
+        List::of(&self.arena, item).push_page(&mut self.arena, page);
     }
 
     /// Uploads must not evict everything else, nor each other. A single upload is always allowed: no value is longer
@@ -311,6 +368,38 @@ impl Engine {
     /// The next piece of the value, at most `bytes_max` long. Empty at the end.
     pub fn read(&self, reader: &mut Reader, bytes_max: usize) -> &[u8] {
         reader.cursor.read(&self.arena, self.handles.handles[reader.handle].item, bytes_max)
+    }
+
+    /// Adds to `ranges` where the next bytes of the value lie, as far as they lie in whole pages: `bytes_max` bytes at
+    /// most. They stay there, unchanged, until the reader and all that were pinned with it are closed. Returns how
+    /// many.
+    pub fn read_pages(&self, reader: &mut Reader, bytes_max: usize, ranges: &mut Vec<Range<usize>>) -> usize {
+        let item = self.handles.handles[reader.handle].item;
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(range) = reader.cursor.read_page(&self.arena, item, bytes_max - bytes)
+        {
+            bytes += range.len();
+            add_range(ranges, range);
+        }
+        bytes
+    }
+
+    /// Another reader of the same value, at the same position. The caller must close it, too.
+    pub fn pin(&mut self, reader: &Reader) -> Reader {
+        self.handles.handles[reader.handle].users += 1;
+        Reader { handle: reader.handle, cursor: reader.cursor }
+    }
+
+    /// Bytes of a page. A long value has whole pages if it is at least as long.
+    #[inline]
+    pub fn page_bytes(&self) -> usize {
+        self.arena.page_bytes()
+    }
+
+    /// Lets the kernel use the ranges of [`Engine::read_pages`] and [`Engine::provide`].
+    pub fn lease(&self) -> Lease {
+        self.arena.lease()
     }
 
     /// Bytes of the value not yet read.

@@ -15,6 +15,7 @@
 use super::arena::{Arena, CHUNK_BYTES_MAX, Class, NONE, PageNumber, Reference, place};
 use super::collection::Large;
 use super::item::{self, BLOCK_HEADER_BYTES, Header, u32_at};
+use std::ops::Range;
 
 /// Bytes of the value in a full block.
 const BLOCK_BYTES: usize = CHUNK_BYTES_MAX - BLOCK_HEADER_BYTES;
@@ -260,18 +261,47 @@ impl Cursor {
         &arena.memory()[range]
     }
 
+    /// Where the next bytes of the value lie that are in a whole page, to the end of the page or the value's, at most
+    /// `bytes_max`; advances the cursor past them. None if the next byte is not in a whole page.
+    pub(super) fn read_page(&mut self, arena: &Arena, item: Reference, bytes_max: usize) -> Option<Range<usize>> {
+        let list = List::of(arena, item);
+        if self.offset >= list.parts(arena).bytes_in_pages() {
+            return None;
+        }
+        self.turn_page(arena, list);
+        let range = self.range(arena, list, bytes_max);
+        self.offset += range.len();
+        Some(range)
+    }
+
+    /// True if the next byte of an upload belongs to a whole page that is not allocated yet.
+    pub(super) fn needs_page(&self, arena: &Arena, list: List) -> bool {
+        let parts = list.parts(arena);
+        self.offset < parts.bytes_in_pages()
+            && self.offset.is_multiple_of(parts.page_bytes)
+            && self.next_page(arena, list) == NONE
+    }
+
+    /// The page after the cursor's.
+    fn next_page(&self, arena: &Arena, list: List) -> PageNumber {
+        match self.page {
+            NONE => list.first_page(arena),
+            page => arena.linked(page),
+        }
+    }
+
     /// Advances to the next page if the cursor is at the end of one.
     fn turn_page(&mut self, arena: &Arena, list: List) {
         let parts = list.parts(arena);
         if self.offset < parts.bytes_in_pages() && self.offset.is_multiple_of(parts.page_bytes) {
-            self.page = if self.offset == 0 { list.first_page(arena) } else { arena.linked(self.page) };
+            self.page = self.next_page(arena, list);
         }
     }
 
     /// Appends bytes to a value that is being uploaded, into the current part, which is allocated; returns how many.
     pub(super) fn write(&mut self, arena: &mut Arena, item: Reference, bytes: &[u8]) -> usize {
         let list = List::of(arena, item);
-        self.page = list.last_page(arena);
+        self.turn_page(arena, list);
         self.put(arena, list, bytes)
     }
 
@@ -291,7 +321,7 @@ impl Cursor {
     }
 
     /// The range of the arena that holds the next bytes.
-    fn range(&self, arena: &Arena, list: List, bytes_max: usize) -> std::ops::Range<usize> {
+    fn range(&self, arena: &Arena, list: List, bytes_max: usize) -> Range<usize> {
         let parts = list.parts(arena);
         if self.offset >= parts.bytes_in_pages() {
             if self.offset >= parts.length {

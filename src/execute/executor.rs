@@ -8,9 +8,14 @@ use crate::command::{
 use crate::engine::{Attributes, Engine, KeyHash, Next, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
 use crate::protocol::memcached::{LINE_END, encode, encode_head, encode_tail};
+use std::ops::Range;
 
-/// Values up to this length, in bytes, are copied into the reply; longer ones are streamed.
+/// Values up to this length, in bytes, are copied into the reply for a sibling; longer ones are streamed.
 pub const COPIED_BYTES_MAX: usize = 64 << 10;
+
+/// Values of this length or longer are streamed to this shard's clients if they have whole pages, which are sent
+/// without a copy. With shorter ones, several replies in one send are worth more than that.
+const SENT_IN_PLACE_BYTES_MIN: usize = 32 << 10;
 
 /// Keys that a slice of a long command visits: about 100 µs.
 const KEYS_PER_SLICE: usize = 1024;
@@ -111,6 +116,12 @@ impl Executor {
         self.engine.advance(now);
     }
 
+    /// Values up to this length, in bytes, are copied into the reply for a client of this shard.
+    #[inline]
+    pub fn local_copied_bytes_max(&self) -> usize {
+        self.engine.page_bytes().max(SENT_IN_PLACE_BYTES_MIN) - 1
+    }
+
     /// Does a bounded amount of background work; returns when to continue.
     pub fn work(&mut self) -> Next {
         self.engine.work(self.now)
@@ -123,24 +134,39 @@ impl Executor {
     }
 
     /// Executes a request on a key of this shard and appends the reply to `out`, unless the client suppresses replies.
-    /// For a value longer than [`COPIED_BYTES_MAX`], nothing is appended.
+    /// For a value longer than `copied_bytes_max`, nothing is appended.
     #[inline]
-    pub fn run(&mut self, request: &Request<&[u8]>, hash: KeyHash, out: &mut Vec<u8>) -> Outcome {
+    pub fn run(
+        &mut self,
+        request: &Request<&[u8]>,
+        hash: KeyHash,
+        copied_bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         if let Operation::Call(call) = request.operation {
-            return self.call(&call, request, hash, out);
+            return self.call(&call, request, hash, copied_bytes_max, out);
         }
         let target =
             Target { engine: &mut self.engine, hash, key: request.key, now: self.now, counters: &mut self.counters };
         match strings::execute(request, target) {
             strings::Outcome::Ready(reply) if !request.session.noreply => encode(&reply, out),
             strings::Outcome::Ready(_) => {}
-            strings::Outcome::Long { head, length, reader } => return self.long(&head, length, reader, out),
+            strings::Outcome::Long { head, length, reader } => {
+                return self.long(&head, length, reader, copied_bytes_max, out);
+            }
         }
         Outcome::Done
     }
 
     #[inline]
-    fn call(&mut self, call: &Call<&[u8]>, request: &Request<&[u8]>, hash: KeyHash, out: &mut Vec<u8>) -> Outcome {
+    fn call(
+        &mut self,
+        call: &Call<&[u8]>,
+        request: &Request<&[u8]>,
+        hash: KeyHash,
+        copied_bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let started = self.started(call);
         self.counters.called(call.command);
         let start = out.len();
@@ -148,7 +174,7 @@ impl Executor {
         let streamed = resp::call(call.command, session.resp3, &mut self.context(call, request.key, hash), out);
         let mut outcome = Outcome::Done;
         if let Some(Streamed { length, mut reader }) = streamed {
-            if length > COPIED_BYTES_MAX && !session.noreply {
+            if length > copied_bytes_max && !session.noreply {
                 let head = out.split_off(start);
                 outcome = Outcome::Stream(Box::new(LongReply { head, tail: LINE_END.to_vec(), length, reader }));
             } else {
@@ -208,8 +234,15 @@ impl Executor {
     }
 
     /// Replies with a value that one of memcached's commands found, and that is not in one piece.
-    fn long(&mut self, head: &ValueHead, length: usize, mut reader: Reader, out: &mut Vec<u8>) -> Outcome {
-        if length > COPIED_BYTES_MAX {
+    fn long(
+        &mut self,
+        head: &ValueHead,
+        length: usize,
+        mut reader: Reader,
+        copied_bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        if length > copied_bytes_max {
             let (mut before, mut after) = (Vec::new(), Vec::new());
             encode_head(head, length, &mut before);
             encode_tail(head, &mut after);
@@ -280,6 +313,29 @@ impl Executor {
                 }
                 bytes.len()
             }
+        }
+    }
+
+    /// Provides memory for the next bytes of an upload: see [`Engine::provide`]. If memory is exhausted, the value is
+    /// dropped, and nothing is provided.
+    pub fn provide(&mut self, target: &mut UploadTarget, bytes_max: usize, ranges: &mut Vec<Range<usize>>) -> usize {
+        let Ok(upload) = &target.upload else { return 0 };
+        match self.engine.provide(upload, bytes_max, ranges, self.now) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if let Ok(upload) = std::mem::replace(&mut target.upload, Err(error)) {
+                    self.engine.abort(upload);
+                }
+                ranges.clear();
+                0
+            }
+        }
+    }
+
+    /// Notes that the next `bytes` bytes of an upload have come to the memory that was provided.
+    pub fn received(&mut self, target: &UploadTarget, bytes: usize) {
+        if let Ok(upload) = &target.upload {
+            self.engine.received(upload, bytes);
         }
     }
 

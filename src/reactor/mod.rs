@@ -14,15 +14,19 @@
 //!   kernel (DEFER_TASKRUN).
 
 mod buffers;
+mod pieces;
 mod probe;
 
 pub use buffers::{Buffer, COUNT_MAX as RECEIVE_BUFFERS_MAX, ReceiveBuffers};
+pub use pieces::Pieces;
 pub use probe::{StartError, probe};
 
 use crate::sys::Mapping;
 use io_uring::{
     Builder, CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
 };
+use pieces::InFlight;
+use std::collections::HashMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -129,6 +133,24 @@ pub enum Event<S = OwnedFd, B = Buffer> {
         /// Bytes sent, or the error.
         result: Result<usize, Errno>,
     },
+    /// A send of pieces completed, possibly in part.
+    SentPieces {
+        /// The connection.
+        token: Token,
+        /// The pieces that were given to [`Reactor::send_pieces`].
+        pieces: Pieces,
+        /// Bytes sent, or the error.
+        result: Result<usize, Errno>,
+    },
+    /// A receive into pieces ended.
+    ReceivedPieces {
+        /// The connection.
+        token: Token,
+        /// The pieces that were given to [`Reactor::receive_pieces`].
+        pieces: Pieces,
+        /// Bytes received, 0 if the peer closed its direction, or the error.
+        result: Result<usize, Errno>,
+    },
     /// The timer of [`Reactor::start_timer`] expired once.
     Tick,
     /// The eventfd of [`Reactor::listen_for_wakes`] was signalled, or a sibling rang the doorbell.
@@ -151,11 +173,23 @@ enum Kind {
     Doorbell = 5,
     Ring = 6,
     Ignored = 7,
+    SendPieces = 8,
+    ReceivePieces = 9,
 }
 
 impl Kind {
-    const ALL: [Self; 8] =
-        [Self::Accept, Self::Receive, Self::Send, Self::Timer, Self::Wake, Self::Doorbell, Self::Ring, Self::Ignored];
+    const ALL: [Self; 10] = [
+        Self::Accept,
+        Self::Receive,
+        Self::Send,
+        Self::Timer,
+        Self::Wake,
+        Self::Doorbell,
+        Self::Ring,
+        Self::Ignored,
+        Self::SendPieces,
+        Self::ReceivePieces,
+    ];
 }
 
 /// user_data: generation (32 bits), index of the connection (28), kind (4).
@@ -179,6 +213,9 @@ pub struct Reactor {
     uring: NonNull<IoUring>,
     /// Per connection, the bytes of the send in flight. They must not move or change until it completes.
     sending: Vec<Option<Vec<u8>>>,
+    /// Pieces that are being sent and received, per connection.
+    sending_pieces: HashMap<u32, Box<InFlight>>,
+    receiving_pieces: HashMap<u32, Box<InFlight>>,
     /// Memory from which the kernel reads the timer's period, and to which it writes the eventfd's counter.
     timer_period: Box<types::Timespec>,
     wake_counter: Box<u64>,
@@ -210,6 +247,8 @@ impl Reactor {
             queues: ManuallyDrop::new(Queues { submitter, sq, cq }),
             uring,
             sending: Vec::new(),
+            sending_pieces: HashMap::default(),
+            receiving_pieces: HashMap::default(),
             timer_period: Box::new(types::Timespec::new()),
             wake_counter: Box::new(0),
             wake_fd: None,
@@ -269,6 +308,31 @@ impl Reactor {
         let before = self.sending[slot].replace(bytes);
         assert!(before.is_none(), "two sends in flight on one connection");
         self.push(send.build().user_data(user_data(Kind::Send, token)));
+    }
+
+    /// Sends pieces, from the offset `from` on. At most one send per connection may be in flight.
+    pub fn send_pieces(&mut self, token: Token, socket: BorrowedFd, pieces: Pieces, from: usize) {
+        let mut in_flight = InFlight::new(pieces, from);
+        let send = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), in_flight.header());
+        let send = send.flags(libc::MSG_NOSIGNAL as u32).build();
+        let before = self.sending_pieces.insert(token.slot, in_flight);
+        assert!(before.is_none(), "two sends in flight on one connection");
+        self.push(send.user_data(user_data(Kind::SendPieces, token)));
+    }
+
+    /// Receives into pieces: until all of them are filled, the peer closes, or the receive is cancelled.
+    pub fn receive_pieces(&mut self, token: Token, socket: BorrowedFd, pieces: Pieces) {
+        let mut in_flight = InFlight::new(pieces, 0);
+        let receive = opcode::RecvMsg::new(types::Fd(socket.as_raw_fd()), in_flight.header());
+        let receive = receive.flags(libc::MSG_WAITALL as u32).build();
+        let before = self.receiving_pieces.insert(token.slot, in_flight);
+        assert!(before.is_none(), "two receives in flight on one connection");
+        self.push(receive.user_data(user_data(Kind::ReceivePieces, token)));
+    }
+
+    /// Ends a receive into pieces early; its event follows.
+    pub fn cancel_receive_pieces(&mut self, token: Token) {
+        self.cancel(Kind::ReceivePieces, token);
     }
 
     /// Starts the timer: [`Event::Tick`] once per period. A second call changes the period from the next tick on, which
@@ -339,6 +403,16 @@ impl Reactor {
                     let bytes = self.sending[token.slot as usize].take().expect("a send in flight has its bytes here");
                     events.push(Event::Sent { token, bytes, result: outcome(completion.result()).map(|n| n as usize) });
                 }
+                Kind::SendPieces => {
+                    let in_flight = self.sending_pieces.remove(&token.slot).expect("pieces in flight are here");
+                    let result = outcome(completion.result()).map(|n| n as usize);
+                    events.push(Event::SentPieces { token, pieces: in_flight.into_pieces(), result });
+                }
+                Kind::ReceivePieces => {
+                    let in_flight = self.receiving_pieces.remove(&token.slot).expect("pieces in flight are here");
+                    let result = outcome(completion.result()).map(|n| n as usize);
+                    events.push(Event::ReceivedPieces { token, pieces: in_flight.into_pieces(), result });
+                }
                 Kind::Accept => events.push(accepted(token.slot, &completion)),
                 Kind::Timer => {
                     timer_ended = true;
@@ -382,8 +456,9 @@ impl Reactor {
 
     fn push(&mut self, entry: squeue::Entry) {
         // SAFETY: the memory that an operation points to stays valid until it completes: sends own their bytes
-        // (`sending`), the timer and the eventfd read point into boxes of the reactor, receives use `receive_memory`,
-        // and `drop` cancels all operations before any of these is freed.
+        // (`sending`), pieces in flight their buffers and a lease of the memory that they are in, the timer and the
+        // eventfd read point into boxes of the reactor, receives use `receive_memory`, and `drop` cancels all
+        // operations before any of these is freed.
         while unsafe { self.queues.sq.push(&entry) }.is_err() {
             self.queues.sq.sync();
             self.enter(0);

@@ -88,7 +88,8 @@ impl<I: Io> Shard<I> {
         let mut request = *request;
         request.session.noreply |= connection.take_noreply();
         let mut outcome = Outcome::Done;
-        connection.write(|out| outcome = executor.run(&request, pending.hash, out));
+        let copied_bytes_max = executor.local_copied_bytes_max();
+        connection.write(|out| outcome = executor.run(&request, pending.hash, copied_bytes_max, out));
         if let Outcome::Stream(reply) = outcome {
             connection.write_stream(*reply, self.instant);
         }

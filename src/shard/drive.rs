@@ -32,6 +32,7 @@ impl<I: Io> Shard<I> {
             Action::Receive { once: false } => self.arm_receive(token, false),
             // In their order, as many per turn as there are buffers.
             Action::Receive { once: true } => self.connections.queue_frugal(token),
+            Action::ReceiveValue => self.receive_value(id),
             Action::ShutDown(how) => self.shut_down(id, how),
             Action::Close => {
                 self.close(id);
@@ -82,7 +83,8 @@ impl<I: Io> Shard<I> {
             if is_over {
                 connection.end_frugality();
             }
-            self.arm_receive(token, !is_over);
+            let once = connection.receives_once();
+            self.arm_receive(token, once);
         }
     }
 

@@ -5,7 +5,7 @@ use super::io::{Io, ReceiveMemory};
 use super::{Listener, Rest, Shard, SharedState};
 use crate::mesh::MeshEnd;
 use crate::protocol::State;
-use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
+use crate::reactor::{Buffer, Event, Pieces, Reactor, ReceiveBuffers, Token};
 use crate::sys;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -152,6 +152,18 @@ impl Io for Driver {
 
     fn send(&mut self, token: Token, socket: &OwnedFd, bytes: Vec<u8>, from: usize) {
         self.reactor.send(token, socket.as_fd(), bytes, from);
+    }
+
+    fn send_pieces(&mut self, token: Token, socket: &OwnedFd, pieces: Pieces, from: usize) {
+        self.reactor.send_pieces(token, socket.as_fd(), pieces, from);
+    }
+
+    fn receive_pieces(&mut self, token: Token, socket: &OwnedFd, pieces: Pieces) {
+        self.reactor.receive_pieces(token, socket.as_fd(), pieces);
+    }
+
+    fn cancel_receive_pieces(&mut self, token: Token) {
+        self.reactor.cancel_receive_pieces(token);
     }
 
     fn shut_down(&mut self, socket: &OwnedFd, how: Shutdown) {

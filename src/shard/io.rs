@@ -8,7 +8,7 @@
 
 use super::batch::Message;
 use crate::protocol::State;
-use crate::reactor::Token;
+use crate::reactor::{Pieces, Token};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,15 @@ pub trait Io {
 
     /// Sends `bytes[from..]`; at most one send per connection may be in flight. The event returns the bytes.
     fn send(&mut self, token: Token, socket: &Self::Socket, bytes: Vec<u8>, from: usize);
+
+    /// Sends pieces from the offset `from` on, without a copy. It counts as the connection's send.
+    fn send_pieces(&mut self, token: Token, socket: &Self::Socket, pieces: Pieces, from: usize);
+
+    /// Receives into pieces until all of them are filled. It counts as the connection's receive.
+    fn receive_pieces(&mut self, token: Token, socket: &Self::Socket, pieces: Pieces);
+
+    /// Ends a receive into pieces early; its event follows.
+    fn cancel_receive_pieces(&mut self, token: Token);
 
     /// Closes one or both directions of a connection. What is in flight on a closed direction ends.
     fn shut_down(&mut self, socket: &Self::Socket, how: Shutdown);

@@ -21,6 +21,7 @@
 //! | `commands.rs`, `commands/` | commands of RESP without a key: clients, settings, INFO |
 //! | `router.rs`, `batch.rs`, `serve.rs` | the mesh: batches filled, executed for siblings, and their replies taken |
 //! | `transfer.rs`, `remote.rs` | long values between connections and the owners of their keys; the owner's half |
+//! | `pieces.rs` | long values between sockets and this shard's memory, without a copy |
 //! | `drive.rs` | what a touched connection does next: send, receive, move, close |
 //! | `accept.rs`, `balancer.rs` | new connections, and how they are balanced over the shards |
 //! | `slices.rs` | commands that take long, a slice per turn |
@@ -43,6 +44,7 @@ pub mod faults;
 mod faults;
 mod io;
 mod pending;
+mod pieces;
 mod read;
 mod read_resp;
 mod remote;
@@ -270,6 +272,11 @@ impl<I: Io> Shard<I> {
                     used.push(buffer);
                 }
                 Event::Sent { token, bytes, result } => self.on_sent(token, bytes, result),
+                Event::SentPieces { token, pieces, result } => self.on_sent_pieces(token, pieces, result),
+                Event::ReceivedPieces { token, pieces, result } => {
+                    self.execute(&mut pending);
+                    self.on_received_pieces(token, &pieces, result);
+                }
                 Event::ReceiveEnded { token, errno } => {
                     self.execute(&mut pending);
                     self.on_receive_ended(token, errno);

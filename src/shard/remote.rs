@@ -9,6 +9,7 @@ use crate::engine::{KeyHash, Reader};
 use crate::execute::{Executor, UploadTarget};
 use crate::reactor::Token;
 use crate::shard::connection::PIECE_BYTES;
+use std::ops::Range;
 
 /// A long value that arrives.
 struct UploadSink {
@@ -74,6 +75,28 @@ impl LongValues {
         match self.upload(origin) {
             Some(index) => executor.append(&mut self.uploads[index].target, piece),
             None => piece.len(),
+        }
+    }
+
+    /// Provides memory for the next bytes of a value that this shard's connection receives, `bytes_max` at most;
+    /// returns how many there is room for.
+    pub(super) fn provide(
+        &mut self,
+        executor: &mut Executor,
+        origin: Origin,
+        bytes_max: usize,
+        ranges: &mut Vec<Range<usize>>,
+    ) -> usize {
+        match self.upload(origin) {
+            Some(index) => executor.provide(&mut self.uploads[index].target, bytes_max, ranges),
+            None => 0,
+        }
+    }
+
+    /// `bytes` bytes came to the memory that was provided.
+    pub(super) fn received(&mut self, executor: &mut Executor, origin: Origin, bytes: usize) {
+        if let Some(index) = self.upload(origin) {
+            executor.received(&self.uploads[index].target, bytes);
         }
     }
 

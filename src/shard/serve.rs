@@ -7,7 +7,7 @@ use super::pending::PREFETCH;
 use super::remote::Origin;
 use super::{Io, Shard};
 use crate::command::{Args, Call, Operation, Request, Span};
-use crate::execute::{LongReply, Outcome};
+use crate::execute::{COPIED_BYTES_MAX, LongReply, Outcome};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
 
@@ -82,7 +82,7 @@ impl<I: Io> Shard<I> {
         match *kind {
             TaskKind::Execute(request) => {
                 let request = request.map(|span| &bytes[span.range()]);
-                if let Outcome::Stream(reply) = self.executor.run(&request, hash, replies) {
+                if let Outcome::Stream(reply) = self.executor.run(&request, hash, COPIED_BYTES_MAX, replies) {
                     let LongReply { head, tail, length, reader } = *reply;
                     replies.extend_from_slice(&head);
                     replies.extend_from_slice(&tail);

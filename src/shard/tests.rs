@@ -4,7 +4,7 @@ use super::{Clock, Io, Listener, Message, ReceiveMemory, Shard, SharedState};
 use crate::config::{Config, Machine, Options};
 use crate::engine::{Engine, EngineConfig, KeyHasher};
 use crate::protocol::State;
-use crate::reactor::{Event, Token};
+use crate::reactor::{Errno, Event, Pieces, Token};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::Shutdown;
@@ -20,6 +20,8 @@ struct Started {
     /// Receives that are to end.
     cancels: Vec<(usize, Token)>,
     sends: Vec<(usize, Token, Vec<u8>, u32)>,
+    pieces_sent: Vec<(usize, Token, Pieces, u32)>,
+    pieces_received: Vec<(usize, Token, Pieces)>,
     shut_down: Vec<u32>,
     messages: VecDeque<(usize, Message<u32>)>,
 }
@@ -51,6 +53,18 @@ impl Io for TestIo {
 
     fn send(&mut self, token: Token, socket: &u32, bytes: Vec<u8>, _: usize) {
         self.started.borrow_mut().sends.push((self.shard, token, bytes, *socket));
+    }
+
+    fn send_pieces(&mut self, token: Token, socket: &u32, pieces: Pieces, _: usize) {
+        self.started.borrow_mut().pieces_sent.push((self.shard, token, pieces, *socket));
+    }
+
+    fn receive_pieces(&mut self, token: Token, _: &u32, pieces: Pieces) {
+        self.started.borrow_mut().pieces_received.push((self.shard, token, pieces));
+    }
+
+    fn cancel_receive_pieces(&mut self, token: Token) {
+        self.started.borrow_mut().cancels.push((self.shard, token));
     }
 
     fn shut_down(&mut self, socket: &u32, _: Shutdown) {
@@ -144,6 +158,16 @@ impl Rig {
         for _ in 0..100 {
             for shard in 0..self.shards.len() {
                 let (mut events, sends) = (Vec::new(), std::mem::take(&mut self.started.borrow_mut().sends));
+                let pieces_sent = std::mem::take(&mut self.started.borrow_mut().pieces_sent);
+                for (of, token, pieces, socket) in pieces_sent {
+                    if of == shard {
+                        self.sent[socket as usize].extend(pieces.read(0));
+                        let result = Ok(pieces.bytes());
+                        events.push(Event::SentPieces { token, pieces, result });
+                    } else {
+                        self.started.borrow_mut().pieces_sent.push((of, token, pieces, socket));
+                    }
+                }
                 for (of, token, bytes, socket) in sends {
                     if of == shard {
                         self.sent[socket as usize].extend_from_slice(&bytes);
@@ -303,4 +327,44 @@ fn a_connection_within_a_command_does_not_move() {
     rig.settle();
     assert_eq!(rig.newest(), at, "it receives again");
     assert_eq!(rig.ask(at, first, &[b"$1\r\nb\r\n"]), ":0\r\n");
+}
+
+/// A long value is received where it will lie, and sent from there. When its client is gone in the middle, its memory
+/// stays until the kernel writes there no more: it was to be freed at once.
+#[test]
+fn a_long_value_is_received_in_place_and_its_memory_stays_until_the_receive_has_ended() {
+    const LENGTH: usize = 100_000;
+    let value: Vec<u8> = (0..LENGTH).map(|n| (n % 251) as u8).collect();
+    let mut rig = Rig::new(1);
+    let socket = rig.connect(0);
+    let at = rig.newest();
+    let fills = |rig: &Rig| std::mem::take(&mut rig.started.borrow_mut().pieces_received);
+    let head = format!("set k 0 0 {LENGTH}\r\n").into_bytes();
+    for finishes in [true, false] {
+        // The first bytes come in a buffer; then the armed receive is cancelled to make way.
+        let first = [&head[..], &value[..1000]].concat();
+        let armed = Event::Received { token: at.1, buffer: 0, armed: true };
+        rig.turn(0, vec![armed], vec![first]);
+        rig.turn(0, vec![Event::ReceiveEnded { token: at.1, errno: Some(Errno::CANCELLED) }], Vec::new());
+        let (_, token, mut pieces) = fills(&rig).pop().expect("the rest is received in place");
+        assert_eq!(pieces.bytes(), LENGTH - 1000 + 2, "and the line end");
+        if finishes {
+            pieces.write(&[&value[1000..], b"\r\n"].concat());
+            let result = Ok(pieces.bytes());
+            rig.turn(0, vec![Event::ReceivedPieces { token, pieces, result }], Vec::new());
+            rig.settle();
+            assert_eq!(std::mem::take(&mut rig.sent[socket as usize]), b"STORED\r\n");
+            let expected = [format!("VALUE k 0 {LENGTH}\r\n").as_bytes(), &value, b"\r\nEND\r\n"].concat();
+            let got = rig.ask(at, socket, &[b"get k\r\n"]);
+            assert_eq!(got, String::from_utf8_lossy(&expected));
+        } else {
+            rig.shards[0].abandon(token.slot);
+            rig.settle();
+            assert_eq!(rig.shards[0].executor.engine.open_long_values(), 1, "the kernel may still write there");
+            pieces.write(&value[1000..50_000]);
+            rig.turn(0, vec![Event::ReceivedPieces { token, pieces, result: Ok(49_000) }], Vec::new());
+            rig.settle();
+            assert_eq!(rig.shards[0].executor.engine.open_long_values(), 0);
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use super::batch::TaskKind;
 use super::connection::{ConnectionId, Fetch, PIECE_BYTES, Source, UploadSource, UploadStep, Wait};
 use super::faults::{self, Fault};
+use super::pieces::PIECES_BYTES_MAX;
 use super::remote::Origin;
 use super::{Io, Shard};
 use crate::command::{Args, Call, Command, Operation, Request, Session};
@@ -54,13 +55,21 @@ impl<I: Io> Shard<I> {
         request.session.noreply |= connection.take_noreply();
         let owner = usize::from(self.shared.slots.owner(request.key));
         let owner = (owner != self.id).then_some(owner);
-        connection.upload = Some(Box::new(UploadSource::new(owner, value_bytes, args_after, self.instant)));
+        let upload = UploadSource::new(owner, value_bytes, args_after, self.instant);
+        let makes_way = upload.makes_way();
+        connection.upload = Some(Box::new(upload));
+        if makes_way {
+            connection.expect_long_values();
+        }
         match owner {
             None => {
                 let origin = self.origin(token);
                 self.long_values.begin(&mut self.executor, origin, hash, &request, value_bytes);
             }
             Some(owner) => self.router.batch(owner).push_begin(token, hash, &request, value_bytes),
+        }
+        if makes_way {
+            self.stop_receiving(id);
         }
     }
 
@@ -155,6 +164,14 @@ impl<I: Io> Shard<I> {
     pub(super) fn drop_upload(&mut self, id: ConnectionId) {
         let token = self.connections.token(id);
         let Some(connection) = self.connections.at(id) else { return };
+        if connection.upload.is_some() && connection.is_receiving_value() {
+            // The kernel writes to the value's memory until the receive has ended.
+            connection.discard_input();
+            if !std::mem::replace(&mut connection.upload_is_dropped, true) {
+                self.io.cancel_receive_pieces(token);
+            }
+            return;
+        }
         let Some(upload) = connection.upload.take() else { return };
         connection.discard_input();
         if faults::has(Fault::LeakedUpload) {
@@ -176,13 +193,20 @@ impl<I: Io> Shard<I> {
         }
         let token = self.connections.token(id);
         while let Some(connection) = self.connections.answering(id) {
+            let is_sending = connection.is_sending();
             match connection.next_fetch(self.instant) {
                 None => return,
                 Some(Fetch::Remote { owner, stream }) => {
                     self.router.batch(owner).push_task(token, TaskKind::ReadStream { stream });
                     return;
                 }
+                Some(Fetch::Local(_)) if is_sending => return,
                 Some(Fetch::Local(reader)) => {
+                    let mut ranges = Vec::new();
+                    let in_pages = self.executor.engine.read_pages(reader, PIECES_BYTES_MAX, &mut ranges);
+                    if in_pages > 0 {
+                        return self.send_value(id, ranges, in_pages);
+                    }
                     let piece = self.executor.engine.read(reader, PIECE_BYTES);
                     let bytes = piece.len();
                     connection.output.extend_from_slice(piece);

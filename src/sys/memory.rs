@@ -1,8 +1,9 @@
 //! Anonymous memory mappings, and cache prefetch.
 
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Types for which all-zero bytes are a valid value and which own nothing.
 ///
@@ -13,14 +14,72 @@ pub unsafe trait Zeroable: Copy {}
 // SAFETY: zero is a value of every integer, and integers own nothing.
 unsafe impl Zeroable for u8 {}
 
+/// Mapped memory, which is unmapped when its last user is gone.
+struct Mapped {
+    at: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the range is owned, and nothing in it is tied to a thread. A `Mapped` by itself gives no access to it.
+unsafe impl Send for Mapped {}
+// SAFETY: as above: shared references give no access either.
+unsafe impl Sync for Mapped {}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `Mapping::new`, and nothing borrows it or is allowed to use it any more.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
+    }
+}
+
 /// A private, anonymous, zero-filled mapping, used as a slice. The kernel provides pages when they are first touched.
 pub struct Mapping<T: Zeroable> {
     at: NonNull<T>,
     length: usize,
+    mapped: Arc<Mapped>,
 }
 
 // SAFETY: the mapping is owned like a `Box<[T]>`; nothing in it is tied to the thread that made it.
 unsafe impl<T: Zeroable + Send> Send for Mapping<T> {}
+
+/// Keeps a mapping mapped while the kernel reads or writes ranges of it, also when its owner is dropped. The owner does
+/// not use ranges that the kernel writes, and does not write those that it reads, until the operation is over.
+#[derive(Clone)]
+pub struct Lease {
+    mapped: Arc<Mapped>,
+}
+
+impl Lease {
+    /// The address of a range of the mapping, for an operation of the kernel.
+    pub fn address(&self, range: &Range<usize>) -> *mut u8 {
+        assert!(range.start <= range.end && range.end <= self.mapped.bytes, "a range outside of the mapping");
+        // SAFETY: the offset is within the mapping.
+        unsafe { self.mapped.at.as_ptr().add(range.start) }
+    }
+
+    /// A copy of a range that is leased for reading: what the kernel does, for the simulator.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn read(&self, range: &Range<usize>) -> Vec<u8> {
+        let mut bytes = vec![0; range.len()];
+        // SAFETY: the range is mapped, and nobody writes to it while it is leased for reading.
+        unsafe { std::ptr::copy_nonoverlapping(self.address(range), bytes.as_mut_ptr(), range.len()) };
+        bytes
+    }
+
+    /// Fills the start of a range that is leased for writing: what the kernel does, for the simulator.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn write(&self, range: &Range<usize>, bytes: &[u8]) {
+        assert!(bytes.len() <= range.len(), "more bytes than the range has");
+        // SAFETY: the range is mapped, and nobody uses it while it is leased for writing.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(range), bytes.len()) };
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "Lease({} bytes)", self.mapped.bytes)
+    }
+}
 
 impl<T: Zeroable> Mapping<T> {
     /// Maps room for `length` values, which must not be 0.
@@ -38,8 +97,13 @@ impl<T: Zeroable> Mapping<T> {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let at = NonNull::new(at.cast()).expect("mmap never returns page 0 unless asked to");
-        Ok(Self { at, length })
+        let at: NonNull<u8> = NonNull::new(at.cast()).expect("mmap never returns page 0 unless asked to");
+        Ok(Self { at: at.cast(), length, mapped: Arc::new(Mapped { at, bytes }) })
+    }
+
+    /// Lets the kernel use ranges of the mapping.
+    pub fn lease(&self) -> Lease {
+        Lease { mapped: Arc::clone(&self.mapped) }
     }
 
     /// Advises the kernel to back the mapping with huge pages. A refusal only affects speed.
@@ -74,13 +138,6 @@ impl<T: Zeroable> DerefMut for Mapping<T> {
     }
 }
 
-impl<T: Zeroable> Drop for Mapping<T> {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and nothing borrows it any more.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.length * size_of::<T>()) };
-    }
-}
-
 /// Prefetches the cache line at `at`. A hint: it only affects timing.
 #[inline(always)]
 pub fn prefetch<T>(at: &T) {
@@ -106,6 +163,17 @@ mod tests {
         assert!(words.iter().all(|&w| w == 0));
         words[999] = 7;
         assert_eq!(words[999], 7);
+    }
+
+    #[test]
+    fn a_lease_outlives_the_mapping() {
+        let mut bytes = Mapping::<u8>::new(4096).expect("a page");
+        bytes[4000..4004].copy_from_slice(b"abcd");
+        let lease = bytes.lease();
+        drop(bytes);
+        assert_eq!(lease.read(&(4001..4003)), b"bc");
+        lease.write(&(4001..4003), b"x");
+        assert_eq!(lease.read(&(4000..4004)), b"axcd");
     }
 
     #[test]

@@ -10,5 +10,5 @@ pub use host::{
     allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes, physical_memory_bytes, pin_to_core,
     raise_file_limit, resident_bytes, resource_usage,
 };
-pub use memory::{Mapping, Zeroable, prefetch};
+pub use memory::{Lease, Mapping, Zeroable, prefetch};
 pub use socket::{EventFd, addresses, listen, shut_down};

@@ -21,7 +21,7 @@ mod check;
 mod classes;
 
 use super::item;
-use crate::sys::{Mapping, prefetch};
+use crate::sys::{Lease, Mapping, prefetch};
 pub(super) use classes::{CHUNK_BYTES_MAX, Class};
 use classes::{Classes, Size};
 use std::io;
@@ -148,6 +148,11 @@ impl Arena {
     #[inline]
     pub(super) fn memory_mut(&mut self) -> &mut [u8] {
         &mut self.memory
+    }
+
+    /// Lets the kernel read or write whole pages. Those are never moved.
+    pub(super) fn lease(&self) -> Lease {
+        self.memory.lease()
     }
 
     #[inline]

@@ -85,6 +85,14 @@ impl Download {
         }
     }
 
+    /// The reader of a value of this shard.
+    pub(in crate::shard) fn local_reader(&mut self) -> Option<&mut Reader> {
+        match &mut self.source {
+            Source::Local(reader) => Some(reader),
+            Source::Remote { .. } => None,
+        }
+    }
+
     /// Notes that a piece of `bytes` bytes has been written to the output. True if it was the last.
     pub(super) fn piece_written(&mut self, bytes: usize) -> bool {
         if let Source::Remote { asked, .. } = &mut self.source {

@@ -23,6 +23,7 @@ mod upload;
 use super::faults::{self, Fault};
 use super::transport::Transport;
 use crate::command::{Part, Session};
+use crate::engine::Reader;
 use crate::execute::LongReply;
 use crate::protocol::State;
 use crate::reactor::Errno;
@@ -52,6 +53,9 @@ pub(super) const BUFFER_BYTES_KEPT: usize = 16 << 10;
 /// before the receive ended.
 const WAITING_BYTES_MAX: usize = 16 << 10;
 
+/// After a long value, so many receives take one buffer each.
+const RECEIVES_ONCE: u8 = 16;
+
 /// A few replies are held back so that those that siblings owe can go out in the same send. They leave when all of
 /// those have come, or with the first that comes after this time: a connection that always has a reply outstanding does
 /// not hold its output for ever.
@@ -76,6 +80,8 @@ enum Receive {
     Armed,
     /// It is being cancelled: bytes may come until its last event.
     Cancelling,
+    /// Bytes of a long value come to where they will lie.
+    Value,
 }
 
 /// A command that is taken apart key by key, while its keys are executed.
@@ -136,6 +142,13 @@ pub(super) struct Connection {
     receive: Receive,
     /// The shard ran out of receive buffers: receives take one buffer each, so that every connection gets its turn.
     frugal: bool,
+    /// Receives that take one buffer each because of a long value before them: another one probably follows, and could
+    /// not be received where it will lie while a receive is armed.
+    receives_once: u8,
+    /// Keeps the long value in memory whose pieces are being sent.
+    pub(super) sent_value: Option<Reader>,
+    /// The long value that is being received is to be given up as soon as the receive has ended.
+    pub(super) upload_is_dropped: bool,
     /// The shard that it is on its way to.
     leaving: Option<usize>,
     /// Belongs to this shard's own port and never moves.
@@ -167,6 +180,9 @@ impl Connection {
             held_since: None,
             receive: Receive::Off,
             frugal: false,
+            receives_once: 0,
+            sent_value: None,
+            upload_is_dropped: false,
             leaving: None,
             pinned,
             upload: None,
@@ -197,7 +213,41 @@ impl Connection {
     pub(super) fn on_receive(&mut self, armed: bool) {
         if !armed {
             self.receive = Receive::Off;
+            self.receives_once = self.receives_once.saturating_sub(1);
         }
+    }
+
+    /// A long value begins: those after it will be received where they will lie, too.
+    pub(super) fn expect_long_values(&mut self) {
+        self.receives_once = RECEIVES_ONCE;
+    }
+
+    /// True if receives take one buffer each.
+    pub(super) fn receives_once(&self) -> bool {
+        self.frugal || self.receives_once > 0
+    }
+
+    /// The rest of a long value cannot be received where it will lie for now: it is received into a buffer.
+    pub(super) fn receive_value_by_buffer(&mut self) {
+        self.receive = Receive::Armed;
+    }
+
+    /// True if bytes of a long value are being received where they will lie.
+    pub(super) fn is_receiving_value(&self) -> bool {
+        self.receive == Receive::Value
+    }
+
+    /// True if a send is in flight.
+    #[inline]
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// `bytes` bytes of pieces are being sent.
+    pub(super) fn on_sending_pieces(&mut self, bytes: usize) {
+        debug_assert!(self.sending.is_none(), "one send at a time");
+        self.held_since = None;
+        self.sending = Some(Sending { from: 0, bytes });
     }
 
     /// Bytes of the protocol arrived.

@@ -28,6 +28,8 @@ pub(in crate::shard) enum Action {
     Send(Vec<u8>),
     /// Start to receive: into one buffer, if `once`.
     Receive { once: bool },
+    /// Receive the rest of the client's long value where it will lie.
+    ReceiveValue,
     /// Shut the socket down.
     ShutDown(Shutdown),
     /// Nothing is in flight any more: free the connection, which closes the socket.
@@ -218,8 +220,12 @@ impl Connection {
             }
         }
         if self.receive == Receive::Off && self.wait.is_none() && self.leaving.is_none() {
+            if self.upload.as_ref().is_some_and(|upload| upload.is_direct()) && self.input.is_empty() {
+                self.receive = Receive::Value;
+                return Some(Action::ReceiveValue);
+            }
             self.receive = Receive::Armed;
-            return Some(Action::Receive { once: self.frugal });
+            return Some(Action::Receive { once: self.receives_once() });
         }
         None
     }

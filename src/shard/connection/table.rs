@@ -278,30 +278,39 @@ impl<S> Connections<S> {
 /// Output buffers that no connection uses at the moment. The last one returned is used next: it is still in the cache.
 struct OutputPool {
     buffers: Vec<Vec<u8>>,
+    /// Their capacities together.
+    bytes: usize,
 }
 
 /// Buffers kept at most.
 const POOLED_MAX: usize = 256;
-/// Buffers that have grown beyond this are not kept.
-const POOLED_BYTES_MAX: usize = 64 << 10;
+/// Bytes of these kept at most.
+const POOLED_BYTES_MAX: usize = 4 << 20;
+/// A buffer that has grown beyond this is not kept.
+const POOLED_BUFFER_BYTES_MAX: usize = 512 << 10;
 
 impl OutputPool {
     fn new() -> Self {
-        Self { buffers: Vec::with_capacity(POOLED_MAX) }
+        Self { buffers: Vec::with_capacity(POOLED_MAX), bytes: 0 }
     }
 
     /// Gives an output room, if it has none.
     #[inline]
     fn provide(&mut self, output: &mut Vec<u8>) {
         if output.capacity() == 0 {
-            *output = self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_KEPT));
+            *output = self.buffers.pop().unwrap_or_default();
+            self.bytes -= output.capacity();
+            output.reserve(BUFFER_BYTES_KEPT);
         }
     }
 
     #[inline]
     fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if self.buffers.len() < POOLED_MAX && (1..=POOLED_BYTES_MAX).contains(&buffer.capacity()) {
+        let bytes = self.bytes + buffer.capacity();
+        let fits = self.buffers.len() < POOLED_MAX && bytes <= POOLED_BYTES_MAX;
+        if fits && (1..=POOLED_BUFFER_BYTES_MAX).contains(&buffer.capacity()) {
             buffer.clear();
+            self.bytes = bytes;
             self.buffers.push(buffer);
         }
     }

@@ -14,6 +14,14 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 
+/// What is left of a value is received where it will lie if it has this many bytes or more. Less than that comes as
+/// fast through a receive buffer.
+const DIRECT_BYTES_MIN: usize = 16 << 10;
+
+/// A value of this length or longer has the armed receive cancelled, so that the rest of it is received where it will
+/// lie. A shorter one would pay more for that than it saves: what the socket has comes in several buffers at once.
+const MAKES_WAY_BYTES_MIN: usize = 48 << 10;
+
 /// A long value that is being received.
 #[derive(Debug)]
 pub(in crate::shard) struct UploadSource {
@@ -54,6 +62,21 @@ impl UploadSource {
     /// The sibling that owns the key; none if this shard does.
     pub(in crate::shard) fn owner(&self) -> Option<usize> {
         self.owner
+    }
+
+    /// True if enough of the value is still to come for it to be received where it will lie, in this shard's memory.
+    pub(in crate::shard) fn is_direct(&self) -> bool {
+        self.owner.is_none() && self.left >= DIRECT_BYTES_MIN
+    }
+
+    /// True if it is worth cancelling the armed receive at the start of the value.
+    pub(in crate::shard) fn makes_way(&self) -> bool {
+        self.owner.is_none() && self.left >= MAKES_WAY_BYTES_MIN
+    }
+
+    /// Bytes of the value that are still to come.
+    pub(in crate::shard) fn left(&self) -> usize {
+        self.left
     }
 
     /// What `input` begins with. Bytes of the line end and of the arguments after it are taken; bytes of the value only

@@ -5,7 +5,7 @@ use pinion::config::{Config, Machine, Options};
 use pinion::engine::{Engine, EngineConfig, KeyHasher};
 use pinion::eviction::Eviction;
 use pinion::protocol::{State, memcached, resp};
-use pinion::reactor::{Errno, Event, Token};
+use pinion::reactor::{Errno, Event, Pieces, Token};
 use pinion::shard::{Clock, Io, Listener, Message, ReceiveMemory, Shard, SharedState};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -56,10 +56,42 @@ struct Armed {
     once: bool,
 }
 
+/// A receive into pieces.
+struct Filling {
+    token: Token,
+    wire: usize,
+    pieces: Pieces,
+    /// What has come so far, beginning at the first piece.
+    bytes: Vec<u8>,
+}
+
+/// What a send sends.
+enum Outgoing {
+    Bytes(Vec<u8>),
+    Pieces(Pieces),
+}
+
+impl Outgoing {
+    /// The bytes from an offset on. Those of pieces are read when they are sent: what changes them before is noticed.
+    fn from(&self, from: usize) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes[from..].to_vec(),
+            Self::Pieces(pieces) => pieces.read(from),
+        }
+    }
+
+    fn sent(self, token: Token, result: Result<usize, Errno>) -> Event<SimSocket, usize> {
+        match self {
+            Self::Bytes(bytes) => Event::Sent { token, bytes, result },
+            Self::Pieces(pieces) => Event::SentPieces { token, pieces, result },
+        }
+    }
+}
+
 struct Sending {
     token: Token,
     wire: usize,
-    bytes: Vec<u8>,
+    outgoing: Outgoing,
     from: usize,
 }
 
@@ -67,6 +99,7 @@ struct Sending {
 #[derive(Default)]
 struct Pending {
     receives: Vec<Armed>,
+    fills: Vec<Filling>,
     cancels: Vec<Token>,
     sends: Vec<Sending>,
     accepts: Vec<usize>,
@@ -117,9 +150,23 @@ impl Io for SimIo {
 
     fn send(&mut self, token: Token, socket: &SimSocket, bytes: Vec<u8>, from: usize) {
         assert!(from < bytes.len(), "a send of nothing");
-        let sends = &mut self.network.borrow_mut().shards[self.shard].sends;
-        assert!(sends.iter().all(|sending| sending.token != token), "two sends in flight on one connection");
-        sends.push(Sending { token, wire: socket.number, bytes, from });
+        self.start_send(token, socket, Outgoing::Bytes(bytes), from);
+    }
+
+    fn send_pieces(&mut self, token: Token, socket: &SimSocket, pieces: Pieces, from: usize) {
+        assert!(from < pieces.bytes(), "a send of nothing");
+        self.start_send(token, socket, Outgoing::Pieces(pieces), from);
+    }
+
+    fn receive_pieces(&mut self, token: Token, socket: &SimSocket, pieces: Pieces) {
+        let pending = &mut self.network.borrow_mut().shards[self.shard];
+        assert!(pending.receives.iter().all(|armed| armed.token != token), "two receives on one connection");
+        assert!(pending.fills.iter().all(|filling| filling.token != token), "two receives on one connection");
+        pending.fills.push(Filling { token, wire: socket.number, pieces, bytes: Vec::new() });
+    }
+
+    fn cancel_receive_pieces(&mut self, token: Token) {
+        self.network.borrow_mut().shards[self.shard].cancels.push(token);
     }
 
     fn shut_down(&mut self, socket: &SimSocket, how: Shutdown) {
@@ -176,6 +223,14 @@ impl Io for SimIo {
             }
         }
         None
+    }
+}
+
+impl SimIo {
+    fn start_send(&mut self, token: Token, socket: &SimSocket, outgoing: Outgoing, from: usize) {
+        let sends = &mut self.network.borrow_mut().shards[self.shard].sends;
+        assert!(sends.iter().all(|sending| sending.token != token), "two sends in flight on one connection");
+        sends.push(Sending { token, wire: socket.number, outgoing, from });
     }
 }
 
@@ -296,8 +351,13 @@ impl World {
         assert_eq!(self.used.len(), received, "a receive buffer was not given back");
         self.used.clear();
         if shard.finished() {
-            // A stop leaves behind what was on its way to a sibling at that moment; the process ends.
+            // A stop leaves behind what was on its way to a sibling at that moment. With the last shard, the process
+            // ends, which closes the sockets of connections that were being handed over.
             self.shards[id] = None;
+            if self.shards.iter().all(Option::is_none) {
+                let left = std::mem::take(&mut self.network.borrow_mut().mesh);
+                drop(left);
+            }
         }
         true
     }
@@ -322,29 +382,61 @@ impl Network {
             events.push(Event::Tick);
         }
         self.complete_sends(&mut pending, setup, events);
+        self.complete_fills(&mut pending, setup, events);
         self.complete_receives(&mut pending, setup, events, memory);
         self.shards[id] = pending;
     }
 
     fn complete_sends(&mut self, pending: &mut Pending, setup: &Setup, events: &mut Vec<Event<SimSocket, usize>>) {
         for sending in std::mem::take(&mut pending.sends) {
-            let Sending { token, wire: number, bytes, from } = sending;
+            let Sending { token, wire: number, outgoing, from } = sending;
             let wire = &mut self.wires[number];
-            let left = &bytes[from..];
+            let left = outgoing.from(from);
             if wire.client_gone || wire.shard_done {
-                let result = Err(Errno(32));
-                events.push(Event::Sent { token, bytes, result });
+                events.push(outgoing.sent(token, Err(Errno(32))));
                 continue;
             }
             let room = SOCKET_BYTES.saturating_sub(wire.to_client.len()).min(left.len());
             if room == 0 || !self.random.permille(setup.progress_permille) {
-                pending.sends.push(Sending { token, wire: number, bytes, from });
+                pending.sends.push(Sending { token, wire: number, outgoing, from });
                 continue;
             }
             // Sends can be short.
             let count = if self.random.permille(200) { 1 + self.random.below(room as u64) as usize } else { room };
             wire.to_client.extend(&left[..count]);
-            events.push(Event::Sent { token, bytes, result: Ok(count) });
+            events.push(outgoing.sent(token, Ok(count)));
+        }
+    }
+
+    /// Receives into pieces: each ends when all pieces are filled, nothing more can come, or it is cancelled.
+    fn complete_fills(&mut self, pending: &mut Pending, setup: &Setup, events: &mut Vec<Event<SimSocket, usize>>) {
+        for filling in std::mem::take(&mut pending.fills) {
+            let Filling { token, wire: number, mut pieces, mut bytes } = filling;
+            let wire = &mut self.wires[number];
+            let missing = pieces.bytes() - bytes.len();
+            if self.random.permille(setup.progress_permille) && !wire.client_gone {
+                let count = missing.min(wire.to_shard.len());
+                bytes.extend(wire.to_shard.drain(..count));
+                pieces.write(&bytes);
+            }
+            let is_over = (wire.client_done || wire.shard_deaf) && wire.to_shard.is_empty();
+            let result = if bytes.len() == pieces.bytes() {
+                Some(Ok(bytes.len()))
+            } else if let Some(at) = pending.cancels.iter().position(|cancelled| *cancelled == token) {
+                pending.cancels.swap_remove(at);
+                Some(if bytes.is_empty() { Err(Errno::CANCELLED) } else { Ok(bytes.len()) })
+            } else if wire.client_gone {
+                wire.to_shard.clear();
+                Some(Err(Errno(104)))
+            } else if is_over {
+                Some(Ok(bytes.len()))
+            } else {
+                None
+            };
+            match result {
+                Some(result) => events.push(Event::ReceivedPieces { token, pieces, result }),
+                None => pending.fills.push(Filling { token, wire: number, pieces, bytes }),
+            }
         }
     }
 

@@ -13,7 +13,7 @@ mod strings;
 
 use crate::command::{Args, Call, Command, Operation, Request, Session as ClientSession, UnixMs, args};
 use crate::engine::{Engine, EngineConfig, Eviction, KeyHasher};
-use crate::execute::{Executor, Outcome};
+use crate::execute::{COPIED_BYTES_MAX, Executor, Outcome};
 
 pub(super) const NOW: UnixMs = 1_700_000_000_000;
 
@@ -52,7 +52,7 @@ impl Session {
         let request = self.request(found, key, command.len() - 1, &arguments);
         self.executor.advance(self.now);
         let hash = self.hasher.hash(key);
-        if let Outcome::Stream(reply) = self.executor.run(&request, hash, &mut out) {
+        if let Outcome::Stream(reply) = self.executor.run(&request, hash, COPIED_BYTES_MAX, &mut out) {
             let mut reply = *reply;
             out.extend_from_slice(&reply.head);
             self.executor.copy(&mut reply.reader, usize::MAX, &mut out);
