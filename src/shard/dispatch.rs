@@ -100,7 +100,7 @@ impl<I: Io> Shard<I> {
     /// Logs a command that was measured, if it was slow. `id`: the connection, if it is this shard's.
     pub(super) fn log_slow(&mut self, id: Option<ConnectionId>, operation: &Operation<&[u8]>, micros: u64) {
         let Operation::Call(call) = operation else { return };
-        let now = self.executor.now();
+        let now = self.executor.unix_ms();
         let Self { connections, shared, .. } = self;
         let client = id.and_then(|id| connections.at(id)).and_then(|connection| connection.client.as_deref());
         shared.tunables.took(micros, now, || describe(client, call, now));

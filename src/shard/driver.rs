@@ -2,7 +2,8 @@
 
 use super::batch::Message;
 use super::io::{Io, ReceiveMemory};
-use super::{Listener, Rest, Shard, SharedState};
+use super::{Clock, Listener, Rest, Shard, SharedState};
+use crate::command::UnixMs;
 use crate::mesh::MeshEnd;
 use crate::protocol::State;
 use crate::reactor::{Buffer, Event, Reactor, ReceiveBuffers, Token};
@@ -133,6 +134,10 @@ impl Io for Driver {
 
     fn instant(&self) -> Instant {
         Instant::now()
+    }
+
+    fn unix_ms(&self) -> UnixMs {
+        Clock::unix_ms()
     }
 
     fn addresses(&self, socket: &OwnedFd) -> (String, String) {

@@ -7,6 +7,7 @@
 //! [`Event`]: crate::reactor::Event
 
 use super::batch::Message;
+use crate::command::UnixMs;
 use crate::protocol::State;
 use crate::reactor::Token;
 use std::net::Shutdown;
@@ -19,6 +20,9 @@ pub trait Io {
 
     /// The monotonic clock.
     fn instant(&self) -> Instant;
+
+    /// The wall clock.
+    fn unix_ms(&self) -> UnixMs;
 
     /// The peer's and the socket's own address, as text.
     fn addresses(&self, socket: &Self::Socket) -> (String, String);

@@ -82,6 +82,12 @@ const TURNS_PER_DETAIL: u64 = 64;
 /// How often housekeeping runs: balance, stalled clients, failed accepts.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often the wall clock is read.
+const WALL_CLOCK_PERIOD: Duration = Duration::from_millis(1);
+
+/// A deviation of the wall clock that is no step of it, in milliseconds: both clocks are read in whole milliseconds.
+const WALL_CLOCK_SLACK_MS: u64 = 2;
+
 /// While stopping, how often the deadlines below are checked.
 const STOP_TICK: Duration = Duration::from_millis(20);
 
@@ -106,6 +112,8 @@ pub struct Shard<I: Io> {
     listeners: Vec<Listener>,
     /// Time of this turn.
     instant: Instant,
+    /// When the wall clock was read last.
+    wall_clock_read: Instant,
     /// The number of this turn.
     turns: u64,
     /// The last turn in which a receive found no buffer.
@@ -162,6 +170,7 @@ impl<I: Io> Shard<I> {
             sliced: VecDeque::new(),
             listeners,
             instant,
+            wall_clock_read: instant,
             turns: TURNS_PER_DETAIL,
             last_shortage: 0,
             next_work: Next::Idle,
@@ -254,6 +263,22 @@ impl<I: Io> Shard<I> {
         self.instant = self.io.instant();
         self.executor.advance(self.shared.clock.at(self.instant));
         self.executor.time_all = self.shared.tunables.times_all();
+        if self.instant - self.wall_clock_read >= WALL_CLOCK_PERIOD {
+            self.follow_wall_clock();
+        }
+    }
+
+    /// Notes how far the wall clock is ahead of the shard's clock, by which everything expires. It changes when the
+    /// wall clock is stepped; then the Unix times that clients give and are told follow it, and times to live do not.
+    fn follow_wall_clock(&mut self) {
+        self.wall_clock_read = self.instant;
+        let (before, wall, after) = (self.io.instant(), self.io.unix_ms(), self.io.instant());
+        let ahead = wall as i64 - self.shared.clock.at(before) as i64;
+        let is_step = ahead.abs_diff(self.executor.wall_ahead_ms()) > WALL_CLOCK_SLACK_MS;
+        // If the thread was descheduled between the readings, their difference says nothing.
+        if is_step && after - before < WALL_CLOCK_PERIOD {
+            self.executor.set_wall_ahead_ms(ahead);
+        }
     }
 
     fn process<M: ReceiveMemory>(

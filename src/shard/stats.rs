@@ -43,7 +43,7 @@ impl SharedState {
         let seconds = |d: std::time::Duration| format!("{}.{:06}", d.as_secs(), d.subsec_micros());
         lines.stat("pid", std::process::id());
         lines.stat("uptime", self.clock.uptime_seconds());
-        lines.stat("time", self.clock.now() / 1000);
+        lines.stat("time", Clock::unix_ms() / 1000);
         lines.stat("version", VERSION_TEXT);
         lines.stat("pointer_size", usize::BITS);
         lines.stat("rusage_user", seconds(user));

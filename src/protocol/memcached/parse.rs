@@ -23,6 +23,9 @@ pub const LINE_BYTES_MAX: usize = 2048;
 /// parsed first, however the line is cut.
 const INDENT_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
 
+/// The largest exptime, and the largest magnitude of a negative one, as in memcached.
+const EXPTIME_MAX: u64 = i32::MAX as u64;
+
 /// An expiry of more seconds than this (30 days) is a Unix time, as in memcached.
 const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 
@@ -418,7 +421,8 @@ fn store<'a>(
     };
     let version = if is_cas { more.first().and_then(|v| unsigned(v)) } else { Some(0) };
     let flags = unsigned(flags).and_then(|f| u32::try_from(f).ok());
-    let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) = (flags, expiry(time), version, key.len())
+    let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) =
+        (flags, stored_expiry(time), version, key.len())
     else {
         // Discard the announced value, which would otherwise be parsed as commands.
         *state = State::Discard(value_bytes + 2);
@@ -505,13 +509,23 @@ fn unsigned(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Parses the exptime of a store. Clients that print −1 as an unsigned number of 32 bits mean that the item is gone at
+/// once.
+fn stored_expiry(arg: &[u8]) -> Option<Expiry> {
+    match unsigned(arg) {
+        Some(seconds) if seconds > EXPTIME_MAX && seconds <= u64::from(u32::MAX) => Some(Expiry::Now),
+        _ => expiry(arg),
+    }
+}
+
+/// Parses an exptime: a number of 32 bits, with its sign.
 fn expiry(arg: &[u8]) -> Option<Expiry> {
     let (negative, digits) = match arg {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),
     };
-    let seconds = unsigned(digits)?;
+    let seconds = unsigned(digits).filter(|&seconds| seconds <= EXPTIME_MAX + u64::from(negative))?;
     Some(match seconds {
         0 => Expiry::Never,
         _ if negative => Expiry::Now,

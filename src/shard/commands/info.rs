@@ -7,6 +7,7 @@ use crate::command::{Args, Command, DATABASES};
 use crate::metrics::Counter;
 use crate::shard::SharedState;
 use crate::shard::pending::Pending;
+use crate::shard::{Clock, SharedState};
 use crate::sys;
 use std::fmt::{Display, Write};
 
@@ -81,7 +82,7 @@ fn server(shared: &SharedState, lines: &mut Lines) {
     lines.field("run_id", &shared.run_id);
     lines.field("tcp_port", shared.resp_port);
     lines.field("memcached_port", shared.port);
-    lines.field("server_time_usec", shared.clock.now() * 1000);
+    lines.field("server_time_usec", Clock::unix_ms() * 1000);
     lines.field("uptime_in_seconds", shared.clock.uptime_seconds());
     lines.field("uptime_in_days", shared.clock.uptime_seconds() / 86_400);
     lines.field("shards", shared.shards());
