@@ -236,6 +236,8 @@ pub struct Engine {
     evacuated_chunks: u16,
     /// Items evicted and chunks moved since the start; the difference bounds the work of one step.
     room_work: u64,
+    /// The change under way may exceed the memory limit ([`Engine::unrefused`]).
+    exceeds_limit: bool,
     /// Items that have an expiry time.
     expiring: u64,
     /// Bytes of all items, including flushed ones that are not yet removed.
@@ -286,6 +288,7 @@ impl Engine {
             lag: background::Lag::default(),
             evacuated_chunks: 0,
             room_work: 0,
+            exceeds_limit: false,
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),
