@@ -8,6 +8,7 @@ mod serve;
 use crate::config::{ConfigError, Options};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit status when the settings or the machine do not allow a start.
@@ -67,10 +68,15 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(ConfigError(line)) => {
-            eprintln!("pinion: {line}");
+            report(&line);
             ExitCode::from(CANNOT_START)
         }
     }
+}
+
+/// Writes a line to standard error. If that fails there is nobody to tell.
+fn report(line: &str) {
+    let _ = writeln!(std::io::stderr(), "pinion: {line}");
 }
 
 /// The first paragraph of clap's message, on one line; the rest of the message is the usage.

@@ -1,11 +1,17 @@
 //! `pinion [serve]`: run a node until it is told to stop.
 
 use crate::config::{Config, ConfigError, Cores, Machine, Options, resolve};
+use crate::log::Log;
 use crate::server::{Address, Server};
 use crate::sys;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::time::Duration;
+
+/// How long the end of the process waits for its last log lines to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a node with these flags and the weaker layers of settings, until a signal stops it.
 pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
@@ -14,7 +20,13 @@ pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     let open_files = sys::raise_file_limit(u64::MAX).map_err(|e| ConfigError(format!("getrlimit: {e}")))?;
     let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes(), open_files };
     let config = Config::new(&options, &machine)?;
-    start_log(config.verbosity);
+    let log = start_log(config.verbosity)?;
+    let outcome = serve(config);
+    log.flush(LOG_PATIENCE);
+    outcome
+}
+
+fn serve(config: Config) -> Result<(), ConfigError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -37,8 +49,9 @@ pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Logs to standard error.
-fn start_log(verbosity: u8) {
+/// Logs to standard error, panics included.
+fn start_log(verbosity: u8) -> Result<Log, ConfigError> {
+    let log = Log::start(std::io::stderr()).map_err(|error| ConfigError(format!("cannot start a thread: {error}")))?;
     let level = match verbosity {
         0 => "info",
         1 => "debug",
@@ -46,7 +59,18 @@ fn start_log(verbosity: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::new(level);
     let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let (writer, last) = (log.clone(), log.clone());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     // This fails only if the process has a logger already.
-    let _ = log.try_init();
+    let _ = lines.with_ansi(colours).try_init();
+    // The default hook would wait for standard error.
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!("{}", panic.to_string().replace('\n', " "));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::error!("{backtrace}");
+        }
+        last.flush(LOG_PATIENCE);
+    }));
+    Ok(log)
 }
