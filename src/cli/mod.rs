@@ -26,7 +26,8 @@ const CANNOT_START: u8 = 2;
         RESP, with one shard on every core that the process may use and 1 GiB of memory in all. The flags -p -m -t -c \
         -l -I -v have the meaning that they have in memcached.",
     after_help = "Precedence: flags > environment (PINION_PORT, PINION_MEMORY, ...) > --config file > --profile > defaults.\n\
-        SIGTERM or SIGINT stops the server; it answers the requests that it has received first.\n\n\
+        SIGTERM or SIGINT stops the server; it answers the requests that it has received first. SIGHUP, SIGUSR1 and SIGUSR2 \
+        are ignored.\n\n\
         Examples:\n  \
         pinion -m 4GiB -t 4                      four shards, 1 GiB each\n  \
         pinion --cores 2-7 --profile low-latency\n  \

@@ -4,7 +4,7 @@ use crate::config::{Config, ConfigError, Cores, Machine, Options, resolve};
 use crate::log::Log;
 use crate::server::{Address, Server};
 use crate::sys;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
@@ -15,8 +15,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a node with these flags and the weaker layers of settings, until a signal stops it.
 pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
-    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let options = resolve(flags, environment)?;
+    let options = resolve(flags, std::env::vars_os())?;
     let open_files = sys::raise_file_limit(u64::MAX).map_err(|e| ConfigError(format!("getrlimit: {e}")))?;
     let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes(), open_files };
     let config = Config::new(&options, &machine)?;
@@ -32,8 +31,8 @@ fn serve(config: Config) -> Result<(), ConfigError> {
     }
 
     // Installed before anything starts, so that no early signal is lost.
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT]).map_err(|e| ConfigError(format!("cannot handle signals: {e}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
+        .map_err(|e| ConfigError(format!("cannot handle signals: {e}")))?;
     let (shards, cores, memory) =
         (config.shard_cores.len(), Cores::shown(&config.shard_cores), config.memory_bytes >> 20);
     let server = Server::start(config).map_err(|e| ConfigError(e.to_string()))?;
@@ -42,8 +41,16 @@ fn serve(config: Config) -> Result<(), ConfigError> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), shards, cores, memory_mib = memory, "ready");
 
-    let signal = signals.forever().next();
-    tracing::info!(signal, "stopping");
+    for signal in signals.forever() {
+        match signal {
+            // Nothing is to be reopened or read again: the log is standard error, and CONFIG SET changes settings.
+            SIGHUP | SIGUSR1 | SIGUSR2 => tracing::info!(signal, "ignored"),
+            _ => {
+                tracing::info!(signal, "stopping");
+                break;
+            }
+        }
+    }
     server.stop();
     tracing::info!("stopped");
     Ok(())

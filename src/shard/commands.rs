@@ -124,7 +124,10 @@ impl<I: Io> Shard<I> {
         if row.keys.first > 0 {
             return Err(format!("ERR the key is longer than {KEY_BYTES_MAX} bytes"));
         }
-        if row.handler == Handler::Local && !matches!(command, Command::Client | Command::Config | Command::Info) {
+        // The others count themselves, some of them when they are not set back.
+        let counts_itself =
+            matches!(command, Command::Auth | Command::Client | Command::Config | Command::Hello | Command::Info);
+        if row.handler == Handler::Local && !counts_itself {
             self.executor.counters.called(command);
         }
         Ok(command)

@@ -144,6 +144,10 @@ impl Io for Driver {
         sys::addresses(socket.as_fd())
     }
 
+    fn keep_alive(&self, socket: &OwnedFd, seconds: u32) {
+        sys::keep_alive(socket.as_fd(), seconds);
+    }
+
     fn arm_receive(&mut self, token: Token, socket: &OwnedFd, once: bool) {
         match once {
             true => self.reactor.receive_once(token, socket.as_fd()),

@@ -27,6 +27,9 @@ pub trait Io {
     /// The peer's and the socket's own address, as text.
     fn addresses(&self, socket: &Self::Socket) -> (String, String);
 
+    /// Sets after how many seconds without traffic a connection's peer is probed; 0 for never.
+    fn keep_alive(&self, socket: &Self::Socket, seconds: u32);
+
     /// Starts to receive from a connection: until an event says otherwise, or, if `once`, into one buffer.
     fn arm_receive(&mut self, token: Token, socket: &Self::Socket, once: bool);
 

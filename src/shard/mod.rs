@@ -23,6 +23,7 @@
 //! | `transfer.rs`, `remote.rs` | long values between connections and the owners of their keys; the owner's half |
 //! | `drive.rs` | what a touched connection does next: send, receive, move, close |
 //! | `accept.rs`, `balancer.rs` | new connections, and how they are balanced over the shards |
+//! | `complaints.rs` | log lines that clients can cause |
 //! | `slices.rs` | commands that take long, a slice per turn |
 //! | `slots.rs` | key → slot → shard |
 //! | `shared.rs`, `stats.rs`, `tunables.rs` | what shards share: settings, statistics, the log of slow commands |
@@ -33,6 +34,7 @@ mod accept;
 mod balancer;
 mod batch;
 mod commands;
+mod complaints;
 mod connection;
 mod dispatch;
 mod drive;
@@ -68,6 +70,7 @@ use crate::engine::{Engine, Next};
 use crate::execute::Executor;
 use crate::metrics::Counter;
 use crate::reactor::Event;
+use complaints::Complaints;
 use connection::Connections;
 use pending::{PENDING_MAX, Pending, recycle};
 use remote::{LongValues, Sliced};
@@ -120,6 +123,8 @@ pub struct Shard<I: Io> {
     last_shortage: u64,
     /// When the engine has more background work.
     next_work: Next,
+    /// The log lines that clients have caused of late.
+    complaints: Complaints,
     stopping: Option<Stopping>,
     /// Where the bytes of a part are written before they are merged.
     part: Vec<u8>,
@@ -174,6 +179,7 @@ impl<I: Io> Shard<I> {
             turns: TURNS_PER_DETAIL,
             last_shortage: 0,
             next_work: Next::Idle,
+            complaints: Complaints::default(),
             stopping: None,
             part: Vec::new(),
             pending: Vec::with_capacity(PENDING_MAX),
@@ -314,6 +320,7 @@ impl<I: Io> Shard<I> {
     /// Housekeeping, once per `TICK`.
     fn tick(&mut self) {
         self.retry_accepts();
+        self.connections.resume_tick_waiters();
         if self.stopping.is_none() {
             self.balance();
         }

@@ -60,7 +60,7 @@ impl SharedState {
 
     fn settings(&self, mut lines: Lines) -> String {
         let config = &self.config;
-        let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        let addresses: Vec<String> = config.listen.iter().map(|listen| listen.shown()).collect();
         let cores: Vec<String> = config.shard_cores.iter().map(ToString::to_string).collect();
         lines.stat("maxbytes", self.tunables.memory_bytes());
         lines.stat("maxconns", config.max_connections);

@@ -50,6 +50,8 @@ impl Io for TestIo {
         Default::default()
     }
 
+    fn keep_alive(&self, _: &u32, _: u32) {}
+
     fn arm_receive(&mut self, token: Token, _: &u32, _: bool) {
         self.started.borrow_mut().receives.push((self.shard, token));
     }

@@ -4,8 +4,8 @@ use super::clients::REDIS_VERSION;
 use super::settings::policy_name;
 use super::{Io, Shard};
 use crate::command::{Args, Command, DATABASES};
+use crate::log;
 use crate::metrics::Counter;
-use crate::shard::SharedState;
 use crate::shard::pending::Pending;
 use crate::shard::{Clock, SharedState};
 use crate::sys;
@@ -143,6 +143,9 @@ fn stats(shared: &SharedState, lines: &mut Lines) {
     lines.field("keyspace_hits", shared.since_reset(Counter::GetHits));
     lines.field("keyspace_misses", shared.since_reset(Counter::GetMisses));
     lines.field("expiry_lag_p99_ms", shared.sum(Counter::ExpiryLag));
+    lines.field("acl_access_denied_auth", shared.since_reset(Counter::AuthErrors));
+    lines.field("wrong_protocol_connections", shared.since_reset(Counter::WrongProtocol));
+    lines.field("log_lines_dropped", log::dropped_lines());
     lines.field("total_error_replies", shared.since_reset(Counter::InvalidCommands));
     for name in ["sync_full", "sync_partial_ok", "sync_partial_err", "pubsub_channels", "pubsub_patterns"] {
         lines.field(name, 0);

@@ -112,6 +112,8 @@ impl Io for SimIo {
         (format!("client:{}", socket.number), "shard:1".into())
     }
 
+    fn keep_alive(&self, _: &SimSocket, _: u32) {}
+
     fn arm_receive(&mut self, token: Token, socket: &SimSocket, once: bool) {
         let receives = &mut self.network.borrow_mut().shards[self.shard].receives;
         assert!(receives.iter().all(|armed| armed.token != token), "two receives on one connection");
