@@ -256,7 +256,11 @@ pub enum StatsTopic {
     Shards,
     /// stats reset
     Reset,
-    /// stats items, slabs, sizes: no size classes exist in this engine
+    /// stats conns: the connections of all shards
+    Connections,
+    /// stats detail on, off: accepted, without effect
+    Detail,
+    /// stats items, slabs, sizes, cachedump, detail dump: there are no size classes, nor statistics by prefix
     Empty,
 }
 
@@ -317,6 +321,10 @@ pub enum Failure {
     Unknown,
     /// An argument is malformed, or a key is too long.
     BadFormat,
+    /// Arguments of `stats cachedump` are missing.
+    BadLine,
+    /// `stats detail` has another argument than those that it supports.
+    DetailUsage,
     /// A value is not followed by the end of its line.
     BadDataChunk,
     /// An expiry is not a number.

@@ -204,6 +204,10 @@ pub struct EngineStats {
     pub expired: u64,
     /// Bytes that the removed expired items occupied.
     pub expired_bytes: u64,
+    /// Lookups that found an expired item.
+    pub found_expired: u64,
+    /// Lookups that found an item that a flush had invalidated.
+    pub found_flushed: u64,
     /// Bytes copied by evacuation.
     pub moved_bytes: u64,
     /// Bytes of the pages in use: these count against the limit.
@@ -448,9 +452,19 @@ impl Engine {
         if self.is_current(hash, found.item, found.header, now) {
             return Some(found);
         }
+        self.remove_stale(hash, found, now);
+        None
+    }
+
+    /// Removes an item that has expired or was flushed, and that a lookup has found.
+    #[cold]
+    fn remove_stale(&mut self, hash: KeyHash, found: Found, now: UnixMs) {
+        match self.is_flushed(hash, found.item, found.header) {
+            true => self.stats.found_flushed += 1,
+            false => self.stats.found_expired += 1,
+        }
         self.count_expired(hash, found.item, found.header, now);
         self.remove_entry(hash, found.at, found.item, found.header);
-        None
     }
 
     #[inline]

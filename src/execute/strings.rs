@@ -5,9 +5,6 @@ use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Reader, Uplo
 use crate::metrics::{Counter, Counters};
 use crate::slots::Group;
 
-/// The digits of the largest number.
-const NUMBER_DIGITS_MAX: usize = 20;
-
 /// The result of one of memcached's commands.
 #[derive(Debug)]
 pub(super) enum Outcome<'k, 'e> {
@@ -272,11 +269,13 @@ fn failed(error: PutError, counters: &mut Counters) -> Reply<'static> {
     }
 }
 
-/// Parses a stored number: digits, with spaces around them if another server padded them.
+/// Parses a stored number as memcached does: spaces, a plus sign and leading zeros may come before it, and anything
+/// after a space that follows it.
 fn number(value: &[u8]) -> Option<u64> {
-    let digits = value.trim_ascii();
-    if digits.is_empty() || digits.len() > NUMBER_DIGITS_MAX {
-        return None;
-    }
-    std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    let value = value.trim_ascii_start();
+    let value = value.strip_prefix(b"+").unwrap_or(value);
+    let end = value.iter().position(|b| !b.is_ascii_digit()).unwrap_or(value.len());
+    let ends = value.get(end).is_none_or(u8::is_ascii_whitespace);
+    // The digits are ASCII, so parsing fails only if there are none or the number is too large.
+    str::from_utf8(&value[..end]).ok().filter(|_| ends)?.parse().ok()
 }

@@ -349,6 +349,8 @@ impl<I: Io> Shard<I> {
         counters.set(Counter::UserBytes, engine.user_bytes);
         counters.set(Counter::Evictions, engine.evictions);
         counters.set(Counter::Reclaimed, engine.expired);
+        counters.set(Counter::GetExpired, engine.found_expired);
+        counters.set(Counter::GetFlushed, engine.found_flushed);
         counters.set(Counter::MovedBytes, engine.moved_bytes);
         counters.set(Counter::ExpiredBytes, engine.expired_bytes);
         counters.set(Counter::HeldBytes, engine.held_bytes);

@@ -8,6 +8,7 @@
 //! caller discards the command's keys when an `Invalid` follows them. Longer lines must be gets; their keys are
 //! executed as they arrive.
 
+use super::foreign::Foreign;
 use crate::command::{
     Administration, Condition, Control, End, Expiry, Failure, Operation, Request, Session, StatsTopic,
 };
@@ -101,8 +102,13 @@ pub enum Parsed<'a> {
         /// Bytes needed, from the start of this input.
         needed: usize,
     },
-    /// The client quits, or its input is not memcached's protocol: close once the earlier requests are answered.
+    /// The client quits: close once the earlier requests are answered.
     Close,
+    /// The line is too long to be a command: reply with an error, and close.
+    TooLong,
+    /// The client speaks another protocol: close once the earlier requests are answered, and execute nothing that
+    /// follows.
+    Foreign(Foreign),
 }
 
 /// Parses the request at the start of `input`. Values longer than `value_bytes_max` are rejected and discarded.
@@ -144,6 +150,9 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
             length: 4 + end + 1,
         };
     }
+    if let Some(foreign) = Foreign::starting(input) {
+        return Parsed::Foreign(foreign);
+    }
     let Some(end) = memchr(b'\n', input) else { return unfinished_line(state, input) };
     let length = end + 1;
     if end > LINE_BYTES_MAX {
@@ -174,7 +183,7 @@ fn long_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
         Some((versions, touches)) if spaces <= INDENT_BYTES_MAX => {
             keys(state, input, spaces + verb.len(), versions, touches)
         }
-        _ => Parsed::Close,
+        _ => Parsed::TooLong,
     }
 }
 
@@ -365,14 +374,19 @@ fn other_command<'a>(
             Some(_) => control(Control::Verbosity),
             None => fail(Failure::BadFormat),
         },
+        (b"stats", [b"detail", args @ ..]) => {
+            stats_detail(args).map_or_else(fail, |topic| control(Control::Stats(topic)))
+        }
+        (b"stats", [b"cachedump", args @ ..]) => {
+            stats_cachedump(args).map_or_else(fail, |topic| control(Control::Stats(topic)))
+        }
         (b"stats", topic) if !noreply => match stats_topic(topic) {
             Some(topic) => control(Control::Stats(topic)),
             None => fail(Failure::Unknown),
         },
         (b"shutdown", _) => fail(Failure::ShutdownDisabled),
-        // HTTP, from a browser or from a script that makes one send requests to us: execute nothing that follows.
-        (_, [.., last]) if last.starts_with(b"HTTP/") => Parsed::Close,
         (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::Unknown),
+        _ if Foreign::is_http(rest) => Parsed::Foreign(Foreign::Http),
         // An unknown command has no `noreply` option: the error is always sent.
         _ => failed(Failure::Unknown, false, line_bytes),
     }
@@ -383,10 +397,29 @@ fn stats_topic(args: &[&[u8]]) -> Option<StatsTopic> {
         [] => StatsTopic::General,
         [b"settings"] => StatsTopic::Settings,
         [b"shards"] => StatsTopic::Shards,
-        [b"reset"] => StatsTopic::Reset,
+        [b"reset", ..] => StatsTopic::Reset,
+        [b"conns"] => StatsTopic::Connections,
         [b"items" | b"slabs" | b"sizes"] => StatsTopic::Empty,
         _ => return None,
     })
+}
+
+/// Parses `stats detail`. There are no statistics by prefix: those that it dumps are empty.
+fn stats_detail(args: &[&[u8]]) -> Result<StatsTopic, Failure> {
+    match args {
+        [b"on" | b"off", ..] => Ok(StatsTopic::Detail),
+        [b"dump", ..] => Ok(StatsTopic::Empty),
+        _ => Err(Failure::DetailUsage),
+    }
+}
+
+/// Parses `stats cachedump <slab class> <limit>`. There are no slab classes of items: all are empty.
+fn stats_cachedump(args: &[&[u8]]) -> Result<StatsTopic, Failure> {
+    match args {
+        [class, limit, ..] if unsigned(class).and(unsigned(limit)).is_some() => Ok(StatsTopic::Empty),
+        [_, _, ..] => Err(Failure::BadFormat),
+        _ => Err(Failure::BadLine),
+    }
 }
 
 fn failed<'a>(failure: Failure, noreply: bool, length: usize) -> Parsed<'a> {
