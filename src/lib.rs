@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod eviction;
 pub mod execute;
+pub mod log;
 pub mod mesh;
 pub mod metrics;
 pub mod node;

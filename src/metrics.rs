@@ -36,6 +36,8 @@ counters! {
     TotalConnections = "total_connections",
     /// Connections refused because there were too many.
     RejectedConnections = "rejected_connections",
+    /// Connections closed because their clients speak another protocol: memcached's binary one, HTTP, TLS.
+    WrongProtocol = "wrong_protocol_connections",
     /// Failed accepts, usually because the process had no file descriptors left.
     FailedAccepts = "listen_disabled_num",
     /// Idle connections handed over from this shard to another, to balance them.
@@ -52,6 +54,10 @@ counters! {
     GetHits = "get_hits",
     /// Requested keys that were not found.
     GetMisses = "get_misses",
+    /// Lookups that found an expired item.
+    GetExpired = "get_expired",
+    /// Lookups that found an item that flush_all had invalidated.
+    GetFlushed = "get_flushed",
     /// Keys deleted.
     DeleteHits = "delete_hits",
     /// Deletes of keys that did not exist.
@@ -78,6 +84,10 @@ counters! {
     StoreTooLarge = "store_too_large",
     /// Values rejected because memory was full and nothing could be evicted.
     StoreNoMemory = "store_no_memory",
+    /// Attempts to authenticate.
+    AuthCmds = "auth_cmds",
+    /// Those that gave a wrong password.
+    AuthErrors = "auth_errors",
     /// Malformed or unknown commands.
     InvalidCommands = "invalid_commands",
     /// Bytes received from clients.

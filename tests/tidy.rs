@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine", "cluster"],
     &["mesh", "metrics", "config"],
     &["command"],
-    &["eviction", "slots", "sys", "values"],
+    &["eviction", "log", "slots", "sys", "values"],
 ];
 
 /// Modules that use no clock, socket, thread or random source.

@@ -813,3 +813,137 @@ fn nothing_counts_after_quit() {
     assert_eq!(other.line(), "$-1");
     node.stop();
 }
+
+/// memcached's binary protocol, TLS and HTTP: clients waited for an answer until their timeout, or had what followed
+/// executed.
+#[test]
+fn clients_of_other_protocols_are_closed_counted_and_named_in_the_log() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut client = node.client();
+    let noop = [&[0x80, 0x0a][..], &[0; 22]].concat();
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\nset tls 0 0 1\r\nx\r\n".to_vec();
+    let posted = b"POST / with many words in one line HTTP/1.1\r\nset http 0 0 1\r\nx\r\n".to_vec();
+    for bytes in [&noop[..1], &noop[..], &hello[..], &posted[..]] {
+        let mut other = node.client();
+        other.send(bytes);
+        assert!(other.is_closed(), "{bytes:?}");
+    }
+    // After a command of the text protocol too; it is answered.
+    let mut other = node.client();
+    other.send([&b"get none\r\n"[..], &noop].concat());
+    assert_eq!(other.line(), "END");
+    assert!(other.is_closed());
+    assert_eq!((client.get("tls"), client.get("http")), (None, None));
+    assert_eq!(client.stat("wrong_protocol_connections"), 5);
+    let lines =
+        || node.log().iter().filter(|line| line.contains("protocol is not served")).cloned().collect::<Vec<_>>();
+    wait_until("the log", || !lines().is_empty());
+    assert!(lines().len() <= 2 && lines()[0].contains("client=\"127.0.0.1:"), "one per shard: {:?}", lines());
+    node.stop();
+}
+
+/// The time until the kernel probes the peer of the node's end of a connection, in seconds; None if it will not.
+fn keepalive_seconds(client: &Client) -> Option<u64> {
+    let (own, peer) = (client.stream.peer_addr().expect("connected"), client.stream.local_addr().expect("connected"));
+    let ends = [own, peer].map(|address| format!(":{:04X}", address.port()));
+    loop {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row[1].ends_with(&ends[0]) && row[2].ends_with(&ends[1])).expect("a row");
+        let (timer, when) = row[5].split_once(':').expect("a timer");
+        match timer {
+            "00" => return None,
+            // Keep-alive's timer; its time is in hundredths of a second.
+            "02" => return Some(u64::from_str_radix(when, 16).expect("a number").div_ceil(100)),
+            // Bytes that the peer has not acknowledged yet.
+            _ => std::thread::yield_now(),
+        }
+    }
+}
+
+/// CONFIG GET said 300 seconds; it was the kernel's two hours.
+#[test]
+fn keepalive_is_what_the_setting_says() {
+    for (arguments, at_first) in [(&[][..], 299..=300), (&["--tcp-keepalive", "60"][..], 59..=60)] {
+        let node = Node::start(&[&["-t", "1", "-m", "64"], arguments].concat());
+        let mut client = node.client();
+        client.sync();
+        assert!(keepalive_seconds(&client).is_some_and(|seconds| at_first.contains(&seconds)), "{arguments:?}");
+        let mut resp = Client::connect(node.resp_address);
+        let most = at_first.end().to_string();
+        assert_eq!(resp.ask("CONFIG GET tcp-keepalive"), "*2");
+        let lines = [resp.line(), resp.line(), resp.line(), resp.line()];
+        assert_eq!((lines[1].as_str(), &lines[3]), ("tcp-keepalive", &most));
+        for (seconds, shown) in [("20", Some(19..=20)), ("0", None)] {
+            assert_eq!(resp.ask(&format!("CONFIG SET tcp-keepalive {seconds}")), "+OK");
+            let mut later = node.client();
+            later.sync();
+            match (keepalive_seconds(&later), shown) {
+                (None, None) => {}
+                (Some(seconds), Some(shown)) => assert!(shown.contains(&seconds), "{seconds}"),
+                (found, _) => panic!("{found:?} after CONFIG SET {seconds}"),
+            }
+        }
+        assert!(resp.ask("CONFIG SET tcp-keepalive 40000").starts_with("-ERR CONFIG SET failed"));
+        node.stop();
+    }
+}
+
+/// memcached's own test library asks for them, and waited for an answer.
+#[test]
+fn stats_conns_shows_the_connections_of_all_shards() {
+    let node = Node::start(&["-t", "2", "-m", "64"]);
+    let mut clients: Vec<Client> = (0..6).map(|_| node.client()).collect();
+    clients.iter_mut().for_each(Client::sync);
+    let stats = clients[0].stats("conns");
+    let mut numbers: Vec<&str> = stats.iter().filter_map(|(name, _)| name.strip_suffix(":addr")).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 6, "{stats:?}");
+    for client in &clients {
+        let address = format!("tcp:{}", client.stream.local_addr().expect("connected"));
+        assert!(stats.iter().any(|(_, value)| *value == address), "{address} in {stats:?}");
+    }
+    assert_eq!(stats.iter().filter(|(name, value)| name.ends_with(":state") && value == "conn_read").count(), 5);
+    node.stop();
+}
+
+#[test]
+fn lookups_of_expired_items_are_counted() {
+    let node = Node::start(&["-t", "1", "-m", "64"]);
+    let mut client = node.client();
+    client.send("set short 0 -1 1\r\nx\r\n");
+    assert_eq!(client.line(), "STORED");
+    assert_eq!((client.get("short"), client.get("short"), client.get("never")), (None, None, None));
+    assert_eq!((client.stat("get_expired"), client.stat("get_flushed"), client.stat("get_misses")), (1, 0, 3));
+    node.stop();
+}
+
+/// A wrong password was neither counted nor logged, and 195,000 could be tried in a second.
+#[test]
+fn guessing_a_password_is_slow_counted_and_logged() {
+    let node = Node::start(&["-t", "1", "-m", "64", "--requirepass", "secret"]);
+    let mut guesser = resp_client(&node);
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert!(guesser.ask("AUTH wrong").starts_with("-WRONGPASS"));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
+    // Neither others nor those who know it wait, and nothing is lost that was sent behind a wrong one.
+    let mut other = resp_client(&node);
+    let begun = Instant::now();
+    assert_eq!(other.ask("AUTH secret"), "+OK");
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    guesser.send("HELLO 3 AUTH default wrong\r\nAUTH secret\r\nPING\r\n");
+    assert!(guesser.line().starts_with("-WRONGPASS"));
+    assert_eq!((guesser.line(), guesser.line()), ("+OK".into(), "+PONG".into()));
+    let mut client = node.client();
+    assert_eq!((client.stat("auth_errors"), client.stat("auth_cmds")), (4, 6));
+    wait_until("the log", || node.log().iter().any(|line| line.contains("wrong password") && line.contains("client=")));
+    // A password that no client could give, since commands of clients that have not authenticated are bounded.
+    let long = "x".repeat(513);
+    assert!(other.ask(&format!("CONFIG SET requirepass {long}")).starts_with("-ERR CONFIG SET failed"));
+    assert_eq!(other.ask(&format!("CONFIG SET requirepass {}", &long[1..])), "+OK");
+    assert_eq!(resp_client(&node).ask(&format!("AUTH {}", &long[1..])), "+OK");
+    node.stop();
+}

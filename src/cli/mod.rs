@@ -8,6 +8,7 @@ mod serve;
 use crate::config::{ConfigError, Options};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit status when the settings or the machine do not allow a start.
@@ -25,7 +26,8 @@ const CANNOT_START: u8 = 2;
         RESP, with one shard on every core that the process may use and 1 GiB of memory in all. The flags -p -m -t -c \
         -l -I -v have the meaning that they have in memcached.",
     after_help = "Precedence: flags > environment (PINION_PORT, PINION_MEMORY, ...) > --config file > --profile > defaults.\n\
-        SIGTERM or SIGINT stops the server; it answers the requests that it has received first.\n\n\
+        SIGTERM or SIGINT stops the server; it answers the requests that it has received first. SIGHUP, SIGUSR1 and SIGUSR2 \
+        are ignored.\n\n\
         Examples:\n  \
         pinion -m 4GiB -t 4                      four shards, 1 GiB each\n  \
         pinion --cores 2-7 --profile low-latency\n  \
@@ -67,10 +69,15 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(ConfigError(line)) => {
-            eprintln!("pinion: {line}");
+            report(&line);
             ExitCode::from(CANNOT_START)
         }
     }
+}
+
+/// Writes a line to standard error. If that fails there is nobody to tell.
+fn report(line: &str) {
+    let _ = writeln!(std::io::stderr(), "pinion: {line}");
 }
 
 /// The first paragraph of clap's message, on one line; the rest of the message is the usage.

@@ -155,7 +155,7 @@ fn progress_bar(requests: u64) -> ProgressBar {
 }
 
 fn note(line: &str) {
-    eprintln!("pinion: {line}");
+    super::report(line);
 }
 
 /// Writes to standard output. A closed pipe is not an error.

@@ -232,14 +232,15 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// The Unix time of expiry in milliseconds; None if the item does not expire.
-    pub fn resolve(self, now: UnixMs) -> Option<UnixMs> {
+    /// The time of expiry by the shard's clock, which shows `now` and which the wall clock is ahead of by
+    /// `wall_ahead_ms`; None if the item does not expire.
+    pub fn resolve(self, now: UnixMs, wall_ahead_ms: i64) -> Option<UnixMs> {
         match self {
             Self::Never => None,
             Self::Now => Some(0),
             // `now` is rounded down to a millisecond. Counting from the end of that millisecond, no item expires early.
             Self::AfterSeconds(seconds) => Some(now + 1 + u64::from(seconds) * 1000),
-            Self::AtSeconds(seconds) => Some(seconds.saturating_mul(1000)),
+            Self::AtSeconds(seconds) => Some(seconds.saturating_mul(1000).saturating_add_signed(-wall_ahead_ms)),
         }
     }
 }
@@ -255,7 +256,11 @@ pub enum StatsTopic {
     Shards,
     /// stats reset
     Reset,
-    /// stats items, slabs, sizes: no size classes exist in this engine
+    /// stats conns: the connections of all shards
+    Connections,
+    /// stats detail on, off: accepted, without effect
+    Detail,
+    /// stats items, slabs, sizes, cachedump, detail dump: there are no size classes, nor statistics by prefix
     Empty,
 }
 
@@ -316,6 +321,10 @@ pub enum Failure {
     Unknown,
     /// An argument is malformed, or a key is too long.
     BadFormat,
+    /// Arguments of `stats cachedump` are missing.
+    BadLine,
+    /// `stats detail` has another argument than those that it supports.
+    DetailUsage,
     /// A value is not followed by the end of its line.
     BadDataChunk,
     /// An expiry is not a number.

@@ -84,6 +84,8 @@ pub enum Merge {
     Status,
     /// Concatenates texts.
     Text,
+    /// Concatenates lines of memcached's `stats`, and ends them.
+    Stats,
     /// Replies OK if the counts add up to at least one, else Redis's `No such client` error.
     Killed,
 }

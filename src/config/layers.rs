@@ -3,6 +3,7 @@
 
 use super::{ConfigError, Options};
 use clap::{Command, FromArgMatches};
+use std::ffi::OsString;
 use std::path::Path;
 
 /// Profiles built into the binary, by name.
@@ -22,10 +23,21 @@ const OUTER_ONLY: [&str; 2] = ["config", "profile"];
 ///
 /// # Errors
 /// The variable, or the file and key; the value; and what is allowed.
-pub fn resolve(flags: Options, environment: impl Iterator<Item = (String, String)>) -> Result<Options, ConfigError> {
+pub fn resolve(
+    flags: Options,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Options, ConfigError> {
     let mut merged = flags;
     let mut variables = Options::default();
     for (name, value) in environment {
+        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let name = name.to_string_lossy();
+        // The value may be a password, so it is not shown.
+        let value = value.into_string().map_err(|_| {
+            ConfigError(format!("environment: {}: the value is not UTF-8; allowed: UTF-8 text", name.escape_debug()))
+        })?;
         let Some(key) = name.strip_prefix(PREFIX).filter(|key| !is_service_link(key, &value)) else { continue };
         let key = key.to_ascii_lowercase().replace('_', "-");
         let known =

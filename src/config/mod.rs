@@ -10,7 +10,7 @@ mod values;
 
 pub use layers::{from_toml, resolve};
 pub use options::Options;
-pub use values::{Cores, Memory, Port, number};
+pub use values::{Cores, Listen, ListenOn, Memory, Port, number};
 
 use crate::eviction::Eviction;
 use std::net::IpAddr;
@@ -32,7 +32,14 @@ pub const ITEM_BYTES_MAX: u64 = 512 << 20;
 /// Least value of `--max-item-size`.
 const ITEM_BYTES_MIN: u64 = 1 << 10;
 /// Longest password, in bytes.
-const PASSWORD_BYTES_MAX: usize = 512;
+pub const PASSWORD_BYTES_MAX: usize = 512;
+/// The longest time without traffic before a peer is probed, in seconds: the kernel's limit.
+pub const TCP_KEEPALIVE_SECONDS_MAX: u16 = i16::MAX as u16;
+/// Default of `--tcp-keepalive`, as in Redis.
+const TCP_KEEPALIVE_SECONDS_DEFAULT: u32 = 300;
+/// Resident memory beside `--memory`: of the process, and of each shard (docs/memory.md).
+const RESERVE_BYTES: u64 = 64 << 20;
+const RESERVE_BYTES_PER_SHARD: u64 = 32 << 20;
 /// Least receive buffers of a shard.
 const RECEIVE_BUFFERS_MIN: u16 = 16;
 /// Most receive buffers of a shard.
@@ -52,7 +59,9 @@ pub struct Config {
     /// Password that RESP clients must give; empty for none.
     pub password: String,
     /// Addresses to listen on.
-    pub listen: Vec<IpAddr>,
+    pub listen: Vec<Listen>,
+    /// After how many seconds without traffic a connection's peer is probed; 0 for never.
+    pub tcp_keepalive_seconds: u32,
     /// The core that each shard is pinned to.
     pub shard_cores: Vec<usize>,
     /// Limit of the memory of all shards together.
@@ -113,6 +122,12 @@ impl Config {
                 "--resp-port {other} is --port as well; allowed: a port of its own, 1 to 65535, 0 (off), or auto"
             ));
         }
+        // An empty one is a variable or a secret that was not filled in, rather than the wish to have none.
+        if options.requirepass.as_ref().is_some_and(String::is_empty) {
+            return fail(format!(
+                "--requirepass is empty; allowed: 1 to {PASSWORD_BYTES_MAX} bytes, or no such setting for no password"
+            ));
+        }
         let password = options.requirepass.clone().unwrap_or_default();
         if password.len() > PASSWORD_BYTES_MAX {
             return fail(format!(
@@ -130,10 +145,19 @@ impl Config {
             ));
         }
 
-        let memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
-        let share = memory_bytes / shards;
+        let mut memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
         let (least, most) = (SHARD_MEMORY_BYTES_MIN, SHARD_MEMORY_BYTES_MAX);
-        if !(least..=most).contains(&share) {
+        if memory_bytes < least * shards {
+            warnings.push(format!(
+                "--memory {}MiB is raised to {}MiB: each of the {shards} shards has at least {}MiB",
+                memory_bytes >> 20,
+                least * shards >> 20,
+                least >> 20
+            ));
+            memory_bytes = least * shards;
+        }
+        let share = memory_bytes / shards;
+        if share > most {
             return fail(format!(
                 "--memory {}MiB over {shards} shards is {}MiB each; allowed: {}MiB to {}MiB per shard (see --shards)",
                 memory_bytes >> 20,
@@ -142,8 +166,15 @@ impl Config {
                 most >> 20
             ));
         }
-        if machine.memory_bytes.is_some_and(|machine| memory_bytes > machine) {
-            warnings.push(format!("--memory {}MiB exceeds the memory of this machine", memory_bytes >> 20));
+        let reserve = RESERVE_BYTES + RESERVE_BYTES_PER_SHARD * shards;
+        if let Some(machine) = machine.memory_bytes.filter(|&machine| memory_bytes + reserve > machine) {
+            warnings.push(format!(
+                "--memory {}MiB and up to {}MiB of buffers exceed the {}MiB that this machine or the process's control group \
+                 has",
+                memory_bytes >> 20,
+                reserve >> 20,
+                machine >> 20
+            ));
         }
 
         // With little memory the default shrinks; a value that was given is an error if it does not fit.
@@ -170,11 +201,16 @@ impl Config {
             spin = Duration::ZERO;
         }
 
+        let listen = addresses(options);
+        let is_on = [port, resp_port].map(|port| port != Port::Off || shard_ports != 0);
+        warn_of_access(&listen, is_on, &password, &mut warnings);
+
         Ok(Self {
             port,
             resp_port,
             password,
-            listen: options.listen.clone().unwrap_or_else(|| vec![IpAddr::from([127, 0, 0, 1])]),
+            listen,
+            tcp_keepalive_seconds: options.tcp_keepalive.unwrap_or(TCP_KEEPALIVE_SECONDS_DEFAULT),
             shard_cores,
             memory_bytes,
             max_connections,
@@ -207,6 +243,40 @@ impl Config {
     pub fn shard_memory_bytes(&self) -> u64 {
         self.memory_bytes / self.shard_cores.len() as u64
     }
+}
+
+/// The addresses to listen on.
+fn addresses(options: &Options) -> Vec<Listen> {
+    match &options.listen {
+        Some(listen) => listen.iter().flat_map(|on| on.0.iter().copied()).collect(),
+        None => vec![Listen { ip: IpAddr::from([127, 0, 0, 1]), port: None, is_optional: false }],
+    }
+}
+
+/// Warns, in one line, of ports that other machines can reach and that no password protects.
+fn warn_of_access(
+    listen: &[Listen],
+    [is_memcached_on, is_resp_on]: [bool; 2],
+    password: &str,
+    warnings: &mut Vec<String>,
+) {
+    let open: Vec<String> = listen.iter().filter(|on| !on.ip.is_loopback()).map(Listen::shown).collect();
+    if open.is_empty() {
+        return;
+    }
+    let is_memcached_open = is_memcached_on || listen.iter().any(|on| on.port.is_some());
+    let unprotected = match (is_memcached_open, is_resp_on && password.is_empty()) {
+        (true, true) => "its ports have no password (memcached's never has one, that of RESP has --requirepass)",
+        (true, false) => {
+            "memcached's port has no password (--requirepass is that of RESP; --port 0 turns the port off)"
+        }
+        (false, true) => "the port of RESP has no password (--requirepass)",
+        (false, false) => return,
+    };
+    warnings.push(format!(
+        "--listen {}: whoever can connect can read and write everything, as {unprotected}",
+        open.join(",")
+    ));
 }
 
 fn share_a_core(shard_cores: &[usize]) -> bool {
@@ -246,7 +316,7 @@ fn connections(
     shards: u64,
     warnings: &mut Vec<String>,
 ) -> Result<u32, ConfigError> {
-    let addresses = options.listen.as_ref().map_or(1, Vec::len) as u64;
+    let addresses = addresses(options).len() as u64;
     let reserved = FILES_RESERVED + shards * (FILES_PER_SHARD + LISTENERS_MAX * addresses);
     let possible = u32::try_from(machine.open_files.saturating_sub(reserved)).unwrap_or(u32::MAX);
     let advice = "raise the limit with `ulimit -n` or systemd's LimitNOFILE=";

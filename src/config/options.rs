@@ -1,13 +1,12 @@
 //! The options: one declaration for the command line, files, profiles and the environment.
 
-use super::values::{ByteSize, Cores, Memory, Port, address, number, power_of_two, size};
+use super::values::{ByteSize, Cores, ListenOn, Memory, Port, number, power_of_two, size};
 use super::{
     CONNECTIONS_MAX, ITEM_BYTES_MAX, ITEM_BYTES_MIN, RECEIVE_BUFFER_BYTES_MAX, RECEIVE_BUFFER_BYTES_MIN,
-    RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, SHARDS_MAX,
+    RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, SHARDS_MAX, TCP_KEEPALIVE_SECONDS_MAX,
 };
 use crate::eviction::Eviction;
 use clap::{ArgAction, Args};
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The settings that the operator may give; None for those that are absent.
@@ -27,7 +26,7 @@ pub struct Options {
     #[arg(long, value_name = "PORT")]
     pub resp_port: Option<Port>,
 
-    /// Password that Redis clients must give (AUTH, HELLO), at most 512 bytes; memcached clients need none
+    /// Password that Redis clients must give (AUTH, HELLO), 1 to 512 bytes; memcached clients need none
     /// [default: none]
     #[arg(long, value_name = "PASSWORD")]
     pub requirepass: Option<String>,
@@ -41,10 +40,16 @@ pub struct Options {
     #[arg(long, value_name = "BASE", value_parser = number::<u16>(0..=u16::MAX.into()))]
     pub shard_ports: Option<u16>,
 
-    /// IP addresses to listen on, separated by commas. Whoever can connect to them can read and write everything
+    /// Addresses or host names to listen on, separated by commas, each with or without a port of memcached's text
+    /// protocol that replaces --port there. Whoever can connect to them can read and write everything
     /// [default: 127.0.0.1]
-    #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',', value_parser = address)]
-    pub listen: Option<Vec<IpAddr>>,
+    #[arg(short, long, value_name = "ADDRESS[:PORT]", value_delimiter = ',')]
+    pub listen: Option<Vec<ListenOn>>,
+
+    /// Seconds without traffic after which the peer of a connection is probed, and the connection closed if it does not
+    /// answer: 1 to 32767, or 0 (never) [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = number::<u32>(0..=TCP_KEEPALIVE_SECONDS_MAX.into()))]
+    pub tcp_keepalive: Option<u32>,
 
     /// Most client connections at a time, 1 to 1048576; more are refused [default: 10000, or fewer if the limit of open
     /// files is lower]
@@ -68,7 +73,7 @@ pub struct Options {
     pub spin_us: Option<u32>,
 
     /// Memory for all that is stored, over all shards: a number of MiB, an amount with a unit (4GiB), or a percentage
-    /// of the machine's (80%); 4MiB to 16GiB per shard [default: 1024]
+    /// of the machine's or control group's (80%); 4MiB to 16GiB per shard, and less is raised to that [default: 1024]
     #[arg(short, long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<Memory>,
 
@@ -122,6 +127,7 @@ impl Options {
             admin_port: self.admin_port.or(weaker.admin_port),
             shard_ports: self.shard_ports.or(weaker.shard_ports),
             listen: self.listen.or(weaker.listen),
+            tcp_keepalive: self.tcp_keepalive.or(weaker.tcp_keepalive),
             max_connections: self.max_connections.or(weaker.max_connections),
             shards: self.shards.or(weaker.shards),
             cores: self.cores.or(weaker.cores),

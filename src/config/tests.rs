@@ -2,7 +2,9 @@
 
 use super::*;
 use clap::{Args, Command, FromArgMatches};
+use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 
 fn machine() -> Machine {
     Machine { cores: vec![0, 1, 4], memory_bytes: Some(8 << 30), open_files: 20_000 }
@@ -22,7 +24,7 @@ fn in_file(line: &str) -> Result<Options, String> {
     from_toml(line, "a file", &[]).map_err(|e| e.0)
 }
 
-fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
 }
 
@@ -41,7 +43,7 @@ fn defaults_work() {
     let config = config(&[]).expect("defaults");
     assert_eq!((config.port, config.memory_bytes, config.max_item_bytes), (Port::Fixed(11211), 1 << 30, 1 << 20));
     assert_eq!(config.shard_cores, [0, 1, 4]);
-    assert_eq!(config.listen, [IpAddr::from([127, 0, 0, 1])]);
+    assert_eq!(config.listen.iter().map(Listen::shown).collect::<Vec<_>>(), ["127.0.0.1"]);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
@@ -131,7 +133,7 @@ fn mistakes_in_layers_are_named() {
     says(at("memory = \"12XB\""), &["memory = 12XB", "allowed:"]);
     says(at("port = 70000"), &["port = 70000", "65535"]);
     says(at("eviction = \"mru\""), &["eviction = mru", "allowed: s3fifo, sieve, lru, lfu"]);
-    says(at("listen = \"nowhere\""), &["listen = nowhere", "allowed: IPv4"]);
+    says(at("listen = \"nowhere\""), &["listen = nowhere", "nowhere", "allowed: IPv4"]);
     says(at("port = true"), &["port", "allowed:"]);
     says(at("config = \"x\""), &["config", "no such setting"]);
     says(at("port = 1\nport = 2"), &[":2:"]);
@@ -146,6 +148,45 @@ fn mistakes_in_layers_are_named() {
     says(resolved(&[], &[("PINION_MEMORY", "1\n2")]), &["PINION_MEMORY=1\\n2", "allowed:"]);
     says(resolved(&[], &[("PINION_A\nB", "1")]), &["PINION_A\\nB=1", "no such setting"]);
     says(resolved(&[], &[("PINION_PROT", "1")]), &["PINION_PROT=1", "no such setting", "PINION_PORT"]);
+}
+
+/// A password that was not UTF-8 was ignored, and the node started without one.
+#[test]
+fn a_variable_that_is_not_text_is_an_error() {
+    let secret = OsString::from_vec(b"s\xffcret".to_vec());
+    let error = resolve(flags(&[]), [("PINION_REQUIREPASS".into(), secret.clone())].into_iter()).map_err(|e| e.0);
+    assert!(error.as_ref().is_err_and(|text| !text.contains("cret")), "{error:?} shows the password");
+    says(error, &["PINION_REQUIREPASS", "not UTF-8"]);
+    resolve(flags(&[]), [("OTHER".into(), secret)].into_iter()).expect("not a setting");
+}
+
+#[test]
+fn addresses_are_numbers_or_names_with_or_without_a_port() {
+    let shown = |text: &str| text.parse::<ListenOn>().map(|on| on.0.iter().map(Listen::shown).collect::<Vec<_>>());
+    assert_eq!(shown("::1"), Ok(vec!["::1".into()]));
+    assert_eq!(shown("127.0.0.1:31802"), Ok(vec!["127.0.0.1:31802".into()]));
+    assert_eq!(shown("[::1]:31802"), Ok(vec!["[::1]:31802".into()]));
+    let local = "localhost:31802".parse::<ListenOn>().expect("it has an address").0;
+    assert!(!local.is_empty() && local.iter().all(|on| on.ip.is_loopback() && on.port == Some(31802)), "{local:?}");
+    for wrong in ["", "127.0.0.1:x", "127.0.0.1:70000", "localhost:0", "[::1", "no such host"] {
+        assert!(shown(wrong).is_err_and(|error| error.contains("allowed:")), "{wrong}");
+    }
+}
+
+/// Whoever listened on all addresses without a password was not told what that means.
+#[test]
+fn ports_that_anybody_can_use_are_warned_of() {
+    let warned = |arguments: &[&str]| config(arguments).expect("possible").warnings.join("\n");
+    for (arguments, part) in [
+        (&["-l", "0.0.0.0"][..], "its ports have no password"),
+        (&["-l", "127.0.0.1,::", "--requirepass", "secret"], "--listen ::: whoever can connect"),
+        (&["-l", "10.0.0.1", "--requirepass", "secret"], "memcached's port has no password"),
+        (&["-l", "10.0.0.1", "--port", "0"], "the port of RESP has no password"),
+    ] {
+        assert!(warned(arguments).contains(part), "{arguments:?}: {}", warned(arguments));
+    }
+    assert_eq!(warned(&["-l", "10.0.0.1", "--port", "0", "--requirepass", "secret"]), "");
+    assert_eq!(warned(&["-l", "::1,127.0.0.2"]), "");
 }
 
 /// Kubernetes sets these variables in containers if there is a service called pinion.
@@ -168,7 +209,8 @@ fn impossible_combinations_are_named() {
     says(config(&["--admin-port", "11280"]), &["--admin-port 11280", "not in this version"]);
     config(&["--resp-port", "0", "--admin-port", "0"]).expect("off is fine");
     says(config(&["--cores", "0,2"]), &["core 2", "allowed: 0-1,4"]);
-    says(config(&["-m", "8", "-t", "3"]), &["--memory 8MiB", "4MiB"]);
+    says(config(&["-m", "64GiB", "-t", "3"]), &["--memory 65536MiB", "16384MiB"]);
+    says(config(&["--requirepass", ""]), &["--requirepass is empty", "1 to 512 bytes"]);
     says(config(&["-m", "8", "-t", "1", "-I", "5m"]), &["--max-item-size", "half"]);
     says(config(&["-c", "20000"]), &["--max-connections 20000", "20079 open files", "20000 are allowed", "ulimit -n"]);
     says(config(&["--shard-ports", "65535"]), &["--shard-ports 65535", "1 to 65533"]);
@@ -193,6 +235,13 @@ fn what_is_odd_but_possible_is_a_warning() {
     assert!(shared.spin.is_zero());
     assert_eq!(shared.warnings.len(), 2, "{:?}", shared.warnings);
     assert_eq!(config(&["-m", "16GiB", "-t", "3"]).expect("possible").warnings.len(), 1);
+    let small = config(&["-m", "3", "-t", "3"]).expect("possible");
+    assert_eq!((small.memory_bytes, small.warnings.len()), (12 << 20, 1), "{:?}", small.warnings);
+    // What it needs beside its memory counts: a control group's limit is the machine's.
+    let narrow = Machine { memory_bytes: Some(512 << 20), ..machine() };
+    let most = Config::new(&flags(&["-m", "100%", "-t", "1"]), &narrow).expect("possible");
+    assert!(most.warnings[0].contains("511MiB and up to 96MiB of buffers exceed the 512MiB"), "{most:?}");
+    assert_eq!(Config::new(&flags(&["-m", "80%", "-t", "1"]), &narrow).expect("possible").warnings.len(), 0);
     let few = Config::new(&Options::default(), &Machine { open_files: 1024, ..machine() }).expect("possible");
     assert_eq!((few.max_connections, few.warnings.len()), (1024 - 79, 1));
 }

@@ -1,7 +1,7 @@
 //! Parsers of the settings' values. Each error says which values are allowed.
 
 use super::ConfigError;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -121,9 +121,58 @@ pub(super) fn size(
     }
 }
 
-/// Parses an IP address.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "allowed: IPv4 and IPv6 addresses, separated by commas: 127.0.0.1,::1".into())
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The IP address.
+    pub ip: IpAddr,
+    /// The port of memcached's protocol on this address, if it is not that of `--port`.
+    pub port: Option<u16>,
+    /// One of several addresses of a name: those that this machine does not have are left out.
+    pub is_optional: bool,
+}
+
+impl Listen {
+    /// The address as `--listen` accepts it.
+    pub fn shown(&self) -> String {
+        match self.port {
+            Some(port) => SocketAddr::new(self.ip, port).to_string(),
+            None => self.ip.to_string(),
+        }
+    }
+}
+
+/// What `--listen` names: one address, or those of a host name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOn(pub Vec<Listen>);
+
+impl FromStr for ListenOn {
+    type Err = String;
+
+    /// Parses an IP address or a host name, with or without a port. Names are looked up.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const ALLOWED: &str = "allowed: IPv4 and IPv6 addresses and names of this machine, separated by commas, each with or \
+                               without a port of memcached's protocol: 127.0.0.1,[::1]:11212,localhost";
+        let one = |ip, port| Ok(Self(vec![Listen { ip, port, is_optional: false }]));
+        if let Ok(ip) = text.parse() {
+            return one(ip, None);
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return one(address.ip(), Some(address.port()).filter(|&port| port != 0));
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok().filter(|&port| port != 0).ok_or(ALLOWED)?)),
+            None => (text, None),
+        };
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in (host, 0).to_socket_addrs().map_err(|error| format!("{error}; {ALLOWED}"))? {
+            if !found.contains(&address.ip()) {
+                found.push(address.ip());
+            }
+        }
+        let is_optional = found.len() > 1;
+        Ok(Self(found.into_iter().map(|ip| Listen { ip, port, is_optional }).collect()))
+    }
 }
 
 /// A number with a unit: k, KiB, m, MiB, g, GiB, t, TiB, in any case (powers of 1024).

@@ -204,6 +204,10 @@ pub struct EngineStats {
     pub expired: u64,
     /// Bytes that the removed expired items occupied.
     pub expired_bytes: u64,
+    /// Lookups that found an expired item.
+    pub found_expired: u64,
+    /// Lookups that found an item that a flush had invalidated.
+    pub found_flushed: u64,
     /// Bytes copied by evacuation.
     pub moved_bytes: u64,
     /// Bytes of the pages in use: these count against the limit.
@@ -236,6 +240,8 @@ pub struct Engine {
     evacuated_chunks: u16,
     /// Items evicted and chunks moved since the start; the difference bounds the work of one step.
     room_work: u64,
+    /// The change under way may exceed the memory limit ([`Engine::unrefused`]).
+    exceeds_limit: bool,
     /// Items that have an expiry time.
     expiring: u64,
     /// Bytes of all items, including flushed ones that are not yet removed.
@@ -286,6 +292,7 @@ impl Engine {
             lag: background::Lag::default(),
             evacuated_chunks: 0,
             room_work: 0,
+            exceeds_limit: false,
             expiring: 0,
             held_item_bytes: 0,
             stats: EngineStats::default(),
@@ -445,9 +452,19 @@ impl Engine {
         if self.is_current(hash, found.item, found.header, now) {
             return Some(found);
         }
+        self.remove_stale(hash, found, now);
+        None
+    }
+
+    /// Removes an item that has expired or was flushed, and that a lookup has found.
+    #[cold]
+    fn remove_stale(&mut self, hash: KeyHash, found: Found, now: UnixMs) {
+        match self.is_flushed(hash, found.item, found.header) {
+            true => self.stats.found_flushed += 1,
+            false => self.stats.found_expired += 1,
+        }
         self.count_expired(hash, found.item, found.header, now);
         self.remove_entry(hash, found.at, found.item, found.header);
-        None
     }
 
     #[inline]

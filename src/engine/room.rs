@@ -123,10 +123,25 @@ impl Engine {
                 continue;
             }
             if !self.evacuate(MOVED_AT_ONCE) && !self.evict_one(now) {
+                if self.exceeds_limit && self.arena.exceed_limit(RESERVE_PAGES + pages + 1) {
+                    return Ok(true);
+                }
                 // Nothing can be evicted: the pages of the reserve that are left may still be cut into chunks.
                 return if has_chunk && free > 0 { Ok(true) } else { Err(PutError::OutOfMemory) };
             }
         }
+    }
+
+    /// Makes a change of expiry times, which is not refused when memory is full and nothing may be evicted: expiry is
+    /// one of the ways in which clients free memory. The few bytes that it needs may exceed the limit; until they are
+    /// freed, no other write finds room.
+    pub(super) fn unrefused<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        let limit = self.arena.limit_pages();
+        self.exceeds_limit = true;
+        let outcome = change(self);
+        self.exceeds_limit = false;
+        self.arena.set_limit_pages(limit);
+        outcome
     }
 
     /// Frees about `bytes` of deleted collections. False if there are none. While there are some, nothing is evacuated:

@@ -191,8 +191,8 @@ impl Engine {
     /// Sets the expiry time of a key. Its version stays. False if the key does not exist.
     ///
     /// # Errors
-    /// [`PutError::OutOfMemory`] if the expiry time needs a larger chunk and none can be freed. Nothing is changed
-    /// then.
+    /// [`PutError::OutOfMemory`] if the expiry time needs a larger chunk and there is none, not even beyond the memory
+    /// limit ([`Engine::unrefused`]). Nothing is changed then.
     pub fn touch(&mut self, hash: KeyHash, key: &[u8], expires: Option<UnixMs>, now: UnixMs) -> Result<bool, PutError> {
         Ok(self.touch_found(hash, key, expires, now)?.is_some())
     }
@@ -228,7 +228,7 @@ impl Engine {
             (Some(_), Some(expires)) => item::set_expiry(self.arena.memory_mut(), at, expires),
             (None, None) => {}
             _ => {
-                found = match self.rewrite(hash, key, found, expires, now)? {
+                found = match self.unrefused(|engine| engine.rewrite(hash, key, found, expires, now))? {
                     Some(found) => found,
                     None => return Ok(None),
                 };

@@ -77,6 +77,8 @@ pub struct Executor {
     pub counters: Counters,
     /// The time at which requests are executed; see [`Executor::advance`].
     now: UnixMs,
+    /// How far the wall clock is ahead of `now`: it converts absolute times of expiry.
+    wall_ahead_ms: i64,
     /// The number of shards of the node, for SCAN's cursors.
     shards: usize,
     /// Reads a monotonic clock, in microseconds.
@@ -96,6 +98,7 @@ impl Executor {
             engine,
             counters: Counters::new(),
             now,
+            wall_ahead_ms: 0,
             shards,
             stopwatch,
             keys_per_slice: KEYS_PER_SLICE,
@@ -122,6 +125,22 @@ impl Executor {
         self.engine.page_bytes().max(SENT_IN_PLACE_BYTES_MIN) - 1
     }
 
+    /// How far the wall clock is ahead of [`Executor::now`], in milliseconds.
+    #[inline]
+    pub fn wall_ahead_ms(&self) -> i64 {
+        self.wall_ahead_ms
+    }
+
+    /// The wall clock's time at which requests are executed.
+    pub fn unix_ms(&self) -> UnixMs {
+        self.now.saturating_add_signed(self.wall_ahead_ms)
+    }
+
+    /// Notes how far the wall clock is ahead.
+    pub fn set_wall_ahead_ms(&mut self, wall_ahead_ms: i64) {
+        self.wall_ahead_ms = wall_ahead_ms;
+    }
+
     /// Does a bounded amount of background work; returns when to continue.
     pub fn work(&mut self) -> Next {
         self.engine.work(self.now)
@@ -146,9 +165,7 @@ impl Executor {
         if let Operation::Call(call) = request.operation {
             return self.call(&call, request, hash, copied_bytes_max, out);
         }
-        let target =
-            Target { engine: &mut self.engine, hash, key: request.key, now: self.now, counters: &mut self.counters };
-        match strings::execute(request, target) {
+        match strings::execute(request, self.target(hash, request.key)) {
             strings::Outcome::Ready(reply) if !request.session.noreply => encode(&reply, out),
             strings::Outcome::Ready(_) => {}
             strings::Outcome::Long { head, length, reader } => {
@@ -214,11 +231,18 @@ impl Executor {
     }
 
     #[inline]
+    fn target<'k: 'e, 'e>(&'e mut self, hash: KeyHash, key: &'k [u8]) -> Target<'k, 'e> {
+        let Self { engine, counters, now, wall_ahead_ms, .. } = self;
+        Target { engine, hash, key, now: *now, wall_ahead_ms: *wall_ahead_ms, counters }
+    }
+
+    #[inline]
     fn context<'c>(&'c mut self, call: &Call<&'c [u8]>, key: &'c [u8], hash: KeyHash) -> Context<'c> {
         let args = Args::new(call.args, call.count as usize);
-        let Self { engine, counters, now, shards, keys_per_slice, .. } = self;
+        let Self { engine, counters, now, wall_ahead_ms, shards, keys_per_slice, .. } = self;
         let slice = Slice { from: 0, keys_max: *keys_per_slice, next: None };
-        Context { engine, hash, key, args, now: *now, counters, shards: *shards, slice }
+        let (now, wall_ahead_ms, shards) = (*now, *wall_ahead_ms, *shards);
+        Context { engine, hash, key, args, now, wall_ahead_ms, counters, shards, slice }
     }
 
     #[inline]
@@ -273,7 +297,7 @@ impl Executor {
     /// Changes this shard's engine.
     pub fn administer(&mut self, administration: Administration) {
         match administration {
-            Administration::Flush { delay } => match delay.resolve(self.now) {
+            Administration::Flush { delay } => match delay.resolve(self.now, self.wall_ahead_ms) {
                 Some(due) if due > self.now => self.engine.flush_at(due),
                 _ => self.engine.flush(),
             },
@@ -287,7 +311,9 @@ impl Executor {
     /// bytes are dropped as they arrive, and the error is reported once the whole value has arrived.
     pub fn begin_upload(&mut self, request: &Request<&[u8]>, hash: KeyHash, value_bytes: usize) -> UploadTarget {
         let attributes = match request.operation {
-            Operation::Store { flags, expiry, .. } => Attributes { flags, expires: expiry.resolve(self.now) },
+            Operation::Store { flags, expiry, .. } => {
+                Attributes { flags, expires: expiry.resolve(self.now, self.wall_ahead_ms) }
+            }
             _ => Attributes::default(),
         };
         let upload = self.engine.begin(request.key, value_bytes, attributes, self.now);
@@ -377,7 +403,7 @@ impl Executor {
             }
             upload => upload,
         };
-        let target = Target { engine: &mut self.engine, hash, key, now: self.now, counters: &mut self.counters };
+        let target = self.target(hash, key);
         match (upload, operation) {
             (Ok(upload), Operation::Extend { end, bytes_max, .. }) => target.extend_by(end, upload, bytes_max),
             (Ok(upload), Operation::Store { condition, .. }) => target.commit(condition, upload),

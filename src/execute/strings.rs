@@ -5,9 +5,6 @@ use crate::engine::{Attributes, Engine, Fetched, KeyHash, PutError, Reader, Uplo
 use crate::metrics::{Counter, Counters};
 use crate::slots::Group;
 
-/// The digits of the largest number.
-const NUMBER_DIGITS_MAX: usize = 20;
-
 /// The result of one of memcached's commands.
 #[derive(Debug)]
 pub(super) enum Outcome<'k, 'e> {
@@ -56,6 +53,8 @@ pub(super) struct Target<'k, 'e> {
     pub(super) hash: KeyHash,
     pub(super) key: &'k [u8],
     pub(super) now: UnixMs,
+    /// How far the wall clock is ahead of `now`.
+    pub(super) wall_ahead_ms: i64,
     pub(super) counters: &'e mut Counters,
 }
 
@@ -78,7 +77,8 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
     pub(super) fn get_and_touch(self, versions: bool, expiry: Expiry, [first, last]: [bool; 2]) -> Outcome<'k, 'e> {
         self.counters.add(Counter::CmdGet);
         self.counters.add(Counter::CmdTouch);
-        match self.engine.fetch_and_touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
+        let expires = expiry.resolve(self.now, self.wall_ahead_ms);
+        match self.engine.fetch_and_touch(self.hash, self.key, expires, self.now) {
             Ok(Some(fetched)) => {
                 self.counters.add(Counter::GetHits);
                 self.counters.add(Counter::TouchHits);
@@ -101,8 +101,8 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
         {
             return reply;
         }
-        let Self { engine, hash, key, now, counters } = self;
-        let attributes = Attributes { flags, expires: expiry.resolve(now) };
+        let Self { engine, hash, key, now, wall_ahead_ms, counters } = self;
+        let attributes = Attributes { flags, expires: expiry.resolve(now, wall_ahead_ms) };
         let done = engine.put(hash, Group::of(key), key, value, attributes, now);
         if done.is_err() && condition == Condition::Always {
             // A miss is better than a value that the client believes it has replaced.
@@ -120,7 +120,7 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
             self.engine.abort(upload);
             return reply;
         }
-        let Self { engine, hash, key, now, counters } = self;
+        let Self { engine, hash, key, now, counters, .. } = self;
         let done = engine.commit(hash, Group::of(key), upload, now);
         if done.is_err() && condition == Condition::Always {
             engine.remove(hash, key, now);
@@ -190,7 +190,8 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
 
     pub(super) fn touch(self, expiry: Expiry) -> Reply<'e> {
         self.counters.add(Counter::CmdTouch);
-        match self.engine.touch(self.hash, self.key, expiry.resolve(self.now), self.now) {
+        let expires = expiry.resolve(self.now, self.wall_ahead_ms);
+        match self.engine.touch(self.hash, self.key, expires, self.now) {
             Ok(true) => {
                 self.counters.add(Counter::TouchHits);
                 Reply::Touched
@@ -206,7 +207,7 @@ impl<'k: 'e, 'e> Target<'k, 'e> {
     /// Executes incr, which wraps at 2^64, and decr, which stops at 0. The number is stored without padding: memcached
     /// pads a shorter result with spaces, which its protocol allows but does not require.
     pub(super) fn arithmetic(self, decrement: bool, delta: u64) -> Reply<'e> {
-        let Self { engine, hash, key, now, counters } = self;
+        let Self { engine, hash, key, now, counters, .. } = self;
         let (hits, misses) = match decrement {
             true => (Counter::DecrHits, Counter::DecrMisses),
             false => (Counter::IncrHits, Counter::IncrMisses),
@@ -268,11 +269,13 @@ fn failed(error: PutError, counters: &mut Counters) -> Reply<'static> {
     }
 }
 
-/// Parses a stored number: digits, with spaces around them if another server padded them.
+/// Parses a stored number as memcached does: spaces, a plus sign and leading zeros may come before it, and anything
+/// after a space that follows it.
 fn number(value: &[u8]) -> Option<u64> {
-    let digits = value.trim_ascii();
-    if digits.is_empty() || digits.len() > NUMBER_DIGITS_MAX {
-        return None;
-    }
-    std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    let value = value.trim_ascii_start();
+    let value = value.strip_prefix(b"+").unwrap_or(value);
+    let end = value.iter().position(|b| !b.is_ascii_digit()).unwrap_or(value.len());
+    let ends = value.get(end).is_none_or(u8::is_ascii_whitespace);
+    // The digits are ASCII, so parsing fails only if there are none or the number is too large.
+    str::from_utf8(&value[..end]).ok().filter(|_| ends)?.parse().ok()
 }

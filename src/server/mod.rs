@@ -11,11 +11,12 @@ use crate::shard::driver::{Driver, Listening};
 use crate::shard::{Message, Shard, SharedState};
 use crate::sys;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The protocol of a port.
 const MEMCACHED: &str = "memcached";
@@ -52,11 +53,11 @@ pub enum ServeError {
         core: usize,
     },
     /// Memory cannot be reserved.
-    #[error("--memory: shard {shard} cannot reserve {mebibytes} MiB: {error}")]
+    #[error("--memory: shard {shard} cannot reserve {mebibytes} MiB of address space: {}", memory_cause(error))]
     Memory {
         /// The shard.
         shard: usize,
-        /// The amount, in MiB.
+        /// The amount, in MiB: that of the machine, since the limit can be raised while the node runs.
         mebibytes: u64,
         /// The error of mmap(2).
         error: io::Error,
@@ -64,6 +65,16 @@ pub enum ServeError {
     /// Another system call failed.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
+}
+
+fn memory_cause(error: &io::Error) -> String {
+    match sys::address_space_limit_bytes() {
+        Some(limit) if error.kind() == io::ErrorKind::OutOfMemory => format!(
+            "this process may have {} MiB; raise or lift the limit with `ulimit -v` or systemd's LimitAS=",
+            limit >> 20
+        ),
+        _ => error.to_string(),
+    }
 }
 
 fn listen_cause(error: &io::Error) -> String {
@@ -183,7 +194,7 @@ fn prepare(shard: usize, shared: &SharedState) -> Result<(Engine, Reactor, Recei
     };
     let memory_bytes_max = config.shard_memory_bytes_max();
     let engine = Engine::resizable(limits, memory_bytes_max, shared.hasher.clone(), shared.clock.now());
-    let engine = engine.map_err(|error| ServeError::Memory { shard, mebibytes: memory_bytes >> 20, error })?;
+    let engine = engine.map_err(|error| ServeError::Memory { shard, mebibytes: memory_bytes_max >> 20, error })?;
     if config.huge_pages
         && let Err(error) = engine.advise_huge_pages()
     {
@@ -203,6 +214,41 @@ pub struct Address {
     pub address: SocketAddr,
 }
 
+/// How long a port that is in use is tried again: that of a node that was killed is free only once the kernel has ended
+/// its urings.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The time between two attempts.
+const PORT_RETRY: Duration = Duration::from_millis(20);
+
+/// Opens listeners of one address, trying again until `deadline` while its port is in use.
+fn listen(
+    config: &Config,
+    flag: &'static str,
+    address: SocketAddr,
+    count: usize,
+    deadline: Instant,
+) -> Result<(SocketAddr, Vec<TcpListener>), ServeError> {
+    loop {
+        match sys::listen(address, count, config.tcp_keepalive_seconds) {
+            Ok(opened) => return Ok(opened),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(PORT_RETRY);
+            }
+            Err(error) => return Err(ServeError::Listen { flag, address, error }),
+        }
+    }
+}
+
+/// True if listening failed because the machine does not have the address, nor perhaps its family.
+fn is_absent(error: &ServeError) -> bool {
+    let ServeError::Listen { error, .. } = error else { return false };
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED)
+}
+
+/// EAFNOSUPPORT, for which the standard library has no name.
+const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
+
 /// Binds the addresses and returns them with the listeners of each shard.
 fn open_listeners(config: &Config) -> Result<(Vec<Address>, Vec<Vec<Listening>>), ServeError> {
     let shards = config.shard_cores.len();
@@ -212,30 +258,46 @@ fn open_listeners(config: &Config) -> Result<(Vec<Address>, Vec<Vec<Listening>>)
         ("port", MEMCACHED, config.port, State::Memcached(memcached::State::Command)),
         ("resp-port", RESP, config.resp_port, State::Resp(resp::State::Command)),
     ];
+    let deadline = Instant::now() + PORT_PATIENCE;
     for (flag, protocol, port, state) in ports {
         let mut port = match port {
-            Port::Off => continue,
-            Port::Auto => 0,
-            Port::Fixed(port) => port,
+            Port::Off => None,
+            Port::Auto => Some(0),
+            Port::Fixed(port) => Some(port),
         };
-        for &ip in &config.listen {
-            let address = SocketAddr::new(ip, port);
-            let opened = sys::listen(address, shards);
-            let (bound, sockets) = opened.map_err(|error| ServeError::Listen { flag, address, error })?;
+        let mut absent = None;
+        for on in &config.listen {
+            let own = on.port.filter(|_| protocol == MEMCACHED);
+            let Some(number) = own.or(port) else { continue };
+            let (bound, sockets) = match listen(config, flag, SocketAddr::new(on.ip, number), shards, deadline) {
+                Err(error) if on.is_optional && is_absent(&error) => {
+                    absent = Some(error);
+                    continue;
+                }
+                opened => opened?,
+            };
             // The kernel chooses a port once; the other addresses use the port that it chose.
-            port = bound.port();
+            if own.is_none() {
+                port = Some(bound.port());
+            }
             addresses.push(Address { protocol, address: bound });
             for (shard, socket) in sockets.into_iter().enumerate() {
                 listeners[shard].push(Listening { socket, pinned: false, state });
             }
         }
+        if let Some(error) = absent
+            && !addresses.iter().any(|address: &Address| address.protocol == protocol)
+        {
+            return Err(error);
+        }
     }
-    for &ip in &config.listen {
+    for on in &config.listen {
         for (shard, listeners) in listeners.iter_mut().enumerate().filter(|_| config.shard_ports != 0) {
-            let address = SocketAddr::new(ip, config.shard_ports + shard as u16);
-            let opened = sys::listen(address, 1);
-            let (bound, sockets) =
-                opened.map_err(|error| ServeError::Listen { flag: "shard-ports", address, error })?;
+            let address = SocketAddr::new(on.ip, config.shard_ports + shard as u16);
+            let (bound, sockets) = match listen(config, "shard-ports", address, 1, deadline) {
+                Err(error) if on.is_optional && is_absent(&error) => continue,
+                opened => opened?,
+            };
             addresses.push(Address { protocol: "any", address: bound });
             let listening = |socket| Listening { socket, pinned: true, state: State::Unknown };
             listeners.extend(sockets.into_iter().map(listening));

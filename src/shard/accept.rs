@@ -1,6 +1,7 @@
 //! New connections, and connections that move: each goes to the shard that has the fewest.
 
 use super::balancer::Placed;
+use super::complaints::Complaint;
 use super::connection::Moving;
 use super::io::Listener;
 use super::{Io, Shard};
@@ -24,6 +25,11 @@ impl<I: Io> Shard<I> {
         let Some(listener) = self.listeners.get_mut(listener as usize) else { return };
         listener.armed = armed;
         let Listener { pinned, state, .. } = *listener;
+        let keepalive_seconds = self.shared.tunables.tcp_keepalive_seconds();
+        if keepalive_seconds != self.shared.config.tcp_keepalive_seconds {
+            // The listener, whose setting the socket inherits, has the one of the start.
+            self.io.keep_alive(&socket, keepalive_seconds);
+        }
         if !armed {
             self.retry_accepts();
         }
@@ -52,7 +58,9 @@ impl<I: Io> Shard<I> {
         if let Some(listener) = self.listeners.get_mut(listener as usize) {
             listener.armed = false;
             self.executor.counters.add(Counter::FailedAccepts);
-            tracing::warn!(shard = self.id, error = %errno, "cannot accept a connection");
+            if let Some(left_out) = self.complaints.due(Complaint::CannotAccept, self.instant) {
+                tracing::warn!(shard = self.id, error = %errno, left_out, "cannot accept a connection");
+            }
         }
     }
 

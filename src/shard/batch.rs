@@ -45,6 +45,8 @@ pub(super) enum TaskKind {
     Administer(Administration),
     /// CLIENT LIST or CLIENT KILL on this shard's clients: the arguments after CLIENT. The reply is a part.
     Clients { asked_by: u64, args: Span, count: u32 },
+    /// `stats conns` of this shard. The reply is a part.
+    Connections,
     /// Take a long value, whose pieces will follow.
     BeginUpload { request: Request<Span>, value_bytes: usize },
     /// The next piece of it.
@@ -157,6 +159,11 @@ impl<S> Batch<S> {
     pub(super) fn push_clients(&mut self, token: Token, sequence: u32, asked_by: u64, args: Args) {
         let (count, args) = (args.len() as u32, Span::append(args.bytes(), &mut self.bytes));
         self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Clients { asked_by, args, count } });
+    }
+
+    /// Adds `stats conns`, whose part is expected for `sequence`.
+    pub(super) fn push_connections(&mut self, token: Token, sequence: u32) {
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Connections });
     }
 
     /// Adds a task on a long value that has no reply of its own.

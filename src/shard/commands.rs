@@ -41,6 +41,8 @@ pub(super) enum ShardPart<'a> {
     Call { call: Call<&'a [u8]>, database: u8 },
     /// CLIENT LIST or CLIENT KILL: `args` are those after CLIENT, `asked_by` is the id of the client that asks.
     Clients { asked_by: u64, args: Args<'a> },
+    /// `stats conns`.
+    Connections,
 }
 
 /// Executes a command on its client's shard, depending on its kind.
@@ -124,7 +126,10 @@ impl<I: Io> Shard<I> {
         if row.keys.first > 0 {
             return Err(format!("ERR the key is longer than {KEY_BYTES_MAX} bytes"));
         }
-        if row.handler == Handler::Local && !matches!(command, Command::Client | Command::Config | Command::Info) {
+        // The others count themselves, some of them when they are not set back.
+        let counts_itself =
+            matches!(command, Command::Auth | Command::Client | Command::Config | Command::Hello | Command::Info);
+        if row.handler == Handler::Local && !counts_itself {
             self.executor.counters.called(command);
         }
         Ok(command)
@@ -294,7 +299,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Gathers a reply from the parts of every shard, this one included.
-    fn ask_every_shard(&mut self, pending: &Pending, part: ShardPart, gather: Gather) {
+    pub(super) fn ask_every_shard(&mut self, pending: &Pending, part: ShardPart, gather: Gather) {
         if !self.has_room(0..self.router.shards(), pending) {
             return;
         }
@@ -309,6 +314,7 @@ impl<I: Io> Shard<I> {
                     batch.push_part(token, sequence, whole_database(database), &[], &call);
                 }
                 ShardPart::Clients { asked_by, args } => batch.push_clients(token, sequence, asked_by, args),
+                ShardPart::Connections => batch.push_connections(token, sequence),
             }
         }
         match part {
@@ -318,6 +324,11 @@ impl<I: Io> Shard<I> {
             ShardPart::Clients { asked_by, args } => {
                 let mut bytes = Vec::new();
                 let kind = self.clients_part(asked_by, args, &mut bytes);
+                self.take_part(token, sequence, kind, &bytes, false);
+            }
+            ShardPart::Connections => {
+                let mut bytes = Vec::new();
+                let kind = self.connections_part(&mut bytes);
                 self.take_part(token, sequence, kind, &bytes, false);
             }
         }

@@ -3,6 +3,7 @@
 //! Requests of many connections are collected first, and the index lines that they need prefetched; then the items;
 //! then they are executed. So the cache misses of a batch overlap instead of following one another.
 
+use super::commands::ShardPart;
 use super::connection::{Client, ConnectionId, Gather, Split, Wait};
 use super::pending::{PREFETCH, Pending, Work};
 use super::tunables::SlowCommand;
@@ -108,7 +109,7 @@ impl<I: Io> Shard<I> {
     /// Logs a command that was measured, if it was slow. `id`: the connection, if it is this shard's.
     pub(super) fn log_slow(&mut self, id: Option<ConnectionId>, operation: &Operation<&[u8]>, micros: u64) {
         let Operation::Call(call) = operation else { return };
-        let now = self.executor.now();
+        let now = self.executor.unix_ms();
         let Self { connections, shared, .. } = self;
         let client = id.and_then(|id| connections.at(id)).and_then(|connection| connection.client.as_deref());
         shared.tunables.took(micros, now, || describe(client, call, now));
@@ -258,6 +259,10 @@ impl<I: Io> Shard<I> {
 
     /// Statistics count all that this connection asked before, so they wait until siblings have answered it.
     fn execute_stats(&mut self, pending: &Pending, topic: StatsTopic) {
+        if topic == StatsTopic::Connections {
+            let gather = Gather::new(Merge::Stats, self.router.shards() as u32);
+            return self.ask_every_shard(pending, ShardPart::Connections, gather);
+        }
         if self.waits_for_replies(pending) {
             return;
         }

@@ -2,7 +2,8 @@
 
 use super::batch::Message;
 use super::io::{Io, ReceiveMemory};
-use super::{Listener, Rest, Shard, SharedState};
+use super::{Clock, Listener, Rest, Shard, SharedState};
+use crate::command::UnixMs;
 use crate::mesh::MeshEnd;
 use crate::protocol::State;
 use crate::reactor::{Buffer, Event, Pieces, Reactor, ReceiveBuffers, Token};
@@ -135,8 +136,16 @@ impl Io for Driver {
         Instant::now()
     }
 
+    fn unix_ms(&self) -> UnixMs {
+        Clock::unix_ms()
+    }
+
     fn addresses(&self, socket: &OwnedFd) -> (String, String) {
         sys::addresses(socket.as_fd())
+    }
+
+    fn keep_alive(&self, socket: &OwnedFd, seconds: u32) {
+        sys::keep_alive(socket.as_fd(), seconds);
     }
 
     fn arm_receive(&mut self, token: Token, socket: &OwnedFd, once: bool) {

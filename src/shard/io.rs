@@ -7,6 +7,7 @@
 //! [`Event`]: crate::reactor::Event
 
 use super::batch::Message;
+use crate::command::UnixMs;
 use crate::protocol::State;
 use crate::reactor::{Pieces, Token};
 use std::net::Shutdown;
@@ -20,8 +21,14 @@ pub trait Io {
     /// The monotonic clock.
     fn instant(&self) -> Instant;
 
+    /// The wall clock.
+    fn unix_ms(&self) -> UnixMs;
+
     /// The peer's and the socket's own address, as text.
     fn addresses(&self, socket: &Self::Socket) -> (String, String);
+
+    /// Sets after how many seconds without traffic a connection's peer is probed; 0 for never.
+    fn keep_alive(&self, socket: &Self::Socket, seconds: u32);
 
     /// Starts to receive from a connection: until an event says otherwise, or, if `once`, into one buffer.
     fn arm_receive(&mut self, token: Token, socket: &Self::Socket, once: bool);

@@ -24,6 +24,7 @@
 //! | `pieces.rs` | long values between sockets and this shard's memory, without a copy |
 //! | `drive.rs` | what a touched connection does next: send, receive, move, close |
 //! | `accept.rs`, `balancer.rs` | new connections, and how they are balanced over the shards |
+//! | `complaints.rs` | log lines that clients can cause |
 //! | `slices.rs` | commands that take long, a slice per turn |
 //! | `slots.rs` | key → slot → shard |
 //! | `shared.rs`, `stats.rs`, `tunables.rs` | what shards share: settings, statistics, the log of slow commands |
@@ -34,6 +35,7 @@ mod accept;
 mod balancer;
 mod batch;
 mod commands;
+mod complaints;
 mod connection;
 mod dispatch;
 mod drive;
@@ -70,6 +72,7 @@ use crate::engine::{Engine, Next};
 use crate::execute::Executor;
 use crate::metrics::Counter;
 use crate::reactor::Event;
+use complaints::Complaints;
 use connection::Connections;
 use pending::{PENDING_MAX, Pending, recycle};
 use remote::{LongValues, Sliced};
@@ -83,6 +86,12 @@ const TURNS_PER_DETAIL: u64 = 64;
 
 /// How often housekeeping runs: balance, stalled clients, failed accepts.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the wall clock is read.
+const WALL_CLOCK_PERIOD: Duration = Duration::from_millis(1);
+
+/// A deviation of the wall clock that is no step of it, in milliseconds: both clocks are read in whole milliseconds.
+const WALL_CLOCK_SLACK_MS: u64 = 2;
 
 /// While stopping, how often the deadlines below are checked.
 const STOP_TICK: Duration = Duration::from_millis(20);
@@ -108,12 +117,16 @@ pub struct Shard<I: Io> {
     listeners: Vec<Listener>,
     /// Time of this turn.
     instant: Instant,
+    /// When the wall clock was read last.
+    wall_clock_read: Instant,
     /// The number of this turn.
     turns: u64,
     /// The last turn in which a receive found no buffer.
     last_shortage: u64,
     /// When the engine has more background work.
     next_work: Next,
+    /// The log lines that clients have caused of late.
+    complaints: Complaints,
     stopping: Option<Stopping>,
     /// Where the bytes of a part are written before they are merged.
     part: Vec<u8>,
@@ -164,9 +177,11 @@ impl<I: Io> Shard<I> {
             sliced: VecDeque::new(),
             listeners,
             instant,
+            wall_clock_read: instant,
             turns: TURNS_PER_DETAIL,
             last_shortage: 0,
             next_work: Next::Idle,
+            complaints: Complaints::default(),
             stopping: None,
             part: Vec::new(),
             pending: Vec::with_capacity(PENDING_MAX),
@@ -256,6 +271,22 @@ impl<I: Io> Shard<I> {
         self.instant = self.io.instant();
         self.executor.advance(self.shared.clock.at(self.instant));
         self.executor.time_all = self.shared.tunables.times_all();
+        if self.instant - self.wall_clock_read >= WALL_CLOCK_PERIOD {
+            self.follow_wall_clock();
+        }
+    }
+
+    /// Notes how far the wall clock is ahead of the shard's clock, by which everything expires. It changes when the
+    /// wall clock is stepped; then the Unix times that clients give and are told follow it, and times to live do not.
+    fn follow_wall_clock(&mut self) {
+        self.wall_clock_read = self.instant;
+        let (before, wall, after) = (self.io.instant(), self.io.unix_ms(), self.io.instant());
+        let ahead = wall as i64 - self.shared.clock.at(before) as i64;
+        let is_step = ahead.abs_diff(self.executor.wall_ahead_ms()) > WALL_CLOCK_SLACK_MS;
+        // If the thread was descheduled between the readings, their difference says nothing.
+        if is_step && after - before < WALL_CLOCK_PERIOD {
+            self.executor.set_wall_ahead_ms(ahead);
+        }
     }
 
     fn process<M: ReceiveMemory>(
@@ -296,6 +327,7 @@ impl<I: Io> Shard<I> {
     /// Housekeeping, once per `TICK`.
     fn tick(&mut self) {
         self.retry_accepts();
+        self.connections.resume_tick_waiters();
         if self.stopping.is_none() {
             self.balance();
         }
@@ -324,6 +356,8 @@ impl<I: Io> Shard<I> {
         counters.set(Counter::UserBytes, engine.user_bytes);
         counters.set(Counter::Evictions, engine.evictions);
         counters.set(Counter::Reclaimed, engine.expired);
+        counters.set(Counter::GetExpired, engine.found_expired);
+        counters.set(Counter::GetFlushed, engine.found_flushed);
         counters.set(Counter::MovedBytes, engine.moved_bytes);
         counters.set(Counter::ExpiredBytes, engine.expired_bytes);
         counters.set(Counter::HeldBytes, engine.held_bytes);

@@ -4,13 +4,14 @@
 //! and the rest of it added as it comes. At most one input of a connection is in the pending list at a time, so that
 //! the connection can be set back to any request that cannot be executed yet (`Connection::set_back`).
 
+use super::complaints::Complaint;
 use super::connection::{BUFFER_BYTES_KEPT, ConnectionId, Input, Wait};
 use super::pending::{PENDING_MAX, PREFETCH, Pending, Work, recycle};
 use super::{Io, Shard};
-use crate::command::{Control, Operation, Request};
+use crate::command::{Control, Failure, Operation, Request};
 use crate::engine::KeyHash;
 use crate::metrics::Counter;
-use crate::protocol::memcached::{Parsed, State as Memcached, parse};
+use crate::protocol::memcached::{Foreign, Parsed, State as Memcached, parse};
 use crate::protocol::{State, resp};
 use crate::reactor::{Errno, Token};
 
@@ -183,6 +184,23 @@ impl<I: Io> Shard<I> {
                 }
                 Parsed::Skip { length } => at += length,
                 Parsed::Incomplete { needed } => break needed,
+                Parsed::TooLong => {
+                    let error = Work::Control(Control::Invalid(Failure::Unknown), false);
+                    self.queue(id, error, rest, State::Memcached(before), pending);
+                    if let Some(connection) = self.connections.at(id) {
+                        connection.quit();
+                    }
+                    return input.len();
+                }
+                Parsed::Foreign(protocol) => {
+                    // What came before it is executed first. If the connection is set back to a part of that, this is
+                    // parsed again.
+                    self.execute(pending);
+                    if self.connections.at(id).is_some_and(|connection| connection.is_served()) {
+                        self.refuse_protocol(id, protocol);
+                    }
+                    return input.len();
+                }
                 Parsed::Close => {
                     if let Some(connection) = self.connections.at(id) {
                         connection.quit();
@@ -196,6 +214,27 @@ impl<I: Io> Shard<I> {
             connection.needed = needed;
         }
         at
+    }
+
+    /// Closes a connection, once it is answered, whose client speaks a protocol that is not served.
+    fn refuse_protocol(&mut self, id: ConnectionId, protocol: Foreign) {
+        self.executor.counters.add(Counter::WrongProtocol);
+        if let Some(left_out) = self.complaints.due(Complaint::WrongProtocol, self.instant)
+            && let Some(socket) = self.connections.socket(id)
+        {
+            let (client, _) = self.io.addresses(socket);
+            let protocol = protocol.name();
+            tracing::warn!(
+                shard = self.id,
+                client,
+                protocol,
+                left_out,
+                "closed a client: its protocol is not served here"
+            );
+        }
+        if let Some(connection) = self.connections.at(id) {
+            connection.quit();
+        }
     }
 
     /// Adds a request to the list and starts to load the cache lines that it needs.

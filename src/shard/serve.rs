@@ -114,6 +114,10 @@ impl<I: Io> Shard<I> {
                 let part = self.clients_part(asked_by, args, replies);
                 specials.push((number, Special::Part(part)));
             }
+            TaskKind::Connections => {
+                let part = self.connections_part(replies);
+                specials.push((number, Special::Part(part)));
+            }
             TaskKind::BeginUpload { request, value_bytes } => {
                 let request: Request<&[u8]> = request.map(|span| &bytes[span.range()]);
                 self.long_values.begin(&mut self.executor, origin, hash, &request, value_bytes);
@@ -162,7 +166,9 @@ impl<I: Io> Shard<I> {
                 (TaskKind::BeginUpload { .. } | TaskKind::Piece(_), None) => {}
                 (TaskKind::AbortUpload | TaskKind::CloseStream { .. } | TaskKind::Deliver { .. }, None) => {}
                 // Each of them has a part.
-                (TaskKind::Part { .. } | TaskKind::Clients { .. }, None) => debug_assert!(false, "a part is missing"),
+                (TaskKind::Part { .. } | TaskKind::Clients { .. } | TaskKind::Connections, None) => {
+                    debug_assert!(false, "a part is missing");
+                }
             }
         }
         batch.clear_replies();

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The time: the wall clock's at the start, from then on counted by the monotonic clock, so that a step of the wall
-/// clock neither expires nor revives anything.
+/// The time by which everything expires: the wall clock's at the start, from then on counted by the monotonic clock, so
+/// that a step of the wall clock neither expires nor revives anything. Unix times of clients are converted to it and
+/// back (`Shard::follow_wall_clock`).
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
@@ -26,8 +27,12 @@ pub struct Clock {
 impl Clock {
     /// A clock that agrees with the wall clock now.
     pub fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::starting(Instant::now(), since_epoch.as_millis() as UnixMs)
+        Self::starting(Instant::now(), Self::unix_ms())
+    }
+
+    /// The wall clock.
+    pub fn unix_ms() -> UnixMs {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as UnixMs
     }
 
     /// A clock that shows `unix_ms` at `instant`.

@@ -1,6 +1,7 @@
 //! Shards without sockets: bytes in, bytes out, and messages between two of them.
 
 use super::{Clock, Io, Listener, Message, ReceiveMemory, Shard, SharedState};
+use crate::command::UnixMs;
 use crate::config::{Config, Machine, Options};
 use crate::engine::{Engine, EngineConfig, KeyHasher};
 use crate::protocol::State;
@@ -26,9 +27,13 @@ struct Started {
     messages: VecDeque<(usize, Message<u32>)>,
 }
 
+/// The time at which the clocks of a test start.
+const START_UNIX_MS: UnixMs = 1_700_000_000_000;
+
 struct TestIo {
     shard: usize,
     now: Instant,
+    unix_ms: UnixMs,
     started: Rc<RefCell<Started>>,
 }
 
@@ -39,9 +44,15 @@ impl Io for TestIo {
         self.now
     }
 
+    fn unix_ms(&self) -> UnixMs {
+        self.unix_ms
+    }
+
     fn addresses(&self, _: &u32) -> (String, String) {
         Default::default()
     }
+
+    fn keep_alive(&self, _: &u32, _: u32) {}
 
     fn arm_receive(&mut self, token: Token, _: &u32, _: bool) {
         self.started.borrow_mut().receives.push((self.shard, token));
@@ -120,7 +131,7 @@ impl Rig {
         let machine = Machine { cores: (0..shards).collect(), memory_bytes: None, open_files: 1024 };
         let config = Config::new(&options, &machine).expect("settings");
         let (now, hasher) = (Instant::now(), KeyHasher::with_seed(1));
-        let clock = Clock::starting(now, 1_700_000_000_000);
+        let clock = Clock::starting(now, START_UNIX_MS);
         let shared = Arc::new(SharedState::with(config, 0, 0, clock, hasher.clone()).expect("files"));
         let started = Rc::new(RefCell::new(Started::default()));
         let shard = |id| {
@@ -131,7 +142,7 @@ impl Rig {
                 user_bytes_max: None,
             };
             let engine = Engine::new(config, hasher.clone(), clock.at(now)).expect("memory");
-            let io = TestIo { shard: id, now, started: Rc::clone(&started) };
+            let io = TestIo { shard: id, now, unix_ms: START_UNIX_MS, started: Rc::clone(&started) };
             Shard::new(id, Arc::clone(&shared), engine, io, vec![Listener::new(false, State::Unknown)])
         };
         let shards = (0..shards).map(shard).collect();
@@ -366,5 +377,61 @@ fn a_long_value_is_received_in_place_and_its_memory_stays_until_the_receive_has_
             rig.settle();
             assert_eq!(rig.shards[0].executor.engine.open_long_values(), 0);
         }
+    }
+}
+
+/// After a step of the wall clock by an hour, EXAT and EXPIREAT were an hour late, or deleted at once.
+#[test]
+fn unix_times_follow_the_wall_clock_and_times_to_live_do_not() {
+    const HOUR_MS: i64 = 3_600_000;
+    let command = |words: &[&str]| {
+        let words: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+        format!("*{}\r\n{words}", words.matches('$').count())
+    };
+    for step in [HOUR_MS, -HOUR_MS] {
+        let mut rig = Rig::new(1);
+        let socket = rig.connect(0);
+        let at = rig.newest();
+        assert_eq!(rig.ask(at, socket, &[command(&["SET", "relative", "v", "EX", "60"]).as_bytes()]), "+OK\r\n");
+        let io = rig.shards[0].io();
+        io.unix_ms = io.unix_ms.saturating_add_signed(step + 1000);
+        io.now += Duration::from_secs(1);
+        let now = START_UNIX_MS.saturating_add_signed(step + 1000) / 1000;
+        let soon = (now + 3).to_string();
+        for (words, expected) in [
+            (&["TTL", "relative"][..], 59),
+            (&["EXPIRETIME", "relative"], now as i64 + 59),
+            (&["SETNX", "absolute", "v"], 1),
+            (&["EXPIREAT", "absolute", &soon], 1),
+            (&["EXPIRETIME", "absolute"], now as i64 + 3),
+            (&["PEXPIRETIME", "absolute"], (now as i64 + 3) * 1000),
+            (&["TTL", "absolute"], 2),
+            (&["HSET", "hash", "f", "v"], 1),
+        ] {
+            assert_eq!(rig.ask(at, socket, &[command(words).as_bytes()]), format!(":{expected}\r\n"), "{words:?}");
+        }
+        let set = command(&["SET", "exat", "v", "EXAT", &soon]) + &command(&["TTL", "exat"]);
+        assert_eq!(rig.ask(at, socket, &[set.as_bytes()]), "+OK\r\n:2\r\n");
+        let fields = command(&["HEXPIREAT", "hash", &soon, "FIELDS", "1", "f"])
+            + &command(&["HEXPIRETIME", "hash", "FIELDS", "1", "f"])
+            + &command(&["HTTL", "hash", "FIELDS", "1", "f"]);
+        let expected = format!("*1\r\n:1\r\n*1\r\n:{soon}\r\n*1\r\n:2\r\n");
+        assert_eq!(rig.ask(at, socket, &[fields.as_bytes()]), expected);
+
+        // The wall clock is an hour off for memcached's clients too.
+        let text = rig.connect(0);
+        let to = rig.newest();
+        let sets = format!("set stored 0 {soon} 1\r\nv\r\nget stored\r\nset past 0 {} 1\r\nv\r\nget past\r\n", now - 1);
+        let expected = "STORED\r\nVALUE stored 0 1\r\nv\r\nEND\r\nSTORED\r\nEND\r\n";
+        assert_eq!(rig.ask(to, text, &[sets.as_bytes()]), expected);
+
+        let io = rig.shards[0].io();
+        io.now += Duration::from_secs(3);
+        io.unix_ms += 3000;
+        for key in ["absolute", "exat", "stored", "hash"] {
+            let exists = if key == "hash" { command(&["HLEN", key]) } else { command(&["EXISTS", key]) };
+            assert_eq!(rig.ask(at, socket, &[exists.as_bytes()]), ":0\r\n", "{key}");
+        }
+        assert_eq!(rig.ask(at, socket, &[command(&["TTL", "relative"]).as_bytes()]), ":56\r\n");
     }
 }

@@ -4,7 +4,7 @@
 use crate::command::{EncodingLimits, UnixMs};
 use crate::config::Config;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The number of arguments kept of a slow command, and the bytes kept of each.
@@ -72,6 +72,7 @@ pub(super) struct Spike {
 pub(super) struct Tunables {
     password: Mutex<Vec<u8>>,
     memory_bytes: AtomicU64,
+    tcp_keepalive_seconds: AtomicU32,
     encoding_limits: Mutex<EncodingLimits>,
     without_effect: Mutex<BTreeMap<&'static str, String>>,
     /// The slow log's threshold in microseconds; negative disables it.
@@ -92,6 +93,7 @@ impl Tunables {
         Self {
             password: Mutex::new(config.password.clone().into_bytes()),
             memory_bytes: AtomicU64::new(config.memory_bytes),
+            tcp_keepalive_seconds: AtomicU32::new(config.tcp_keepalive_seconds),
             encoding_limits: Mutex::new(EncodingLimits::default()),
             without_effect: Mutex::new(WITHOUT_EFFECT.map(|(name, value)| (name, value.into())).into()),
             slowlog_micros: AtomicI64::new(10_000),
@@ -117,6 +119,15 @@ impl Tunables {
 
     pub(super) fn set_memory_bytes(&self, bytes: u64) {
         self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// After how many seconds without traffic the peers of new connections are probed; 0 for never.
+    pub(super) fn tcp_keepalive_seconds(&self) -> u32 {
+        self.tcp_keepalive_seconds.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_tcp_keepalive_seconds(&self, seconds: u32) {
+        self.tcp_keepalive_seconds.store(seconds, Ordering::Relaxed);
     }
 
     pub(super) fn encoding_limits(&self) -> EncodingLimits {

@@ -1,6 +1,8 @@
 //! The limits that the host sets for this process: cores, open files, memory, io_uring.
 
+use super::cgroup;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// The cores that this process may use, ascending; taskset and cgroups are respected.
@@ -34,9 +36,13 @@ pub fn raise_file_limit(wanted: u64) -> io::Result<u64> {
 
 /// The soft limit of locked memory, which urings count against if the process lacks CAP_IPC_LOCK; None if unlimited.
 pub fn memlock_limit_bytes() -> Option<u64> {
+    soft_limit(libc::RLIMIT_MEMLOCK)
+}
+
+fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes one rlimit, which `limit` is.
-    let failed = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } != 0;
+    let failed = unsafe { libc::getrlimit(resource, &mut limit) } != 0;
     (!failed && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
@@ -51,13 +57,17 @@ pub fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |s| s.trim().into())
 }
 
-/// Memory of the machine, or of the cgroup if its limit is lower.
+/// The soft limit of the process's address space (`ulimit -v`); None if unlimited.
+pub fn address_space_limit_bytes() -> Option<u64> {
+    soft_limit(libc::RLIMIT_AS)
+}
+
+/// Memory of the machine, or of the process's control groups if their limit is lower.
 pub fn physical_memory_bytes() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find(|l| l.starts_with("MemTotal:"))?;
     let machine = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
-    let cgroup = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|s| s.trim().parse().ok());
-    Some(cgroup.map_or(machine, |limit: u64| limit.min(machine)))
+    Some(cgroup::memory_limit_bytes(Path::new("/")).map_or(machine, |limit| limit.min(machine)))
 }
 
 /// Resident bytes of the process, if the kernel reports them.

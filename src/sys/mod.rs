@@ -2,13 +2,14 @@
 //!
 //! Callers see safe functions; this module discharges the preconditions of its `unsafe` blocks.
 
+mod cgroup;
 mod host;
 mod memory;
 mod socket;
 
 pub use host::{
-    allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes, physical_memory_bytes, pin_to_core,
-    raise_file_limit, resident_bytes, resource_usage,
+    address_space_limit_bytes, allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes,
+    physical_memory_bytes, pin_to_core, raise_file_limit, resident_bytes, resource_usage,
 };
 pub use memory::{Lease, Mapping, Zeroable, prefetch};
-pub use socket::{EventFd, addresses, listen, shut_down};
+pub use socket::{BACKLOG, EventFd, addresses, keep_alive, listen, shut_down};

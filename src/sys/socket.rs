@@ -1,16 +1,18 @@
 //! Listening sockets and eventfds.
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Length of the accept queue of each shard's listener.
-const BACKLOG: i32 = 1024;
+pub const BACKLOG: i32 = 1024;
 
 /// Opens `count` listening sockets on one address, so that the kernel distributes new connections over them
-/// (SO_REUSEPORT). With port 0 the kernel chooses a port, and all sockets get that port.
+/// (SO_REUSEPORT). With port 0 the kernel chooses a port, and all sockets get that port. The peers of their connections
+/// are probed after `keepalive_seconds` without traffic ([`keep_alive`]).
 ///
 /// SO_REUSEPORT would also let a second server of this user share the port unnoticed. So the address is first bound
 /// without it, which fails while another process listens there.
@@ -18,12 +20,13 @@ const BACKLOG: i32 = 1024;
 /// # Errors
 /// The error of bind(2): EADDRINUSE for a port in use, EACCES for a privileged one, EADDRNOTAVAIL for an address that
 /// this machine does not have.
-pub fn listen(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub fn listen(address: SocketAddr, count: usize, keepalive_seconds: u32) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let probe = bound(address, false)?;
     let address = probe.local_addr()?.as_socket().expect("an IP socket has an IP address");
     drop(probe);
     let listeners = (0..count).map(|_| {
         let socket = bound(address, true)?;
+        keep_alive(socket.as_fd(), keepalive_seconds);
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     });
@@ -38,13 +41,21 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     }
     if shared {
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit both options, which saves system calls per connection. Keep-alive detects dead
-        // peers.
+        // Accepted sockets inherit this option and those of keep-alive, which saves system calls per connection.
         socket.set_tcp_nodelay(true)?;
-        socket.set_keepalive(true)?;
     }
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Has the kernel probe a connection's peer after `seconds` without traffic, and close the connection when three
+/// probes, a third of that time apart, remain unanswered. 0: never.
+pub fn keep_alive(socket: BorrowedFd, seconds: u32) {
+    let socket = socket2::SockRef::from(&socket);
+    let time = |seconds: u32| Duration::from_secs(seconds.max(1).into());
+    let probes = TcpKeepalive::new().with_time(time(seconds)).with_interval(time(seconds / 3)).with_retries(3);
+    // An error means that the peer has disconnected already, which is fine.
+    let _ = if seconds == 0 { socket.set_keepalive(false) } else { socket.set_tcp_keepalive(&probes) };
 }
 
 /// Shuts both directions of a connection down, so that receives and sends in flight complete.
@@ -96,8 +107,8 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_even_for_the_same_user() {
-        let (address, first) = listen("127.0.0.1:0".parse().expect("an address"), 2).expect("a free port");
+        let (address, first) = listen("127.0.0.1:0".parse().expect("an address"), 2, 60).expect("a free port");
         assert_eq!(first.len(), 2);
-        assert_eq!(listen(address, 1).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen(address, 1, 60).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
     }
 }

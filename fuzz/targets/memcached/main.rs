@@ -88,7 +88,7 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Run {
                     needed = n;
                     break;
                 }
-                Parsed::Close => {
+                Parsed::Close | Parsed::TooLong | Parsed::Foreign(_) => {
                     run.closed = true;
                     run.rest.clear();
                     return run;

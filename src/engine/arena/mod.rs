@@ -48,6 +48,10 @@ const UNLISTED: u8 = u8::MAX;
 /// The `class` of a page that is not cut into chunks.
 const WHOLE: u8 = u8::MAX;
 
+/// The address space beyond the limit that changes of expiry times may use, as a fraction of the limit (one quarter):
+/// an item of the smallest size grows by a fifth when it gets one.
+const EXCESS_SHARE: u32 = 4;
+
 /// Bytes of a chunk whose cache lines a lookup prefetches; the hardware's prefetcher loads the rest.
 const PREFETCH_BYTES: usize = 128;
 const CACHE_LINE_BYTES: usize = 64;
@@ -97,8 +101,10 @@ pub(super) struct Arena {
     held: u32,
     /// Most pages that may be in use.
     limit: u32,
-    /// Most pages that the reserved address space has room for.
+    /// Most pages that the limit may be set to.
     limit_max: u32,
+    /// Most pages that the reserved address space has room for.
+    pages_max: u32,
     classes: Classes,
     by_class: Vec<ClassPages>,
 }
@@ -117,11 +123,13 @@ impl Arena {
         let page_shift = if bytes < LARGE_PAGES_FROM { PAGE_SHIFT_SMALL } else { PAGE_SHIFT_LARGE };
         let limit_max = (bytes_max >> page_shift).min((ARENA_BYTES_MAX >> page_shift) - 1) as usize;
         let limit = ((bytes >> page_shift) as usize).min(limit_max);
+        let pages_max = limit_max + limit_max / EXCESS_SHARE as usize;
+        let pages_max = pages_max.min((ARENA_BYTES_MAX >> page_shift) as usize - 1);
         let classes = Classes::new(1 << page_shift, others);
         let none = ClassPages { bins: [NONE; BINS], free_chunks: 0, live_chunks: 0 };
         let by_class = vec![none; classes.all().len()];
         Ok(Self {
-            memory: Mapping::new((1 + limit_max) << page_shift)?,
+            memory: Mapping::new((1 + pages_max) << page_shift)?,
             page_shift,
             pages: vec![UNUSED; 1 + limit],
             free: NONE,
@@ -130,6 +138,7 @@ impl Arena {
             held: 0,
             limit: limit as u32,
             limit_max: limit_max as u32,
+            pages_max: pages_max as u32,
             by_class,
             classes,
         })
@@ -176,10 +185,24 @@ impl Arena {
         self.limit
     }
 
-    /// Sets how many pages may be in use, at most as many as the address space has room for. A limit below what is in
-    /// use is no error: until enough pages are given back, none can be taken.
+    /// Sets how many pages may be in use. A limit below what is in use is no error: until enough pages are given back,
+    /// none can be taken.
     pub(super) fn set_limit_pages(&mut self, pages: u32) {
-        self.limit = pages.min(self.limit_max);
+        self.set_limit(pages.min(self.limit_max));
+    }
+
+    /// Raises the limit so that `pages` can be taken, for a change that must not be refused; the caller sets it back.
+    /// False if the address space has no room for them.
+    pub(super) fn exceed_limit(&mut self, pages: u32) -> bool {
+        let is_possible = self.held + pages <= self.pages_max;
+        if is_possible {
+            self.set_limit(self.held + pages);
+        }
+        is_possible
+    }
+
+    fn set_limit(&mut self, pages: u32) {
+        self.limit = pages;
         let known = self.pages.len().max(1 + self.limit as usize);
         self.pages.resize(known, UNUSED);
     }

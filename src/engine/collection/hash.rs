@@ -243,12 +243,26 @@ impl Engine {
     }
 
     /// Sets the expiry times of fields for which `may` accepts the old and the new time. `visit` receives the outcome
-    /// of each. None if the key does not exist.
+    /// of each. None if the key does not exist. May exceed the memory limit ([`Engine::unrefused`]).
     ///
     /// # Errors
     /// See [`PutError`].
     #[allow(clippy::too_many_arguments)]
     pub fn hash_expire<'v>(
+        &mut self,
+        hash: KeyHash,
+        key: &[u8],
+        fields: impl Iterator<Item = &'v [u8]> + Clone,
+        expires: Option<UnixMs>,
+        may: impl Fn(Option<UnixMs>) -> bool,
+        now: UnixMs,
+        visit: impl FnMut(FieldOutcome),
+    ) -> Result<Option<()>, PutError> {
+        self.unrefused(|engine| engine.expire_each(hash, key, fields, expires, may, now, visit))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn expire_each<'v>(
         &mut self,
         hash: KeyHash,
         key: &[u8],

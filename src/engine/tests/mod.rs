@@ -1,6 +1,7 @@
 //! Unit tests of the engine: one guarantee each.
 
 mod conformance;
+mod full;
 mod model;
 
 use super::*;
@@ -93,6 +94,18 @@ fn without_eviction_writes_fail_and_nothing_is_lost() {
         assert!(engine.remove_key(&n.to_le_bytes(), NOW));
     }
     engine.set(b"again", b"there is room", None, NOW);
+}
+
+#[test]
+fn lookups_tell_flushed_from_expired_items() {
+    let mut engine = engine(MEMORY_BYTES_MIN, Eviction::default());
+    engine.set(b"expired", b"v", Some(NOW + 1), NOW);
+    engine.set(b"flushed", b"v", None, NOW);
+    assert_eq!((engine.value(b"expired", NOW + 1), engine.value(b"expired", NOW + 1)), (None, None));
+    engine.flush();
+    assert_eq!((engine.value(b"flushed", NOW + 1), engine.value(b"never", NOW + 1)), (None, None));
+    let stats = engine.stats();
+    assert_eq!((stats.found_expired, stats.found_flushed, stats.expired), (1, 1, 1));
 }
 
 /// Regression: appending a piece of 16 KiB evicted some 470 of the smallest items in one step.

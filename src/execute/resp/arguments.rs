@@ -93,7 +93,7 @@ pub(super) fn index_range(start: i64, stop: i64, length: u64) -> (u64, u64) {
 
 impl Context<'_> {
     /// Parses a time of expiry in units of `unit` milliseconds, from now if `relative`, else as a Unix time. Returns
-    /// Unix milliseconds. `command` is named in the error.
+    /// milliseconds by the shard's clock. `command` is named in the error.
     pub(super) fn time(&self, arg: &[u8], unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
         let number = integer(arg)?;
         self.time_of(number, unit, relative, command)
@@ -102,9 +102,17 @@ impl Context<'_> {
     pub(super) fn time_of(&self, number: i64, unit: i64, relative: bool, command: &str) -> Result<i64, Error> {
         // `now` is rounded down to a millisecond. Counting from the end of that millisecond, nothing expires early;
         // times that are not positive still expire at once.
-        let base = if relative { self.now as i64 + i64::from(number > 0) } else { 0 };
+        let base = if relative { self.now as i64 + i64::from(number > 0) } else { -self.wall_ahead_ms };
         let time = number.checked_mul(unit).and_then(|n| n.checked_add(base));
-        time.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
+        // A Unix time that is not negative stays so, whatever the wall clock says.
+        let least = if relative || number < 0 { i64::MIN } else { 0 };
+        time.map(|time| time.max(least))
+            .ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
+    }
+
+    /// The Unix time of a time of expiry by the shard's clock.
+    pub(super) fn unix_ms(&self, expires: UnixMs) -> UnixMs {
+        expires.saturating_add_signed(self.wall_ahead_ms)
     }
 
     /// Parses a time of expiry as [`Context::time`] does, and rejects numbers that are not positive.

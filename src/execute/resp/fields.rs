@@ -38,7 +38,7 @@ struct Time<'w> {
 }
 
 impl Time<'_> {
-    /// The Unix time in milliseconds. A time in the past removes the fields.
+    /// The time in milliseconds by the shard's clock. A time in the past removes the fields.
     fn resolve(self, c: &Context, command: &str) -> Result<UnixMs, Error> {
         let expires = match integer(self.arg)? {
             0 => 0,
@@ -110,14 +110,18 @@ pub(super) fn httl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -
     if !options.is_empty() {
         return Err(SYNTAX);
     }
-    let base = if relative { c.now + 1 } else { 0 };
+    let (now, wall_ahead_ms) = (c.now, c.wall_ahead_ms);
+    let shown = |expires: UnixMs| match relative {
+        true => expires.saturating_sub(now + 1),
+        false => expires.saturating_add_signed(wall_ahead_ms),
+    };
     let hash = c.as_hash()?;
     w.array(fields.len());
     for field in fields {
         w.integer(match hash.as_ref().and_then(|hash| hash.field(field)).map(|field| field.expires) {
             None => -2,
             Some(None) => -1,
-            Some(Some(expires)) => ((expires.saturating_sub(base) + unit / 2) / unit) as i64,
+            Some(Some(expires)) => ((shown(expires) + unit / 2) / unit) as i64,
         });
     }
     Ok(())

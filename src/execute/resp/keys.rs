@@ -123,7 +123,7 @@ pub(super) fn ttl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) ->
         Some(None) => -1,
         // `Context::time_of` adds a millisecond to a relative expiry: subtract it, then round to the nearest unit.
         Some(Some(expires)) if relative => ((expires.saturating_sub(c.now + 1) + unit / 2) / unit) as i64,
-        Some(Some(expires)) => (expires / unit) as i64,
+        Some(Some(expires)) => ((c.unix_ms(expires) + unit / 2) / unit) as i64,
     });
     Ok(())
 }

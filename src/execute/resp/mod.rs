@@ -42,7 +42,10 @@ pub(super) struct Context<'e> {
     pub(super) key: &'e [u8],
     /// The arguments after the command's name.
     pub(super) args: Args<'e>,
+    /// The time by the shard's clock, by which everything expires.
     pub(super) now: UnixMs,
+    /// How far the wall clock is ahead of `now`, in milliseconds.
+    pub(super) wall_ahead_ms: i64,
     pub(super) counters: &'e mut Counters,
     /// The number of shards of the node.
     pub(super) shards: usize,

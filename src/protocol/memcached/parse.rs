@@ -8,6 +8,7 @@
 //! caller discards the command's keys when an `Invalid` follows them. Longer lines must be gets; their keys are
 //! executed as they arrive.
 
+use super::foreign::Foreign;
 use crate::command::{
     Administration, Condition, Control, End, Expiry, Failure, Operation, Request, Session, StatsTopic,
 };
@@ -22,6 +23,9 @@ pub const LINE_BYTES_MAX: usize = 2048;
 /// The most spaces before the verb of a line longer than [`LINE_BYTES_MAX`]: so the verb is within the bytes that are
 /// parsed first, however the line is cut.
 const INDENT_BYTES_MAX: usize = LINE_BYTES_MAX / 2;
+
+/// The largest exptime, and the largest magnitude of a negative one, as in memcached.
+const EXPTIME_MAX: u64 = i32::MAX as u64;
 
 /// An expiry of more seconds than this (30 days) is a Unix time, as in memcached.
 const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
@@ -98,8 +102,13 @@ pub enum Parsed<'a> {
         /// Bytes needed, from the start of this input.
         needed: usize,
     },
-    /// The client quits, or its input is not memcached's protocol: close once the earlier requests are answered.
+    /// The client quits: close once the earlier requests are answered.
     Close,
+    /// The line is too long to be a command: reply with an error, and close.
+    TooLong,
+    /// The client speaks another protocol: close once the earlier requests are answered, and execute nothing that
+    /// follows.
+    Foreign(Foreign),
 }
 
 /// Parses the request at the start of `input`. Values longer than `value_bytes_max` are rejected and discarded.
@@ -141,6 +150,9 @@ fn command<'a>(state: &mut State, input: &'a [u8], value_bytes_max: usize) -> Pa
             length: 4 + end + 1,
         };
     }
+    if let Some(foreign) = Foreign::starting(input) {
+        return Parsed::Foreign(foreign);
+    }
     let Some(end) = memchr(b'\n', input) else { return unfinished_line(state, input) };
     let length = end + 1;
     if end > LINE_BYTES_MAX {
@@ -171,7 +183,7 @@ fn long_line<'a>(state: &mut State, input: &'a [u8]) -> Parsed<'a> {
         Some((versions, touches)) if spaces <= INDENT_BYTES_MAX => {
             keys(state, input, spaces + verb.len(), versions, touches)
         }
-        _ => Parsed::Close,
+        _ => Parsed::TooLong,
     }
 }
 
@@ -362,14 +374,19 @@ fn other_command<'a>(
             Some(_) => control(Control::Verbosity),
             None => fail(Failure::BadFormat),
         },
+        (b"stats", [b"detail", args @ ..]) => {
+            stats_detail(args).map_or_else(fail, |topic| control(Control::Stats(topic)))
+        }
+        (b"stats", [b"cachedump", args @ ..]) => {
+            stats_cachedump(args).map_or_else(fail, |topic| control(Control::Stats(topic)))
+        }
         (b"stats", topic) if !noreply => match stats_topic(topic) {
             Some(topic) => control(Control::Stats(topic)),
             None => fail(Failure::Unknown),
         },
         (b"shutdown", _) => fail(Failure::ShutdownDisabled),
-        // HTTP, from a browser or from a script that makes one send requests to us: execute nothing that follows.
-        (_, [.., last]) if last.starts_with(b"HTTP/") => Parsed::Close,
         (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::Unknown),
+        _ if Foreign::is_http(rest) => Parsed::Foreign(Foreign::Http),
         // An unknown command has no `noreply` option: the error is always sent.
         _ => failed(Failure::Unknown, false, line_bytes),
     }
@@ -380,10 +397,29 @@ fn stats_topic(args: &[&[u8]]) -> Option<StatsTopic> {
         [] => StatsTopic::General,
         [b"settings"] => StatsTopic::Settings,
         [b"shards"] => StatsTopic::Shards,
-        [b"reset"] => StatsTopic::Reset,
+        [b"reset", ..] => StatsTopic::Reset,
+        [b"conns"] => StatsTopic::Connections,
         [b"items" | b"slabs" | b"sizes"] => StatsTopic::Empty,
         _ => return None,
     })
+}
+
+/// Parses `stats detail`. There are no statistics by prefix: those that it dumps are empty.
+fn stats_detail(args: &[&[u8]]) -> Result<StatsTopic, Failure> {
+    match args {
+        [b"on" | b"off", ..] => Ok(StatsTopic::Detail),
+        [b"dump", ..] => Ok(StatsTopic::Empty),
+        _ => Err(Failure::DetailUsage),
+    }
+}
+
+/// Parses `stats cachedump <slab class> <limit>`. There are no slab classes of items: all are empty.
+fn stats_cachedump(args: &[&[u8]]) -> Result<StatsTopic, Failure> {
+    match args {
+        [class, limit, ..] if unsigned(class).and(unsigned(limit)).is_some() => Ok(StatsTopic::Empty),
+        [_, _, ..] => Err(Failure::BadFormat),
+        _ => Err(Failure::BadLine),
+    }
 }
 
 fn failed<'a>(failure: Failure, noreply: bool, length: usize) -> Parsed<'a> {
@@ -418,7 +454,8 @@ fn store<'a>(
     };
     let version = if is_cas { more.first().and_then(|v| unsigned(v)) } else { Some(0) };
     let flags = unsigned(flags).and_then(|f| u32::try_from(f).ok());
-    let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) = (flags, expiry(time), version, key.len())
+    let (Some(flags), Some(expiry), Some(version), 1..=KEY_BYTES_MAX) =
+        (flags, stored_expiry(time), version, key.len())
     else {
         // Discard the announced value, which would otherwise be parsed as commands.
         *state = State::Discard(value_bytes + 2);
@@ -505,13 +542,23 @@ fn unsigned(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Parses the exptime of a store. Clients that print −1 as an unsigned number of 32 bits mean that the item is gone at
+/// once.
+fn stored_expiry(arg: &[u8]) -> Option<Expiry> {
+    match unsigned(arg) {
+        Some(seconds) if seconds > EXPTIME_MAX && seconds <= u64::from(u32::MAX) => Some(Expiry::Now),
+        _ => expiry(arg),
+    }
+}
+
+/// Parses an exptime: a number of 32 bits, with its sign.
 fn expiry(arg: &[u8]) -> Option<Expiry> {
     let (negative, digits) = match arg {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),
     };
-    let seconds = unsigned(digits)?;
+    let seconds = unsigned(digits).filter(|&seconds| seconds <= EXPTIME_MAX + u64::from(negative))?;
     Some(match seconds {
         0 => Expiry::Never,
         _ if negative => Expiry::Now,

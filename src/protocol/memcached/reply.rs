@@ -71,6 +71,8 @@ fn text(failure: Failure) -> Cow<'static, str> {
     let text = match failure {
         Failure::Unknown => "ERROR",
         Failure::BadFormat => "CLIENT_ERROR bad command line format",
+        Failure::BadLine => "CLIENT_ERROR bad command line",
+        Failure::DetailUsage => "CLIENT_ERROR usage: stats detail on|off|dump",
         Failure::BadDataChunk => "CLIENT_ERROR bad data chunk",
         Failure::InvalidExpiry => "CLIENT_ERROR invalid exptime argument",
         Failure::InvalidDelta => "CLIENT_ERROR invalid numeric delta argument",

@@ -4,8 +4,10 @@ use super::{Io, Refused, Shard, ShardPart};
 use crate::command::table::{Merge, Row};
 use crate::command::{Args, Command, DATABASES, Part, UnixMs};
 use crate::execute::introspect;
+use crate::metrics::Counter;
 use crate::protocol::State;
-use crate::shard::connection::{Client, Connection, ConnectionId, Gather, Replies};
+use crate::shard::complaints::Complaint;
+use crate::shard::connection::{Client, Connection, ConnectionId, Gather, Replies, Wait};
 use crate::shard::pending::Pending;
 use crate::values::numbers;
 use std::fmt::Write;
@@ -49,6 +51,9 @@ impl<I: Io> Shard<I> {
 
     /// Authenticates a client; the only user is `default`.
     fn authenticate(&mut self, id: ConnectionId, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refused> {
+        if self.client_of(id).is_some_and(|client| !client.is_delayed) {
+            self.executor.counters.add(Counter::AuthCmds);
+        }
         let wanted = self.shared.tunables.password();
         if wanted.is_empty() && user.is_none() {
             return Err(NO_PASSWORD.into());
@@ -72,16 +77,45 @@ impl<I: Io> Shard<I> {
             [user, password] => self.authenticate(id, Some(user), password),
             _ => Err("ERR syntax error".into()),
         };
+        if self.delays(pending, &done) {
+            return;
+        }
+        self.executor.counters.called(Command::Auth);
         self.reply(id, |w| match done {
             Ok(()) => w.simple("OK"),
             Err(error) => w.error(error),
         });
     }
 
+    /// True if a client has given a wrong password: it is counted and logged, and the command set back to the next
+    /// tick, so that a client that guesses has less than two attempts a second.
+    fn delays(&mut self, pending: &Pending, done: &Result<(), Refused>) -> bool {
+        let id = pending.id;
+        let is_wrong = done.as_ref().is_err_and(|error| error == WRONG_PASSWORD);
+        let Some(client) = self.client_of(id) else { return false };
+        let was_delayed = std::mem::replace(&mut client.is_delayed, is_wrong);
+        if !is_wrong || was_delayed {
+            client.is_delayed = false;
+            return false;
+        }
+        let address = client.address.clone();
+        self.executor.counters.add(Counter::AuthErrors);
+        if let Some(left_out) = self.complaints.due(Complaint::WrongPassword, self.instant) {
+            tracing::warn!(shard = self.id, client = address, left_out, "a client gave a wrong password");
+        }
+        self.set_back(id, Wait::Tick, pending.rest, pending.state);
+        true
+    }
+
     /// HELLO.
     pub(super) fn hello(&mut self, pending: &Pending, args: Args) {
         let id = pending.id;
-        if let Err(error) = self.negotiate(id, args.skip(1)) {
+        let done = self.negotiate(id, args.skip(1));
+        if self.delays(pending, &done) {
+            return;
+        }
+        self.executor.counters.called(Command::Hello);
+        if let Err(error) = done {
             return self.reply(id, |w| w.error(error));
         }
         let Some(client) = self.client_of(id) else { return };

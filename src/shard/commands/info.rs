@@ -4,9 +4,10 @@ use super::clients::REDIS_VERSION;
 use super::settings::policy_name;
 use super::{Io, Shard};
 use crate::command::{Args, Command, DATABASES};
+use crate::log;
 use crate::metrics::Counter;
-use crate::shard::SharedState;
 use crate::shard::pending::Pending;
+use crate::shard::{Clock, SharedState};
 use crate::sys;
 use std::fmt::{Display, Write};
 
@@ -81,7 +82,7 @@ fn server(shared: &SharedState, lines: &mut Lines) {
     lines.field("run_id", &shared.run_id);
     lines.field("tcp_port", shared.resp_port);
     lines.field("memcached_port", shared.port);
-    lines.field("server_time_usec", shared.clock.now() * 1000);
+    lines.field("server_time_usec", Clock::unix_ms() * 1000);
     lines.field("uptime_in_seconds", shared.clock.uptime_seconds());
     lines.field("uptime_in_days", shared.clock.uptime_seconds() / 86_400);
     lines.field("shards", shared.shards());
@@ -142,6 +143,9 @@ fn stats(shared: &SharedState, lines: &mut Lines) {
     lines.field("keyspace_hits", shared.since_reset(Counter::GetHits));
     lines.field("keyspace_misses", shared.since_reset(Counter::GetMisses));
     lines.field("expiry_lag_p99_ms", shared.sum(Counter::ExpiryLag));
+    lines.field("acl_access_denied_auth", shared.since_reset(Counter::AuthErrors));
+    lines.field("wrong_protocol_connections", shared.since_reset(Counter::WrongProtocol));
+    lines.field("log_lines_dropped", log::dropped_lines());
     lines.field("total_error_replies", shared.since_reset(Counter::InvalidCommands));
     for name in ["sync_full", "sync_partial_ok", "sync_partial_err", "pubsub_channels", "pubsub_patterns"] {
         lines.field(name, 0);

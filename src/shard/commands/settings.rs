@@ -2,7 +2,7 @@
 
 use super::{Io, Shard};
 use crate::command::{Administration, Args, Command, EncodingLimits};
-use crate::config::{SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN};
+use crate::config::{PASSWORD_BYTES_MAX, SHARD_MEMORY_BYTES_MAX, SHARD_MEMORY_BYTES_MIN, TCP_KEEPALIVE_SECONDS_MAX};
 use crate::eviction::Eviction;
 use crate::execute::introspect;
 use crate::shard::SharedState;
@@ -16,7 +16,7 @@ const POLICY_ALIASES: [(&str, Eviction); 3] =
     [("volatile-lru", Eviction::Lru), ("volatile-lfu", Eviction::Lfu), ("volatile-random", Eviction::Random)];
 
 /// Settings that clients ask for and that cannot be changed here, with their values.
-const FIXED: [(&str, &str); 9] = [
+const FIXED: [(&str, &str); 8] = [
     ("databases", "16"),
     ("appendonly", "no"),
     ("save", ""),
@@ -24,7 +24,6 @@ const FIXED: [(&str, &str); 9] = [
     ("replica-read-only", "yes"),
     ("cluster-enabled", "no"),
     ("notify-keyspace-events", ""),
-    ("tcp-keepalive", "300"),
     ("protected-mode", "no"),
 ];
 
@@ -46,6 +45,7 @@ enum Change {
     SlowlogMicros(i64),
     SlowlogLength(u64),
     LatencyMs(u64),
+    TcpKeepaliveSeconds(u32),
     /// A setting of Redis's implementation that has no counterpart here: it is stored and shown.
     WithoutEffect(&'static str, String),
     /// The setting already has this value.
@@ -131,12 +131,13 @@ fn all(shared: &SharedState) -> Vec<(&'static str, String)> {
         ("maxmemory-policy", policy_name(shared.eviction())),
         ("maxclients", config.max_connections.to_string()),
         ("port", shared.resp_port.to_string()),
-        ("bind", config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        ("bind", config.listen.iter().map(|listen| listen.ip.to_string()).collect::<Vec<_>>().join(" ")),
         ("proto-max-bulk-len", config.resp_item_bytes.to_string()),
         ("requirepass", String::from_utf8_lossy(&tunables.password()).into_owned()),
         ("slowlog-log-slower-than", tunables.slowlog_micros.load(Ordering::Relaxed).to_string()),
         ("slowlog-max-len", tunables.slowlog_length.load(Ordering::Relaxed).to_string()),
         ("latency-monitor-threshold", tunables.latency_ms.load(Ordering::Relaxed).to_string()),
+        ("tcp-keepalive", tunables.tcp_keepalive_seconds().to_string()),
         ("io-threads", shared.shards().to_string()),
     ];
     settings
@@ -259,7 +260,15 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
+            // A longer one could not be given: commands of clients that have not authenticated are bounded.
+            "requirepass" if value.len() > PASSWORD_BYTES_MAX => {
+                fail(&format!("allowed: up to {PASSWORD_BYTES_MAX} bytes"))
+            }
             "requirepass" => Ok(Change::Password(value.to_vec())),
+            "tcp-keepalive" => match natural.filter(|&n| n <= TCP_KEEPALIVE_SECONDS_MAX.into()) {
+                Some(seconds) => Ok(Change::TcpKeepaliveSeconds(seconds as u32)),
+                None => fail(&format!("argument must be between 0 and {TCP_KEEPALIVE_SECONDS_MAX} inclusive")),
+            },
             "slowlog-log-slower-than" => match number.filter(|&n| n >= -1) {
                 Some(micros) => Ok(Change::SlowlogMicros(micros)),
                 None => fail("argument must be between -1 and 9223372036854775807 inclusive"),
@@ -288,6 +297,7 @@ impl<I: Io> Shard<I> {
             Change::Password(password) => tunables.set_password(&password),
             Change::SlowlogMicros(micros) => tunables.slowlog_micros.store(micros, Ordering::Relaxed),
             Change::SlowlogLength(length) => tunables.slowlog_length.store(length, Ordering::Relaxed),
+            Change::TcpKeepaliveSeconds(seconds) => tunables.set_tcp_keepalive_seconds(seconds),
             Change::LatencyMs(ms) => tunables.latency_ms.store(ms, Ordering::Relaxed),
             Change::Memory(bytes) => {
                 tunables.set_memory_bytes(bytes);

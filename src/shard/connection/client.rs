@@ -24,6 +24,8 @@ pub(in crate::shard) struct Client {
     pub(in crate::shard) resp3: bool,
     /// It has given the password, or none is needed.
     pub(in crate::shard) authenticated: bool,
+    /// It has given a wrong password, and waits for the reply.
+    pub(in crate::shard) is_delayed: bool,
     /// Number of the database that it has selected.
     pub(in crate::shard) database: u8,
     pub(in crate::shard) replies: Replies,
@@ -53,6 +55,7 @@ impl Client {
             id,
             resp3: false,
             authenticated,
+            is_delayed: false,
             database: 0,
             replies: Replies::On,
             name: Vec::new(),

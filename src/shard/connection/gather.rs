@@ -83,6 +83,11 @@ impl Gather {
         if self.noreply {
             return;
         }
+        if self.merge == Merge::Stats {
+            out.extend_from_slice(&self.bytes);
+            out.extend_from_slice(b"END\r\n");
+            return;
+        }
         let mut writer = Writer::new(out, self.resp3);
         if let Some(error) = self.error {
             return writer.error(&error);
@@ -95,7 +100,7 @@ impl Gather {
                 writer.array(self.count as usize);
                 out.extend_from_slice(&self.bytes);
             }
-            Merge::Text => writer.verbatim(b"txt", &self.bytes),
+            Merge::Text | Merge::Stats => writer.verbatim(b"txt", &self.bytes),
             Merge::First if self.found => writer.bulk(&self.bytes),
             Merge::First => writer.null(),
         }

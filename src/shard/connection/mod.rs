@@ -70,6 +70,8 @@ pub(super) enum Wait {
     Mesh,
     /// It has used up its share of this turn; it is in the shard's list of those that resume in the next.
     Turn,
+    /// Its client gave a wrong password: the reply waits for the next tick.
+    Tick,
 }
 
 /// The receive of a connection.

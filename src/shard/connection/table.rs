@@ -47,6 +47,8 @@ pub(in crate::shard) struct Connections<S> {
     mesh_waiters: Vec<Token>,
     /// They resume in the next turn.
     turn_waiters: Vec<Token>,
+    /// Connections that wait for the next tick.
+    tick_waiters: Vec<Token>,
     /// They receive one buffer each, in this order, since the buffers ran out.
     frugal: VecDeque<Token>,
     outputs: OutputPool,
@@ -62,6 +64,7 @@ impl<S> Connections<S> {
             resumable: VecDeque::new(),
             mesh_waiters: Vec::new(),
             turn_waiters: Vec::new(),
+            tick_waiters: Vec::new(),
             frugal: VecDeque::new(),
             outputs: OutputPool::new(),
         }
@@ -215,6 +218,7 @@ impl<S> Connections<S> {
         match wait {
             Wait::Mesh => self.mesh_waiters.push(token),
             Wait::Turn => self.turn_waiters.push(token),
+            Wait::Tick => self.tick_waiters.push(token),
             // The completion of its send, or a reply, resumes it.
             Wait::Output => {}
         }
@@ -243,6 +247,13 @@ impl<S> Connections<S> {
             self.resume_waiter(token, Wait::Turn);
         }
         self.turn_waiters = waiters;
+    }
+
+    /// A tick: resumes the connections that wait for it.
+    pub(in crate::shard) fn resume_tick_waiters(&mut self) {
+        for token in std::mem::take(&mut self.tick_waiters) {
+            self.resume_waiter(token, Wait::Tick);
+        }
     }
 
     fn resume_waiter(&mut self, token: Token, wait: Wait) {

@@ -1,6 +1,7 @@
 //! The world of a run: shards with real engines, and sockets, a mesh and a clock in memory that a seed drives.
 
 use crate::random::Random;
+use pinion::command::UnixMs;
 use pinion::config::{Config, Machine, Options};
 use pinion::engine::{Engine, EngineConfig, KeyHasher};
 use pinion::eviction::Eviction;
@@ -21,7 +22,7 @@ const BUFFER_BYTES: usize = 2048;
 const SOCKET_BYTES: usize = 48 << 10;
 
 /// Unix time at the start of a run, in milliseconds.
-const START_UNIX_MS: u64 = 1_700_000_000_000;
+const START_UNIX_MS: UnixMs = 1_700_000_000_000;
 
 /// One socket, as the network between client and shard sees it.
 #[derive(Default)]
@@ -111,6 +112,7 @@ type Inbox = VecDeque<(Instant, Message<SimSocket>)>;
 
 /// Everything outside of the shards.
 pub struct Network {
+    began: Instant,
     pub now: Instant,
     pub wires: Vec<Wire>,
     shards: Vec<Pending>,
@@ -134,9 +136,16 @@ impl Io for SimIo {
         self.network.borrow().now
     }
 
+    fn unix_ms(&self) -> UnixMs {
+        let network = self.network.borrow();
+        START_UNIX_MS + (network.now - network.began).as_millis() as UnixMs
+    }
+
     fn addresses(&self, socket: &SimSocket) -> (String, String) {
         (format!("client:{}", socket.number), "shard:1".into())
     }
+
+    fn keep_alive(&self, _: &SimSocket, _: u32) {}
 
     fn arm_receive(&mut self, token: Token, socket: &SimSocket, once: bool) {
         let receives = &mut self.network.borrow_mut().shards[self.shard].receives;
@@ -293,6 +302,7 @@ impl World {
         let shared = SharedState::with(config, 11211, 6379, clock, hasher.clone()).expect("files");
         let shared = Arc::new(shared);
         let network = Rc::new(RefCell::new(Network {
+            began: now,
             now,
             wires: Vec::new(),
             shards: (0..setup.shards).map(|_| Pending::default()).collect(),

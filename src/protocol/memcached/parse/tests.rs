@@ -57,7 +57,7 @@ fn run(pieces: &[&[u8]]) -> Run {
                     needed = n;
                     break;
                 }
-                Parsed::Close => {
+                Parsed::Close | Parsed::TooLong | Parsed::Foreign(_) => {
                     run.closed = true;
                     return run;
                 }
@@ -171,10 +171,38 @@ fn each_mistake_has_its_failure() {
         (b"flush_all x\r\n", Failure::InvalidExpiry),
         (b"verbosity x\r\n", Failure::BadFormat),
         (b"stats nonsense\r\n", Failure::Unknown),
+        (b"stats detail\r\n", Failure::DetailUsage),
+        (b"stats cachedump 1\r\n", Failure::BadLine),
+        (b"touch k 2147483648\r\n", Failure::InvalidExpiry),
+        (b"gat 9223372036854775808 k\r\n", Failure::InvalidExpiry),
+        (b"set k 0 4294967296 1\r\nx\r\n", Failure::BadFormat),
         (b"shutdown\r\n", Failure::ShutdownDisabled),
     ] {
         assert_eq!(failure(input), expected, "{}", String::from_utf8_lossy(input));
     }
+}
+
+#[test]
+fn other_protocols_are_told_by_their_first_bytes_or_last_word() {
+    let parsed = |input| parse(&mut State::Command, input, VALUE_MAX);
+    assert_eq!(parsed(b"\x80"), Parsed::Foreign(Foreign::Binary));
+    assert_eq!(parsed(b"\x16\x03\x01\n"), Parsed::Foreign(Foreign::Tls));
+    assert_eq!(parsed(b"\x16"), Parsed::Incomplete { needed: 2 });
+    for line in [&b"GET / HTTP/1.1\r\n"[..], b"GET /a b c d e f g h i j HTTP/1.1  \r\n"] {
+        assert_eq!(parsed(line), Parsed::Foreign(Foreign::Http));
+    }
+    // Only as the last word, and not of a command that exists.
+    assert_eq!(failure(b"GET HTTP/1.1 /\r\n"), Failure::Unknown);
+    assert!(matches!(parsed(b"get HTTP/1.1\r\n"), Parsed::Request { .. }));
+}
+
+#[test]
+fn a_line_without_end_is_too_long() {
+    for input in [vec![b'x'; LINE_BYTES_MAX + 1], [&[b'x'; LINE_BYTES_MAX + 1][..], b"\r\n"].concat()] {
+        assert_eq!(parse(&mut State::Command, &input, VALUE_MAX), Parsed::TooLong);
+    }
+    let input = [b'x'; LINE_BYTES_MAX];
+    assert_eq!(parse(&mut State::Command, &input, VALUE_MAX), Parsed::Incomplete { needed: LINE_BYTES_MAX + 1 });
 }
 
 #[test]
