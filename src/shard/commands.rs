@@ -14,7 +14,7 @@ mod info;
 mod logs;
 mod settings;
 
-use super::connection::{ConnectionId, Gather};
+use super::connection::{Client, ConnectionId, Gather};
 use super::pending::Pending;
 use super::{Io, Shard};
 use crate::command::table::{Flags, Handler, with_handlers};
@@ -111,7 +111,14 @@ impl<I: Io> Shard<I> {
         let Some(client) = self.connections.at(id).and_then(|c| c.client.as_mut()) else {
             return Err("ERR no client".into());
         };
-        let Some(command) = Command::find(name) else { return Err(unknown_command(name, args)) };
+        if client.in_refused_transaction {
+            within_refused_transaction(client, name)?;
+        }
+        let Some(command) = Command::find(name) else {
+            // Clients send the commands of a transaction without waiting for the reply to MULTI.
+            client.in_refused_transaction |= client.authenticated && name.eq_ignore_ascii_case(b"multi");
+            return Err(unknown_command(name, args));
+        };
         let row = command.row();
         let subcommand = args.iter().nth(1).and_then(|name| row.subcommand(name));
         client.sent(subcommand.unwrap_or(row), now);
@@ -327,6 +334,21 @@ impl<I: Io> Shard<I> {
 /// The hash of a command that concerns a whole database: it encodes the database.
 fn whole_database(database: u8) -> KeyHash {
     if database == 0 { KeyHash(0) } else { KeyHash(0).in_database(database) }
+}
+
+/// Decides about a command of a client that was refused MULTI: Ok if it is executed all the same. Executing what was to
+/// be executed all at once or not at all, one by one, would be worse than not at all.
+fn within_refused_transaction(client: &mut Client, name: &[u8]) -> Result<(), Refused> {
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    match () {
+        () if is(b"reset") || is(b"quit") => Ok(()),
+        () if is(b"multi") => Err("ERR MULTI calls can not be nested".into()),
+        () if is(b"exec") || is(b"discard") => {
+            client.in_refused_transaction = false;
+            Err("EXECABORT Transaction discarded because of previous errors.".into())
+        }
+        () => Err("ERR refused, because it follows a MULTI that was refused: EXEC or DISCARD ends this".into()),
+    }
 }
 
 /// Redis's `unknown command` error.

@@ -115,10 +115,20 @@ def test_databases(node, clients, r):
 
 
 def test_what_is_absent_says_so(r):
-    for command in [("MULTI",), ("MSET", "a", "1"), ("BLPOP", "a", "1"), ("SUBSCRIBE", "c"), ("EVAL", "return 1", "0")]:
+    for command in [("MSET", "a", "1"), ("BLPOP", "a", "1"), ("SUBSCRIBE", "c"), ("EVAL", "return 1", "0"), ("MULTI",)]:
         with pytest.raises(redis.ResponseError, match="^unknown command '" + command[0]):
             r.execute_command(*command)
+    with pytest.raises(redis.exceptions.ExecAbortError):
+        r.execute_command("EXEC")
     assert r.ping() is True
+
+
+def test_a_transaction_is_refused_as_a_whole(r):
+    """Its commands were executed, while the client raised an error."""
+    r.set("n", 1)
+    with r.pipeline() as pipe, pytest.raises(redis.ResponseError, match="unknown command 'MULTI'"):
+        pipe.incr("n").set("long", "v" * 100_000).delete("n", "m").execute()
+    assert r.get("n") == "1" and r.exists("long") == 0
 
 
 # Strings

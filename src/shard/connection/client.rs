@@ -2,6 +2,7 @@
 
 use crate::command::UnixMs;
 use crate::command::table::Row;
+use crate::protocol::resp::Limits;
 
 /// Which replies a client wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(in crate::shard) struct Client {
     pub(in crate::shard) resp3: bool,
     /// It has given the password, or none is needed.
     pub(in crate::shard) authenticated: bool,
+    /// It was refused MULTI: what follows, up to EXEC or DISCARD, is refused too.
+    pub(in crate::shard) in_refused_transaction: bool,
     /// Number of the database that it has selected.
     pub(in crate::shard) database: u8,
     pub(in crate::shard) replies: Replies,
@@ -53,6 +56,7 @@ impl Client {
             id,
             resp3: false,
             authenticated,
+            in_refused_transaction: false,
             database: 0,
             replies: Replies::On,
             name: Vec::new(),
@@ -65,6 +69,22 @@ impl Client {
             last_command: None,
             no_touch: false,
             no_evict: false,
+        }
+    }
+
+    /// True if its commands are executed rather than refused one and all.
+    #[inline]
+    pub(in crate::shard) fn is_admitted(&self) -> bool {
+        self.authenticated & !self.in_refused_transaction
+    }
+
+    /// The limits on a command of this client, whose strings have at most `bulk_bytes_max` bytes.
+    #[inline]
+    pub(in crate::shard) fn limits(&self, bulk_bytes_max: usize) -> Limits {
+        match self {
+            _ if self.is_admitted() => Limits::authenticated(bulk_bytes_max),
+            Self { authenticated: true, .. } => Limits::refused(bulk_bytes_max),
+            _ => Limits::UNAUTHENTICATED,
         }
     }
 
@@ -89,6 +109,7 @@ impl Client {
     pub(in crate::shard) fn reset(&mut self, authenticated: bool) {
         self.resp3 = false;
         self.authenticated = authenticated;
+        self.in_refused_transaction = false;
         self.database = 0;
         self.replies = Replies::On;
         self.name.clear();
