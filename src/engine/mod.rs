@@ -316,6 +316,11 @@ impl Engine {
         }
     }
 
+    /// The limit of memory that was set.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.pages_wanted) * self.arena.page_bytes() as u64
+    }
+
     /// Usage and counters.
     pub fn stats(&self) -> EngineStats {
         let page_bytes = self.arena.page_bytes() as u64;

@@ -112,9 +112,12 @@ pub(super) fn restore(c: &mut Context, w: &mut Writer) -> Done {
     if ttl < 0 {
         return Err(text("ERR Invalid TTL value, must be >= 0"));
     }
-    let dumped = dump::read(payload).map_err(|error| match error {
+    // What takes more memory to build than the shard has could not be stored either.
+    let bytes_max = usize::try_from(c.engine.memory_bytes()).unwrap_or(usize::MAX);
+    let dumped = dump::read(payload, bytes_max).map_err(|error| match error {
         dump::BadDump::Footer => text("ERR DUMP payload version or checksum are wrong"),
         dump::BadDump::Type(_) | dump::BadDump::Format => text("ERR Bad data format"),
+        dump::BadDump::TooLarge => text("OOM the dump takes more memory to restore than this server has"),
     })?;
     let expires = match ttl {
         0 => None,
