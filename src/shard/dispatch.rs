@@ -5,7 +5,7 @@
 
 use super::connection::{Client, ConnectionId, Gather, Split, Wait};
 use super::pending::{PREFETCH, Pending, Work};
-use super::tunables::SlowCommand;
+use super::tunables::{SlowArgs, SlowCommand};
 use super::{Io, Shard};
 use crate::command::table::Merge;
 use crate::command::{
@@ -20,13 +20,18 @@ use std::ops::Range;
 
 /// What the log of slow commands keeps of one, without passwords. `client` is known to its own shard only.
 pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
-    let mut args = vec![call.command.name().as_bytes().to_vec()];
+    let mut args = SlowArgs::new(1 + call.count as usize);
+    args.push(call.command.name().as_bytes());
     let mut is_secret = false;
     for arg in Args::new(call.args, call.count as usize) {
+        if args.is_complete() {
+            break;
+        }
         is_secret |= matches!(call.command, Command::Auth | Command::Hello);
-        args.push(if is_secret { b"(redacted)".to_vec() } else { arg.to_vec() });
+        args.push(if is_secret { b"(redacted)" } else { arg });
         is_secret = call.command == Command::Config && arg.eq_ignore_ascii_case(b"requirepass");
     }
+    let args = args.finish();
     let (client_address, client_name) = match client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
