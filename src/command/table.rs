@@ -78,8 +78,10 @@ pub enum Merge {
     InOrder,
     /// Concatenates arrays.
     Array,
-    /// The first string found in any part.
-    First,
+    /// The string that was drawn with the lowest rank.
+    Drawn,
+    /// Concatenates pages of a scan; the cursor is the last one's.
+    Page,
     /// Replies OK once every part is done.
     Status,
     /// Concatenates texts.

@@ -45,6 +45,7 @@ mod long;
 mod queue;
 mod range;
 mod room;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod value;

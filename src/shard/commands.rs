@@ -17,14 +17,16 @@ mod settings;
 use super::connection::{Client, ConnectionId, Gather};
 use super::pending::Pending;
 use super::{Io, Shard};
-use crate::command::table::{Flags, Handler, with_handlers};
-use crate::command::{Args, Call, Command, Operation, Request};
+use crate::command::args::push_arg;
+use crate::command::table::{Flags, Handler, Merge, with_handlers};
+use crate::command::{Args, Call, Command, Operation, Part};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::execute::introspect;
 use crate::execute::resp::keyspace::CURSOR_SHARD_BITS;
 use crate::execute::resp::scan::cursor;
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
+use crate::reactor::Token;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The most bytes that an error shows of an unknown command's name, of each argument, and of all arguments together
@@ -263,7 +265,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// SCAN: executed by the shard that its cursor names.
+    /// SCAN: executed by the shard that its cursor names, and by those after it while its page is not full.
     fn scan(&mut self, pending: &Pending, args: Args) {
         let shards = self.router.shards();
         let shard = cursor(args.iter().nth(1).unwrap_or_default())
@@ -271,14 +273,49 @@ impl<I: Io> Shard<I> {
         let Some(shard) = shard.ok().filter(|&shard| shard < shards) else {
             return self.reply(pending.id, |w| w.error("ERR invalid cursor"));
         };
-        let Some(session) = self.connections.at(pending.id).map(|connection| connection.session()) else { return };
+        if !self.has_room(shard..shard + 1, pending) {
+            return;
+        }
+        let token = self.connections.token(pending.id);
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        let (session, noreply) = (connection.session(), connection.take_noreply());
+        let gather = Gather::new(Merge::Page, 1).answering(session.resp3, noreply);
+        let sequence = connection.replies.expect_parts(gather);
         let arguments = args.skip(1);
         let call = Call { command: Command::Scan, count: arguments.len() as u32, args: arguments.bytes() };
-        let request = Request { key: &[][..], operation: Operation::Call(call), session };
-        let pending = Pending { owner: shard as u16, hash: whole_database(session.database), ..*pending };
+        self.ask_shard(shard, token, sequence, whole_database(session.database), &call);
+    }
+
+    /// Goes on with a SCAN at the next shard: the page before is `part`.
+    pub(super) fn scan_on(
+        &mut self,
+        token: Token,
+        sequence: u32,
+        hash: KeyHash,
+        call: &Call<&[u8]>,
+        part: Part,
+        shard: usize,
+    ) {
+        let Part::Page { next, left, .. } = part else { return };
+        if self.connections.get(token).is_none_or(|connection| connection.is_abandoned()) {
+            return;
+        }
+        let options = Args::new(call.args, call.count as usize).skip(1);
+        let mut args = Vec::new();
+        push_arg(next.to_string().as_bytes(), &mut args);
+        args.extend_from_slice(options.bytes());
+        // Of several counts, the last one is valid.
+        push_arg(b"COUNT", &mut args);
+        push_arg(left.to_string().as_bytes(), &mut args);
+        let call = Call { command: call.command, count: options.len() as u32 + 3, args: &args[..] };
+        self.ask_shard(shard, token, sequence, hash, &call);
+    }
+
+    /// Has one shard contribute a part on its whole keyspace. The caller has seen to it that its batch has room.
+    fn ask_shard(&mut self, shard: usize, token: Token, sequence: u32, hash: KeyHash, call: &Call<&[u8]>) {
         match shard == self.id {
-            true => self.execute_here(&pending, &request),
-            false => self.send_away(&pending, &request),
+            true => self.execute_part(token.slot, sequence, &[], hash, call),
+            false => self.router.batch(shard).push_part(token, sequence, hash, &[], call),
         }
     }
 

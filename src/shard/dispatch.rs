@@ -190,14 +190,18 @@ impl<I: Io> Shard<I> {
         hash: KeyHash,
         call: &Call<&[u8]>,
     ) {
-        let Self { connections, executor, part, .. } = self;
+        let Self { connections, executor, part, router, .. } = self;
         let Some(connection) = connections.answering(id) else { return };
         part.clear();
         let (kind, next) = executor.part(call, key, hash, 0, part);
-        connection.on_part(sequence, kind, part, next.is_some());
+        let next_shard = router.next_of_scan(kind);
+        connection.on_part(sequence, kind, part, next.is_some() || next_shard.is_some());
+        let token = self.connections.token(id);
         if let Some(from) = next {
-            let origin = self.origin(self.connections.token(id));
-            self.slice(origin, sequence, hash, call, from);
+            self.slice(self.origin(token), sequence, hash, call, from);
+        }
+        if let Some(shard) = next_shard {
+            self.scan_on(token, sequence, hash, call, kind, shard);
         }
         if let Some(micros) = self.executor.take_elapsed() {
             self.log_slow(Some(id), &Operation::Call(*call), micros);

@@ -123,7 +123,7 @@ commands! {
         Keys "keys", 2, READONLY, none(), KEYSPACE | DANGEROUS, "1.0.0", "O(n) in all keys",
             "Returns every key that matches a pattern.", "pattern:pattern" => every_shard(Array) [keyspace::keys];
         RandomKey "randomkey", 1, READONLY | TOUCHES_ARBITRARY_KEYS, none(), KEYSPACE, "1.0.0", "O(1)",
-            "Returns a key, any.", "" => every_shard(First) [keyspace::random];
+            "Returns a key, any.", "" => every_shard(Drawn) [keyspace::random];
         Dump "dump", 2, READONLY, one(Read), KEYSPACE, "2.6.0", "O(n) in the value",
             "Returns a value in the form that RESTORE takes.", "key" => keyed [dump::dump];
         Restore "restore", -4, WRITE | DENYOOM, one(Overwrite), KEYSPACE | DANGEROUS, "2.6.0", "O(n) in the value",

@@ -307,6 +307,11 @@ impl Engine {
         may_have_expired(&View::new(&self.arena, &self.hasher, item, header), now)
     }
 
+    /// True if an item is a hash with fields that expire.
+    pub(in crate::engine) fn has_expiring_fields(&self, item: Reference, header: Header) -> bool {
+        header.kind() == Kind::Hash && View::new(&self.arena, &self.hasher, item, header).flags() & TIMED != 0
+    }
+
     /// Queues the hash that a mark of the timing wheel leads to for a sweep, if it may contain expired fields.
     pub(in crate::engine) fn find_expired_fields(&mut self, mark: HashMark, now: UnixMs) {
         if !self.field_sweep.is_expected(now) {

@@ -156,6 +156,7 @@ const MISDIRECTED: Error = text("ERR internal error: the command was sent to a s
 macro_rules! whole {
     (local $($rest:tt)*) => { Err(MISDIRECTED) };
     (every_shard $($rest:tt)*) => { Err(MISDIRECTED) };
+    (cursor $($rest:tt)*) => { Err(MISDIRECTED) };
     (per_key $c:ident $w:ident [InOrder] [$($f:tt)*] [$($arg:expr),*]) => {
         Ok($($f)*($c, $w $(, $arg)*)?.into_streamed())
     };
@@ -174,6 +175,7 @@ macro_rules! one_part {
     (every_shard $c:ident $out:ident [$merge:ident] [$($f:tt)*] [$($arg:expr),*]) => {
         Ok($($f)*($c, $out $(, $arg)*)?)
     };
+    (cursor $c:ident $out:ident [] [$($f:tt)*] []) => { Ok($($f)*($c, $out)?) };
     ($($rest:tt)*) => { Err(MISDIRECTED) };
 }
 
