@@ -205,6 +205,8 @@ pub struct EngineStats {
     pub expired: u64,
     /// Bytes that the removed expired items occupied.
     pub expired_bytes: u64,
+    /// Expired fields of hashes removed.
+    pub expired_fields: u64,
     /// Bytes copied by evacuation.
     pub moved_bytes: u64,
     /// Bytes of the pages in use: these count against the limit.

@@ -139,6 +139,7 @@ impl<I: Io> Shard<I> {
     fn begin_split(&mut self, id: ConnectionId, command: Command, keys: u32, session: Session) {
         let Some(connection) = self.connections.answering(id) else { return };
         let noreply = connection.take_noreply();
+        self.executor.counters.called(command.row(), 0);
         connection.split = Some(match command.row().merge() {
             Some(Merge::InOrder) | None => {
                 if !noreply {
@@ -259,24 +260,38 @@ impl<I: Io> Shard<I> {
         self.executor.administer(administration);
     }
 
-    /// Statistics count all that this connection asked before, so they wait until siblings have answered it.
     fn execute_stats(&mut self, pending: &Pending, topic: StatsTopic) {
-        if self.waits_for_replies(pending) {
+        if !self.has_all_counters(pending) {
             return;
         }
-        self.publish();
         let text = self.shared.statistics(topic);
         if let Some(connection) = self.connections.answering(pending.id) {
             connection.write(|out| out.extend_from_slice(text.as_bytes()));
         }
     }
 
-    /// True if siblings owe the connection replies; then it is set back, and waits for them.
-    pub(super) fn waits_for_replies(&mut self, pending: &Pending) -> bool {
-        let is_waiting = self.connections.at(pending.id).is_some_and(|c| !c.replies.is_empty());
-        if is_waiting {
-            self.set_back(pending.id, Wait::Output, pending.rest, pending.state);
+    /// True if the published counters of all shards include everything that this connection has asked before. If not,
+    /// siblings are asked to publish theirs, and the connection is set back until they have.
+    pub(super) fn has_all_counters(&mut self, pending: &Pending) -> bool {
+        let Some(connection) = self.connections.at(pending.id) else { return false };
+        if !connection.asked_for_counters {
+            if !self.has_room(0..self.router.shards(), pending) {
+                return false;
+            }
+            let token = self.connections.token(pending.id);
+            let Some(connection) = self.connections.at(pending.id) else { return false };
+            for to in self.router.siblings() {
+                self.router.batch(to).push_publish(token, connection.replies.expect_reply());
+            }
+            connection.asked_for_counters = true;
         }
-        is_waiting
+        let Some(connection) = self.connections.at(pending.id) else { return false };
+        if !connection.replies.is_empty() {
+            self.set_back(pending.id, Wait::Output, pending.rest, pending.state);
+            return false;
+        }
+        connection.asked_for_counters = false;
+        self.publish_all();
+        true
     }
 }

@@ -138,6 +138,7 @@ impl<I: Io> Shard<I> {
             // The keys that a command announced and that cannot be parsed would never complete its reply.
             connection.give_up_split();
             connection.write(|out| error.write(&mut Writer::new(out, false)));
+            self.executor.counters.replied_error(b"ERR");
             connection.quit();
         }
     }

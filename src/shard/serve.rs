@@ -113,6 +113,7 @@ impl<I: Io> Shard<I> {
                 self.take_part(*token, *sequence, part, &bytes[span.range()], more);
             }
             TaskKind::Administer(administration) => self.executor.administer(administration),
+            TaskKind::Publish => self.publish_all(),
             TaskKind::Clients { asked_by, args, count } => {
                 let args = Args::new(&bytes[args.range()], count as usize);
                 let part = self.clients_part(asked_by, args, replies);

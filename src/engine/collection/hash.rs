@@ -366,11 +366,14 @@ impl Engine {
         let header = Header::read(self.arena.memory(), place(item));
         let key = header.key(self.arena.memory(), place(item)).to_vec();
         let Ok(Some(mut edit)) = self.edit(hash, &key, Kind::Hash, [0, 0], now) else { return (None, 0) };
+        let before = edit.view().len();
         let (next, earliest) = edit.remove_expired(from, earliest, now);
+        let removed = before - edit.view().len();
         if next.is_none() && edit.view().len() > 0 {
             edit.field_expiry_known(earliest);
         }
         edit.finish();
+        self.stats.expired_fields += removed;
         if next.is_none() && earliest != 0 {
             self.note_field_expiry(hash, earliest, now);
         }

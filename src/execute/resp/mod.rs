@@ -78,8 +78,10 @@ impl Context<'_> {
         Group::of(self.key)
     }
 
-    /// Counts an error that the engine returned.
-    fn count_error(&mut self, error: &Error) {
+    /// Counts an error that is the reply.
+    fn count_error(&mut self, command: Command, error: &Error) {
+        self.counters.replied_error(error.text().as_bytes());
+        self.counters.failed(command.row().executed_by(self.args.iter()));
         match error {
             Error::Put(PutError::OutOfMemory) => self.counters.add(Counter::StoreNoMemory),
             Error::Put(PutError::TooLarge) => self.counters.add(Counter::StoreTooLarge),
@@ -127,7 +129,7 @@ pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &m
     match dispatch(command, context, &mut writer) {
         Ok(streamed) => streamed,
         Err(error) => {
-            context.count_error(&error);
+            context.count_error(command, &error);
             writer.out().truncate(start);
             error.write(&mut writer);
             None
@@ -141,7 +143,7 @@ pub(super) fn part(command: Command, context: &mut Context, out: &mut Vec<u8>) -
     match dispatch_part(command, context, out) {
         Ok(part) => part,
         Err(error) => {
-            context.count_error(&error);
+            context.count_error(command, &error);
             out.truncate(start);
             out.extend_from_slice(error.text().as_bytes());
             Part::Error
@@ -213,6 +215,7 @@ pub(super) fn finish_upload(
         Err(error) => Err(error.into()),
     };
     if let Err(error) = done {
+        context.count_error(command, &error);
         error.write(&mut writer);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::{Error, NOT_A_FLOAT, NOT_AN_INTEGER, SYNTAX, integer, is, required, text};
 use super::{Context, Done, Streamed};
-use crate::command::{End, UnixMs};
+use crate::command::{Command, End, UnixMs};
 use crate::engine::{Attributes, Fetched, PutError, Value};
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
@@ -61,6 +61,7 @@ pub(super) fn get(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, E
 
 /// Writes one key's element of MGET's reply: null unless the key holds a string.
 pub(super) fn element(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    c.counters.executed_part(Command::MGet);
     match get(c, w) {
         Err(Error::Put(PutError::WrongType)) => {
             w.null();

@@ -157,7 +157,6 @@ impl<I: Io> Shard<I> {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(id, |w| w.error(error)),
         };
-        self.executor.counters.called(Command::Client);
         let arguments: Vec<&[u8]> = args.skip(2).iter().collect();
         if matches!(subcommand, "list" | "kill") {
             if let Err(error) = Filter::read(args.skip(1), None) {

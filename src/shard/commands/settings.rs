@@ -160,7 +160,6 @@ impl<I: Io> Shard<I> {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(id, |w| w.error(error)),
         };
-        self.executor.counters.called(Command::Config);
         let arguments = args.skip(2);
         match subcommand {
             "get" => {
@@ -183,8 +182,9 @@ impl<I: Io> Shard<I> {
                 }
             }
             "resetstat" => {
-                self.publish();
-                self.publish_more();
+                if !self.has_all_counters(pending) {
+                    return;
+                }
                 self.shared.reset_counters();
                 self.reply(id, |w| w.simple("OK"));
             }
