@@ -9,7 +9,9 @@ use crate::values::dump::{self, Dumped};
 use crate::values::numbers;
 
 pub(super) fn dump(c: &mut Context, w: &mut Writer) -> Done {
-    match payload(c)? {
+    let payload = payload(c);
+    c.looked_up(&payload);
+    match payload? {
         Some(payload) => w.bulk(&payload.finish()),
         None => w.null(),
     }

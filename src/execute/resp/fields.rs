@@ -177,7 +177,7 @@ pub(super) fn hgetdel(c: &mut Context, w: &mut Writer) -> Done {
     if !options.is_empty() {
         return Err(SYNTAX);
     }
-    c.as_hash()?;
+    c.engine.as_hash(c.hash, c.key, c.now)?;
     w.array(fields.len());
     for field in fields {
         write_value(c.engine.as_hash(c.hash, c.key, c.now)?.and_then(|hash| hash.field(field)), w);

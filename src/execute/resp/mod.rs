@@ -89,12 +89,19 @@ impl Context<'_> {
         }
     }
 
-    /// Counts a lookup of a key.
+    /// Counts a lookup of a key, whatever the command is for.
     fn looked(&mut self, found: bool) {
         count_look(self.counters, found);
     }
+
+    /// Counts a lookup by its result: a value of the wrong type was found too.
+    fn looked_up<T, E>(&mut self, found: &Result<Option<T>, E>) {
+        count_look(self.counters, !matches!(found, Ok(None)));
+    }
 }
 
+/// Counts a lookup as a hit or a miss. As in Redis, commands that write do not count, unless they return the string
+/// that they replace.
 #[inline]
 fn count_look(counters: &mut Counters, found: bool) {
     counters.add(Counter::CmdGet);
