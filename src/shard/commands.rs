@@ -222,6 +222,32 @@ impl<I: Io> Shard<I> {
         });
     }
 
+    /// LASTSAVE: nothing is ever saved; as in Redis, the start counts as a save.
+    fn lastsave(&mut self, pending: &Pending, _: Args) {
+        let seconds = self.shared.started_seconds();
+        self.reply(pending.id, |w| w.integer(seconds as i64));
+    }
+
+    /// ACL: there is one user.
+    fn acl(&mut self, pending: &Pending, args: Args) {
+        let row = Command::Acl.row();
+        self.reply(pending.id, |w| match introspect::find_subcommand(row, args) {
+            Ok(subcommand) if subcommand.name == "whoami" => w.bulk(b"default"),
+            Ok(_) => introspect::help(row, w),
+            Err(error) => w.error(error),
+        });
+    }
+
+    /// MODULE: there are none.
+    fn module(&mut self, pending: &Pending, args: Args) {
+        let row = Command::Module.row();
+        self.reply(pending.id, |w| match introspect::find_subcommand(row, args) {
+            Ok(subcommand) if subcommand.name == "list" => w.array(0),
+            Ok(_) => introspect::help(row, w),
+            Err(error) => w.error(error),
+        });
+    }
+
     /// CLUSTER, READONLY and their like: cluster support is disabled.
     fn cluster_disabled(&mut self, pending: &Pending, _: Args) {
         self.reply(pending.id, |w| w.error("ERR This instance has cluster support disabled"));

@@ -607,7 +607,8 @@ def test_changes_are_counted(r):
 
 
 def test_commands_are_described(r):
-    assert r.command_count() == len(r.command()) == len(r.command_list())
+    assert r.command_count() == len(r.command())
+    assert set(r.command()) | {"config|get"} <= set(r.command_list())
     assert r.command()["get"]["arity"] == 2
     assert r.command_getkeys("MGET", "a", "b") == ["a", "b"]
     assert r.command_getkeysandflags("SET", "k", "v")[0][0] == "k"

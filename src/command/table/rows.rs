@@ -502,6 +502,22 @@ commands! {
             "Returns the server's time.", "" => local [time];
         LolWut "lolwut", -1, READONLY | FAST, none(), EMPTY, "5.0.0", "O(1)",
             "Returns the version, for people.", "[VERSION version:int]" => local [lolwut];
+        LastSave "lastsave", 1, LOADING | STALE | FAST, none(), ADMIN | DANGEROUS, "1.0.0", "O(1)",
+            "Returns when the data was last saved: the start, since it never is.", "" => local [lastsave];
+        Acl "acl", -2, EMPTY, none(), EMPTY, "6.0.0", "O(1)",
+            "Concerns users.", "" {
+            "help", 2, LOADING | STALE, none(), EMPTY, "6.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "whoami", 2, NOSCRIPT | LOADING | STALE, none(), EMPTY, "6.0.0", "O(1)",
+                "Returns the user of the connection.", "";
+        } => local [acl];
+        Module "module", -2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+            "Concerns modules.", "" {
+            "help", 2, LOADING | STALE, none(), EMPTY, "5.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "list", 2, ADMIN | NOSCRIPT, none(), EMPTY, "4.0.0", "O(n) in the modules",
+                "Returns the modules that are loaded.", "";
+        } => local [module];
         Role "role", 1, NOSCRIPT | LOADING | STALE | FAST, none(), ADMIN | DANGEROUS, "2.8.12", "O(1)",
             "Returns the part that the server has in replication.", "" => local [role];
     }

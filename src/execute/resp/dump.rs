@@ -156,7 +156,8 @@ fn rebuild(c: &mut Context, dumped: &Dumped) -> Result<(), Error> {
             c.engine.set_add(hash, key, members, |member| numbers::integer(member).is_some(), now)?;
         }
         Dumped::SortedSet(members) => {
-            let members = members.iter().map(|(member, score)| (*score, &member[..]));
+            // As in ZADD, zero has no sign.
+            let members = members.iter().map(|(member, score)| (*score + 0.0, &member[..]));
             c.engine.sorted_add(hash, key, members, ScoreChange::default(), now, |_| {})?;
         }
         Dumped::Hash(fields) => {
