@@ -33,7 +33,7 @@ pub const ITEM_BYTES_MAX: u64 = 512 << 20;
 /// Least value of `--max-item-size`.
 const ITEM_BYTES_MIN: u64 = 1 << 10;
 /// Longest password, in bytes.
-const PASSWORD_BYTES_MAX: usize = 512;
+pub const PASSWORD_BYTES_MAX: usize = 512;
 /// Least receive buffers of a shard.
 const RECEIVE_BUFFERS_MIN: u16 = 16;
 /// Most receive buffers of a shard.

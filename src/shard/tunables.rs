@@ -17,9 +17,13 @@ const SPIKES_KEPT: usize = 160;
 
 /// Settings of Redis's implementation that have no counterpart here, with Redis's defaults: they are accepted, stored
 /// and shown, and have no effect.
-pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
+pub(super) const WITHOUT_EFFECT: [(&str, &str); 25] = [
     ("active-expire-effort", "1"),
     ("activerehashing", "yes"),
+    ("appendfsync", "everysec"),
+    ("auto-aof-rewrite-min-size", "67108864"),
+    ("auto-aof-rewrite-percentage", "100"),
+    ("busy-reply-threshold", "5000"),
     ("dynamic-hz", "yes"),
     ("hz", "10"),
     ("lazyfree-lazy-eviction", "yes"),
@@ -30,8 +34,15 @@ pub(super) const WITHOUT_EFFECT: [(&str, &str); 14] = [
     ("lfu-decay-time", "1"),
     ("lfu-log-factor", "10"),
     ("list-compress-depth", "0"),
+    ("lua-time-limit", "5000"),
+    ("maxmemory-eviction-tenacity", "10"),
     ("maxmemory-samples", "5"),
     ("hll-sparse-max-bytes", "3000"),
+    ("rdbchecksum", "yes"),
+    ("rdbcompression", "yes"),
+    ("stop-writes-on-bgsave-error", "yes"),
+    ("stream-node-max-bytes", "4096"),
+    ("stream-node-max-entries", "100"),
 ];
 
 /// An entry of the slow log.

@@ -11,4 +11,4 @@ pub use host::{
     raise_file_limit, resident_bytes, resource_usage,
 };
 pub use memory::{Mapping, Zeroable, prefetch};
-pub use socket::{EventFd, addresses, listen, shut_down};
+pub use socket::{EventFd, LISTEN_BACKLOG, addresses, listen, shut_down};

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Length of the accept queue of each shard's listener.
-const BACKLOG: i32 = 1024;
+pub const LISTEN_BACKLOG: i32 = 1024;
 
 /// Opens `count` listening sockets on one address, so that the kernel distributes new connections over them
 /// (SO_REUSEPORT). With port 0 the kernel chooses a port, and all sockets get that port.
@@ -24,7 +24,7 @@ pub fn listen(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<
     drop(probe);
     let listeners = (0..count).map(|_| {
         let socket = bound(address, true)?;
-        socket.listen(BACKLOG)?;
+        socket.listen(LISTEN_BACKLOG)?;
         Ok(socket.into())
     });
     Ok((address, listeners.collect::<io::Result<_>>()?))

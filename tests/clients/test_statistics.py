@@ -281,3 +281,32 @@ def test_a_scan_of_few_keys_takes_one_call(client):
         assert not cursor or len(page) >= 300
         keys, pages = keys + page, pages + 1
     assert len(set(keys)) == 1001 and pages <= 5
+
+
+def test_settings_that_tools_ask_for(client):
+    """21 of 32 were empty."""
+    for name in """maxmemory maxmemory-policy maxclients timeout tcp-keepalive tcp-backlog databases save dir dbfilename
+                   loglevel logfile appendonly appendfsync auto-aof-rewrite-percentage client-output-buffer-limit
+                   client-query-buffer-limit slowlog-log-slower-than slowlog-max-len latency-monitor-threshold hz
+                   notify-keyspace-events cluster-enabled io-threads port bind protected-mode requirepass replicaof
+                   min-replicas-to-write proto-max-bulk-len lua-time-limit stop-writes-on-bgsave-error""".split():
+        assert set(client.config_get(name)) == {name}
+    assert client.config_get("client-output-buffer-limit")["client-output-buffer-limit"].startswith("normal 0 0 0 ")
+
+
+def test_settings_that_have_no_effect(client):
+    assert client.config_set("appendfsync", "no") and client.config_get("appendfsync") == {"appendfsync": "no"}
+    assert client.config_set("save", "") and client.config_set("appendonly", "no")
+    for name, value in [("appendonly", "yes"), ("appendfsync", "never"), ("hz", "fast"), ("rdbcompression", "1"),
+                        ("hz", "1" * 5000), ("requirepass", "p" * 513)]:  # fmt: skip
+        with pytest.raises(redis.ResponseError, match=name):
+            client.config_set(name, value)
+    assert client.ping()
+
+
+def test_names_of_clients_are_bounded(client):
+    """A few dozen names of 15 MiB held more memory than the cache."""
+    for command in [("CLIENT", "SETNAME"), ("CLIENT", "SETINFO", "LIB-NAME"), ("HELLO", "2", "SETNAME")]:
+        with pytest.raises(redis.ResponseError, match="cannot be longer than 1024 bytes"):
+            client.execute_command(*command, "n" * 1025)
+    assert client.execute_command("CLIENT", "SETNAME", "n" * 1024)
