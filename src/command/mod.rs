@@ -149,6 +149,17 @@ pub enum Part {
     Elements(u64),
     /// A string, which is the bytes.
     Text,
+    /// A string, which is the bytes, drawn with this rank: of several, the one of the lowest rank is the reply.
+    Drawn(u64),
+    /// A page of SCAN, with this many elements: the bytes are their encodings.
+    Page {
+        /// The number of elements.
+        elements: u32,
+        /// The cursor of the next page; 0 if there is none.
+        next: u64,
+        /// How many more elements the client would have visited.
+        left: u64,
+    },
     /// A missing string.
     Nothing,
     /// Success without a value.

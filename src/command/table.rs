@@ -78,8 +78,10 @@ pub enum Merge {
     InOrder,
     /// Concatenates arrays.
     Array,
-    /// The first string found in any part.
-    First,
+    /// The string that was drawn with the lowest rank.
+    Drawn,
+    /// Concatenates pages of a scan; the cursor is the last one's.
+    Page,
     /// Replies OK once every part is done.
     Status,
     /// Concatenates texts.
@@ -112,10 +114,31 @@ impl Row {
         }
     }
 
-    /// True if its time grows with the data, so that its duration is measured.
-    #[inline]
+    /// True if its time grows with the data, so that its duration is always measured.
     pub fn may_be_slow(&self) -> bool {
         !self.flags.has(Flags::FAST) && self.complexity != "O(1)"
+    }
+
+    /// The row that a call of this command with these arguments is counted under: its own, or the subcommand's.
+    pub fn executed_by<'a>(&'static self, mut args: impl Iterator<Item = &'a [u8]>) -> &'static Self {
+        match args.next().filter(|_| !self.subcommands.is_empty()) {
+            Some(name) => self.subcommand(name).unwrap_or(self),
+            None => self,
+        }
+    }
+
+    /// Its number among all rows ([`Row::all`]). A command's is its position among the commands.
+    pub fn number(&self) -> usize {
+        let command = self.command.row();
+        match command.subcommands.iter().position(|subcommand| std::ptr::eq(subcommand, self)) {
+            Some(n) => SUBCOMMANDS_FROM[self.command as usize] + n,
+            None => self.command as usize,
+        }
+    }
+
+    /// All rows in the order of their numbers: first those of the commands, then those of subcommands.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        ROWS.iter().chain(ROWS.iter().flat_map(|row| row.subcommands))
     }
 
     /// Finds a subcommand by name, ignoring case.
@@ -171,6 +194,20 @@ impl Command {
         }
     }
 }
+
+/// The number of the first subcommand's row, per command.
+const SUBCOMMANDS_FROM: [usize; COUNT] = {
+    let mut from = [COUNT; COUNT];
+    let mut n = 1;
+    while n < COUNT {
+        from[n] = from[n - 1] + ROWS[n - 1].subcommands.len();
+        n += 1;
+    }
+    from
+};
+
+/// The number of rows, those of subcommands included.
+pub const ROWS_COUNT: usize = SUBCOMMANDS_FROM[COUNT - 1] + ROWS[COUNT - 1].subcommands.len();
 
 /// The lengths of the names of commands that are split key by key, and their first letters, as bit sets. They exclude
 /// nearly all other names before the table is searched.

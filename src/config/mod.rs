@@ -14,6 +14,7 @@ pub use values::{Cores, Listen, ListenOn, Memory, Port, number};
 
 use crate::eviction::Eviction;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why the settings cannot be used, as one line for the operator: the flag, its value, and what is allowed.
@@ -86,6 +87,8 @@ pub struct Config {
     pub receive_buffers: u16,
     /// Bytes of one receive buffer.
     pub receive_buffer_bytes: usize,
+    /// The file of `--config`, if there is one.
+    pub file: Option<PathBuf>,
     /// Log level: 0 info, 1 debug, 2 and more trace.
     pub verbosity: u8,
     /// Warnings for the operator, which do not prevent the start.
@@ -223,6 +226,7 @@ impl Config {
             spin,
             receive_buffers,
             receive_buffer_bytes: receive_buffer_bytes as usize,
+            file: options.config.clone(),
             verbosity: options.verbose,
             warnings,
         })

@@ -45,6 +45,7 @@ mod long;
 mod queue;
 mod range;
 mod room;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -208,6 +209,8 @@ pub struct EngineStats {
     pub found_expired: u64,
     /// Lookups that found an item that a flush had invalidated.
     pub found_flushed: u64,
+    /// Expired fields of hashes removed.
+    pub expired_fields: u64,
     /// Bytes copied by evacuation.
     pub moved_bytes: u64,
     /// Bytes of the pages in use: these count against the limit.
@@ -321,6 +324,11 @@ impl Engine {
             self.arena.set_limit_pages(self.pages_wanted);
             self.pages_wanted = self.arena.limit_pages();
         }
+    }
+
+    /// The limit of memory that was set.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.pages_wanted) * self.arena.page_bytes() as u64
     }
 
     /// Usage and counters.

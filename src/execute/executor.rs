@@ -3,7 +3,8 @@
 use super::resp::{self, Context, Slice, Streamed};
 use super::strings::{self, Target};
 use crate::command::{
-    Administration, Args, Call, Condition, Failure, Operation, Part, Reply, Request, Session, UnixMs, ValueHead,
+    Administration, Args, Call, Command, Condition, Failure, Operation, Part, Reply, Request, Session, UnixMs,
+    ValueHead,
 };
 use crate::engine::{Attributes, Engine, KeyHash, Next, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
@@ -81,7 +82,7 @@ pub struct Executor {
     wall_ahead_ms: i64,
     /// The number of shards of the node, for SCAN's cursors.
     shards: usize,
-    /// Reads a monotonic clock, in microseconds.
+    /// Reads a monotonic clock, in nanoseconds.
     stopwatch: fn() -> u64,
     /// Keys that a slice of a long command visits.
     pub keys_per_slice: usize,
@@ -92,7 +93,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Creates an executor of `engine` for one of `shards` shards. `stopwatch` reads a monotonic clock in microseconds.
+    /// Creates an executor of `engine` for one of `shards` shards. `stopwatch` reads a monotonic clock in nanoseconds.
     pub fn new(engine: Engine, shards: usize, now: UnixMs, stopwatch: fn() -> u64) -> Self {
         Self {
             engine,
@@ -184,8 +185,7 @@ impl Executor {
         copied_bytes_max: usize,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let started = self.started(call);
-        self.counters.called(call.command);
+        let started = self.started(call.command);
         let start = out.len();
         let session = request.session;
         let streamed = resp::call(call.command, session.resp3, &mut self.context(call, request.key, hash), out);
@@ -203,7 +203,9 @@ impl Executor {
         if session.noreply {
             out.truncate(start);
         }
-        self.stopped(started);
+        if let Some(started) = started {
+            self.stopped(started, call);
+        }
         outcome
     }
 
@@ -218,15 +220,15 @@ impl Executor {
         from: u64,
         out: &mut Vec<u8>,
     ) -> (Part, Option<u64>) {
-        if from == 0 {
-            self.counters.called(call.command);
-        }
-        let started = self.started(call);
+        let started = self.started(call.command);
+        self.counters.executed_part(call.command);
         let mut context = self.context(call, key, hash);
         context.slice.from = from;
         let part = resp::part(call.command, &mut context, out);
         let next = context.slice.next;
-        self.stopped(started);
+        if let Some(started) = started {
+            self.stopped(started, call);
+        }
         (part, next)
     }
 
@@ -245,15 +247,31 @@ impl Executor {
         Context { engine, hash, key, args, now, wall_ahead_ms, counters, shards, slice }
     }
 
-    #[inline]
-    fn started(&self, call: &Call<&[u8]>) -> Option<u64> {
-        (call.command.row().may_be_slow() || self.time_all).then(self.stopwatch)
+    /// The time, in nanoseconds, of a clock that measures commands.
+    pub fn stopwatch(&self) -> u64 {
+        (self.stopwatch)()
     }
 
+    /// Counts an execution; the time at which it starts, if it is measured.
     #[inline]
-    fn stopped(&mut self, started: Option<u64>) {
-        if let Some(started) = started {
-            self.effects.micros = Some((self.stopwatch)().saturating_sub(started));
+    fn started(&mut self, command: Command) -> Option<u64> {
+        (self.counters.executed(command) | self.time_all).then(self.stopwatch)
+    }
+
+    #[inline(never)]
+    fn stopped(&mut self, started: u64, call: &Call<&[u8]>) {
+        let nanoseconds = self.stopwatch().saturating_sub(started);
+        let row = call.command.row();
+        let may_be_slow = row.may_be_slow();
+        // Subcommands are counted as such; then all calls of their command have to come here.
+        let is_container = !row.subcommands.is_empty();
+        self.counters.measured(call.command, nanoseconds, may_be_slow || is_container);
+        if is_container {
+            self.counters.executed_part(call.command);
+            self.counters.called(row.executed_by(Args::new(call.args, call.count as usize).iter()), nanoseconds);
+        }
+        if may_be_slow || self.time_all {
+            self.effects.micros = Some(nanoseconds / 1000);
         }
     }
 
@@ -373,9 +391,14 @@ impl Executor {
         match command {
             UploadCommand::Call { call: Call { command, count, .. }, args } => {
                 let call = Call { command, count, args: &args[..] };
-                self.counters.called(command);
+                let started = self.started(command);
                 let context = &mut self.context(&call, &key, hash);
                 resp::finish_upload(command, session.resp3, context, upload, after, out);
+                if let Some(started) = started {
+                    self.stopped(started, &call);
+                    // The pieces of the value are not measured, so the log of slow commands would say too little.
+                    self.effects.micros = None;
+                }
             }
             UploadCommand::Store(operation) => {
                 let reply = self.finish_store(operation, hash, &key, upload, intact);

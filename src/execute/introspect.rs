@@ -1,9 +1,15 @@
 //! Replies derived from the command table: COMMAND and its subcommands, and every container's HELP.
 
 use crate::command::table::syntax::{self, Argument, Kind};
-use crate::command::table::{Access, Categories, Row};
+use crate::command::table::{Access, Categories, ROWS_COUNT, Row};
 use crate::command::{Args, Command};
 use crate::protocol::resp::Writer;
+
+/// The most commands that COMMAND INFO and COMMAND DOCS describe by name in one reply: a name of a few bytes asks for
+/// kilobytes.
+const NAMES_MAX: usize = 1024;
+
+const _: () = assert!(ROWS_COUNT <= NAMES_MAX, "a client may ask for all by name");
 
 /// Replies to COMMAND. `args` include its name.
 pub fn command(args: Args, writer: &mut Writer) {
@@ -18,6 +24,9 @@ pub fn command(args: Args, writer: &mut Writer) {
     let args = args.skip(2);
     match subcommand.name {
         "count" => writer.integer(Command::ALL.len() as i64),
+        "docs" | "info" if args.len() > NAMES_MAX => {
+            writer.error(format!("ERR too many names: {} are given, {NAMES_MAX} are allowed", args.len()));
+        }
         "docs" => docs(args, writer),
         "getkeys" => keys(args, false, writer),
         "getkeysandflags" => keys(args, true, writer),
@@ -281,10 +290,7 @@ fn list(args: Args, writer: &mut Writer) {
     let all: Vec<&[u8]> = args.iter().collect();
     let is = |arg: &[u8], name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
     let wanted: Box<dyn Fn(&Row) -> bool> = match all[..] {
-        [] => {
-            writer.set(Command::ALL.len());
-            return Command::ALL.iter().for_each(|c| writer.bulk(c.name().as_bytes()));
-        }
+        [] => Box::new(|_| true),
         [filter, kind, _] if is(filter, "FILTERBY") && is(kind, "MODULE") => Box::new(|_| false),
         [filter, kind, name] if is(filter, "FILTERBY") && is(kind, "ACLCAT") => {
             let category = Categories::NAMES.iter().find(|(_, n)| is(name, n)).map(|&(category, _)| category);

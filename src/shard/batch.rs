@@ -43,6 +43,8 @@ pub(super) enum TaskKind {
     Deliver { part: Part, bytes: Span, more: bool },
     /// Change the engine; the reply is empty.
     Administer(Administration),
+    /// Publish all counters; the reply is empty.
+    Publish,
     /// CLIENT LIST or CLIENT KILL on this shard's clients: the arguments after CLIENT. The reply is a part.
     Clients { asked_by: u64, args: Span, count: u32 },
     /// `stats conns` of this shard. The reply is a part.
@@ -153,6 +155,11 @@ impl<S> Batch<S> {
     /// Adds a change to the engine, whose completion is expected as `sequence`: an empty reply.
     pub(super) fn push_administration(&mut self, token: Token, sequence: u32, administration: Administration) {
         self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Administer(administration) });
+    }
+
+    /// Adds the publication of the counters, whose completion is expected as `sequence`: an empty reply.
+    pub(super) fn push_publish(&mut self, token: Token, sequence: u32) {
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Publish });
     }
 
     /// Adds CLIENT LIST or CLIENT KILL, whose part is expected for `sequence`.

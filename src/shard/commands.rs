@@ -7,25 +7,29 @@
 //! | `commands/clients.rs` | HELLO, AUTH, SELECT, RESET, CLIENT |
 //! | `commands/settings.rs` | CONFIG |
 //! | `commands/info.rs` | INFO |
+//! | `commands/memory.rs` | MEMORY |
 //! | `commands/logs.rs` | SLOWLOG, LATENCY |
 
 mod clients;
 mod info;
 mod logs;
+mod memory;
 mod settings;
 
-use super::connection::{ConnectionId, Gather};
+use super::connection::{Client, ConnectionId, Gather};
 use super::pending::Pending;
 use super::{Io, Shard};
-use crate::command::table::{Flags, Handler, with_handlers};
-use crate::command::{Args, Call, Command, Operation, Request};
+use crate::command::args::push_arg;
+use crate::command::table::{Flags, Handler, Merge, with_handlers};
+use crate::command::{Args, Call, Command, Operation, Part};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::execute::introspect;
 use crate::execute::resp::keyspace::CURSOR_SHARD_BITS;
 use crate::execute::resp::scan::cursor;
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use crate::reactor::Token;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The most bytes that an error shows of an unknown command's name, of each argument, and of all arguments together
 /// (about).
@@ -89,22 +93,47 @@ impl<I: Io> Shard<I> {
                 return self.reply(pending.id, |w| w.error(error));
             }
         };
-        let started = self.started_local(command);
+        let (started, errors) = (self.executor.stopwatch(), self.executor.counters.error_replies());
         self.dispatch_local(command, pending, args);
-        if let Some(started) = started {
-            let arguments = args.skip(1);
-            let call = Call { command, count: arguments.len() as u32, args: arguments.bytes() };
-            let micros = self.io.instant().saturating_duration_since(started).as_micros() as u64;
-            self.log_slow(Some(pending.id), &Operation::Call(call), micros);
-        }
+        let nanoseconds = self.executor.stopwatch().saturating_sub(started);
+        self.executed_local(command, pending, args, nanoseconds, errors);
     }
 
-    /// The start time of a command of this file, if it is measured. Parts of a command on every shard are measured
-    /// separately.
-    fn started_local(&self, command: Command) -> Option<Instant> {
+    /// Counts a command of this file, which took so long; there were `errors` error replies before it.
+    fn executed_local(&mut self, command: Command, pending: &Pending, args: Args, nanoseconds: u64, errors: u64) {
+        if self.connections.at(pending.id).is_some_and(|connection| connection.wait().is_some()) {
+            // It was set back, and will be executed later.
+            return;
+        }
         let row = command.row();
+        let arguments = args.skip(1);
         let is_here = matches!(row.handler, Handler::Local | Handler::Container);
-        (is_here && (row.may_be_slow() || self.executor.time_all)).then(|| self.io.instant())
+        let has_failed = self.executor.counters.error_replies() > errors;
+        let counted = row.executed_by(arguments.iter());
+        let counters = &mut self.executor.counters;
+        if !counted.accepts(args.len()) {
+            return counters.rejected(counted);
+        }
+        if !row.subcommands.is_empty() && !arguments.is_empty() && std::ptr::eq(counted, row) {
+            // There is no such subcommand.
+            return;
+        }
+        match row.handler {
+            Handler::Local | Handler::Container => {
+                counters.called(counted, nanoseconds);
+                if has_failed {
+                    counters.failed(counted);
+                }
+            }
+            // Its parts are measured, and say whether they failed.
+            Handler::EveryShard(_) | Handler::Cursor => counters.called(counted, 0),
+            // `check` has refused it.
+            Handler::Keyed | Handler::PerKey(_) => {}
+        }
+        if is_here && (row.may_be_slow() || self.executor.time_all) {
+            let call = Call { command, count: arguments.len() as u32, args: arguments.bytes() };
+            self.log_slow(Some(pending.id), &Operation::Call(call), nanoseconds / 1000);
+        }
     }
 
     /// Finds a command by name, and checks that this client may call it with these arguments.
@@ -113,26 +142,25 @@ impl<I: Io> Shard<I> {
         let Some(client) = self.connections.at(id).and_then(|c| c.client.as_mut()) else {
             return Err("ERR no client".into());
         };
-        let Some(command) = Command::find(name) else { return Err(unknown_command(name, args)) };
+        if client.in_refused_transaction {
+            within_refused_transaction(client, name)?;
+        }
+        let Some(command) = Command::find(name) else {
+            // Clients send the commands of a transaction without waiting for the reply to MULTI.
+            client.in_refused_transaction |= client.authenticated && name.eq_ignore_ascii_case(b"multi");
+            return Err(unknown_command(name, args));
+        };
         let row = command.row();
-        let subcommand = args.iter().nth(1).and_then(|name| row.subcommand(name));
-        client.sent(subcommand.unwrap_or(row), now);
-        if !row.accepts(args.len()) {
-            return Err(introspect::wrong_arity(row));
-        }
-        if !client.authenticated && !row.flags.has(Flags::NO_AUTH) {
-            return Err("NOAUTH Authentication required.".into());
-        }
-        if row.keys.first > 0 {
-            return Err(format!("ERR the key is longer than {KEY_BYTES_MAX} bytes"));
-        }
-        // The others count themselves, some of them when they are not set back.
-        let counts_itself =
-            matches!(command, Command::Auth | Command::Client | Command::Config | Command::Hello | Command::Info);
-        if row.handler == Handler::Local && !counts_itself {
-            self.executor.counters.called(command);
-        }
-        Ok(command)
+        let called = row.executed_by(args.skip(1).iter());
+        client.sent(called, now);
+        let refused = match () {
+            () if !row.accepts(args.len()) => introspect::wrong_arity(row),
+            () if !client.authenticated && !row.flags.has(Flags::NO_AUTH) => "NOAUTH Authentication required.".into(),
+            () if row.keys.first > 0 => format!("ERR the key is longer than {KEY_BYTES_MAX} bytes"),
+            () => return Ok(command),
+        };
+        self.executor.counters.rejected(called);
+        Err(refused)
     }
 
     /// Rejects a command whose key cannot be determined from its arguments.
@@ -196,6 +224,32 @@ impl<I: Io> Shard<I> {
         });
     }
 
+    /// LASTSAVE: nothing is ever saved; as in Redis, the start counts as a save.
+    fn lastsave(&mut self, pending: &Pending, _: Args) {
+        let seconds = self.shared.started_seconds();
+        self.reply(pending.id, |w| w.integer(seconds as i64));
+    }
+
+    /// ACL: there is one user.
+    fn acl(&mut self, pending: &Pending, args: Args) {
+        let row = Command::Acl.row();
+        self.reply(pending.id, |w| match introspect::find_subcommand(row, args) {
+            Ok(subcommand) if subcommand.name == "whoami" => w.bulk(b"default"),
+            Ok(_) => introspect::help(row, w),
+            Err(error) => w.error(error),
+        });
+    }
+
+    /// MODULE: there are none.
+    fn module(&mut self, pending: &Pending, args: Args) {
+        let row = Command::Module.row();
+        self.reply(pending.id, |w| match introspect::find_subcommand(row, args) {
+            Ok(subcommand) if subcommand.name == "list" => w.array(0),
+            Ok(_) => introspect::help(row, w),
+            Err(error) => w.error(error),
+        });
+    }
+
     /// CLUSTER, READONLY and their like: cluster support is disabled.
     fn cluster_disabled(&mut self, pending: &Pending, _: Args) {
         self.reply(pending.id, |w| w.error("ERR This instance has cluster support disabled"));
@@ -204,7 +258,6 @@ impl<I: Io> Shard<I> {
     /// OBJECT HELP; its other subcommands concern keys.
     fn object_help(&mut self, pending: &Pending, args: Args) {
         let row = Command::Object.row();
-        self.executor.counters.called(row.command);
         self.reply(pending.id, |w| match introspect::find_subcommand(row, args) {
             Ok(subcommand) if subcommand.name == "help" => introspect::help(row, w),
             Ok(_) => w.error("ERR syntax error"),
@@ -212,71 +265,74 @@ impl<I: Io> Shard<I> {
         });
     }
 
-    /// MEMORY, except for USAGE, which concerns a key.
-    fn memory(&mut self, pending: &Pending, args: Args) {
-        let id = pending.id;
-        self.executor.counters.called(Command::Memory);
-        let subcommand = match introspect::find_subcommand(Command::Memory.row(), args) {
-            Ok(subcommand) => subcommand.name,
-            Err(error) => return self.reply(id, |w| w.error(error)),
-        };
-        self.publish();
-        let (held, limit) = (self.shared.sum(Counter::HeldBytes), self.shared.tunables.memory_bytes());
-        let (user, items) = (self.shared.sum(Counter::UserBytes), self.shared.sum(Counter::CurrItems));
-        self.reply(id, |w| match subcommand {
-            "doctor" => {
-                let percent = |part: u64| part as f64 * 100.0 / limit.max(1) as f64;
-                let text = format!(
-                    "{:.1} % of the limit is held, {:.1} % of it are keys and values.\n",
-                    percent(held),
-                    percent(user)
-                );
-                w.verbatim(b"txt", text.as_bytes());
-            }
-            "purge" => w.simple("OK"),
-            "stats" => {
-                let figures = [
-                    ("total.allocated", held),
-                    ("dataset.bytes", user),
-                    ("keys.count", items),
-                    ("keys.bytes-per-key", held / items.max(1)),
-                    ("limit", limit),
-                ];
-                w.map(figures.len());
-                for (name, value) in figures {
-                    w.bulk(name.as_bytes());
-                    w.integer(value as i64);
-                }
-            }
-            _ => introspect::help(Command::Memory.row(), w),
-        });
-    }
-
     /// Appends a reply to the connection's reply queue, unless the client suppresses replies.
     fn reply(&mut self, id: ConnectionId, write: impl FnOnce(&mut Writer)) {
         let Some(connection) = self.connections.answering(id) else { return };
         let session = connection.session();
-        if !connection.take_noreply() {
-            connection.write(|out| write(&mut Writer::new(out, session.resp3)));
+        if connection.take_noreply() {
+            return;
         }
+        let counters = &mut self.executor.counters;
+        connection.write(|out| {
+            let start = out.len();
+            write(&mut Writer::new(out, session.resp3));
+            if let Some(error) = out[start..].strip_prefix(b"-") {
+                counters.replied_error(error);
+            }
+        });
     }
 
-    /// SCAN: executed by the shard that its cursor names.
+    /// SCAN: executed by the shard that its cursor names, and by those after it while its page is not full.
     fn scan(&mut self, pending: &Pending, args: Args) {
         let shards = self.router.shards();
         let shard = cursor(args.iter().nth(1).unwrap_or_default())
             .map(|cursor| (cursor & ((1 << CURSOR_SHARD_BITS) - 1)) as usize);
         let Some(shard) = shard.ok().filter(|&shard| shard < shards) else {
-            return self.reply(pending.id, |w| w.error("ERR invalid cursor"));
+            return self.fail_in_parts(pending, Command::Scan, "ERR invalid cursor");
         };
-        let Some(session) = self.connections.at(pending.id).map(|connection| connection.session()) else { return };
+        if !self.has_room(shard..shard + 1, pending) {
+            return;
+        }
+        let token = self.connections.token(pending.id);
+        let Some(connection) = self.connections.at(pending.id) else { return };
+        let (session, noreply) = (connection.session(), connection.take_noreply());
+        let gather = Gather::new(Merge::Page, 1).answering(session.resp3, noreply);
+        let sequence = connection.replies.expect_parts(gather);
         let arguments = args.skip(1);
         let call = Call { command: Command::Scan, count: arguments.len() as u32, args: arguments.bytes() };
-        let request = Request { key: &[][..], operation: Operation::Call(call), session };
-        let pending = Pending { owner: shard as u16, hash: whole_database(session.database), ..*pending };
+        self.ask_shard(shard, token, sequence, whole_database(session.database), &call);
+    }
+
+    /// Goes on with a SCAN at the next shard: the page before is `part`.
+    pub(super) fn scan_on(
+        &mut self,
+        token: Token,
+        sequence: u32,
+        hash: KeyHash,
+        call: &Call<&[u8]>,
+        part: Part,
+        shard: usize,
+    ) {
+        let Part::Page { next, left, .. } = part else { return };
+        if self.connections.get(token).is_none_or(|connection| connection.is_abandoned()) {
+            return;
+        }
+        let options = Args::new(call.args, call.count as usize).skip(1);
+        let mut args = Vec::new();
+        push_arg(next.to_string().as_bytes(), &mut args);
+        args.extend_from_slice(options.bytes());
+        // Of several counts, the last one is valid.
+        push_arg(b"COUNT", &mut args);
+        push_arg(left.to_string().as_bytes(), &mut args);
+        let call = Call { command: call.command, count: options.len() as u32 + 3, args: &args[..] };
+        self.ask_shard(shard, token, sequence, hash, &call);
+    }
+
+    /// Has one shard contribute a part on its whole keyspace. The caller has seen to it that its batch has room.
+    fn ask_shard(&mut self, shard: usize, token: Token, sequence: u32, hash: KeyHash, call: &Call<&[u8]>) {
         match shard == self.id {
-            true => self.execute_here(&pending, &request),
-            false => self.send_away(&pending, &request),
+            true => self.execute_part(token.slot, sequence, &[], hash, call),
+            false => self.router.batch(shard).push_part(token, sequence, hash, &[], call),
         }
     }
 
@@ -288,7 +344,7 @@ impl<I: Io> Shard<I> {
         if matches!(command, Command::FlushDb | Command::FlushAll) {
             let option = arguments.iter().next().unwrap_or(b"sync");
             if args.len() > 2 || ![&b"sync"[..], b"async"].iter().any(|o| o.eq_ignore_ascii_case(option)) {
-                return self.reply(pending.id, |w| w.error("ERR syntax error"));
+                return self.fail_in_parts(pending, command, "ERR syntax error");
             }
             self.executor.counters.add(Counter::CmdFlush);
         }
@@ -296,6 +352,12 @@ impl<I: Io> Shard<I> {
         let call = Call { command, count: arguments.len() as u32, args: arguments.bytes() };
         let gather = Gather::new(merge, self.router.shards() as u32);
         self.ask_every_shard(pending, ShardPart::Call { call, database }, gather);
+    }
+
+    /// Replies an error to a command that would be executed in parts.
+    fn fail_in_parts(&mut self, pending: &Pending, command: Command, error: &str) {
+        self.executor.counters.failed(command.row());
+        self.reply(pending.id, |w| w.error(error));
     }
 
     /// Gathers a reply from the parts of every shard, this one included.
@@ -338,6 +400,21 @@ impl<I: Io> Shard<I> {
 /// The hash of a command that concerns a whole database: it encodes the database.
 fn whole_database(database: u8) -> KeyHash {
     if database == 0 { KeyHash(0) } else { KeyHash(0).in_database(database) }
+}
+
+/// Decides about a command of a client that was refused MULTI: Ok if it is executed all the same. Executing what was to
+/// be executed all at once or not at all, one by one, would be worse than not at all.
+fn within_refused_transaction(client: &mut Client, name: &[u8]) -> Result<(), Refused> {
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    match () {
+        () if is(b"reset") || is(b"quit") => Ok(()),
+        () if is(b"multi") => Err("ERR MULTI calls can not be nested".into()),
+        () if is(b"exec") || is(b"discard") => {
+            client.in_refused_transaction = false;
+            Err("EXECABORT Transaction discarded because of previous errors.".into())
+        }
+        () => Err("ERR refused, because it follows a MULTI that was refused: EXEC or DISCARD ends this".into()),
+    }
 }
 
 /// Redis's `unknown command` error.

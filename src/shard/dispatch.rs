@@ -6,7 +6,7 @@
 use super::commands::ShardPart;
 use super::connection::{Client, ConnectionId, Gather, Split, Wait};
 use super::pending::{PREFETCH, Pending, Work};
-use super::tunables::SlowCommand;
+use super::tunables::{SlowArgs, SlowCommand};
 use super::{Io, Shard};
 use crate::command::table::Merge;
 use crate::command::{
@@ -21,13 +21,18 @@ use std::ops::Range;
 
 /// What the log of slow commands keeps of one, without passwords. `client` is known to its own shard only.
 pub(super) fn describe(client: Option<&Client>, call: &Call<&[u8]>, now: UnixMs) -> SlowCommand {
-    let mut args = vec![call.command.name().as_bytes().to_vec()];
+    let mut args = SlowArgs::new(1 + call.count as usize);
+    args.push(call.command.name().as_bytes());
     let mut is_secret = false;
     for arg in Args::new(call.args, call.count as usize) {
+        if args.is_complete() {
+            break;
+        }
         is_secret |= matches!(call.command, Command::Auth | Command::Hello);
-        args.push(if is_secret { b"(redacted)".to_vec() } else { arg.to_vec() });
+        args.push(if is_secret { b"(redacted)" } else { arg });
         is_secret = call.command == Command::Config && arg.eq_ignore_ascii_case(b"requirepass");
     }
+    let args = args.finish();
     let (client_address, client_name) = match client {
         Some(client) => (client.address.clone(), client.name.clone()),
         None => Default::default(),
@@ -143,6 +148,7 @@ impl<I: Io> Shard<I> {
     fn begin_split(&mut self, id: ConnectionId, command: Command, keys: u32, session: Session) {
         let Some(connection) = self.connections.answering(id) else { return };
         let noreply = connection.take_noreply();
+        self.executor.counters.called(command.row(), 0);
         connection.split = Some(match command.row().merge() {
             Some(Merge::InOrder) | None => {
                 if !noreply {
@@ -194,14 +200,18 @@ impl<I: Io> Shard<I> {
         hash: KeyHash,
         call: &Call<&[u8]>,
     ) {
-        let Self { connections, executor, part, .. } = self;
+        let Self { connections, executor, part, router, .. } = self;
         let Some(connection) = connections.answering(id) else { return };
         part.clear();
         let (kind, next) = executor.part(call, key, hash, 0, part);
-        connection.on_part(sequence, kind, part, next.is_some());
+        let next_shard = router.next_of_scan(kind);
+        connection.on_part(sequence, kind, part, next.is_some() || next_shard.is_some());
+        let token = self.connections.token(id);
         if let Some(from) = next {
-            let origin = self.origin(self.connections.token(id));
-            self.slice(origin, sequence, hash, call, from);
+            self.slice(self.origin(token), sequence, hash, call, from);
+        }
+        if let Some(shard) = next_shard {
+            self.scan_on(token, sequence, hash, call, kind, shard);
         }
         self.apply_effects(Some(id), &Operation::Call(*call));
     }
@@ -257,28 +267,42 @@ impl<I: Io> Shard<I> {
         self.executor.administer(administration);
     }
 
-    /// Statistics count all that this connection asked before, so they wait until siblings have answered it.
     fn execute_stats(&mut self, pending: &Pending, topic: StatsTopic) {
         if topic == StatsTopic::Connections {
             let gather = Gather::new(Merge::Stats, self.router.shards() as u32);
             return self.ask_every_shard(pending, ShardPart::Connections, gather);
         }
-        if self.waits_for_replies(pending) {
+        if !self.has_all_counters(pending) {
             return;
         }
-        self.publish();
         let text = self.shared.statistics(topic);
         if let Some(connection) = self.connections.answering(pending.id) {
             connection.write(|out| out.extend_from_slice(text.as_bytes()));
         }
     }
 
-    /// True if siblings owe the connection replies; then it is set back, and waits for them.
-    pub(super) fn waits_for_replies(&mut self, pending: &Pending) -> bool {
-        let is_waiting = self.connections.at(pending.id).is_some_and(|c| !c.replies.is_empty());
-        if is_waiting {
-            self.set_back(pending.id, Wait::Output, pending.rest, pending.state);
+    /// True if the published counters of all shards include everything that this connection has asked before. If not,
+    /// siblings are asked to publish theirs, and the connection is set back until they have.
+    pub(super) fn has_all_counters(&mut self, pending: &Pending) -> bool {
+        let Some(connection) = self.connections.at(pending.id) else { return false };
+        if !connection.asked_for_counters {
+            if !self.has_room(0..self.router.shards(), pending) {
+                return false;
+            }
+            let token = self.connections.token(pending.id);
+            let Some(connection) = self.connections.at(pending.id) else { return false };
+            for to in self.router.siblings() {
+                self.router.batch(to).push_publish(token, connection.replies.expect_reply());
+            }
+            connection.asked_for_counters = true;
         }
-        is_waiting
+        let Some(connection) = self.connections.at(pending.id) else { return false };
+        if !connection.replies.is_empty() {
+            self.set_back(pending.id, Wait::Output, pending.rest, pending.state);
+            return false;
+        }
+        connection.asked_for_counters = false;
+        self.publish_all();
+        true
     }
 }

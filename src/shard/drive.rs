@@ -90,6 +90,7 @@ impl<I: Io> Shard<I> {
 
     /// A send completed.
     pub(super) fn on_sent(&mut self, token: Token, bytes: Vec<u8>, result: Result<usize, Errno>) {
+        self.executor.counters.add(Counter::Sends);
         self.executor.counters.add_n(Counter::BytesWritten, *result.as_ref().unwrap_or(&0) as u64);
         let now = self.instant;
         let Some(connection) = self.connections.get(token) else {

@@ -27,7 +27,7 @@
 //! | `complaints.rs` | log lines that clients can cause |
 //! | `slices.rs` | commands that take long, a slice per turn |
 //! | `slots.rs` | key → slot → shard |
-//! | `shared.rs`, `stats.rs`, `tunables.rs` | what shards share: settings, statistics, the log of slow commands |
+//! | `shared.rs`, `stats.rs`, `rates.rs`, `tunables.rs` | what shards share: settings, statistics, the log of slow commands |
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +47,7 @@ mod faults;
 mod io;
 mod pending;
 mod pieces;
+mod rates;
 mod read;
 mod read_resp;
 mod remote;
@@ -155,16 +156,17 @@ pub enum Rest {
     Wait(Option<Duration>),
 }
 
-/// A monotonic clock in microseconds, to measure commands by.
+/// A monotonic clock in nanoseconds, to measure commands by.
 fn stopwatch() -> u64 {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_micros() as u64
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 impl<I: Io> Shard<I> {
     /// Puts a shard together. Its listeners are armed.
     pub fn new(id: usize, shared: Arc<SharedState>, engine: Engine, mut io: I, listeners: Vec<Listener>) -> Self {
         io.set_tick(TICK);
+        shared.add_startup_bytes(engine.stats().held_bytes);
         let instant = io.instant();
         let shards = shared.shards();
         let mut shard = Self {
@@ -334,7 +336,26 @@ impl<I: Io> Shard<I> {
         self.drop_stalled();
         let lag = self.executor.engine.expiry_lag_ms();
         self.executor.counters.set(Counter::ExpiryLag, lag);
+        self.measure_clients();
         self.publish_more();
+        if self.id == 0 {
+            self.shared.sample(self.executor.now());
+        }
+    }
+
+    /// Counts what the buffers of clients take.
+    fn measure_clients(&mut self) {
+        let (mut bytes, mut input_max, mut output_max) = (0, 0, 0);
+        for id in self.connections.ids() {
+            let Some(connection) = self.connections.at(id) else { continue };
+            let (input, output) = (connection.input.capacity(), connection.output.capacity());
+            bytes += input + output + connection.replies.held_bytes();
+            input_max = input_max.max(input);
+            output_max = output_max.max(output);
+        }
+        self.executor.counters.set(Counter::ClientBufferBytes, bytes as u64);
+        self.executor.counters.set(Counter::ClientInputMax, input_max as u64);
+        self.executor.counters.set(Counter::ClientOutputMax, output_max as u64);
     }
 
     /// Tries to go on with connections that had to wait.
@@ -360,12 +381,23 @@ impl<I: Io> Shard<I> {
         counters.set(Counter::GetFlushed, engine.found_flushed);
         counters.set(Counter::MovedBytes, engine.moved_bytes);
         counters.set(Counter::ExpiredBytes, engine.expired_bytes);
+        counters.set(Counter::ExpiredFields, engine.expired_fields);
         counters.set(Counter::HeldBytes, engine.held_bytes);
         counters.set(Counter::IndexBytes, engine.index_bytes);
         self.shared.published(self.id).publish(counters);
         if counters.value(Counter::Turns).is_multiple_of(TURNS_PER_DETAIL) {
             self.publish_more();
         }
+    }
+
+    /// Publishes everything, for a client that asks for it.
+    fn publish_all(&mut self) {
+        self.publish();
+        self.publish_more();
+        let now = self.executor.now();
+        let estimates = self.executor.engine.estimates(now);
+        let estimates = estimates.map(|of| [of.ttl_ms, of.hashes_with_expiring_fields]);
+        self.shared.published(self.id).publish_estimates(estimates.into_iter());
     }
 
     /// Publishes what is not needed after each turn.

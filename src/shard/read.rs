@@ -28,6 +28,7 @@ impl<I: Io> Shard<I> {
         armed: bool,
         pending: &mut Vec<Pending<'a>>,
     ) {
+        self.executor.counters.add(Counter::Receives);
         self.executor.counters.add_n(Counter::BytesRead, bytes.len() as u64);
         let Some(connection) = self.connections.get(token) else { return };
         connection.on_receive(armed);

@@ -11,7 +11,7 @@ use crate::command::table::Row;
 use crate::command::{Args, Call, Command, Operation, Request, Session};
 use crate::engine::KEY_BYTES_MAX;
 use crate::protocol::State;
-use crate::protocol::resp::{self, Limits, Parsed, Writer};
+use crate::protocol::resp::{self, Parsed, Writer};
 
 /// Where a command is, and whose: what is needed to queue it.
 #[derive(Clone, Copy)]
@@ -59,12 +59,8 @@ impl<I: Io> Shard<I> {
                 self.meet_client(id);
                 continue;
             };
-            let authenticated = client.authenticated;
+            let (admitted, limits) = (client.is_admitted(), client.limits(bulk_bytes_max));
             let session = connection.session();
-            let limits = match authenticated {
-                true => Limits::authenticated(bulk_bytes_max),
-                false => Limits::UNAUTHENTICATED,
-            };
             let rest = &input[at..];
             let source = Source { id, rest, state: before, session };
             let parsed = resp::parse(&mut state, rest, &limits);
@@ -76,7 +72,7 @@ impl<I: Io> Shard<I> {
             match parsed {
                 Parsed::Command { args, length } => {
                     at += length;
-                    last = self.take_command(source, args, authenticated, pending);
+                    last = self.take_command(source, args, admitted, pending);
                 }
                 Parsed::Inline { args, count, length } => {
                     at += length;
@@ -142,6 +138,7 @@ impl<I: Io> Shard<I> {
             // The keys that a command announced and that cannot be parsed would never complete its reply.
             connection.give_up_split();
             connection.write(|out| error.write(&mut Writer::new(out, false)));
+            self.executor.counters.replied_error(b"ERR");
             connection.quit();
         }
     }
@@ -185,10 +182,10 @@ impl<I: Io> Shard<I> {
         &mut self,
         source: Source<'a>,
         args: Args<'a>,
-        authenticated: bool,
+        admitted: bool,
         pending: &mut Vec<Pending<'a>>,
     ) -> Option<Command> {
-        if authenticated
+        if admitted
             && let Some((name, arguments)) = args.split_first()
             && let Some(command) = Command::find(name)
             && command.row().accepts(args.len())

@@ -1,6 +1,8 @@
 //! The router: which shard owns a key, and per sibling a batch that is being filled and at most one that is under way.
 
 use super::batch::{Batch, TaskKind};
+use crate::command::Part;
+use crate::execute::resp::keyspace::CURSOR_SHARD_BITS;
 use crate::reactor::Token;
 use std::ops::Range;
 
@@ -47,6 +49,15 @@ impl<S> Router<S> {
     #[inline]
     pub(super) fn has_room(&self, mut shards: Range<usize>) -> bool {
         !shards.any(|to| to != self.id && self.routes[to].filling.is_full())
+    }
+
+    /// The shard at which a SCAN goes on whose page is not full, if that shard's batch takes another task. If not, the
+    /// client goes on with the page's cursor.
+    pub(super) fn next_of_scan(&self, part: Part) -> Option<usize> {
+        let Part::Page { next, left, .. } = part else { return None };
+        let begins = next != 0 && next >> CURSOR_SHARD_BITS == 0;
+        let shard = next as usize;
+        (left > 0 && begins && self.has_room(shard..shard + 1)).then_some(shard)
     }
 
     /// Has the owner close the reader of a long value.
@@ -105,6 +116,18 @@ mod tests {
         assert!(router.take(1).is_none(), "the first is under way");
         assert!(!router.came_back(sent));
         assert_eq!(router.take(1).expect("the next").tasks[0].sequence, 1);
+    }
+
+    /// SCAN 0 COUNT 100 of a node with one key replied a cursor that led nowhere, once per shard.
+    #[test]
+    fn a_scan_goes_on_at_the_next_shard_while_its_page_is_not_full() {
+        let router: Router<()> = Router::new(0, 3);
+        let page = |next, left| Part::Page { elements: 0, next, left };
+        assert_eq!(router.next_of_scan(page(1, 5)), Some(1), "the first shard is at its end");
+        assert_eq!(router.next_of_scan(page(1, 0)), None, "the page is full");
+        assert_eq!(router.next_of_scan(page(1 << CURSOR_SHARD_BITS | 1, 5)), None, "it is not at its end");
+        assert_eq!(router.next_of_scan(page(0, 5)), None, "all shards are");
+        assert_eq!(router.next_of_scan(Part::Done), None);
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl<I: Io> Shard<I> {
                 self.take_part(*token, *sequence, part, &bytes[span.range()], more);
             }
             TaskKind::Administer(administration) => self.executor.administer(administration),
+            TaskKind::Publish => self.publish_all(),
             TaskKind::Clients { asked_by, args, count } => {
                 let args = Args::new(&bytes[args.range()], count as usize);
                 let part = self.clients_part(asked_by, args, replies);
@@ -148,10 +149,18 @@ impl<I: Io> Shard<I> {
             start = end;
             let special = specials.next_if(|(of, _)| *of == number).map(|(_, special)| *special);
             match (task.kind, special) {
-                (_, Some(Special::Part(part))) => self.take_part(task.token, task.sequence, part, reply, false),
+                (kind, Some(Special::Part(part))) => {
+                    let next_shard = self.router.next_of_scan(part);
+                    self.take_part(task.token, task.sequence, part, reply, next_shard.is_some());
+                    if let (Some(shard), TaskKind::Part { call, .. }) = (next_shard, kind) {
+                        let call = call_at(&batch.bytes, call);
+                        self.scan_on(task.token, task.sequence, task.hash, &call, part, shard);
+                    }
+                }
                 (_, Some(Special::Slice(part))) => self.take_part(task.token, task.sequence, part, reply, true),
                 (_, Some(Special::Stream(stream))) => self.take_stream(task, batch.to, &stream, reply),
-                (TaskKind::Execute(_) | TaskKind::FinishUpload { .. } | TaskKind::Administer(_), None) => {
+                (TaskKind::Execute(_) | TaskKind::FinishUpload { .. }, None)
+                | (TaskKind::Administer(_) | TaskKind::Publish, None) => {
                     if faults::has(Fault::LostReply) && task.sequence % 16 == 15 {
                         continue;
                     }

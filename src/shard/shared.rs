@@ -1,13 +1,15 @@
 //! What the shards of a node share. Nothing here is touched to answer a request.
 
 use super::balancer::ConnectionBalancer;
+use super::rates::Rates;
 use super::slots::SlotMap;
 use super::tunables::Tunables;
-use crate::command::{Command, UnixMs};
+use crate::command::UnixMs;
+use crate::command::table::ROWS_COUNT;
 use crate::config::Config;
 use crate::engine::KeyHasher;
 use crate::eviction::Eviction;
-use crate::metrics::{Counter, Published};
+use crate::metrics::{CallStats, Counter, DatabaseStats, ERROR_CODES, Published};
 use crate::sys::EventFd;
 use std::io;
 use std::os::fd::RawFd;
@@ -82,10 +84,16 @@ pub struct SharedState {
     next_client: AtomicU64,
     pub(super) balancer: ConnectionBalancer,
     published: Vec<Published>,
-    /// What `stats reset` subtracts.
+    /// Rates of late.
+    pub(super) rates: Rates,
+    /// Memory that all shards hold: before there were items, and at most.
+    startup_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    /// What `stats reset` and CONFIG RESETSTAT subtract.
     baseline: Mutex<Vec<u64>>,
-    /// Calls per command that `stats reset` and CONFIG RESETSTAT subtract.
-    calls_baseline: Mutex<Vec<u64>>,
+    /// Calls per row of the command table, and errors per code, that they subtract.
+    calls_baseline: Mutex<Vec<CallStats>>,
+    errors_baseline: Mutex<[u64; ERROR_CODES.len()]>,
     wakes: Vec<EventFd>,
     doorbells: OnceLock<Vec<RawFd>>,
     /// Number of the eviction policy in charge, in [`Eviction::ALL`].
@@ -121,8 +129,12 @@ impl SharedState {
             port,
             balancer: ConnectionBalancer::new(shards, config.max_connections),
             published: (0..shards).map(|_| Published::new()).collect(),
+            rates: Rates::default(),
+            startup_bytes: AtomicU64::new(0),
+            peak_bytes: AtomicU64::new(0),
             baseline: Mutex::new(vec![0; Counter::ALL.len()]),
-            calls_baseline: Mutex::new(vec![0; Command::ALL.len()]),
+            calls_baseline: Mutex::new(vec![CallStats::default(); ROWS_COUNT]),
+            errors_baseline: Mutex::new([0; ERROR_CODES.len()]),
             wakes: (0..shards).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
             doorbells: OnceLock::new(),
             eviction: AtomicUsize::new(config.eviction as usize),
@@ -169,7 +181,42 @@ impl SharedState {
     /// A counter of all shards: their sum, or what the counter says.
     pub fn sum(&self, counter: Counter) -> u64 {
         let values = self.published.iter().map(|p| p.value(counter));
-        if counter == Counter::ExpiryLag { values.max().unwrap_or(0) } else { values.sum() }
+        match counter {
+            Counter::ExpiryLag | Counter::ClientInputMax | Counter::ClientOutputMax => values.max().unwrap_or(0),
+            _ => values.sum(),
+        }
+    }
+
+    /// A database of all shards.
+    pub(super) fn database(&self, number: usize) -> DatabaseStats {
+        self.published.iter().map(|p| p.database(number)).fold(DatabaseStats::default(), DatabaseStats::with)
+    }
+
+    /// Adds the memory that a shard holds before it has any items.
+    pub(super) fn add_startup_bytes(&self, bytes: u64) {
+        self.startup_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The memory that all shards held before they had any items.
+    pub(super) fn startup_bytes(&self) -> u64 {
+        self.startup_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes the memory that all shards hold; returns the most that was ever noted.
+    pub(super) fn note_held_bytes(&self, bytes: u64) -> u64 {
+        self.peak_bytes.fetch_max(bytes, Ordering::Relaxed).max(bytes)
+    }
+
+    /// Takes a sample of what INFO shows rates and peaks of. Once per second.
+    pub(super) fn sample(&self, now: UnixMs) {
+        let commands = self.all_calls().iter().map(|calls| calls.calls).sum();
+        self.rates.sample(now, [commands, self.sum(Counter::BytesRead), self.sum(Counter::BytesWritten)]);
+        self.note_held_bytes(self.sum(Counter::HeldBytes));
+    }
+
+    /// When the node was started, in seconds since 1970.
+    pub(super) fn started_seconds(&self) -> u64 {
+        self.clock.started_unix_ms / 1000
     }
 
     /// A counter since the last `stats reset`; what counts something that is there now does not reset.
@@ -178,20 +225,35 @@ impl SharedState {
         self.sum(counter).wrapping_sub(baseline[counter as usize])
     }
 
-    fn all_calls(&self, command: Command) -> u64 {
-        self.published.iter().map(|published| published.calls(command)).sum()
+    fn all_calls(&self) -> Vec<CallStats> {
+        let mut all = vec![CallStats::default(); ROWS_COUNT];
+        for published in &self.published {
+            all.iter_mut().zip(published.calls()).for_each(|(sum, calls)| *sum = sum.with(calls, |a, b| a + b));
+        }
+        all
     }
 
-    /// Calls of a command of RESP since the last reset.
-    pub(super) fn calls(&self, command: Command) -> u64 {
+    fn all_errors(&self) -> [u64; ERROR_CODES.len()] {
+        let errors: Vec<_> = self.published.iter().map(Published::errors).collect();
+        std::array::from_fn(|code| errors.iter().map(|errors| errors[code]).sum())
+    }
+
+    /// Calls since the last reset, per row of the command table, in the order of their numbers.
+    pub(super) fn calls(&self) -> Vec<CallStats> {
         let baseline = self.calls_baseline.lock().unwrap_or_else(PoisonError::into_inner);
-        self.all_calls(command).wrapping_sub(baseline[command as usize])
+        self.all_calls().iter().zip(&*baseline).map(|(now, then)| now.with(*then, u64::wrapping_sub)).collect()
+    }
+
+    /// Error replies since the last reset, per code.
+    pub(super) fn errors(&self) -> [u64; ERROR_CODES.len()] {
+        let (now, then) = (self.all_errors(), self.errors_baseline.lock().unwrap_or_else(PoisonError::into_inner));
+        std::array::from_fn(|code| now[code].wrapping_sub(then[code]))
     }
 
     pub(super) fn reset_counters(&self) {
-        let calls = Command::ALL.iter().map(|&command| self.all_calls(command)).collect();
-        *self.calls_baseline.lock().unwrap_or_else(PoisonError::into_inner) = calls;
-        const KEPT: [Counter; 7] = [
+        *self.calls_baseline.lock().unwrap_or_else(PoisonError::into_inner) = self.all_calls();
+        *self.errors_baseline.lock().unwrap_or_else(PoisonError::into_inner) = self.all_errors();
+        const KEPT: [Counter; 10] = [
             Counter::CurrConnections,
             Counter::CurrItems,
             Counter::Bytes,
@@ -199,6 +261,9 @@ impl SharedState {
             Counter::HeldBytes,
             Counter::IndexBytes,
             Counter::ExpiryLag,
+            Counter::ClientBufferBytes,
+            Counter::ClientInputMax,
+            Counter::ClientOutputMax,
         ];
         let mut baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
         for counter in Counter::ALL.into_iter().filter(|c| !KEPT.contains(c)) {

@@ -76,7 +76,7 @@ impl SharedState {
         lines.stat("verbosity", config.verbosity);
         lines.stat("domain_socket", "NULL");
         lines.stat("shutdown_command", "no");
-        lines.stat("tcp_backlog", sys::BACKLOG);
+        lines.stat("tcp_backlog", sys::LISTEN_BACKLOG);
         lines.stat("tcp_keepalive", self.tunables.tcp_keepalive_seconds());
         lines.stat("binding_protocol", "ascii");
         lines.stat("idle_timeout", 0);

@@ -12,4 +12,4 @@ pub use host::{
     physical_memory_bytes, pin_to_core, raise_file_limit, resident_bytes, resource_usage,
 };
 pub use memory::{Lease, Mapping, Zeroable, prefetch};
-pub use socket::{BACKLOG, EventFd, addresses, keep_alive, listen, shut_down};
+pub use socket::{EventFd, LISTEN_BACKLOG, addresses, keep_alive, listen, shut_down};

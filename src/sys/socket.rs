@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// Length of the accept queue of each shard's listener.
-pub const BACKLOG: i32 = 1024;
+pub const LISTEN_BACKLOG: i32 = 1024;
 
 /// Opens `count` listening sockets on one address, so that the kernel distributes new connections over them
 /// (SO_REUSEPORT). With port 0 the kernel chooses a port, and all sockets get that port. The peers of their connections
@@ -27,7 +27,7 @@ pub fn listen(address: SocketAddr, count: usize, keepalive_seconds: u32) -> io::
     let listeners = (0..count).map(|_| {
         let socket = bound(address, true)?;
         keep_alive(socket.as_fd(), keepalive_seconds);
-        socket.listen(BACKLOG)?;
+        socket.listen(LISTEN_BACKLOG)?;
         Ok(socket.into())
     });
     Ok((address, listeners.collect::<io::Result<_>>()?))

@@ -123,7 +123,7 @@ commands! {
         Keys "keys", 2, READONLY, none(), KEYSPACE | DANGEROUS, "1.0.0", "O(n) in all keys",
             "Returns every key that matches a pattern.", "pattern:pattern" => every_shard(Array) [keyspace::keys];
         RandomKey "randomkey", 1, READONLY | TOUCHES_ARBITRARY_KEYS, none(), KEYSPACE, "1.0.0", "O(1)",
-            "Returns a key, any.", "" => every_shard(First) [keyspace::random];
+            "Returns a key, any.", "" => every_shard(Drawn) [keyspace::random];
         Dump "dump", 2, READONLY, one(Read), KEYSPACE, "2.6.0", "O(n) in the value",
             "Returns a value in the form that RESTORE takes.", "key" => keyed [dump::dump];
         Restore "restore", -4, WRITE | DENYOOM, one(Overwrite), KEYSPACE | DANGEROUS, "2.6.0", "O(n) in the value",
@@ -502,6 +502,22 @@ commands! {
             "Returns the server's time.", "" => local [time];
         LolWut "lolwut", -1, READONLY | FAST, none(), EMPTY, "5.0.0", "O(1)",
             "Returns the version, for people.", "[VERSION version:int]" => local [lolwut];
+        LastSave "lastsave", 1, LOADING | STALE | FAST, none(), ADMIN | DANGEROUS, "1.0.0", "O(1)",
+            "Returns when the data was last saved: the start, since it never is.", "" => local [lastsave];
+        Acl "acl", -2, EMPTY, none(), EMPTY, "6.0.0", "O(1)",
+            "Concerns users.", "" {
+            "help", 2, LOADING | STALE, none(), EMPTY, "6.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "whoami", 2, NOSCRIPT | LOADING | STALE, none(), EMPTY, "6.0.0", "O(1)",
+                "Returns the user of the connection.", "";
+        } => local [acl];
+        Module "module", -2, EMPTY, none(), EMPTY, "4.0.0", "O(1)",
+            "Concerns modules.", "" {
+            "help", 2, LOADING | STALE, none(), EMPTY, "5.0.0", "O(1)",
+                "Lists the subcommands.", "";
+            "list", 2, ADMIN | NOSCRIPT, none(), EMPTY, "4.0.0", "O(n) in the modules",
+                "Returns the modules that are loaded.", "";
+        } => local [module];
         Role "role", 1, NOSCRIPT | LOADING | STALE | FAST, none(), ADMIN | DANGEROUS, "2.8.12", "O(1)",
             "Returns the part that the server has in replication.", "" => local [role];
     }

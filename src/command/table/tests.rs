@@ -70,6 +70,16 @@ fn rows_make_sense() {
 }
 
 #[test]
+fn rows_have_numbers() {
+    assert!(Row::all().enumerate().all(|(n, row)| row.number() == n));
+    assert_eq!(Row::all().count(), ROWS_COUNT);
+    let row = Command::Config.row();
+    assert_eq!(row.executed_by([&b"GET"[..]].into_iter()).full_name(), "config|get");
+    assert_eq!(row.executed_by([&b"nothing"[..]].into_iter()).full_name(), "config");
+    assert_eq!(Command::Get.row().executed_by([&b"get"[..]].into_iter()).full_name(), "get");
+}
+
+#[test]
 fn arity() {
     assert!(Command::Get.row().accepts(2) && !Command::Get.row().accepts(1) && !Command::Get.row().accepts(3));
     assert!(Command::Set.row().accepts(3) && Command::Set.row().accepts(9) && !Command::Set.row().accepts(2));

@@ -321,6 +321,11 @@ impl Engine {
         may_have_expired(&View::new(&self.arena, &self.hasher, item, header), now)
     }
 
+    /// True if an item is a hash with fields that expire.
+    pub(in crate::engine) fn has_expiring_fields(&self, item: Reference, header: Header) -> bool {
+        header.kind() == Kind::Hash && View::new(&self.arena, &self.hasher, item, header).flags() & TIMED != 0
+    }
+
     /// Queues the hash that a mark of the timing wheel leads to for a sweep, if it may contain expired fields.
     pub(in crate::engine) fn find_expired_fields(&mut self, mark: HashMark, now: UnixMs) {
         if !self.field_sweep.is_expected(now) {
@@ -375,11 +380,14 @@ impl Engine {
         let header = Header::read(self.arena.memory(), place(item));
         let key = header.key(self.arena.memory(), place(item)).to_vec();
         let Ok(Some(mut edit)) = self.edit(hash, &key, Kind::Hash, [0, 0], now) else { return (None, 0) };
+        let before = edit.view().len();
         let (next, earliest) = edit.remove_expired(from, earliest, now);
+        let removed = before - edit.view().len();
         if next.is_none() && edit.view().len() > 0 {
             edit.field_expiry_known(earliest);
         }
         edit.finish();
+        self.stats.expired_fields += removed;
         if next.is_none() && earliest != 0 {
             self.note_field_expiry(hash, earliest, now);
         }

@@ -107,7 +107,23 @@ fn lists() {
     assert_eq!(reply("COMMAND LIST filterby pattern config|?et"), "*2|$10|config|get|$10|config|set|");
     assert_eq!(reply("COMMAND LIST FILTERBY MODULE any"), "*0|");
     assert_eq!(reply("COMMAND LIST FILTERBY"), "-ERR syntax error|");
-    assert!(reply_in(true, "COMMAND LIST").starts_with(&format!("~{}|$3|get|", Command::ALL.len())));
+    let list = reply_in(true, "COMMAND LIST");
+    assert!(
+        list.starts_with(&format!("~{ROWS_COUNT}|$3|get|")) && list.contains("|$6|config|$10|config|get|"),
+        "{list}"
+    );
+    assert_eq!(reply("COMMAND COUNT"), format!(":{}|", Command::ALL.len()), "subcommands do not count");
+}
+
+/// COMMAND DOCS client, 400,000 times in one command, made a reply of gigabytes.
+#[test]
+fn names_are_not_described_without_bound() {
+    for subcommand in ["DOCS", "INFO"] {
+        let line = |names| format!("COMMAND {subcommand}{}", " client".repeat(names));
+        assert!(reply(&line(NAMES_MAX)).len() < 16 << 20);
+        let refused = format!("-ERR too many names: {} are given, {NAMES_MAX} are allowed|", NAMES_MAX + 1);
+        assert_eq!(reply(&line(NAMES_MAX + 1)), refused);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::bits::{bit_offset, read_at};
-use super::strings::{length, write_at};
+use super::strings::{length, read_length, write_at};
 use super::{Context, Done};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
@@ -45,10 +45,7 @@ pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done 
     if readonly && end.is_some() {
         return Err(text("ERR BITFIELD_RO only supports the GET subcommand"));
     }
-    let found = length(c)?;
-    if end.is_none() {
-        c.looked(found.is_some());
-    }
+    let found = if end.is_none() { read_length(c)? } else { length(c)? };
     // If only one operation writes, it also grows the string: one change instead of two.
     let longer = end.filter(|&end| end > found.unwrap_or(0));
     let (alone, grows) = (writes().count() == 1, longer.is_some());

@@ -1,7 +1,7 @@
 //! Strings as arrays of bits; bit 0 is the highest bit of the first byte.
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
-use super::strings::{length, write_at};
+use super::strings::{length, read_length, write_at};
 use super::{Context, Done};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
@@ -56,8 +56,7 @@ pub(super) fn setbit(c: &mut Context, w: &mut Writer) -> Done {
 
 pub(super) fn getbit(c: &mut Context, w: &mut Writer) -> Done {
     let offset = bit_offset(c, required(&mut c.args.skip(1).into_iter())?, None)?;
-    let found = length(c)?;
-    c.looked(found.is_some());
+    read_length(c)?;
     let [byte] = read_at(c, (offset / 8) as usize, 1);
     w.integer((byte >> (7 - offset % 8) & 1).into());
     Ok(())
@@ -136,8 +135,7 @@ fn visit_bits<T>(
 
 pub(super) fn bitcount(c: &mut Context, w: &mut Writer) -> Done {
     let part = Part::read(c.args.skip(1).into_iter())?;
-    let found = length(c)?;
-    c.looked(found.is_some());
+    let found = read_length(c)?;
     let is_reversed = part.start < 0 && part.end.is_some_and(|end| end < 0 && part.start > end);
     let mut count = 0;
     if let Some(bits) = part.bits(found.unwrap_or(0)).filter(|_| !is_reversed) {
@@ -164,8 +162,7 @@ pub(super) fn bitpos(c: &mut Context, w: &mut Writer) -> Done {
         _ => return Err(text("ERR The bit argument must be 1 or 0.")),
     };
     let part = Part::read(args)?;
-    let found = length(c)?;
-    c.looked(found.is_some());
+    let found = read_length(c)?;
     // A missing key is a string of zeros.
     let Some(length) = found else {
         w.integer(if bit == 1 { -1 } else { 0 });

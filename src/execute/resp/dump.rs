@@ -9,7 +9,9 @@ use crate::values::dump::{self, Dumped};
 use crate::values::numbers;
 
 pub(super) fn dump(c: &mut Context, w: &mut Writer) -> Done {
-    match payload(c)? {
+    let payload = payload(c);
+    c.looked_up(&payload);
+    match payload? {
         Some(payload) => w.bulk(&payload.finish()),
         None => w.null(),
     }
@@ -112,9 +114,12 @@ pub(super) fn restore(c: &mut Context, w: &mut Writer) -> Done {
     if ttl < 0 {
         return Err(text("ERR Invalid TTL value, must be >= 0"));
     }
-    let dumped = dump::read(payload).map_err(|error| match error {
+    // What takes more memory to build than the shard has could not be stored either.
+    let bytes_max = usize::try_from(c.engine.memory_bytes()).unwrap_or(usize::MAX);
+    let dumped = dump::read(payload, bytes_max).map_err(|error| match error {
         dump::BadDump::Footer => text("ERR DUMP payload version or checksum are wrong"),
         dump::BadDump::Type(_) | dump::BadDump::Format => text("ERR Bad data format"),
+        dump::BadDump::TooLarge => text("OOM the dump takes more memory to restore than this server has"),
     })?;
     let expires = match ttl {
         0 => None,
@@ -151,7 +156,8 @@ fn rebuild(c: &mut Context, dumped: &Dumped) -> Result<(), Error> {
             c.engine.set_add(hash, key, members, |member| numbers::integer(member).is_some(), now)?;
         }
         Dumped::SortedSet(members) => {
-            let members = members.iter().map(|(member, score)| (*score, &member[..]));
+            // As in ZADD, zero has no sign.
+            let members = members.iter().map(|(member, score)| (*score + 0.0, &member[..]));
             c.engine.sorted_add(hash, key, members, ScoreChange::default(), now, |_| {})?;
         }
         Dumped::Hash(fields) => {

@@ -44,9 +44,11 @@ impl Time<'_> {
             0 => 0,
             number => c.time_of(number, self.unit, self.relative, command)?,
         };
-        let is_valid = |expires: &UnixMs| *expires <= FIELD_EXPIRES_MAX && !self.arg.starts_with(b"-");
-        let expires = u64::try_from(expires).ok().filter(is_valid);
-        expires.ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
+        let expires = u64::try_from(expires).ok().filter(|_| !self.arg.starts_with(b"-"));
+        // Later times than the latest are reduced to it, as those of keys are.
+        expires
+            .map(|expires| expires.min(FIELD_EXPIRES_MAX))
+            .ok_or_else(|| Error::Text(format!("ERR invalid expire time in '{command}' command").into()))
     }
 }
 
@@ -72,7 +74,7 @@ pub(super) fn hexpire(c: &mut Context, w: &mut Writer, unit: i64, relative: bool
 }
 
 pub(super) fn hpersist(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, fields) = split(c.args.skip(1), 1, WRONG_COUNT)?;
+    let (options, fields) = split(c.args.skip(1), 1, SYNTAX)?;
     if !options.is_empty() {
         return Err(SYNTAX);
     }
@@ -177,11 +179,11 @@ pub(super) fn hgetex(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hgetdel(c: &mut Context, w: &mut Writer) -> Done {
-    let (options, fields) = split(c.args.skip(1), 1, WRONG_COUNT)?;
+    let (options, fields) = split(c.args.skip(1), 1, SYNTAX)?;
     if !options.is_empty() {
         return Err(SYNTAX);
     }
-    c.as_hash()?;
+    c.engine.as_hash(c.hash, c.key, c.now)?;
     w.array(fields.len());
     for field in fields {
         write_value(c.engine.as_hash(c.hash, c.key, c.now)?.and_then(|hash| hash.field(field)), w);

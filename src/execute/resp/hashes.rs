@@ -26,9 +26,9 @@ impl Context<'_> {
     /// The key's hash, for reading. Counts as a lookup.
     #[inline]
     pub(super) fn as_hash(&mut self) -> Result<Option<Hash<'_>>, Error> {
-        let found = self.engine.as_hash(self.hash, self.key, self.now)?;
-        super::count_look(self.counters, found.is_some());
-        Ok(found)
+        let found = self.engine.as_hash(self.hash, self.key, self.now);
+        super::count_look(self.counters, !matches!(found, Ok(None)));
+        Ok(found?)
     }
 
     /// Reads a field before it is changed.

@@ -14,9 +14,7 @@ impl From<Corrupt> for Error {
 
 /// The sketch at the key; None if the key does not exist.
 fn sketch(c: &mut Context) -> Result<Option<(Vec<u8>, Attributes)>, Error> {
-    let found = strings::whole(c)?;
-    c.looked(found.is_some());
-    match found {
+    match strings::whole(c)? {
         Some((value, _)) if !hyperloglog::is_valid(&value) => {
             Err(text("WRONGTYPE Key is not a valid HyperLogLog string value."))
         }
@@ -41,7 +39,9 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
 
 /// PFCOUNT of one key. The estimate is cached in the string, where it is valid until the next change.
 pub(super) fn count(c: &mut Context, w: &mut Writer) -> Done {
-    let Some((mut sketch, _)) = sketch(c)? else {
+    let found = sketch(c);
+    c.looked_up(&found);
+    let Some((mut sketch, _)) = found? else {
         w.integer(0);
         return Ok(());
     };

@@ -29,6 +29,7 @@ pub(super) fn touch(c: &mut Context) -> Result<i64, Error> {
     let exists = c.engine.get(c.hash, c.key, c.now).is_some();
     c.counters.add(Counter::CmdTouch);
     c.counters.add(if exists { Counter::TouchHits } else { Counter::TouchMisses });
+    c.looked(exists);
     Ok(exists.into())
 }
 
@@ -153,6 +154,7 @@ pub(super) fn kind(c: &mut Context, w: &mut Writer) -> Done {
         Value::Collection(kind, _) => kind,
         _ => Kind::String,
     });
+    c.looked(kind.is_some());
     w.simple(kind.map_or("none", kind_name));
     Ok(())
 }
@@ -161,7 +163,9 @@ pub(super) fn object(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.into_iter();
     let subcommand = required(&mut args)?;
     let eviction = c.engine.eviction();
-    let Some(known) = c.engine.describe(c.hash, c.key, c.now) else {
+    let known = c.engine.describe(c.hash, c.key, c.now);
+    c.looked(known.is_some());
+    let Some(known) = known else {
         w.null();
         return Ok(());
     };

@@ -1,8 +1,8 @@
 //! One shard's part of commands on all keys of a database.
 
+use super::Context;
 use super::arguments::{Error, required};
 use super::scan::{ScanOptions, cursor};
-use super::{Context, Done};
 use crate::command::Part;
 use crate::engine::{Kind, Value};
 use crate::protocol::resp::Writer;
@@ -52,42 +52,29 @@ pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     }
 }
 
-/// RANDOMKEY: a random key of this shard.
+/// RANDOMKEY: a random key of this shard. Its rank is lower, the more keys the shard has: each shard's is the lowest as
+/// often as its share of the keys (a weighted sample by exponential clocks; Efraimidis and Spirakis, 2006).
 pub(super) fn random(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let database = c.hash.database();
-    if c.engine.database(database).items == 0 {
+    if !c.engine.random_key(database, c.now, out) {
         return Ok(Part::Nothing);
     }
-    let (start, pick) = (c.engine.random() as u32, c.engine.random());
-    let mut cursor = start;
-    let mut found: Vec<Vec<u8>> = Vec::new();
-    let mut wrapped = false;
-    while found.is_empty() {
-        cursor = c.engine.scan(cursor, c.now, |key, hash, _| {
-            if hash.database() == database {
-                found.push(key.to_vec());
-            }
-        });
-        if cursor == 0 && std::mem::replace(&mut wrapped, true) {
-            break;
-        }
-    }
-    if found.is_empty() {
-        return Ok(Part::Nothing);
-    }
-    out.extend_from_slice(&found[(pick % found.len() as u64) as usize]);
-    Ok(Part::Text)
+    let uniform = ((c.engine.random() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+    let clock = -uniform.ln() / c.engine.database(database).items as f64;
+    // Floats that are not negative are in the order of their bits.
+    Ok(Part::Drawn(clock.abs().to_bits()))
 }
 
 /// SCAN: one page of this shard's keys; cursors carry the shard in their lower bits.
-pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
+pub(super) fn scan(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let mut args = c.args.into_iter();
     let cursor = cursor(required(&mut args)?)?;
     let options = ScanOptions::read(args, None)?;
     let database = c.hash.database();
     let shard = cursor & ((1 << CURSOR_SHARD_BITS) - 1);
     let mut position = (cursor >> CURSOR_SHARD_BITS) as u32;
-    let (mut seen, mut found) = (0, Vec::new());
+    let mut w = Writer::new(out, false);
+    let (mut seen, mut elements) = (0, 0);
     loop {
         position = c.engine.scan(position, c.now, |key, hash, item| {
             seen += 1;
@@ -95,7 +82,8 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
                 && options.matches(key)
                 && options.kind.is_none_or(|kind| kind == kind_of(item.value))
             {
-                found.push(key.to_vec());
+                w.bulk(key);
+                elements += 1;
             }
         });
         if position == 0 || seen >= options.count {
@@ -107,9 +95,5 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
         0 => shard + 1,
         _ => u64::from(position) << CURSOR_SHARD_BITS | shard,
     };
-    w.array(2);
-    w.bulk(itoa::Buffer::new().format(next).as_bytes());
-    w.array(found.len());
-    found.iter().for_each(|key| w.bulk(key));
-    Ok(())
+    Ok(Part::Page { elements, next, left: options.count.saturating_sub(seen) as u64 })
 }

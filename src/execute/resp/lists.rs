@@ -12,9 +12,9 @@ impl Context<'_> {
     /// The key's list, for reading. Counts as a lookup.
     #[inline]
     fn as_list(&mut self) -> Result<Option<List<'_>>, Error> {
-        let found = self.engine.as_list(self.hash, self.key, self.now)?;
-        super::count_look(self.counters, found.is_some());
-        Ok(found)
+        let found = self.engine.as_list(self.hash, self.key, self.now);
+        super::count_look(self.counters, !matches!(found, Ok(None)));
+        Ok(found?)
     }
 }
 
@@ -32,7 +32,6 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let Some(count) = args.next() else {
         let popped = c.engine.list_pop(c.hash, c.key, end, 1, c.now, |element| w.bulk(&element))?;
-        super::count_look(c.counters, popped.is_some());
         if popped.is_none() {
             w.null();
         }
@@ -42,7 +41,7 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
         return Err(wrong_arity(if end == End::Front { "lpop" } else { "rpop" }));
     }
     let count = natural(count)?;
-    let Some(length) = c.as_list()?.map(|list| list.len()) else {
+    let Some(length) = c.engine.as_list(c.hash, c.key, c.now)?.map(|list| list.len()) else {
         w.null_array();
         return Ok(());
     };
@@ -96,7 +95,10 @@ pub(super) fn lset(c: &mut Context, w: &mut Writer) -> Done {
     let index = match integer(index) {
         Ok(index) => index,
         // As in Redis, a missing list takes precedence over an invalid index.
-        Err(error) => return Err(if c.as_list()?.is_some() { error } else { NO_SUCH_KEY }),
+        Err(error) => {
+            let exists = c.engine.as_list(c.hash, c.key, c.now)?.is_some();
+            return Err(if exists { error } else { NO_SUCH_KEY });
+        }
     };
     match c.engine.list_set(c.hash, c.key, index, value, c.now)? {
         None => Err(NO_SUCH_KEY),

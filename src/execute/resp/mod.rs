@@ -81,8 +81,10 @@ impl Context<'_> {
         Group::of(self.key)
     }
 
-    /// Counts an error that the engine returned.
-    fn count_error(&mut self, error: &Error) {
+    /// Counts an error that is the reply.
+    fn count_error(&mut self, command: Command, error: &Error) {
+        self.counters.replied_error(error.text().as_bytes());
+        self.counters.failed(command.row().executed_by(self.args.iter()));
         match error {
             Error::Put(PutError::OutOfMemory) => self.counters.add(Counter::StoreNoMemory),
             Error::Put(PutError::TooLarge) => self.counters.add(Counter::StoreTooLarge),
@@ -90,12 +92,19 @@ impl Context<'_> {
         }
     }
 
-    /// Counts a lookup of a key.
+    /// Counts a lookup of a key, whatever the command is for.
     fn looked(&mut self, found: bool) {
         count_look(self.counters, found);
     }
+
+    /// Counts a lookup by its result: a value of the wrong type was found too.
+    fn looked_up<T, E>(&mut self, found: &Result<Option<T>, E>) {
+        count_look(self.counters, !matches!(found, Ok(None)));
+    }
 }
 
+/// Counts a lookup as a hit or a miss. As in Redis, commands that write do not count, unless they return the string
+/// that they replace.
 #[inline]
 fn count_look(counters: &mut Counters, found: bool) {
     counters.add(Counter::CmdGet);
@@ -130,7 +139,7 @@ pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &m
     match dispatch(command, context, &mut writer) {
         Ok(streamed) => streamed,
         Err(error) => {
-            context.count_error(&error);
+            context.count_error(command, &error);
             writer.out().truncate(start);
             error.write(&mut writer);
             None
@@ -144,7 +153,7 @@ pub(super) fn part(command: Command, context: &mut Context, out: &mut Vec<u8>) -
     match dispatch_part(command, context, out) {
         Ok(part) => part,
         Err(error) => {
-            context.count_error(&error);
+            context.count_error(command, &error);
             out.truncate(start);
             out.extend_from_slice(error.text().as_bytes());
             Part::Error
@@ -159,6 +168,7 @@ const MISDIRECTED: Error = text("ERR internal error: the command was sent to a s
 macro_rules! whole {
     (local $($rest:tt)*) => { Err(MISDIRECTED) };
     (every_shard $($rest:tt)*) => { Err(MISDIRECTED) };
+    (cursor $($rest:tt)*) => { Err(MISDIRECTED) };
     (per_key $c:ident $w:ident [InOrder] [$($f:tt)*] [$($arg:expr),*]) => {
         Ok($($f)*($c, $w $(, $arg)*)?.into_streamed())
     };
@@ -177,6 +187,7 @@ macro_rules! one_part {
     (every_shard $c:ident $out:ident [$merge:ident] [$($f:tt)*] [$($arg:expr),*]) => {
         Ok($($f)*($c, $out $(, $arg)*)?)
     };
+    (cursor $c:ident $out:ident [] [$($f:tt)*] []) => { Ok($($f)*($c, $out)?) };
     ($($rest:tt)*) => { Err(MISDIRECTED) };
 }
 
@@ -214,6 +225,7 @@ pub(super) fn finish_upload(
         Err(error) => Err(error.into()),
     };
     if let Err(error) = done {
+        context.count_error(command, &error);
         error.write(&mut writer);
     }
 }

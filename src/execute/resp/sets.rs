@@ -12,9 +12,9 @@ impl Context<'_> {
     /// The key's set, for reading. Counts as a lookup.
     #[inline]
     fn as_set(&mut self) -> Result<Option<Set<'_>>, Error> {
-        let found = self.engine.as_set(self.hash, self.key, self.now)?;
-        super::count_look(self.counters, found.is_some());
-        Ok(found)
+        let found = self.engine.as_set(self.hash, self.key, self.now);
+        super::count_look(self.counters, !matches!(found, Ok(None)));
+        Ok(found?)
     }
 }
 
@@ -96,7 +96,6 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let Some(count) = args.next() else {
         let popped = c.engine.set_pop(c.hash, c.key, c.now, |member| w.bulk(&member))?;
-        super::count_look(c.counters, popped);
         if !popped {
             w.null();
         }
@@ -106,9 +105,13 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
         return Err(SYNTAX);
     }
     let count = natural(count)?;
-    let set = c.as_set()?;
+    let set = c.engine.as_set(c.hash, c.key, c.now)?;
     let length = set.as_ref().map_or(0, |set| set.len());
     if count >= length {
+        if length > 0 {
+            // As in Redis, which reads the whole set as SMEMBERS does.
+            super::count_look(c.counters, true);
+        }
         write_all(set, w);
         c.engine.remove(c.hash, c.key, c.now);
         return Ok(());

@@ -13,13 +13,14 @@ use crate::values::numbers;
 /// The sorted set at the key, for reading. Counts as a lookup.
 #[inline]
 pub(super) fn find<'c>(c: &'c mut Context) -> Result<Option<Sorted<'c>>, Error> {
-    let found = c.engine.as_sorted(c.hash, c.key, c.now)?;
-    super::count_look(c.counters, found.is_some());
-    Ok(found)
+    let found = c.engine.as_sorted(c.hash, c.key, c.now);
+    super::count_look(c.counters, !matches!(found, Ok(None)));
+    Ok(found?)
 }
 
+/// Parses a score. As Redis keeps it, zero has no sign.
 fn score(arg: &[u8]) -> Result<f64, Error> {
-    numbers::float(arg).ok_or(NOT_A_FLOAT)
+    numbers::float(arg).map(|score| score + 0.0).ok_or(NOT_A_FLOAT)
 }
 
 /// Writes `count` members. In RESP3, a member with its score is a nested array.
@@ -241,7 +242,7 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
     if args.len() > 0 {
         return Err(SYNTAX);
     }
-    let length = find(c)?.map_or(0, |sorted| sorted.len());
+    let length = c.engine.as_sorted(c.hash, c.key, c.now)?.map_or(0, |sorted| sorted.len());
     let popped = count.unwrap_or(1).min(length);
     // In RESP3, pairs are nested only if a count is given: without one, there is at most one pair.
     let nested = count.is_some() && w.resp3();

@@ -2,7 +2,7 @@
 
 use super::arguments::{Error, NOT_A_FLOAT, NOT_AN_INTEGER, SYNTAX, integer, is, required, text};
 use super::{Context, Done, Streamed};
-use crate::command::{End, UnixMs};
+use crate::command::{Command, End, UnixMs};
 use crate::engine::{Attributes, Fetched, PutError, Value};
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
@@ -61,6 +61,7 @@ pub(super) fn get(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, E
 
 /// Writes one key's element of MGET's reply: null unless the key holds a string.
 pub(super) fn element(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>, Error> {
+    c.counters.executed_part(Command::MGet);
     match get(c, w) {
         Err(Error::Put(PutError::WrongType)) => {
             w.null();
@@ -102,7 +103,10 @@ pub(super) fn getex(c: &mut Context, w: &mut Writer) -> Result<Option<Streamed>,
     }
     let found = c.engine.get(c.hash, c.key, c.now).map(|item| matches!(item.value, Value::Collection(..)));
     match (found, expire) {
-        (Some(true), _) => Err(PutError::WrongType.into()),
+        (Some(true), _) => {
+            c.looked(true);
+            Err(PutError::WrongType.into())
+        }
         (Some(false), Some(expire)) => {
             c.looked(true);
             let expires = if let Expire::At(at) = expire { Some(at) } else { None };
@@ -146,9 +150,9 @@ pub(super) fn put(c: &mut Context, value: &[u8], attributes: Attributes) -> Resu
 }
 
 pub(super) fn getdel(c: &mut Context, w: &mut Writer) -> Done {
-    let found = whole(c)?;
-    c.looked(found.is_some());
-    match found {
+    let found = whole(c);
+    c.looked_up(&found);
+    match found? {
         Some((value, _)) => {
             c.engine.remove(c.hash, c.key, c.now);
             w.bulk(&value);
@@ -193,10 +197,17 @@ fn equals(c: &mut Context, wanted: &[u8]) -> Result<bool, Error> {
 
 pub(super) fn getset(c: &mut Context, w: &mut Writer) -> Done {
     let value = required(&mut c.args.skip(1).into_iter())?;
-    let old = whole(c)?;
+    let old = replaced(c)?;
     put(c, value, Attributes::default())?;
     write_old(old, w);
     Ok(())
+}
+
+/// The string that a command replaces and returns. Counts as a lookup.
+pub(super) fn replaced(c: &mut Context) -> Result<Option<(Vec<u8>, Attributes)>, Error> {
+    let old = whole(c);
+    c.looked_up(&old);
+    old
 }
 
 fn write_old(old: Option<(Vec<u8>, Attributes)>, w: &mut Writer) {
@@ -243,7 +254,10 @@ impl Proceed {
 pub(super) fn set_condition(c: &mut Context, options: SetOptions, w: &mut Writer) -> Result<Option<Proceed>, Error> {
     let SetOptions { absent, present, get, equal } = options;
     // GET and IFEQ need the old value.
-    let old = if get || equal.is_some() { Some(whole(c)?) } else { None };
+    let old = match get {
+        true => Some(replaced(c)?),
+        false => equal.map(|_| whole(c)).transpose()?,
+    };
     let exists = match &old {
         Some(old) => old.is_some(),
         // NX and XX alone need only the key's existence: a long value is not copied for them.
@@ -320,7 +334,15 @@ pub(super) fn append(c: &mut Context, w: &mut Writer) -> Done {
     } else {
         c.engine.mark_raw(c.hash, c.key, c.now);
     }
-    strlen(c, w)
+    w.integer(length(c)?.unwrap_or(0) as i64);
+    Ok(())
+}
+
+/// The length of a string that a command reads, in bytes; None if the key does not exist. Counts as a lookup.
+pub(super) fn read_length(c: &mut Context) -> Result<Option<usize>, Error> {
+    let found = length(c);
+    c.looked_up(&found);
+    found
 }
 
 /// The length of a string in bytes. None if the key does not exist.
@@ -332,7 +354,7 @@ pub(super) fn length(c: &mut Context) -> Result<Option<usize>, Error> {
 }
 
 pub(super) fn strlen(c: &mut Context, w: &mut Writer) -> Done {
-    w.integer(length(c)?.unwrap_or(0) as i64);
+    w.integer(read_length(c)?.unwrap_or(0) as i64);
     Ok(())
 }
 
@@ -392,8 +414,7 @@ pub(super) fn add_floats(a: &[u8], b: &[u8]) -> Result<Vec<u8>, Error> {
 pub(super) fn getrange(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let (start, end) = (integer(required(&mut args)?)?, integer(required(&mut args)?)?);
-    let found = length(c)?;
-    c.looked(found.is_some());
+    let found = read_length(c)?;
     let length = found.unwrap_or(0) as i64;
     if length == 0 || start < 0 && end < 0 && start > end {
         w.bulk(b"");

@@ -1,7 +1,7 @@
 //! Executes commands whose value arrived as an upload.
 
 use super::arguments::{Error, required};
-use super::strings::{self, whole};
+use super::strings;
 use super::{Context, Done};
 use crate::command::{Args, Command, End, UnixMs};
 use crate::engine::Upload;
@@ -43,7 +43,7 @@ pub(super) fn finish(command: Command, c: &mut Context, upload: Upload, after: A
                 true => _ = c.engine.extend_by(c.hash, c.group(), c.key, End::Back, upload, c.now)?,
                 false => commit(c, upload, None)?,
             }
-            strings::strlen(c, w)?;
+            w.integer(strings::length(c)?.unwrap_or(0) as i64);
         }
     }
     Ok(())
@@ -72,7 +72,7 @@ fn plan(command: Command, c: &mut Context, after: Args, w: &mut Writer) -> Resul
             Plan::Store(Some(expires), always)
         }
         // The old value is read before the new one replaces it.
-        Command::GetSet => Plan::Store(None, strings::Proceed { old: Some(whole(c)?) }),
+        Command::GetSet => Plan::Store(None, strings::Proceed { old: Some(strings::replaced(c)?) }),
         Command::Append => Plan::Append,
         _ => Plan::Store(None, always),
     })

@@ -68,15 +68,22 @@ pub struct Limits {
     pub bulk_bytes_max: usize,
     /// The most arguments of a command.
     pub args_max: usize,
+    /// Every command is handed out whole, neither streamed nor split into its keys: it will be refused.
+    pub whole: bool,
 }
 
 impl Limits {
     /// For clients that have not authenticated yet: Redis's limits.
-    pub const UNAUTHENTICATED: Self = Self { bulk_bytes_max: 16384, args_max: 10 };
+    pub const UNAUTHENTICATED: Self = Self { bulk_bytes_max: 16384, args_max: 10, whole: true };
 
     /// For clients that have authenticated, or need not.
     pub const fn authenticated(bulk_bytes_max: usize) -> Self {
-        Self { bulk_bytes_max, args_max: ARGS_MAX }
+        Self { bulk_bytes_max, args_max: ARGS_MAX, whole: false }
+    }
+
+    /// For clients that have authenticated and whose commands are refused.
+    pub const fn refused(bulk_bytes_max: usize) -> Self {
+        Self { bulk_bytes_max, args_max: ARGS_MAX, whole: true }
     }
 
     fn are_unauthenticated(&self) -> bool {
@@ -273,15 +280,15 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             Err(Stop::Broken(error)) => return Parsed::Broken(error),
         };
         let value_bytes = end - LINE_END_BYTES - arg;
-        // A long value is streamed as soon as its length is known. Clients that have not authenticated may not upload.
-        if value_bytes >= UPLOAD_BYTES_MIN && index > 0 && !limits.are_unauthenticated() {
+        // A long value is streamed as soon as its length is known, if the command will be executed.
+        if value_bytes >= UPLOAD_BYTES_MIN && index > 0 && !limits.whole {
             let args = Args::new(&input[from..at], index);
             if is_upload(args, count) {
                 return Parsed::Upload { args, value_bytes, after: count - index - 1, length: arg };
             }
         }
         let is_whole = input.len() >= end;
-        if index == 0 && count > 1 && !limits.are_unauthenticated() {
+        if index == 0 && count > 1 && !limits.whole {
             // Until the name is known, whether the command is split is unknown too: only the name is waited for.
             if is_too_long(end, 0, limits) {
                 return Parsed::Broken(ProtocolError::TooBigCommand);

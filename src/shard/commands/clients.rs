@@ -1,6 +1,6 @@
 //! Clients' identity and settings: HELLO, AUTH, SELECT, RESET, CLIENT.
 
-use super::{Io, Refused, Shard, ShardPart};
+use super::{Io, Refused, SHOWN_BYTES_MAX, Shard, ShardPart};
 use crate::command::table::{Merge, Row};
 use crate::command::{Args, Command, DATABASES, Part, UnixMs};
 use crate::execute::introspect;
@@ -18,6 +18,12 @@ pub(super) const REDIS_VERSION: &str = "7.4.0";
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is \
      correct?";
+
+/// The longest name of a client, of its library and of that one's version.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// What errors call the names of clients.
+const CLIENT_NAMES: &str = "Client names";
 
 impl<I: Io> Shard<I> {
     fn client_of(&mut self, id: ConnectionId) -> Option<&mut Client> {
@@ -80,7 +86,6 @@ impl<I: Io> Shard<I> {
         if self.delays(pending, &done) {
             return;
         }
-        self.executor.counters.called(Command::Auth);
         self.reply(id, |w| match done {
             Ok(()) => w.simple("OK"),
             Err(error) => w.error(error),
@@ -114,7 +119,6 @@ impl<I: Io> Shard<I> {
         if self.delays(pending, &done) {
             return;
         }
-        self.executor.counters.called(Command::Hello);
         if let Err(error) = done {
             return self.reply(id, |w| w.error(error));
         }
@@ -158,7 +162,7 @@ impl<I: Io> Shard<I> {
                 b"AUTH" => {
                     login = Some((args.next().ok_or_else(syntax)?, args.next().ok_or_else(syntax)?));
                 }
-                b"SETNAME" => name = Some(checked_name(args.next().ok_or_else(syntax)?)?),
+                b"SETNAME" => name = Some(checked_name(CLIENT_NAMES, args.next().ok_or_else(syntax)?)?),
                 _ => return Err(syntax()),
             }
         }
@@ -191,7 +195,6 @@ impl<I: Io> Shard<I> {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(id, |w| w.error(error)),
         };
-        self.executor.counters.called(Command::Client);
         let arguments: Vec<&[u8]> = args.skip(2).iter().collect();
         if matches!(subcommand, "list" | "kill") {
             if let Err(error) = Filter::read(args.skip(1), None) {
@@ -227,7 +230,7 @@ impl<I: Io> Shard<I> {
                 return self.reply(id, |w| if name.is_empty() { w.null() } else { w.bulk(&name) });
             }
             "info" => return self.reply(id, |w| w.verbatim(b"txt", line.as_bytes())),
-            "setname" => checked_name(arguments[0]).map(|name| client.name = name),
+            "setname" => checked_name(CLIENT_NAMES, arguments[0]).map(|name| client.name = name),
             "setinfo" => set_info(client, arguments[0], arguments[1]),
             "no-touch" => toggle().map(|on| client.no_touch = on),
             "no-evict" => toggle().map(|on| client.no_evict = on),
@@ -298,23 +301,30 @@ fn is_same(wanted: &[u8], told: &[u8]) -> bool {
     wanted.len() == told.len() && difference == 0
 }
 
-/// Validates a name: it must be printable in one line.
-fn checked_name(name: &[u8]) -> Result<Vec<u8>, Refused> {
+/// Validates a client's name, or what `what` is: it is kept as long as the connection, and shown in one line.
+fn checked_name(what: &str, name: &[u8]) -> Result<Vec<u8>, Refused> {
     match name.iter().all(|b| (b'!'..=b'~').contains(b)) {
+        true if name.len() > NAME_BYTES_MAX => {
+            Err(format!("ERR {what} cannot be longer than {NAME_BYTES_MAX} bytes: there are {}", name.len()))
+        }
         true => Ok(name.to_vec()),
-        false => Err("ERR Client names cannot contain spaces, newlines or special characters.".into()),
+        false => Err(format!("ERR {what} cannot contain spaces, newlines or special characters.")),
     }
+}
+
+/// The start of a text, for an error.
+fn shortened(text: &str) -> String {
+    text.chars().take(SHOWN_BYTES_MAX).collect()
 }
 
 fn set_info(client: &mut Client, attribute: &[u8], value: &[u8]) -> Result<(), Refused> {
     let name = String::from_utf8_lossy(attribute).to_lowercase();
-    let value = checked_name(value)
-        .map_err(|_| format!("ERR {name} cannot contain spaces, newlines or special characters."))?;
-    match name.as_str() {
-        "lib-name" => client.library = value,
-        "lib-ver" => client.library_version = value,
-        _ => return Err(format!("ERR Unrecognized option '{name}'")),
-    }
+    let kept = match name.as_str() {
+        "lib-name" => &mut client.library,
+        "lib-ver" => &mut client.library_version,
+        _ => return Err(format!("ERR Unrecognized option '{}'", shortened(&name))),
+    };
+    *kept = checked_name(&name, value)?;
     Ok(())
 }
 

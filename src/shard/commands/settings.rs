@@ -8,6 +8,7 @@ use crate::execute::introspect;
 use crate::shard::SharedState;
 use crate::shard::pending::Pending;
 use crate::shard::tunables::WITHOUT_EFFECT;
+use crate::sys;
 use crate::values::{glob, numbers};
 use std::sync::atomic::Ordering;
 
@@ -15,17 +16,58 @@ use std::sync::atomic::Ordering;
 const POLICY_ALIASES: [(&str, Eviction); 3] =
     [("volatile-lru", Eviction::Lru), ("volatile-lfu", Eviction::Lfu), ("volatile-random", Eviction::Random)];
 
-/// Settings that clients ask for and that cannot be changed here, with their values.
-const FIXED: [(&str, &str); 8] = [
-    ("databases", "16"),
+/// Settings that clients and tools ask for and that cannot be changed here, with their values.
+const FIXED: &[(&str, &str)] = &[
+    ("acl-pubsub-default", "resetchannels"),
+    ("aclfile", ""),
+    ("activedefrag", "no"),
+    ("appenddirname", "appendonlydir"),
+    ("appendfilename", "appendonly.aof"),
     ("appendonly", "no"),
-    ("save", ""),
-    ("timeout", "0"),
-    ("replica-read-only", "yes"),
+    ("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"),
+    ("client-query-buffer-limit", "67108864"),
     ("cluster-enabled", "no"),
+    ("daemonize", "no"),
+    ("databases", "16"),
+    ("dbfilename", "dump.rdb"),
+    ("enable-debug-command", "no"),
+    ("enable-module-command", "no"),
+    ("enable-protected-configs", "no"),
+    ("io-threads-do-reads", "no"),
+    ("latency-tracking", "no"),
+    ("latency-tracking-info-percentiles", "50 99 99.9"),
+    ("logfile", ""),
+    ("masterauth", ""),
+    ("masteruser", ""),
+    ("maxmemory-clients", "0"),
+    ("min-replicas-to-write", "0"),
+    ("min-slaves-to-write", "0"),
     ("notify-keyspace-events", ""),
+    ("oom-score-adj", "no"),
+    ("pidfile", ""),
     ("protected-mode", "no"),
+    ("replica-announce-ip", ""),
+    ("replica-announce-port", "0"),
+    ("replica-read-only", "yes"),
+    ("replica-serve-stale-data", "yes"),
+    ("replicaof", ""),
+    ("save", ""),
+    ("slave-read-only", "yes"),
+    ("slaveof", ""),
+    ("supervised", "no"),
+    ("syslog-enabled", "no"),
+    ("tcp-keepalive", "300"),
+    ("timeout", "0"),
+    ("tls-port", "0"),
+    ("tracking-table-max-keys", "1000000"),
+    ("unixsocket", ""),
 ];
+
+/// The longest value that CONFIG SET takes, in bytes: values are kept and shown.
+const VALUE_BYTES_MAX: usize = 1024;
+
+/// The longest name of a setting that an error shows.
+const NAME_BYTES_SHOWN: usize = 128;
 
 /// Former names of settings, which Redis still accepts.
 const OLD_NAMES: [(&str, &str); 5] = [
@@ -35,6 +77,18 @@ const OLD_NAMES: [(&str, &str); 5] = [
     ("zset-max-ziplist-value", "zset-max-listpack-value"),
     ("list-max-ziplist-size", "list-max-listpack-size"),
 ];
+
+/// What `appendfsync` may be.
+const APPEND_FSYNC: [&str; 3] = ["everysec", "always", "no"];
+
+/// Redis's name of a log level.
+fn log_level(verbosity: u8) -> &'static str {
+    match verbosity {
+        0 => "notice",
+        1 => "verbose",
+        _ => "debug",
+    }
+}
 
 /// The effect of a setting.
 enum Change {
@@ -139,6 +193,10 @@ fn all(shared: &SharedState) -> Vec<(&'static str, String)> {
         ("latency-monitor-threshold", tunables.latency_ms.load(Ordering::Relaxed).to_string()),
         ("tcp-keepalive", tunables.tcp_keepalive_seconds().to_string()),
         ("io-threads", shared.shards().to_string()),
+        ("dir", std::env::current_dir().unwrap_or_default().to_string_lossy().into_owned()),
+        ("disable-thp", if config.huge_pages { "no" } else { "yes" }.into()),
+        ("loglevel", log_level(config.verbosity).into()),
+        ("tcp-backlog", sys::LISTEN_BACKLOG.to_string()),
     ];
     settings
         .extend(encoding_settings(&mut tunables.encoding_limits()).iter().map(|(name, number)| (*name, number.text())));
@@ -148,7 +206,7 @@ fn all(shared: &SharedState) -> Vec<(&'static str, String)> {
         .collect();
     settings.extend(old_names);
     settings.extend(tunables.without_effect());
-    settings.extend(FIXED.map(|(name, value)| (name, value.into())));
+    settings.extend(FIXED.iter().map(|(name, value)| (*name, (*value).into())));
     settings
 }
 
@@ -161,7 +219,6 @@ impl<I: Io> Shard<I> {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(id, |w| w.error(error)),
         };
-        self.executor.counters.called(Command::Config);
         let arguments = args.skip(2);
         match subcommand {
             "get" => {
@@ -184,8 +241,9 @@ impl<I: Io> Shard<I> {
                 }
             }
             "resetstat" => {
-                self.publish();
-                self.publish_more();
+                if !self.has_all_counters(pending) {
+                    return;
+                }
                 self.shared.reset_counters();
                 self.reply(id, |w| w.simple("OK"));
             }
@@ -219,9 +277,13 @@ impl<I: Io> Shard<I> {
     }
 
     fn change(&self, name: &[u8], value: &[u8], encoding_limits: &mut EncodingLimits) -> Result<Change, String> {
-        let name = String::from_utf8_lossy(name).to_lowercase();
-        let shown = String::from_utf8_lossy(value).into_owned();
+        let name = String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_SHOWN)]).to_lowercase();
         let fail = |why: &str| Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"));
+        let longest = if name == "requirepass" { PASSWORD_BYTES_MAX } else { VALUE_BYTES_MAX };
+        if value.len() > longest {
+            return fail(&format!("the value has {} bytes, {longest} are allowed", value.len()));
+        }
+        let shown = String::from_utf8_lossy(value).into_owned();
         let number = numbers::integer(value);
         let natural = number.and_then(|n| u64::try_from(n).ok());
         let found = encoding_settings(encoding_limits)
@@ -235,8 +297,18 @@ impl<I: Io> Shard<I> {
             }
             return Ok(Change::EncodingLimits(*encoding_limits));
         }
-        if let Some((known, _)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
-            return Ok(Change::WithoutEffect(known, shown));
+        if let Some((known, default)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+            let is_switch = matches!(*default, "yes" | "no");
+            return match () {
+                () if *known == "appendfsync" && !APPEND_FSYNC.contains(&shown.as_str()) => {
+                    fail(&format!("argument(s) must be one of the following: {}", APPEND_FSYNC.join(", ")))
+                }
+                () if is_switch && !matches!(shown.as_str(), "yes" | "no") => fail("argument must be 'yes' or 'no'"),
+                () if numbers::integer(default.as_bytes()).is_some() && bytes(value).is_none() => {
+                    fail("argument couldn't be parsed into an integer")
+                }
+                () => Ok(Change::WithoutEffect(known, shown)),
+            };
         }
         match name.as_str() {
             "maxmemory" => {

@@ -2,6 +2,7 @@
 
 use crate::command::UnixMs;
 use crate::command::table::Row;
+use crate::protocol::resp::Limits;
 
 /// Which replies a client wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(in crate::shard) struct Client {
     pub(in crate::shard) authenticated: bool,
     /// It has given a wrong password, and waits for the reply.
     pub(in crate::shard) is_delayed: bool,
+    /// It was refused MULTI: what follows, up to EXEC or DISCARD, is refused too.
+    pub(in crate::shard) in_refused_transaction: bool,
     /// Number of the database that it has selected.
     pub(in crate::shard) database: u8,
     pub(in crate::shard) replies: Replies,
@@ -56,6 +59,7 @@ impl Client {
             resp3: false,
             authenticated,
             is_delayed: false,
+            in_refused_transaction: false,
             database: 0,
             replies: Replies::On,
             name: Vec::new(),
@@ -68,6 +72,22 @@ impl Client {
             last_command: None,
             no_touch: false,
             no_evict: false,
+        }
+    }
+
+    /// True if its commands are executed rather than refused one and all.
+    #[inline]
+    pub(in crate::shard) fn is_admitted(&self) -> bool {
+        self.authenticated & !self.in_refused_transaction
+    }
+
+    /// The limits on a command of this client, whose strings have at most `bulk_bytes_max` bytes.
+    #[inline]
+    pub(in crate::shard) fn limits(&self, bulk_bytes_max: usize) -> Limits {
+        match self {
+            _ if self.is_admitted() => Limits::authenticated(bulk_bytes_max),
+            Self { authenticated: true, .. } => Limits::refused(bulk_bytes_max),
+            _ => Limits::UNAUTHENTICATED,
         }
     }
 
@@ -92,6 +112,7 @@ impl Client {
     pub(in crate::shard) fn reset(&mut self, authenticated: bool) {
         self.resp3 = false;
         self.authenticated = authenticated;
+        self.in_refused_transaction = false;
         self.database = 0;
         self.replies = Replies::On;
         self.name.clear();

@@ -17,9 +17,12 @@ pub(in crate::shard) struct Gather {
     noreply: bool,
     /// The sum of the counts; of arrays, the number of elements.
     count: i64,
-    /// Elements, or text. `found`: there is a string at all.
+    /// Elements, or text.
     bytes: Vec<u8>,
-    found: bool,
+    /// The rank of the string in `bytes`, if one was drawn.
+    rank: Option<u64>,
+    /// The cursor behind the pages that have come.
+    cursor: u64,
     /// The text of the first error: it is the reply, whatever the other parts are.
     error: Option<Vec<u8>>,
 }
@@ -35,7 +38,8 @@ impl Gather {
             noreply: false,
             count: 0,
             bytes: Vec::new(),
-            found: false,
+            rank: None,
+            cursor: 0,
             error: None,
         }
     }
@@ -60,13 +64,19 @@ impl Gather {
                 self.count += count as i64;
                 self.bytes.extend_from_slice(bytes);
             }
-            Part::Text if self.merge == Merge::First && self.found => {}
-            Part::Text => {
-                self.found = true;
+            Part::Text => self.bytes.extend_from_slice(bytes),
+            Part::Drawn(rank) if self.rank.is_none_or(|lowest| rank < lowest) => {
+                self.rank = Some(rank);
+                self.bytes.clear();
+                self.bytes.extend_from_slice(bytes);
+            }
+            Part::Page { elements, next, .. } => {
+                self.count += i64::from(elements);
+                self.cursor = next;
                 self.bytes.extend_from_slice(bytes);
             }
             Part::Error if self.error.is_none() => self.error = Some(bytes.to_vec()),
-            Part::Nothing | Part::Done | Part::Error => {}
+            Part::Drawn(_) | Part::Nothing | Part::Done | Part::Error => {}
         }
         self.left == 0
     }
@@ -101,8 +111,14 @@ impl Gather {
                 out.extend_from_slice(&self.bytes);
             }
             Merge::Text | Merge::Stats => writer.verbatim(b"txt", &self.bytes),
-            Merge::First if self.found => writer.bulk(&self.bytes),
-            Merge::First => writer.null(),
+            Merge::Drawn if self.rank.is_some() => writer.bulk(&self.bytes),
+            Merge::Drawn => writer.null(),
+            Merge::Page => {
+                writer.array(2);
+                writer.bulk(itoa::Buffer::new().format(self.cursor).as_bytes());
+                writer.array(self.count as usize);
+                out.extend_from_slice(&self.bytes);
+            }
         }
     }
 }
@@ -136,10 +152,13 @@ mod tests {
         );
         let text = gather(Merge::Text, 2).answering(true, false);
         assert_eq!(merged(text, &[(Text, "ab"), (Text, "c")]), "=7\r\ntxt:abc\r\n");
-        let first = [(Nothing, ""), (Text, "k"), (Text, "other")];
-        assert_eq!(merged(gather(Merge::First, 3), &first), "$1\r\nk\r\n");
-        assert_eq!(merged(gather(Merge::First, 1).answering(true, false), &[(Nothing, "")]), "_\r\n");
-        assert_eq!(merged(gather(Merge::First, 1), &[(Text, "")]), "$0\r\n\r\n", "the empty key exists");
+        let drawn = [(Nothing, ""), (Drawn(7), "seven"), (Drawn(3), "k"), (Drawn(5), "five")];
+        assert_eq!(merged(gather(Merge::Drawn, 4), &drawn), "$1\r\nk\r\n");
+        assert_eq!(merged(gather(Merge::Drawn, 1).answering(true, false), &[(Nothing, "")]), "_\r\n");
+        assert_eq!(merged(gather(Merge::Drawn, 1), &[(Drawn(0), "")]), "$0\r\n\r\n", "the empty key exists");
+        let page = |elements, next| Page { elements, next, left: 0 };
+        let pages = [(page(1, 9), "$1\r\na\r\n"), (page(0, 0), "")];
+        assert_eq!(merged(gather(Merge::Page, 2), &pages), "*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n");
         assert_eq!(merged(gather(Merge::Status, 1), &[(Done, "")]), "+OK\r\n");
         assert_eq!(merged(gather(Merge::Killed, 2), &[(Count(0), ""), (Count(0), "")]), "-ERR No such client\r\n");
         assert_eq!(merged(gather(Merge::Sum, 1).answering(false, true), &[(Count(1), "")]), "");
@@ -149,7 +168,7 @@ mod tests {
     /// replied 1.
     #[test]
     fn an_error_in_any_part_is_the_reply() {
-        for merge in [Merge::Sum, Merge::Array, Merge::Text, Merge::First, Merge::Status, Merge::Killed] {
+        for merge in [Merge::Sum, Merge::Array, Merge::Text, Merge::Drawn, Merge::Page, Merge::Status, Merge::Killed] {
             let parts = [(Part::Count(1), ""), (Part::Error, "OOM no"), (Part::Error, "ERR later")];
             assert_eq!(merged(Gather::new(merge, 3), &parts), "-OOM no\r\n", "{merge:?}");
         }

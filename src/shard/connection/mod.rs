@@ -130,6 +130,8 @@ pub(super) struct Connection {
     pub(super) needed: usize,
     /// Requests in the turn's pending list.
     pub(super) queued: u32,
+    /// Siblings were asked to publish their counters for the next command, which reports them.
+    pub(super) asked_for_counters: bool,
     /// Why `input` may hold a whole command.
     wait: Option<Wait>,
     phase: Phase,
@@ -173,6 +175,7 @@ impl Connection {
             input: Vec::new(),
             needed: 0,
             queued: 0,
+            asked_for_counters: false,
             wait: None,
             phase: Phase::Open,
             peer_closed: false,

@@ -14,7 +14,7 @@
 //! Each entry is followed by its length, for backward traversal: seven bits per byte, least significant last, with the
 //! highest bit set in all but the first byte.
 
-use super::reader::{Bytes, integer_text, signed};
+use super::reader::{Budget, Bytes, integer_text, signed};
 use std::borrow::Cow;
 
 const END: u8 = 0xff;
@@ -22,8 +22,9 @@ const END: u8 = 0xff;
 /// The number of entries is too large for its two bytes.
 const ENTRIES_UNKNOWN: u16 = u16::MAX;
 
-/// The entries of a listpack, with integers as the strings that they stand for; `None` if it is malformed.
-pub(super) fn read(bytes: &[u8]) -> Option<Vec<Bytes<'_>>> {
+/// The entries of a listpack, with integers as the strings that they stand for; `None` if it is malformed, or takes
+/// more than what is left of `budget`.
+pub(super) fn read<'a>(bytes: &'a [u8], budget: &mut Budget) -> Option<Vec<Bytes<'a>>> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (count, rest) = rest.split_first_chunk()?;
     let (mut rest, count) = (rest, u16::from_le_bytes(*count));
@@ -34,6 +35,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Vec<Bytes<'_>>> {
     while *rest.first()? != END {
         let (entry, length) = first(rest)?;
         rest = without_length(rest.get(length..)?, length)?;
+        budget.take_element(&entry)?;
         entries.push(entry);
     }
     let counted = count == ENTRIES_UNKNOWN || usize::from(count) == entries.len();
@@ -87,6 +89,10 @@ fn without_length(bytes: &[u8], length: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn read(bytes: &[u8]) -> Option<Vec<Bytes<'_>>> {
+        super::read(bytes, &mut Budget::new(usize::MAX))
+    }
 
     /// A listpack of encoded entries, each followed by its length.
     fn packed(count: u16, entries: &[u8]) -> Vec<u8> {

@@ -7,7 +7,7 @@
 //! ```
 
 /// Highest expansion: three bytes become 264.
-const RATIO_MAX: usize = 88;
+pub(super) const RATIO_MAX: usize = 88;
 
 /// Decompresses a string to exactly `length` bytes; `None` if it is malformed or has another length.
 pub(super) fn decompress(mut compressed: &[u8], bytes: usize) -> Option<Vec<u8>> {

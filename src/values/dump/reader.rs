@@ -7,9 +7,11 @@ use std::borrow::Cow;
 /// The latest version accepted: Redis 7.4's. Later ones may have changed the meaning of types.
 const VERSION_MAX: u16 = 12;
 
-/// Bound of the total size of one payload's compressed strings after decompression: the longest value that Redis
-/// accepts from a client. LZF expands one byte to at most 88.
-const DECOMPRESSED_BYTES_MAX: usize = 512 << 20;
+/// What an element takes while a value is built, about: its place in the list of elements, in that of pairs, and in the
+/// one that is sorted to find duplicates.
+const ELEMENT_BYTES: usize = 3 * size_of::<Bytes>();
+/// The least that the allocator takes for a string that is not borrowed.
+const STRING_BYTES_MIN: usize = 32;
 
 /// Most capacity reserved on the basis of a declared length alone.
 const CAPACITY_MAX: usize = 1024;
@@ -46,6 +48,42 @@ pub enum BadDump {
     /// The bytes are not a valid value of their type.
     #[error("Bad data format")]
     Format,
+    /// Building the value would take more memory than is allowed.
+    #[error("the value takes more memory than this server has for it")]
+    TooLarge,
+}
+
+/// The memory that may still be used to build a value. It is deducted before it is allocated: a few bytes of a payload
+/// can announce, or decompress to, thousands of elements.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes: usize,
+    is_exceeded: bool,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self { bytes, is_exceeded: false }
+    }
+
+    /// Deducts `bytes`; None if they are not left.
+    pub(super) fn take(&mut self, bytes: usize) -> Option<()> {
+        let left = self.bytes.checked_sub(bytes);
+        self.is_exceeded |= left.is_none();
+        self.bytes = left?;
+        Some(())
+    }
+
+    /// Deducts an element of a collection.
+    pub(super) fn take_element(&mut self, element: &Bytes) -> Option<()> {
+        let own = if let Cow::Owned(bytes) = element { bytes.len().max(STRING_BYTES_MIN) } else { 0 };
+        self.take(ELEMENT_BYTES + own)
+    }
+
+    /// Why a part of a payload could not be built.
+    fn error(&self) -> BadDump {
+        if self.is_exceeded { BadDump::TooLarge } else { BadDump::Format }
+    }
 }
 
 /// A decoded length field.
@@ -57,16 +95,16 @@ enum Length {
 
 struct Reader<'a> {
     rest: &'a [u8],
-    decompressed_bytes: usize,
+    budget: Budget,
 }
 
-/// Parses a payload.
+/// Parses a payload. What is built of it takes up to `bytes_max` bytes, about, besides the payload.
 ///
 /// # Errors
 ///
 /// Bytes that neither [`super::Writer`] nor a server would write. This includes some that servers accept but never
-/// write: data after the value, and more than 512 MiB of compressed strings.
-pub fn read(payload: &[u8]) -> Result<Dumped<'_>, BadDump> {
+/// write: data after the value.
+pub fn read(payload: &[u8], bytes_max: usize) -> Result<Dumped<'_>, BadDump> {
     let (value, footer) =
         payload.len().checked_sub(FOOTER_BYTES).map(|at| payload.split_at(at)).ok_or(BadDump::Footer)?;
     let (version, crc) = footer.split_at(2);
@@ -76,7 +114,7 @@ pub fn read(payload: &[u8]) -> Result<Dumped<'_>, BadDump> {
         return Err(BadDump::Footer);
     }
     let (&kind, rest) = value.split_first().ok_or(BadDump::Format)?;
-    let mut reader = Reader { rest, decompressed_bytes: 0 };
+    let mut reader = Reader { rest, budget: Budget::new(bytes_max) };
     let dumped = reader.value(kind)?;
     if reader.rest.is_empty() { Ok(dumped) } else { Err(BadDump::Format) }
 }
@@ -89,7 +127,7 @@ impl<'a> Reader<'a> {
             2 => set(self.repeated(Self::string)?)?,
             4 => hash(self.repeated(|reader| Ok((reader.string()?, reader.string()?)))?)?,
             5 => sorted_set(self.repeated(|reader| Ok((reader.string()?, reader.score()?)))?)?,
-            11 => set(integers(&self.string()?)?)?,
+            11 => set(self.integers()?)?,
             16 => hash(pairs(self.listpack()?)?)?,
             17 => {
                 let scored = |(member, score): (_, Bytes)| Some((member, numbers::float(&score)?));
@@ -108,6 +146,7 @@ impl<'a> Reader<'a> {
         let mut all = Vec::with_capacity(length.min(CAPACITY_MAX as u64) as usize);
         for _ in 0..length {
             all.push(one(self)?);
+            self.budget.take(ELEMENT_BYTES).ok_or(BadDump::TooLarge)?;
         }
         Ok(all)
     }
@@ -157,10 +196,10 @@ impl<'a> Reader<'a> {
                 let (compressed, length) = (self.plain_length()?, self.plain_length()?);
                 let compressed = self.take(compressed)?;
                 let length = usize::try_from(length).map_err(|_| BadDump::Format)?;
-                if length > DECOMPRESSED_BYTES_MAX - self.decompressed_bytes {
+                if length.div_ceil(lzf::RATIO_MAX) > compressed.len() {
                     return Err(BadDump::Format);
                 }
-                self.decompressed_bytes += length;
+                self.budget.take(length.max(STRING_BYTES_MIN)).ok_or(BadDump::TooLarge)?;
                 lzf::decompress(compressed, length).map(Cow::Owned).ok_or(BadDump::Format)
             }
             Length::Encoded(_) => Err(BadDump::Format),
@@ -174,11 +213,30 @@ impl<'a> Reader<'a> {
     /// The entries of a listpack.
     fn listpack(&mut self) -> Result<Vec<Bytes<'a>>, BadDump> {
         let entries = match self.string()? {
-            Cow::Borrowed(bytes) => listpack::read(bytes),
-            Cow::Owned(bytes) => listpack::read(&bytes)
-                .map(|entries| entries.into_iter().map(|entry| Cow::Owned(entry.into_owned())).collect()),
+            Cow::Borrowed(bytes) => listpack::read(bytes, &mut self.budget),
+            Cow::Owned(bytes) => {
+                // Of a string that was decompressed, nothing can be borrowed.
+                let entries = listpack::read(&bytes, &mut self.budget).ok_or_else(|| self.budget.error())?;
+                self.budget.take(entries.len() * STRING_BYTES_MIN).ok_or(BadDump::TooLarge)?;
+                return Ok(entries.into_iter().map(|entry| Cow::Owned(entry.into_owned())).collect());
+            }
         };
-        entries.ok_or(BadDump::Format)
+        entries.ok_or_else(|| self.budget.error())
+    }
+
+    /// The members of a set of integers: their width in bytes, their number, and the members in ascending order.
+    fn integers(&mut self) -> Result<Vec<Bytes<'static>>, BadDump> {
+        let bytes = self.string()?;
+        let (width, rest) = bytes.split_first_chunk().ok_or(BadDump::Format)?;
+        let (length, rest) = rest.split_first_chunk().ok_or(BadDump::Format)?;
+        let (width, length) = (u32::from_le_bytes(*width) as usize, u32::from_le_bytes(*length) as usize);
+        if !matches!(width, 2 | 4 | 8) || length.checked_mul(width) != Some(rest.len()) {
+            return Err(BadDump::Format);
+        }
+        self.budget.take(length * (ELEMENT_BYTES + STRING_BYTES_MIN + size_of::<i64>())).ok_or(BadDump::TooLarge)?;
+        let members: Vec<i64> = rest.chunks_exact(width).map(signed).collect();
+        let ascending = members.windows(2).all(|pair| pair[0] < pair[1]);
+        if ascending { Ok(members.into_iter().map(integer_text).collect()) } else { Err(BadDump::Format) }
     }
 
     /// The elements of one node of a list.
@@ -194,19 +252,6 @@ impl<'a> Reader<'a> {
 /// Formats an integer as the string that it stands for.
 pub(super) fn integer_text(integer: i64) -> Bytes<'static> {
     Cow::Owned(itoa::Buffer::new().format(integer).as_bytes().to_vec())
-}
-
-/// The members of a set of integers: their width in bytes, their number, and the members in ascending order.
-fn integers(bytes: &[u8]) -> Result<Vec<Bytes<'static>>, BadDump> {
-    let (width, rest) = bytes.split_first_chunk().ok_or(BadDump::Format)?;
-    let (length, rest) = rest.split_first_chunk().ok_or(BadDump::Format)?;
-    let (width, length) = (u32::from_le_bytes(*width) as usize, u32::from_le_bytes(*length) as usize);
-    if !matches!(width, 2 | 4 | 8) || length.checked_mul(width) != Some(rest.len()) {
-        return Err(BadDump::Format);
-    }
-    let members: Vec<i64> = rest.chunks_exact(width).map(signed).collect();
-    let ascending = members.windows(2).all(|pair| pair[0] < pair[1]);
-    if ascending { Ok(members.into_iter().map(integer_text).collect()) } else { Err(BadDump::Format) }
 }
 
 /// A little-endian integer of up to eight bytes.

@@ -35,6 +35,54 @@ const SORTED_SET_LISTPACK: &[u8] = b"\x11\x1d\x1d\0\0\0\x06\0\x81b\x02\x84-inf\x
 const SORTED_SET: &[u8] =
     b"\x05\x03\x01c\0\0\0\0\0\0\x08@\x01a\0\0\0\0\0\0\xf8?\x01b\0\0\0\0\0\0\xf0\xff\x0a\0\x9a\xa2S%a\x0c\xea\xfb";
 
+/// Parses a payload with memory to spare.
+fn read(payload: &[u8]) -> Result<Dumped<'_>, BadDump> {
+    super::read(payload, 64 << 20)
+}
+
+/// A dump of 182 KB made the server hold more than a gigabyte: what is compressed, or packed, may be thousands of times
+/// smaller than the elements built of it.
+#[test]
+fn what_is_built_takes_no_more_than_allowed() {
+    // A listpack of zeros, two bytes each, compressed to three bytes per 264.
+    let entries = 400_000_usize;
+    let listpack_bytes = 6 + 2 * entries + 1;
+    let mut compressed = Vec::new();
+    let header = (listpack_bytes as u32).to_le_bytes();
+    compressed.extend_from_slice(&[7, header[0], header[1], header[2], header[3], 0xff, 0xff, 0, 1]);
+    let mut left = 2 * (entries - 1);
+    while left > 0 {
+        let length = match left {
+            ..=264 => left,
+            _ if left - 264 < 9 => left - 20,
+            _ => 264,
+        };
+        match length {
+            0..9 => compressed.extend_from_slice(&[((length - 2) << 5) as u8, 1]),
+            _ => compressed.extend_from_slice(&[0xe0, (length - 9) as u8, 1]),
+        }
+        left -= length;
+    }
+    compressed.extend_from_slice(&[0, 0xff]);
+    let long = |length: usize| [&[0x80][..], &(length as u32).to_be_bytes()].concat();
+    let listpack = [&[0xc3][..], &long(compressed.len()), &long(listpack_bytes), &compressed].concat();
+    let payload = sealed(&[&[0x12, 1, 2][..], &listpack].concat());
+    assert!(payload.len() < 10_000, "{}", payload.len());
+    assert_eq!(super::read(&payload, 32 << 20), Err(BadDump::TooLarge));
+    assert_eq!(super::read(&payload, 500_000), Err(BadDump::TooLarge), "nor is it decompressed");
+    let Ok(Dumped::List(elements)) = super::read(&payload, 64 << 20) else { panic!("a list") };
+    assert_eq!((elements.len(), &elements[entries - 1][..]), (entries, &b"0"[..]));
+
+    // The same for elements that are not compressed, and for integers.
+    let plain = sealed(&[&[2][..], &long(100_000), &[0; 100_000]].concat());
+    assert_eq!(super::read(&plain, 1 << 20), Err(BadDump::TooLarge));
+    let integers: Vec<u8> = (0..10_000_u16).flat_map(u16::to_le_bytes).collect();
+    let intset = [&[2, 0, 0, 0][..], &10_000_u32.to_le_bytes(), &integers].concat();
+    let intset = sealed(&[&[11][..], &long(intset.len()), &intset].concat());
+    assert_eq!(super::read(&intset, 100_000), Err(BadDump::TooLarge));
+    assert!(super::read(&intset, 10 << 20).is_ok());
+}
+
 fn cow(text: &str) -> Cow<'_, [u8]> {
     Cow::Borrowed(text.as_bytes())
 }

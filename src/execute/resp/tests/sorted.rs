@@ -85,6 +85,12 @@ fn conditions_of_zadd() {
          < $4|10.5|
          > ZINCRBY z -0.5 x
          < $2|10|
+         > ZADD zero -0 x
+         < :1|
+         > ZSCORE zero x
+         < $1|0|
+         > ZINCRBY zero -0 x
+         < $1|0|
          > ZINCRBY z +inf x
          < $3|inf|
          > ZINCRBY z -inf x
