@@ -56,7 +56,6 @@ const FIXED: &[(&str, &str)] = &[
     ("slaveof", ""),
     ("supervised", "no"),
     ("syslog-enabled", "no"),
-    ("tcp-keepalive", "300"),
     ("timeout", "0"),
     ("tls-port", "0"),
     ("tracking-table-max-keys", "1000000"),
