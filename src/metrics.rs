@@ -89,6 +89,10 @@ counters! {
     AuthCmds = "auth_cmds",
     /// Those that gave a wrong password.
     AuthErrors = "auth_errors",
+    /// Clients that were disconnected because clients held more than `--client-memory`.
+    EvictedClients = "evicted_clients",
+    /// Clients that were disconnected because they made no progress.
+    StalledClients = "stalled_clients",
     /// Malformed or unknown commands.
     InvalidCommands = "invalid_commands",
     /// Bytes received from clients.

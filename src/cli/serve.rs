@@ -16,6 +16,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Runs a node with these flags and the weaker layers of settings, until a signal stops it.
 pub(super) fn run(flags: Options) -> Result<(), ConfigError> {
     let options = resolve(flags, std::env::vars_os())?;
+    sys::return_large_memory();
     let open_files = sys::raise_file_limit(u64::MAX).map_err(|e| ConfigError(format!("getrlimit: {e}")))?;
     let machine = Machine { cores: sys::allowed_cores(), memory_bytes: sys::physical_memory_bytes(), open_files };
     let config = Config::new(&options, &machine)?;

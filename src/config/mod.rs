@@ -41,6 +41,14 @@ const TCP_KEEPALIVE_SECONDS_DEFAULT: u32 = 300;
 /// Resident memory beside `--memory`: of the process, and of each shard (docs/memory.md).
 const RESERVE_BYTES: u64 = 64 << 20;
 const RESERVE_BYTES_PER_SHARD: u64 = 32 << 20;
+/// Least value of `--client-memory`.
+const CLIENT_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Least default of `--client-memory`.
+const CLIENT_MEMORY_BYTES_DEFAULT_MIN: u64 = 64 << 20;
+/// Longest `--client-stall-timeout`: a day.
+const CLIENT_STALL_SECONDS_MAX: u32 = 86_400;
+/// Default of `--client-stall-timeout`.
+const CLIENT_STALL_SECONDS_DEFAULT: u32 = 300;
 /// Least receive buffers of a shard.
 const RECEIVE_BUFFERS_MIN: u16 = 16;
 /// Most receive buffers of a shard.
@@ -83,6 +91,10 @@ pub struct Config {
     pub shard_ports: u16,
     /// How long an idle shard polls before it sleeps.
     pub spin: Duration,
+    /// Memory for what clients hold, of all shards together, in bytes.
+    pub client_memory_bytes: u64,
+    /// How long a client may make no progress with its long value or its replies; none for as long as it likes.
+    pub client_stall: Option<Duration>,
     /// Receive buffers per shard.
     pub receive_buffers: u16,
     /// Bytes of one receive buffer.
@@ -194,6 +206,12 @@ impl Config {
         let resp_item_bytes = options.max_item_size.map_or(longest.min(ITEM_BYTES_MAX), |m| m.0);
 
         let max_connections = connections(options, machine, shards, &mut warnings)?;
+        let client_memory_bytes =
+            options.client_memory.map_or((memory_bytes / 4).max(CLIENT_MEMORY_BYTES_DEFAULT_MIN), |m| m.0);
+        let client_stall = match options.client_stall_timeout.unwrap_or(CLIENT_STALL_SECONDS_DEFAULT) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds.into())),
+        };
         let receive_buffers = options.receive_buffers.unwrap_or(512);
         let receive_buffer_bytes = options.receive_buffer_size.map_or(16 << 10, |m| m.0);
         let mut spin = Duration::from_micros(options.spin_us.unwrap_or(0).into());
@@ -224,6 +242,8 @@ impl Config {
             huge_pages: options.huge_pages.unwrap_or(true),
             shard_ports,
             spin,
+            client_memory_bytes,
+            client_stall,
             receive_buffers,
             receive_buffer_bytes: receive_buffer_bytes as usize,
             file: options.config.clone(),

@@ -2,8 +2,9 @@
 
 use super::values::{ByteSize, Cores, ListenOn, Memory, Port, number, power_of_two, size};
 use super::{
-    CONNECTIONS_MAX, ITEM_BYTES_MAX, ITEM_BYTES_MIN, RECEIVE_BUFFER_BYTES_MAX, RECEIVE_BUFFER_BYTES_MIN,
-    RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, SHARDS_MAX, TCP_KEEPALIVE_SECONDS_MAX,
+    CLIENT_MEMORY_BYTES_MIN, CLIENT_STALL_SECONDS_MAX, CONNECTIONS_MAX, ITEM_BYTES_MAX, ITEM_BYTES_MIN,
+    RECEIVE_BUFFER_BYTES_MAX, RECEIVE_BUFFER_BYTES_MIN, RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, SHARDS_MAX,
+    TCP_KEEPALIVE_SECONDS_MAX,
 };
 use crate::eviction::Eviction;
 use clap::{ArgAction, Args};
@@ -93,6 +94,18 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
     pub huge_pages: Option<bool>,
 
+    /// Memory for what clients hold, input, output and replies, 1m or more, divided equally among the shards: where it is
+    /// exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m]
+    #[arg(long, value_name = "SIZE", help_heading = "Memory",
+          value_parser = size(CLIENT_MEMORY_BYTES_MIN..=u64::MAX))]
+    pub client_memory: Option<ByteSize>,
+
+    /// Seconds without progress after which a client that is sending a long value, or not taking its replies, is
+    /// disconnected: 1 to 86400, or 0 (never) [default: 300]
+    #[arg(long, value_name = "SECONDS", help_heading = "Network",
+          value_parser = number::<u32>(0..=CLIENT_STALL_SECONDS_MAX.into()))]
+    pub client_stall_timeout: Option<u32>,
+
     /// Receive buffers per shard: a power of two, 16 to 32768 [default: 512]
     #[arg(long, value_name = "N", help_heading = "Memory",
           value_parser = power_of_two(RECEIVE_BUFFERS_MIN.into()..=RECEIVE_BUFFERS_MAX.into()))]
@@ -136,6 +149,8 @@ impl Options {
             max_item_size: self.max_item_size.or(weaker.max_item_size),
             eviction: self.eviction.or(weaker.eviction),
             huge_pages: self.huge_pages.or(weaker.huge_pages),
+            client_memory: self.client_memory.or(weaker.client_memory),
+            client_stall_timeout: self.client_stall_timeout.or(weaker.client_stall_timeout),
             receive_buffers: self.receive_buffers.or(weaker.receive_buffers),
             receive_buffer_size: self.receive_buffer_size.or(weaker.receive_buffer_size),
             profile: self.profile.or(weaker.profile),

@@ -58,11 +58,13 @@ pub(super) struct Handles {
     handles: Vec<Handle>,
     /// Bytes of the parts allocated for all uploads.
     upload_bytes: u64,
+    /// An upload was refused since this was last asked.
+    upload_refused: bool,
 }
 
 impl Handles {
     pub(super) fn new() -> Self {
-        Self { handles: Vec::new(), upload_bytes: 0 }
+        Self { handles: Vec::new(), upload_bytes: 0, upload_refused: false }
     }
 
     fn add(&mut self, item: Reference) -> usize {
@@ -306,9 +308,24 @@ impl Engine {
 
     /// Uploads must not evict everything else, nor each other. A single upload is always allowed: no value is longer
     /// than half of the memory, not counting the rest of its last page.
-    fn allow_upload(&self, bytes: usize) -> Result<(), PutError> {
+    fn allow_upload(&mut self, bytes: usize) -> Result<(), PutError> {
         let max = (u64::from(self.arena.limit_pages()) + 1) * self.arena.page_bytes() as u64 / UPLOADS_SHARE_MAX;
-        if self.handles.upload_bytes + bytes as u64 <= max { Ok(()) } else { Err(PutError::OutOfMemory) }
+        if self.handles.upload_bytes + bytes as u64 <= max {
+            return Ok(());
+        }
+        self.handles.upload_refused = true;
+        Err(PutError::OutOfMemory)
+    }
+
+    /// True if an upload was refused, because others occupy what uploads may have, since this was last asked.
+    pub fn take_upload_refusal(&mut self) -> bool {
+        std::mem::take(&mut self.handles.upload_refused)
+    }
+
+    /// Bytes of values that have been replaced or removed and still have readers.
+    pub fn replaced_bytes(&self) -> u64 {
+        let replaced = self.handles.handles.iter().filter(|handle| handle.item != NONE && handle.doomed);
+        replaced.map(|handle| value::footprint(&self.arena, handle.item)).sum()
     }
 
     /// Bytes of the value received so far.

@@ -84,6 +84,8 @@ pub struct Executor {
     shards: usize,
     /// Reads a monotonic clock, in nanoseconds.
     stopwatch: fn() -> u64,
+    /// The longest reply of a command that only reads, in bytes.
+    pub reply_bytes_max: usize,
     /// Keys that a slice of a long command visits.
     pub keys_per_slice: usize,
     /// Measure every command, not only those whose time grows with the data.
@@ -102,6 +104,7 @@ impl Executor {
             wall_ahead_ms: 0,
             shards,
             stopwatch,
+            reply_bytes_max: usize::MAX,
             keys_per_slice: KEYS_PER_SLICE,
             time_all: false,
             effects: Effects::default(),
@@ -241,10 +244,11 @@ impl Executor {
     #[inline]
     fn context<'c>(&'c mut self, call: &Call<&'c [u8]>, key: &'c [u8], hash: KeyHash) -> Context<'c> {
         let args = Args::new(call.args, call.count as usize);
-        let Self { engine, counters, now, wall_ahead_ms, shards, keys_per_slice, .. } = self;
+        let Self { engine, counters, now, wall_ahead_ms, shards, reply_bytes_max, keys_per_slice, .. } = self;
         let slice = Slice { from: 0, keys_max: *keys_per_slice, next: None };
         let (now, wall_ahead_ms, shards) = (*now, *wall_ahead_ms, *shards);
-        Context { engine, hash, key, args, now, wall_ahead_ms, counters, shards, slice }
+        let reply_bytes_max = *reply_bytes_max;
+        Context { engine, hash, key, args, now, wall_ahead_ms, counters, shards, reply_bytes_max, slice }
     }
 
     /// The time, in nanoseconds, of a clock that measures commands.

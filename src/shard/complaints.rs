@@ -16,9 +16,13 @@ pub(super) enum Complaint {
     WrongProtocol,
     /// A client gave a wrong password.
     WrongPassword,
+    /// A client was disconnected because clients held too much memory.
+    ClientMemory,
+    /// A client was disconnected because it made no progress.
+    Stalled,
 }
 
-const KINDS: usize = Complaint::WrongPassword as usize + 1;
+const KINDS: usize = Complaint::Stalled as usize + 1;
 
 /// When a line of each kind was written last, and how many were left out since.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@
 //! then they are executed. So the cache misses of a batch overlap instead of following one another.
 
 use super::commands::ShardPart;
-use super::connection::{Client, ConnectionId, Gather, Split, Wait};
+use super::connection::{Client, ConnectionId, Gather, OUTPUT_BYTES_HIGH, Split, Wait};
 use super::pending::{PREFETCH, Pending, Work};
 use super::tunables::{SlowArgs, SlowCommand};
 use super::{Io, Shard};
@@ -98,6 +98,11 @@ impl<I: Io> Shard<I> {
         connection.write(|out| outcome = executor.run(&request, pending.hash, copied_bytes_max, out));
         if let Outcome::Stream(reply) = outcome {
             connection.write_stream(*reply, self.instant);
+        }
+        if connection.output.len() > OUTPUT_BYTES_HIGH {
+            // A reply as long as this counts at once: there may be many of them in a turn.
+            self.connections.count_memory(pending.id);
+            self.bound_client_memory();
         }
         self.apply_effects(Some(pending.id), &request.operation);
     }

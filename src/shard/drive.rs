@@ -13,10 +13,15 @@ const TURNS_WITHOUT_SHORTAGE: u64 = 16;
 impl<I: Io> Shard<I> {
     /// Carries out the actions of every connection that was touched in this turn.
     pub(super) fn drive_touched(&mut self) {
+        let mut touched = 0;
         while let Some(id) = self.connections.next_touched() {
+            touched += 1;
             self.fetch_more(id);
             while self.act(id) {}
+            self.connections.count_memory(id);
         }
+        self.active = touched;
+        self.bound_client_memory();
         self.arm_frugal();
     }
 
@@ -136,16 +141,6 @@ impl<I: Io> Shard<I> {
             // The rest of a value will not come any more.
             self.drop_upload(id);
             self.connections.touch(id);
-        }
-    }
-
-    /// Disconnects clients that make no progress with a long value, and so keep memory from others.
-    pub(super) fn drop_stalled(&mut self) {
-        for id in self.connections.ids() {
-            if self.connections.at(id).is_some_and(|connection| connection.is_stalled(self.instant)) {
-                tracing::info!(shard = self.id, "disconnected a client that was too slow with a long value");
-                self.abandon(id);
-            }
         }
     }
 

@@ -197,6 +197,10 @@ impl Io for Driver {
         self.listeners.clear();
     }
 
+    fn return_free_memory(&mut self) {
+        sys::return_free_memory();
+    }
+
     fn set_tick(&mut self, period: Duration) {
         self.reactor.start_timer(period);
     }

@@ -60,6 +60,9 @@ pub trait Io {
     /// Closes all listeners.
     fn stop_listening(&mut self);
 
+    /// Returns memory that is free in the process to the system.
+    fn return_free_memory(&mut self);
+
     /// Delivers a tick once per period.
     fn set_tick(&mut self, period: Duration);
 

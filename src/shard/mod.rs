@@ -23,6 +23,7 @@
 //! | `transfer.rs`, `remote.rs` | long values between connections and the owners of their keys; the owner's half |
 //! | `pieces.rs` | long values between sockets and this shard's memory, without a copy |
 //! | `drive.rs` | what a touched connection does next: send, receive, move, close |
+//! | `limits.rs` | what clients may hold, and for how long |
 //! | `accept.rs`, `balancer.rs` | new connections, and how they are balanced over the shards |
 //! | `complaints.rs` | log lines that clients can cause |
 //! | `slices.rs` | commands that take long, a slice per turn |
@@ -45,6 +46,7 @@ pub mod faults;
 #[cfg(not(feature = "sim"))]
 mod faults;
 mod io;
+mod limits;
 mod pending;
 mod pieces;
 mod rates;
@@ -122,6 +124,10 @@ pub struct Shard<I: Io> {
     wall_clock_read: Instant,
     /// The number of this turn.
     turns: u64,
+    /// Connections that something happened to in the last turn: they share this one.
+    active: usize,
+    /// The most memory that clients have held since free memory was last returned to the system.
+    client_bytes_peak: usize,
     /// The last turn in which a receive found no buffer.
     last_shortage: u64,
     /// When the engine has more background work.
@@ -181,6 +187,8 @@ impl<I: Io> Shard<I> {
             instant,
             wall_clock_read: instant,
             turns: TURNS_PER_DETAIL,
+            active: 0,
+            client_bytes_peak: 0,
             last_shortage: 0,
             next_work: Next::Idle,
             complaints: Complaints::default(),
@@ -190,6 +198,7 @@ impl<I: Io> Shard<I> {
             pending_kept: Vec::with_capacity(PENDING_MAX),
             shared,
         };
+        shard.executor.reply_bytes_max = shard.client_bytes_max();
         shard.retry_accepts();
         shard
     }
@@ -214,6 +223,7 @@ impl<I: Io> Shard<I> {
         self.check_stop();
         self.execute_slices();
         self.resume();
+        self.note_refused_upload();
         self.next_work = self.executor.work();
         self.drive_touched();
         self.send_batches();
@@ -333,7 +343,7 @@ impl<I: Io> Shard<I> {
         if self.stopping.is_none() {
             self.balance();
         }
-        self.drop_stalled();
+        self.enforce_limits();
         let lag = self.executor.engine.expiry_lag_ms();
         self.executor.counters.set(Counter::ExpiryLag, lag);
         self.measure_clients();

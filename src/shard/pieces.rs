@@ -15,17 +15,27 @@ use crate::protocol::memcached::LINE_END;
 use crate::reactor::{Errno, Pieces, Token};
 use std::ops::Range;
 
-/// Bytes of a value that are sent at once.
-pub(super) const PIECES_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a value that are sent at once, at most and at least.
+const PIECES_BYTES_MAX: usize = 1 << 20;
+const PIECES_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of values that are sent in a turn, about. The kernel copies them while the shard waits for it.
+const PIECES_BYTES_PER_TURN: usize = 32 << 20;
 
 /// Bytes of a value that are received at once. The client's progress shows when all of them have come.
 const RECEIVED_BYTES_MAX: usize = 256 << 10;
 
 impl<I: Io> Shard<I> {
+    /// Bytes of a value that are sent at once: less where many connections are active.
+    pub(super) fn pieces_bytes_max(&self) -> usize {
+        (PIECES_BYTES_PER_TURN / self.active.max(1)).clamp(PIECES_BYTES_MIN, PIECES_BYTES_MAX)
+    }
+
     /// Sends what a connection's output holds, and behind it these pages, whose `in_pages` bytes a reader of its front
     /// download has just passed. What follows them comes along, as far as it is ready.
     pub(super) fn send_value(&mut self, id: ConnectionId, ranges: Vec<Range<usize>>, in_pages: usize) {
         let token = self.connections.token(id);
+        let pieces_bytes_max = self.pieces_bytes_max();
         let Some(connection) = self.connections.answering(id) else { return };
         let head = std::mem::take(&mut connection.output);
         let Some(reader) = connection.replies.front_download().and_then(|download| download.local_reader()) else {
@@ -34,14 +44,14 @@ impl<I: Io> Shard<I> {
         let engine = &mut self.executor.engine;
         connection.sent_value = Some(engine.pin(reader));
         let mut tail = Vec::new();
-        if in_pages < PIECES_BYTES_MAX {
+        if in_pages < pieces_bytes_max {
             self.executor.copy(reader, PIECE_BYTES, &mut tail);
         }
         let finished = connection.on_fetched(in_pages + tail.len());
         // After the last byte, what ends the reply and the replies behind it are in the output.
         tail.append(&mut connection.output);
         let pieces = Pieces { head, memory: self.executor.engine.lease(), ranges, tail };
-        connection.on_sending_pieces(pieces.bytes());
+        connection.on_sending_pieces(pieces.bytes(), self.instant);
         if let Some(source) = finished {
             self.close_download(source, token);
             self.connections.output_has_room(id);
@@ -109,6 +119,7 @@ impl<I: Io> Shard<I> {
         let origin = self.origin(token);
         let Some(connection) = self.connections.get(token) else { return };
         let in_pages = bytes.min(pieces.bytes_in_ranges());
+        connection.on_upload_progress(self.instant);
         if let Some(upload) = &mut connection.upload {
             upload.taken(in_pages);
             self.long_values.received(&mut self.executor, origin, in_pages);

@@ -15,11 +15,20 @@ use crate::protocol::memcached::{Foreign, Parsed, State as Memcached, parse};
 use crate::protocol::{State, resp};
 use crate::reactor::{Errno, Token};
 
-/// Requests of one connection that are executed in one turn, about: the rest of its input waits for the next turn, so
-/// that the others get theirs.
-pub(super) const REQUESTS_PER_TURN: usize = 4096;
+/// Requests of one connection that are executed in one turn, at most and at least, about: the rest of its input waits
+/// for the next turn, so that the others get theirs.
+pub(super) const REQUESTS_OF_ONE_MAX: usize = 4096;
+const REQUESTS_OF_ONE_MIN: usize = 64;
+
+/// Requests that are executed in one turn, about: some 10 ms.
+const REQUESTS_PER_TURN: usize = 64 << 10;
 
 impl<I: Io> Shard<I> {
+    /// Requests of one connection that are executed in one turn: fewer where many connections are active.
+    pub(super) fn requests_of_one(&self) -> usize {
+        (REQUESTS_PER_TURN / self.active.max(1)).clamp(REQUESTS_OF_ONE_MIN, REQUESTS_OF_ONE_MAX)
+    }
+
     /// Bytes arrived on a connection.
     pub(super) fn on_received<'a>(
         &mut self,
@@ -142,7 +151,7 @@ impl<I: Io> Shard<I> {
                 if self.connections.at(id).is_none_or(|c| !c.is_served()) {
                     return input.len();
                 }
-                if executed >= REQUESTS_PER_TURN && at < input.len() {
+                if executed >= self.requests_of_one() && at < input.len() {
                     self.set_back(id, Wait::Turn, &input[at..], State::Memcached(state));
                     return input.len();
                 }

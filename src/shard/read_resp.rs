@@ -5,7 +5,6 @@
 
 use super::connection::{Client, ConnectionId, Wait};
 use super::pending::{PREFETCH, Pending, Work};
-use super::read::REQUESTS_PER_TURN;
 use super::{Io, Shard};
 use crate::command::table::Row;
 use crate::command::{Args, Call, Command, Operation, Request, Session};
@@ -37,6 +36,7 @@ impl<I: Io> Shard<I> {
         }
         // The last command with a key: other commands note themselves.
         let mut last = None;
+        let requests_of_one = self.requests_of_one();
         let mut executed = 0;
         loop {
             let is_due = pending.len() >= PREFETCH;
@@ -50,7 +50,7 @@ impl<I: Io> Shard<I> {
                 return input.len();
             }
             let before = connection.state;
-            if is_due && executed >= REQUESTS_PER_TURN && at < input.len() {
+            if is_due && executed >= requests_of_one && at < input.len() {
                 self.set_back(id, Wait::Turn, &input[at..], before);
                 return input.len();
             }

@@ -64,6 +64,42 @@ impl Default for Clock {
     }
 }
 
+/// Why a shard needs memory that long values occupy which are on their way.
+#[derive(Debug, Default)]
+pub(super) struct Pressure {
+    uploads: AtomicBool,
+    replaced: AtomicBool,
+}
+
+impl Pressure {
+    /// An upload was refused.
+    pub(super) fn set_uploads(&self) {
+        self.uploads.store(true, Ordering::Relaxed);
+    }
+
+    /// Replaced values that are still being sent occupy too much.
+    pub(super) fn set_replaced(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn of_uploads(&self) -> bool {
+        self.uploads.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn of_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        self.of_uploads() || self.of_replaced()
+    }
+
+    pub(super) fn clear(&self) {
+        self.uploads.store(false, Ordering::Relaxed);
+        self.replaced.store(false, Ordering::Relaxed);
+    }
+}
+
 /// The state that the shards of a node share.
 pub struct SharedState {
     /// The settings.
@@ -94,6 +130,7 @@ pub struct SharedState {
     /// Calls per row of the command table, and errors per code, that they subtract.
     calls_baseline: Mutex<Vec<CallStats>>,
     errors_baseline: Mutex<[u64; ERROR_CODES.len()]>,
+    pressure: Vec<Pressure>,
     wakes: Vec<EventFd>,
     doorbells: OnceLock<Vec<RawFd>>,
     /// Number of the eviction policy in charge, in [`Eviction::ALL`].
@@ -135,6 +172,7 @@ impl SharedState {
             baseline: Mutex::new(vec![0; Counter::ALL.len()]),
             calls_baseline: Mutex::new(vec![CallStats::default(); ROWS_COUNT]),
             errors_baseline: Mutex::new([0; ERROR_CODES.len()]),
+            pressure: (0..shards).map(|_| Pressure::default()).collect(),
             wakes: (0..shards).map(|_| EventFd::new()).collect::<io::Result<_>>()?,
             doorbells: OnceLock::new(),
             eviction: AtomicUsize::new(config.eviction as usize),
@@ -158,6 +196,10 @@ impl SharedState {
     /// The number of the next client.
     pub(super) fn next_client(&self) -> u64 {
         self.next_client.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn pressure(&self, shard: usize) -> &Pressure {
+        &self.pressure[shard]
     }
 
     /// Tells how to ring each shard. Once, before any shard runs.

@@ -1,6 +1,6 @@
 //! The text of `stats`: the shards' published counters, summed only here.
 
-use super::read::REQUESTS_PER_TURN;
+use super::read::REQUESTS_OF_ONE_MAX;
 use super::{Clock, Io, Shard, SharedState};
 use crate::command::{Part, StatsTopic};
 use crate::eviction::Eviction;
@@ -81,7 +81,7 @@ impl SharedState {
         lines.stat("binding_protocol", "ascii");
         lines.stat("idle_timeout", 0);
         lines.stat("maxconns_fast", "yes");
-        lines.stat("reqs_per_event", REQUESTS_PER_TURN);
+        lines.stat("reqs_per_event", REQUESTS_OF_ONE_MAX);
         lines.stat("evictions", if self.eviction() == Eviction::None { "off" } else { "on" });
         lines.stat("eviction_policy", self.eviction());
         lines.stat("num_threads", self.shards());

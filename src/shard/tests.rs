@@ -88,6 +88,8 @@ impl Io for TestIo {
 
     fn stop_listening(&mut self) {}
 
+    fn return_free_memory(&mut self) {}
+
     fn set_tick(&mut self, _: Duration) {}
 
     fn post(&mut self, to: usize, message: Message<u32>) {

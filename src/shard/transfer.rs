@@ -6,7 +6,6 @@
 use super::batch::TaskKind;
 use super::connection::{ConnectionId, Fetch, PIECE_BYTES, Source, UploadSource, UploadStep, Wait};
 use super::faults::{self, Fault};
-use super::pieces::PIECES_BYTES_MAX;
 use super::remote::Origin;
 use super::{Io, Shard};
 use crate::command::{Args, Call, Command, Operation, Request, Session};
@@ -55,9 +54,10 @@ impl<I: Io> Shard<I> {
         request.session.noreply |= connection.take_noreply();
         let owner = usize::from(self.shared.slots.owner(request.key));
         let owner = (owner != self.id).then_some(owner);
-        let upload = UploadSource::new(owner, value_bytes, args_after, self.instant);
+        let upload = UploadSource::new(owner, value_bytes, args_after);
         let makes_way = upload.makes_way();
         connection.upload = Some(Box::new(upload));
+        connection.on_upload_progress(self.instant);
         if makes_way {
             connection.expect_long_values();
         }
@@ -102,6 +102,7 @@ impl<I: Io> Shard<I> {
         loop {
             let Some(connection) = self.connections.at(id) else { return input.len() };
             let state = connection.state;
+            connection.on_upload_progress(self.instant);
             let Some(upload) = connection.upload.as_deref_mut() else { return at };
             let rest = &input[at..];
             match (upload.step(rest, &limits), upload.owner()) {
@@ -192,9 +193,10 @@ impl<I: Io> Shard<I> {
             return;
         }
         let token = self.connections.token(id);
+        let pieces_bytes_max = self.pieces_bytes_max();
         while let Some(connection) = self.connections.answering(id) {
             let is_sending = connection.is_sending();
-            match connection.next_fetch(self.instant) {
+            match connection.next_fetch() {
                 None => return,
                 Some(Fetch::Remote { owner, stream }) => {
                     self.router.batch(owner).push_task(token, TaskKind::ReadStream { stream });
@@ -203,7 +205,7 @@ impl<I: Io> Shard<I> {
                 Some(Fetch::Local(_)) if is_sending => return,
                 Some(Fetch::Local(reader)) => {
                     let mut ranges = Vec::new();
-                    let in_pages = self.executor.engine.read_pages(reader, PIECES_BYTES_MAX, &mut ranges);
+                    let in_pages = self.executor.engine.read_pages(reader, pieces_bytes_max, &mut ranges);
                     if in_pages > 0 {
                         return self.send_value(id, ranges, in_pages);
                     }

@@ -138,6 +138,26 @@ impl<T: Zeroable> DerefMut for Mapping<T> {
     }
 }
 
+/// Has freed memory of 256 KiB and more returned to the system at once. By default, the C library raises that bound to up
+/// to 32 MiB as it goes, and keeps what was freed below it.
+pub fn return_large_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets parameters of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
+    }
+}
+
+/// Returns memory that the allocator has free to the system.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it changes nothing that is allocated.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Prefetches the cache line at `at`. A hint: it only affects timing.
 #[inline(always)]
 pub fn prefetch<T>(at: &T) {

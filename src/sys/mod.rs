@@ -11,5 +11,5 @@ pub use host::{
     address_space_limit_bytes, allowed_cores, io_uring_disabled, kernel_release, memlock_limit_bytes,
     physical_memory_bytes, pin_to_core, raise_file_limit, resident_bytes, resource_usage,
 };
-pub use memory::{Lease, Mapping, Zeroable, prefetch};
+pub use memory::{Lease, Mapping, Zeroable, prefetch, return_free_memory, return_large_memory};
 pub use socket::{EventFd, LISTEN_BACKLOG, addresses, keep_alive, listen, shut_down};

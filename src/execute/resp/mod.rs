@@ -25,7 +25,7 @@ mod strings;
 mod tests;
 mod upload;
 
-use crate::command::table::with_handlers;
+use crate::command::table::{Flags, with_handlers};
 use crate::command::{Args, Command, End, Part, UnixMs};
 use crate::engine::{Engine, KeyHash, PutError, Reader, Upload};
 use crate::metrics::{Counter, Counters};
@@ -34,6 +34,7 @@ use crate::slots::Group;
 pub use arguments::Error;
 use arguments::text;
 use ranges::By;
+use std::borrow::Cow;
 
 /// The context of a command: its key, its engine, its arguments, the time.
 pub(super) struct Context<'e> {
@@ -49,6 +50,8 @@ pub(super) struct Context<'e> {
     pub(super) counters: &'e mut Counters,
     /// The number of shards of the node.
     pub(super) shards: usize,
+    /// The longest reply of a command that only reads, in bytes.
+    pub(super) reply_bytes_max: usize,
     /// The slice to execute of a long command.
     pub(super) slice: Slice,
 }
@@ -136,7 +139,17 @@ impl IntoStreamed for Option<Streamed> {
 pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &mut Vec<u8>) -> Option<Streamed> {
     let start = out.len();
     let mut writer = Writer::new(out, resp3);
-    match dispatch(command, context, &mut writer) {
+    if command.row().flags.has(Flags::READONLY) {
+        writer.limit(context.reply_bytes_max);
+    }
+    let mut done = dispatch(command, context, &mut writer);
+    if writer.is_cut() {
+        done = Err(Error::Text(Cow::Owned(format!(
+            "ERR the reply is longer than {} bytes, a shard's part of --client-memory",
+            context.reply_bytes_max
+        ))));
+    }
+    match done {
         Ok(streamed) => streamed,
         Err(error) => {
             context.count_error(command, &error);

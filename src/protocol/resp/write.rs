@@ -9,6 +9,10 @@ const LINE_END: &[u8; 2] = b"\r\n";
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
     resp3: bool,
+    /// The length of `out` from which on strings are left out.
+    length_max: usize,
+    /// A string was left out.
+    is_cut: bool,
 }
 
 /// An aggregate whose length is written when it ends, by [`Writer::end`]. An aggregate begun inside it must end first.
@@ -32,7 +36,20 @@ impl<'a> Writer<'a> {
     /// Creates a writer that appends to `out`, in RESP3 or RESP2.
     #[inline]
     pub fn new(out: &'a mut Vec<u8>, resp3: bool) -> Self {
-        Self { out, resp3 }
+        Self { out, resp3, length_max: usize::MAX, is_cut: false }
+    }
+
+    /// Leaves strings out once the reply has `bytes` bytes: the caller then replaces it by an error, see
+    /// [`Writer::is_cut`].
+    #[inline]
+    pub fn limit(&mut self, bytes: usize) {
+        self.length_max = self.out.len().saturating_add(bytes);
+    }
+
+    /// True if strings were left out.
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// True if the connection speaks RESP3.
@@ -73,6 +90,10 @@ impl<'a> Writer<'a> {
     /// Writes a string of any bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.out.len() > self.length_max {
+            self.is_cut = true;
+            return;
+        }
         self.out.reserve(bytes.len() + 16);
         self.bulk_head(bytes.len());
         self.out.extend_from_slice(bytes);

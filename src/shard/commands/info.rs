@@ -248,6 +248,8 @@ fn stats(shared: &SharedState, lines: &mut Lines) {
         ("keyspace_hits", Counter::GetHits),
         ("keyspace_misses", Counter::GetMisses),
         ("wrong_protocol_connections", Counter::WrongProtocol),
+        ("evicted_clients", Counter::EvictedClients),
+        ("stalled_clients", Counter::StalledClients),
     ] {
         lines.field(name, shared.since_reset(counter));
     }
@@ -269,7 +271,6 @@ fn stats(shared: &SharedState, lines: &mut Lines) {
         "sync_full",
         "sync_partial_ok",
         "sync_partial_err",
-        "evicted_clients",
         "evicted_scripts",
         "pubsub_channels",
         "pubsub_patterns",

@@ -6,15 +6,9 @@
 
 use crate::engine::Reader;
 use crate::execute::LongReply;
-use std::time::{Duration, Instant};
 
 /// Bytes that are read at a time.
 pub(in crate::shard) const PIECE_BYTES: usize = 64 << 10;
-
-/// A client that takes nothing of its value for this long is disconnected. For the whole value it has as long, and one
-/// second more for each `BYTES_PER_SECOND_MIN`.
-pub(in crate::shard) const PATIENCE: Duration = Duration::from_secs(30);
-const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 
 /// A long value that is being sent.
 #[derive(Debug)]
@@ -26,8 +20,6 @@ pub(in crate::shard) struct Download {
     tail: Vec<u8>,
     /// Bytes of the value that are still to be written to the output.
     left: usize,
-    /// When the client must have taken all of it; set when its first byte is written.
-    deadline: Option<Instant>,
 }
 
 /// How a sibling announces that a reply is a long value, to be read piece by piece.
@@ -60,20 +52,18 @@ pub(in crate::shard) enum Fetch<'d> {
 impl Download {
     pub(in crate::shard) fn local(reply: LongReply) -> Self {
         let LongReply { head, tail, length, reader } = reply;
-        Self { source: Source::Local(reader), head, tail, left: length, deadline: None }
+        Self { source: Source::Local(reader), head, tail, left: length }
     }
 
     /// A value at `owner`; `reply` is what comes before it and after it.
     pub(in crate::shard) fn remote(owner: usize, start: &StreamStart, reply: &[u8]) -> Self {
         let (head, tail) = reply.split_at(start.head_bytes);
         let source = Source::Remote { owner, stream: start.stream, asked: false };
-        Self { source, head: head.into(), tail: tail.into(), left: start.length, deadline: None }
+        Self { source, head: head.into(), tail: tail.into(), left: start.length }
     }
 
     /// Writes what comes before the value, once, and says where to fetch the next piece. None while one is under way.
-    pub(super) fn next_fetch(&mut self, now: Instant, output: &mut Vec<u8>) -> Option<Fetch<'_>> {
-        let seconds = (self.left / BYTES_PER_SECOND_MIN) as u64;
-        self.deadline.get_or_insert(now + PATIENCE + Duration::from_secs(seconds));
+    pub(super) fn next_fetch(&mut self, output: &mut Vec<u8>) -> Option<Fetch<'_>> {
         output.append(&mut self.head);
         match &mut self.source {
             Source::Local(reader) => Some(Fetch::Local(reader)),
@@ -82,6 +72,14 @@ impl Download {
                 *asked = true;
                 Some(Fetch::Remote { owner: *owner, stream: *stream })
             }
+        }
+    }
+
+    /// The sibling that owns the value; none if this shard does.
+    pub(in crate::shard) fn owner(&self) -> Option<usize> {
+        match self.source {
+            Source::Local(_) => None,
+            Source::Remote { owner, .. } => Some(owner),
         }
     }
 
@@ -105,10 +103,5 @@ impl Download {
     /// What comes after the value, and where it was read.
     pub(super) fn finish(self) -> (Vec<u8>, Source) {
         (self.tail, self.source)
-    }
-
-    /// True if the client should have taken all of it by `now`.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| now > deadline)
     }
 }

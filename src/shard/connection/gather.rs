@@ -28,6 +28,11 @@ pub(in crate::shard) struct Gather {
 }
 
 impl Gather {
+    /// Bytes of memory that it holds.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// A reply merged from `parts` parts.
     pub(in crate::shard) fn new(merge: Merge, parts: u32) -> Self {
         debug_assert!(parts > 0, "a reply without parts would never be complete");

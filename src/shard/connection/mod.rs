@@ -28,7 +28,7 @@ use crate::execute::LongReply;
 use crate::protocol::State;
 use crate::reactor::Errno;
 pub(super) use client::{Client, Replies};
-pub(super) use download::{Download, Fetch, PATIENCE, PIECE_BYTES, Source, StreamStart};
+pub(super) use download::{Download, Fetch, PIECE_BYTES, Source, StreamStart};
 pub(super) use gather::Gather;
 pub(super) use phase::Action;
 use phase::Phase;
@@ -37,8 +37,11 @@ use std::time::{Duration, Instant};
 pub(super) use table::{ConnectionId, Connections, Moving};
 pub(super) use upload::{UploadSource, UploadStep};
 
-/// A connection with this many bytes of output is not served until most of them are sent.
-const OUTPUT_BYTES_HIGH: usize = 256 << 10;
+/// A connection with this many bytes of output is not served until most of them are sent. If its client takes nothing
+/// for a while, its limit is raised (`limits.rs`).
+pub(super) const OUTPUT_BYTES_HIGH: usize = 256 << 10;
+/// Of the limit of its output, the part down to which output must be sent before a connection is served again.
+const OUTPUT_SHARE_LOW: usize = 4;
 /// Then it is served again. More output than this is not held back for replies of siblings either.
 pub(super) const OUTPUT_BYTES_LOW: usize = 64 << 10;
 /// The expected length of a sibling's reply before any has come: 32 requests may be on their way.
@@ -159,8 +162,12 @@ pub(super) struct Connection {
     pub(super) pinned: bool,
     /// The long value that the client is sending.
     pub(super) upload: Option<Box<UploadSource>>,
-    /// When the client last took some output.
+    /// When the client last took some output, or sent some of a long value.
     progress: Instant,
+    /// The output, in bytes, at which the connection is not served any more.
+    output_bytes_max: usize,
+    /// The bytes that it was last counted with in its shard's client memory.
+    pub(super) counted_bytes: usize,
     /// The expected length of a sibling's reply: the longest of late.
     reply_bytes_estimate: usize,
 }
@@ -192,6 +199,8 @@ impl Connection {
             pinned,
             upload: None,
             progress: now,
+            output_bytes_max: OUTPUT_BYTES_HIGH,
+            counted_bytes: 0,
             reply_bytes_estimate: REPLY_BYTES_FIRST,
         }
     }
@@ -249,7 +258,8 @@ impl Connection {
     }
 
     /// `bytes` bytes of pieces are being sent.
-    pub(super) fn on_sending_pieces(&mut self, bytes: usize) {
+    pub(super) fn on_sending_pieces(&mut self, bytes: usize, now: Instant) {
+        self.progress = now;
         debug_assert!(self.sending.is_none(), "one send at a time");
         self.held_since = None;
         self.sending = Some(Sending { from: 0, bytes });
@@ -341,6 +351,48 @@ impl Connection {
         self.input.len() >= self.needed
     }
 
+    // Limits.
+
+    /// The client sent some of a long value.
+    pub(super) fn on_upload_progress(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// Bytes of memory that are held for the client outside of the arena. None for one that was given up: what it still
+    /// holds is freed as soon as the kernel has returned it.
+    pub(super) fn memory_bytes(&self) -> usize {
+        if self.phase == Phase::Abandoned {
+            return 0;
+        }
+        let sending = self.sending.map_or(0, |s| s.bytes - s.from);
+        let sending = if self.sent_value.is_some() { 0 } else { sending };
+        let upload = self.upload.as_ref().map_or(0, |upload| upload.memory_bytes());
+        self.input.capacity() + self.output.capacity() + sending + self.replies.memory_bytes() + upload
+    }
+
+    /// How long the client has taken nothing of what it is being sent, or sent nothing of its long value.
+    pub(super) fn stalled_for(&self, now: Instant) -> Option<Duration> {
+        let is_busy = self.sending.is_some() || self.upload.is_some() || self.replies.has_downloads();
+        let stalled_for = now.saturating_duration_since(self.progress);
+        (is_busy && self.phase != Phase::Abandoned).then_some(stalled_for)
+    }
+
+    /// A client that waits for nobody to take its output, and takes none: `output_bytes_max` is raised, so that what it
+    /// has sent is executed first. False if that is not what it waits for.
+    pub(super) fn raise_output_limit(&mut self, times: usize, most: usize) -> bool {
+        let is_blocked = self.wait == Some(Wait::Output) && self.sending.is_some();
+        if !is_blocked || self.replies.has_downloads() || self.replies.awaited() > 0 {
+            return false;
+        }
+        self.output_bytes_max = (self.output_bytes_max * times).min(most);
+        true
+    }
+
+    /// The owners of the long values that the client sends and is sent next: a sibling, or none for this shard.
+    pub(super) fn long_value_owners(&self) -> [Option<Option<usize>>; 2] {
+        [self.upload.as_ref().map(|upload| upload.owner()), self.replies.download_owner()]
+    }
+
     // Replies.
 
     /// Replies that are ready, and those that siblings owe, in bytes.
@@ -355,7 +407,7 @@ impl Connection {
     pub(super) fn must_wait(&self) -> bool {
         self.replies.has_downloads()
             || self.replies.has_sliced()
-            || self.output_bytes() >= OUTPUT_BYTES_HIGH
+            || self.output_bytes() >= self.output_bytes_max
             || self.replies.len() >= REPLIES_MAX
     }
 
@@ -364,7 +416,7 @@ impl Connection {
     fn may_go_on(&self) -> bool {
         !self.replies.has_downloads()
             && !self.replies.has_sliced()
-            && self.output_bytes() <= OUTPUT_BYTES_LOW
+            && self.output_bytes() <= self.output_bytes_max / OUTPUT_SHARE_LOW
             && self.replies.len() <= REPLIES_MAX / 2
     }
 
@@ -417,11 +469,11 @@ impl Connection {
 
     /// The next piece of a long value to fetch, if one is the next reply and the output has room.
     #[inline]
-    pub(super) fn next_fetch(&mut self, now: Instant) -> Option<Fetch<'_>> {
+    pub(super) fn next_fetch(&mut self) -> Option<Fetch<'_>> {
         if self.output.len() >= OUTPUT_BYTES_LOW {
             return None;
         }
-        self.replies.front_download()?.next_fetch(now, &mut self.output)
+        self.replies.front_download()?.next_fetch(&mut self.output)
     }
 
     /// `bytes` bytes of the front long value have been added to the output. After the last, returns where it was read:
@@ -446,6 +498,9 @@ impl Connection {
     pub(super) fn on_sent(&mut self, count: Option<usize>, now: Instant) -> Option<usize> {
         let Sending { from, bytes } = self.sending.take()?;
         self.progress = now;
+        if self.output.len() < OUTPUT_BYTES_HIGH {
+            self.output_bytes_max = OUTPUT_BYTES_HIGH;
+        }
         let from = from + count?;
         if from >= bytes || faults::has(Fault::ShortSend) {
             return None;

@@ -1,6 +1,6 @@
 //! The phases of a connection, from its first byte to its last, and what it does next.
 
-use super::{Connection, HOLD, OUTPUT_BYTES_LOW, PATIENCE, Receive, Sending, Source, Split};
+use super::{Connection, HOLD, OUTPUT_BYTES_LOW, Receive, Sending, Source, Split};
 use crate::protocol::{State, resp};
 use crate::shard::faults::{self, Fault};
 use std::net::Shutdown;
@@ -153,16 +153,6 @@ impl Connection {
         self.leaving
     }
 
-    /// True if the client makes no progress with a long value, and so keeps memory from others.
-    pub(in crate::shard) fn is_stalled(&self, now: Instant) -> bool {
-        if self.is_abandoned() {
-            return false;
-        }
-        let sends_too_slowly = self.upload.as_ref().is_some_and(|upload| upload.is_overdue(now));
-        let takes_nothing = self.replies.has_downloads() && now - self.progress > PATIENCE;
-        sends_too_slowly || takes_nothing || self.replies.is_download_overdue(now)
-    }
-
     /// Its state in one line, for a failing run of the simulator.
     #[cfg(feature = "sim")]
     pub(in crate::shard) fn describe(&self) -> String {
@@ -201,6 +191,7 @@ impl Connection {
                 self.held_since = None;
                 let bytes = self.transport.sealed(std::mem::take(&mut self.output));
                 self.sending = Some(Sending { from: 0, bytes: bytes.len() });
+                self.progress = now;
                 return Some(Action::Send(bytes));
             }
         }

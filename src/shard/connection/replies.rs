@@ -9,7 +9,6 @@ use super::gather::Gather;
 use crate::command::Part;
 use crate::shard::faults::{self, Fault};
 use std::collections::VecDeque;
-use std::time::Instant;
 
 /// Held bytes that have gone out, before they are cut off.
 const DEAD_BYTES_MAX: usize = 64 << 10;
@@ -223,9 +222,15 @@ impl ReplyQueue {
         Some(source)
     }
 
-    /// True if a client should have taken its long value by `now`.
-    pub(in crate::shard) fn is_download_overdue(&self, now: Instant) -> bool {
-        self.downloads.front().is_some_and(|(_, download)| download.is_overdue(now))
+    /// The owner of the long value that is sent next, if there is one: a sibling, or none for this shard.
+    pub(in crate::shard) fn download_owner(&self) -> Option<Option<usize>> {
+        self.downloads.front().map(|(_, download)| download.owner())
+    }
+
+    /// Bytes of memory that the queue holds.
+    pub(in crate::shard) fn memory_bytes(&self) -> usize {
+        let gathers: usize = self.gathers.iter().map(|(_, gather)| gather.memory_bytes()).sum();
+        self.held.capacity() + self.merged.capacity() + gathers
     }
 
     /// Forgets everything, replies that are still to come included. Returns the long values, whose readers are open.
@@ -291,7 +296,6 @@ mod tests {
     use crate::command::table::Merge;
     use crate::shard::connection::download::{Fetch, StreamStart};
     use proptest::prelude::*;
-    use std::time::Instant;
 
     /// A DEL of two keys was counted as one reply as long as those before it. After a long one, that exceeded the
     /// output that a connection may be owed: it waited for the DEL before it had asked for the parts, and never went
@@ -362,9 +366,9 @@ mod tests {
         assert!(output.is_empty() && replies.awaited() == 2);
         for value in ["first", "second"] {
             let download = replies.front_download().expect("a long value is next");
-            let fetch = download.next_fetch(Instant::now(), &mut output);
+            let fetch = download.next_fetch(&mut output);
             assert!(matches!(fetch, Some(Fetch::Remote { owner: 1, stream: 7 })));
-            assert!(download.next_fetch(Instant::now(), &mut output).is_none(), "one piece at a time");
+            assert!(download.next_fetch(&mut output).is_none(), "one piece at a time");
             output.extend_from_slice(value.as_bytes());
             assert!(download.piece_written(value.len()));
             assert!(matches!(replies.finish_download(&mut output), Some(Source::Remote { .. })));

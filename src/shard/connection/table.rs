@@ -52,6 +52,8 @@ pub(in crate::shard) struct Connections<S> {
     /// They receive one buffer each, in this order, since the buffers ran out.
     frugal: VecDeque<Token>,
     outputs: OutputPool,
+    /// Bytes of memory that all connections hold, as they were counted last.
+    memory_bytes: usize,
 }
 
 impl<S> Connections<S> {
@@ -67,7 +69,30 @@ impl<S> Connections<S> {
             tick_waiters: Vec::new(),
             frugal: VecDeque::new(),
             outputs: OutputPool::new(),
+            memory_bytes: 0,
         }
+    }
+
+    /// Counts anew what a connection holds.
+    #[inline]
+    pub(in crate::shard) fn count_memory(&mut self, id: ConnectionId) {
+        let Some(Place { open: Some(Open { connection, .. }), .. }) = self.places.get_mut(id as usize) else { return };
+        let bytes = connection.memory_bytes();
+        self.memory_bytes = self.memory_bytes + bytes - connection.counted_bytes;
+        connection.counted_bytes = bytes;
+    }
+
+    /// Bytes of memory that all connections hold, as they were counted last.
+    #[inline]
+    pub(in crate::shard) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// The connection that holds most.
+    pub(in crate::shard) fn largest(&self) -> Option<ConnectionId> {
+        let counted = |place: &Place<S>| place.open.as_ref().map_or(0, |open| open.connection.counted_bytes);
+        let (id, bytes) = self.places.iter().map(counted).enumerate().max_by_key(|(_, bytes)| *bytes)?;
+        (bytes > 0).then_some(id as ConnectionId)
     }
 
     /// The number of open connections.
@@ -156,6 +181,7 @@ impl<S> Connections<S> {
     pub(in crate::shard) fn remove(&mut self, id: ConnectionId) -> Option<Moving<S>> {
         let place = self.places.get_mut(id as usize)?;
         let Open { socket, mut connection } = place.open.take()?;
+        self.memory_bytes -= connection.counted_bytes;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(id);
         self.open -= 1;

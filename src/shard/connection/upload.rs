@@ -2,17 +2,11 @@
 //!
 //! The value goes piece by piece to the owner of the key: straight to the engine, or to a sibling in batches, whose
 //! bound is the sender's credit: while a batch is full, the connection waits and its bytes stay in the socket. Nobody
-//! holds a second copy of more than that. A client that does not finish in time is disconnected, and the memory comes
-//! back.
+//! holds a second copy of more than that.
 
 use crate::command::Args;
 use crate::protocol::memcached::LINE_END;
 use crate::protocol::resp::{Limits, Parsed, ProtocolError, parse_rest};
-use std::time::{Duration, Instant};
-
-/// A client has this long for its value, and one second more for each `BYTES_PER_SECOND_MIN`.
-const PATIENCE: Duration = Duration::from_secs(30);
-const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 
 /// What is left of a value is received where it will lie if it has this many bytes or more. Less than that comes as
 /// fast through a receive buffer.
@@ -35,8 +29,6 @@ pub(in crate::shard) struct UploadSource {
     /// Arguments of RESP that come after the value, and their bytes so far.
     args_after: usize,
     after: Vec<u8>,
-    /// When it must be complete.
-    deadline: Instant,
 }
 
 /// What the input of a connection is, while it sends a long value.
@@ -54,9 +46,8 @@ pub(in crate::shard) enum UploadStep<'a> {
 
 impl UploadSource {
     /// A value of `value_bytes` bytes for `owner`, to be followed by `args_after` arguments.
-    pub(in crate::shard) fn new(owner: Option<usize>, value_bytes: usize, args_after: usize, now: Instant) -> Self {
-        let deadline = now + PATIENCE + Duration::from_secs((value_bytes / BYTES_PER_SECOND_MIN) as u64);
-        Self { owner, left: value_bytes, line_end: 0, intact: true, args_after, after: Vec::new(), deadline }
+    pub(in crate::shard) fn new(owner: Option<usize>, value_bytes: usize, args_after: usize) -> Self {
+        Self { owner, left: value_bytes, line_end: 0, intact: true, args_after, after: Vec::new() }
     }
 
     /// The sibling that owns the key; none if this shard does.
@@ -72,6 +63,11 @@ impl UploadSource {
     /// True if it is worth cancelling the armed receive at the start of the value.
     pub(in crate::shard) fn makes_way(&self) -> bool {
         self.owner.is_none() && self.left >= MAKES_WAY_BYTES_MIN
+    }
+
+    /// Bytes of memory that are held for the arguments after the value.
+    pub(in crate::shard) fn memory_bytes(&self) -> usize {
+        self.after.capacity()
     }
 
     /// Bytes of the value that are still to come.
@@ -115,11 +111,6 @@ impl UploadSource {
     /// Whether a right line end followed the value, and the arguments after it.
     pub(in crate::shard) fn end(&self) -> (bool, Args<'_>) {
         (self.intact, Args::new(&self.after, self.args_after))
-    }
-
-    /// True if it should have been complete by `now`.
-    pub(in crate::shard) fn is_overdue(&self, now: Instant) -> bool {
-        now > self.deadline
     }
 }
 
@@ -177,7 +168,7 @@ mod tests {
                 pieces.push(&input[from..to]);
                 from = to;
             }
-            let mut source = UploadSource::new(None, value.len(), args.len(), Instant::now());
+            let mut source = UploadSource::new(None, value.len(), args.len());
             let (got, used) = feed(&mut source, &pieces);
             prop_assert_eq!((got, used), (value, Some(end)));
             let (intact, after) = source.end();
@@ -188,14 +179,14 @@ mod tests {
 
     #[test]
     fn a_wrong_line_end_is_noticed() {
-        let mut source = UploadSource::new(Some(1), 3, 0, Instant::now());
+        let mut source = UploadSource::new(Some(1), 3, 0);
         assert_eq!(feed(&mut source, &[b"abcX\n"]), (b"abc".to_vec(), Some(5)));
         assert_eq!((source.end().0, source.owner()), (false, Some(1)));
     }
 
     #[test]
     fn arguments_that_break_the_protocol_are_reported() {
-        let mut source = UploadSource::new(None, 1, 1, Instant::now());
+        let mut source = UploadSource::new(None, 1, 1);
         source.taken(1);
         assert!(matches!(
             source.step(b"\r\n+x\r\n", &LIMITS),

@@ -198,6 +198,8 @@ impl Io for SimIo {
         self.network.borrow_mut().shards[self.shard].accepts.clear();
     }
 
+    fn return_free_memory(&mut self) {}
+
     fn set_tick(&mut self, period: Duration) {
         let mut network = self.network.borrow_mut();
         let now = network.now;
