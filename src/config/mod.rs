@@ -162,14 +162,15 @@ impl Config {
 
         let mut memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
         let (least, most) = (SHARD_MEMORY_BYTES_MIN, SHARD_MEMORY_BYTES_MAX);
-        if memory_bytes < least * shards {
+        let least_of_all = least * shards;
+        if memory_bytes < least_of_all {
             warnings.push(format!(
                 "--memory {}MiB is raised to {}MiB: each of the {shards} shards has at least {}MiB",
                 memory_bytes >> 20,
-                least * shards >> 20,
+                least_of_all >> 20,
                 least >> 20
             ));
-            memory_bytes = least * shards;
+            memory_bytes = least_of_all;
         }
         let share = memory_bytes / shards;
         if share > most {

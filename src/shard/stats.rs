@@ -1,7 +1,7 @@
 //! The text of `stats`: the shards' published counters, summed only here.
 
 use super::read::REQUESTS_OF_ONE_MAX;
-use super::{Clock, Io, Shard, SharedState};
+use super::{Io, Shard, SharedState};
 use crate::command::{Part, StatsTopic};
 use crate::eviction::Eviction;
 use crate::log;
@@ -48,7 +48,7 @@ impl SharedState {
         let seconds = |d: std::time::Duration| format!("{}.{:06}", d.as_secs(), d.subsec_micros());
         lines.stat("pid", std::process::id());
         lines.stat("uptime", self.clock.uptime_seconds());
-        lines.stat("time", Clock::unix_ms() / 1000);
+        lines.stat("time", super::Clock::unix_ms() / 1000);
         lines.stat("version", VERSION_TEXT);
         lines.stat("pointer_size", usize::BITS);
         lines.stat("rusage_user", seconds(user));
