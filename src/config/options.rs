@@ -94,8 +94,8 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
     pub huge_pages: Option<bool>,
 
-    /// Memory for what clients hold, input, output and replies, 1m or more, divided equally among the shards: where it is
-    /// exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m]
+    /// Memory for what clients hold, input, output and replies, 1m or more, divided equally among the shards: where it
+    /// is exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m]
     #[arg(long, value_name = "SIZE", help_heading = "Memory",
           value_parser = size(CLIENT_MEMORY_BYTES_MIN..=u64::MAX))]
     pub client_memory: Option<ByteSize>,

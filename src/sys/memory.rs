@@ -138,8 +138,8 @@ impl<T: Zeroable> DerefMut for Mapping<T> {
     }
 }
 
-/// Has freed memory of 256 KiB and more returned to the system at once. By default, the C library raises that bound to up
-/// to 32 MiB as it goes, and keeps what was freed below it.
+/// Has freed memory of 256 KiB and more returned to the system at once. By default, the C library raises that bound to
+/// up to 32 MiB as it goes, and keeps what was freed below it.
 pub fn return_large_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it sets parameters of the allocator.

@@ -95,6 +95,9 @@ pub(super) fn hmget(c: &mut Context, w: &mut Writer) -> Done {
     let hash = c.as_hash()?;
     w.array(fields.len());
     for field in fields {
+        if w.is_cut() {
+            break;
+        }
         write_value(hash.as_ref().and_then(|hash| hash.field(field)), w);
     }
     Ok(())

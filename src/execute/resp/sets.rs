@@ -87,7 +87,12 @@ pub(super) fn srandmember(c: &mut Context, w: &mut Writer) -> Done {
     w.array(ranks.len());
     if let Some(set) = c.engine.as_set(c.hash, c.key, c.now)? {
         let drawn = ranks.iter().filter_map(|&rank| set.from(rank).next());
-        drawn.for_each(|member| w.bulk(&member));
+        for member in drawn {
+            w.bulk(&member);
+            if w.is_cut() {
+                break;
+            }
+        }
     }
     Ok(())
 }

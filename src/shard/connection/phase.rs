@@ -87,7 +87,7 @@ impl Connection {
     pub(in crate::shard) fn abandon(&mut self) -> impl Iterator<Item = Source> + use<> {
         self.wait = None;
         self.input = Vec::new();
-        self.output.clear();
+        self.output = Vec::new();
         self.peer_closed = true;
         self.phase = Phase::Abandoned;
         self.replies.clear()
