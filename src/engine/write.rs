@@ -185,7 +185,8 @@ impl Engine {
         // Fixed-point arithmetic, so that one division per write suffices.
         let scale = (limit.max(held) << SCALE_BITS) / held.max(1);
         let when_full = |now: u64| ((u128::from(now) * u128::from(scale)) >> SCALE_BITS) as u64;
-        Outlook { entries: when_full(self.index.entries()), bytes: when_full(self.held_item_bytes) }
+        let held_bytes = self.held_item_bytes;
+        Outlook { entries: when_full(self.index.entries()), bytes: when_full(held_bytes), held_bytes }
     }
 
     /// Sets the expiry time of a key. Its version stays. False if the key does not exist.
