@@ -233,7 +233,8 @@ pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
     write_page(w, |w| {
         let mut written = 0;
         let next = hash.scan(cursor, options.count, |field| {
-            if options.matches(&field.name) {
+            let (matches, elements) = options.matches(&field.name);
+            if matches {
                 w.bulk(&field.name);
                 written += 1;
                 if !options.names_only {
@@ -242,6 +243,7 @@ pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
                 }
             }
         });
+            elements
         (next, written)
     });
     Ok(())

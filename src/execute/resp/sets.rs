@@ -131,11 +131,13 @@ pub(super) fn sscan(c: &mut Context, w: &mut Writer) -> Done {
     write_page(w, |w| {
         let mut written = 0;
         let next = set.scan(cursor, options.count, |member| {
-            if options.matches(&member) {
+            let (matches, elements) = options.matches(&member);
+            if matches {
                 w.bulk(&member);
                 written += 1;
             }
         });
+            elements
         (next, written)
     });
     Ok(())

@@ -300,8 +300,9 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     write_page(w, |w| {
         let mut count = 0;
         let next = sorted.scan(cursor, options.count, |member, score| {
-            if !options.matches(&member) {
-                return;
+            let (matches, elements) = options.matches(&member);
+            if !matches {
+                return elements;
             }
             w.bulk(&member);
             count += 1;
@@ -312,6 +313,7 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
                 count += 1;
             }
         });
+            elements
         (next, count)
     });
     Ok(())

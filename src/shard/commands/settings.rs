@@ -8,7 +8,8 @@ use crate::execute::introspect;
 use crate::shard::SharedState;
 use crate::shard::pending::Pending;
 use crate::shard::tunables::WITHOUT_EFFECT;
-use crate::values::{glob, numbers};
+use crate::values::glob::{Glob, TooComplex};
+use crate::values::numbers;
 use std::sync::atomic::Ordering;
 
 /// Further Redis names of policies. The volatile ones evict from all keys, like the others.
@@ -164,6 +165,8 @@ impl<I: Io> Shard<I> {
         let arguments = args.skip(2);
         match subcommand {
             "get" => {
+                let patterns: Result<Vec<_>, _> = arguments.iter().map(|pattern| Glob::new(pattern, true)).collect();
+                let Ok(patterns) = patterns else { return self.reply(id, |w| w.error(TooComplex::TEXT)) };
                 let mut found = all(&self.shared);
                 found.retain(|(name, _)| arguments.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), true)));
                 self.reply(id, |w| {
