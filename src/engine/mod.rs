@@ -19,6 +19,7 @@
 //! | `room.rs` | making room: eviction and evacuation |
 //! | `expiry.rs`, `background.rs` | the timing wheel; background work in bounded steps |
 //! | `collection/` | lists, sets, sorted sets, hashes |
+//! | `cursor.rs` | what clients see of the position of a scan |
 //! | `long.rs` | reading and writing long values piece by piece |
 //! | `write.rs`, `extend.rs` | storing, changing and removing items; adding to their values |
 //! | `range.rs`, `describe.rs` | ranges of strings; metadata of a key |
@@ -33,6 +34,7 @@ mod background;
 #[cfg(test)]
 mod check;
 mod collection;
+mod cursor;
 mod describe;
 mod eviction;
 mod expiry;
@@ -56,6 +58,7 @@ pub use background::Next;
 pub use collection::{
     Bound, Bytes, FIELD_EXPIRES_MAX, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
 };
+pub use cursor::{Cursors, KEY_CURSOR_BITS, MEMBER_CURSOR_BITS};
 pub use describe::{Description, Encoding};
 pub use hash::{KeyHash, KeyHasher};
 pub use item::{KEY_BYTES_MAX, Kind};
@@ -224,6 +227,7 @@ pub struct Engine {
     deferred: DeferredFree,
     field_sweep: FieldSweep,
     hasher: KeyHasher,
+    cursors: Cursors,
     value_bytes_max: u32,
     /// The limit that was set, in pages. The arena's own limit comes down to it step by step.
     pages_wanted: u32,
@@ -278,6 +282,7 @@ impl Engine {
             deferred: DeferredFree::new(),
             field_sweep: FieldSweep::default(),
             hasher,
+            cursors: Cursors::new(&hasher),
             value_bytes_max: config.value_bytes_max,
             pages_wanted: arena.limit_pages(),
             user_bytes_max: config.user_bytes_max,
@@ -402,6 +407,11 @@ impl Engine {
             Kind::String => Value::Whole(header.inline_value(memory, at)),
             kind => Value::Collection(kind, value::length(&self.arena, item, header)),
         };
+    /// Translates the cursors of scans for clients.
+    pub fn cursors(&self) -> Cursors {
+        self.cursors
+    }
+
         Item {
             flags: header.client_flags(memory, at),
             version: header.version(),

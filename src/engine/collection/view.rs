@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 
 /// Bits of a member's hash that order sets and hashes. A cursor of 48 bits survives clients that store numbers as
 /// doubles.
-pub(super) const MEMBER_HASH_BITS: u32 = 48;
+pub(in crate::engine) const MEMBER_HASH_BITS: u32 = 48;
 /// Strings in blobs are hashed in pieces of this many bytes.
 const HASHED_AT_ONCE: usize = 4096;
 

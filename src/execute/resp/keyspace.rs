@@ -4,7 +4,7 @@ use super::arguments::{Error, required};
 use super::scan::{Filter, ScanOptions, cursor};
 use super::{Context, Done};
 use crate::command::Part;
-use crate::engine::{Kind, Value};
+use crate::engine::{KEY_CURSOR_BITS, Kind, Value};
 use crate::protocol::resp::Writer;
 
 /// The number of bits in a cursor that name its shard.
@@ -90,7 +90,8 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     let options = ScanOptions::read(args, None)?;
     let database = c.hash.database();
     let shard = cursor & ((1 << CURSOR_SHARD_BITS) - 1);
-    let mut position = (cursor >> CURSOR_SHARD_BITS) as u32;
+    let cursors = c.engine.cursors();
+    let mut position = cursors.open(cursor >> CURSOR_SHARD_BITS, KEY_CURSOR_BITS) as u32;
     let (mut seen, mut found) = (0, Vec::new());
     loop {
         position = c.engine.scan(position, c.now, |key, hash, item| {
@@ -111,7 +112,7 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     let next = match position {
         0 if shard + 1 == c.shards as u64 => 0,
         0 => shard + 1,
-        _ => u64::from(position) << CURSOR_SHARD_BITS | shard,
+        _ => cursors.seal(position.into(), KEY_CURSOR_BITS) << CURSOR_SHARD_BITS | shard,
     };
     w.array(2);
     w.bulk(itoa::Buffer::new().format(next).as_bytes());

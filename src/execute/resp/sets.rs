@@ -4,7 +4,7 @@ use super::arguments::{Error, SYNTAX, natural, required, symmetric};
 use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
-use crate::engine::{Kind, Set};
+use crate::engine::{Kind, MEMBER_CURSOR_BITS, Set};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
 
@@ -122,7 +122,8 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
 
 pub(super) fn sscan(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
-    let cursor = cursor(required(&mut args)?)?;
+    let cursors = c.engine.cursors();
+    let cursor = cursors.open(cursor(required(&mut args)?)?, MEMBER_CURSOR_BITS);
     let Some(set) = c.as_set()? else {
         write_page(w, |_| (0, 0));
         return Ok(());
@@ -136,9 +137,9 @@ pub(super) fn sscan(c: &mut Context, w: &mut Writer) -> Done {
                 w.bulk(&member);
                 written += 1;
             }
-        });
             elements
-        (next, written)
+        });
+        (cursors.seal(next, MEMBER_CURSOR_BITS), written)
     });
     Ok(())
 }
