@@ -57,7 +57,7 @@ pub struct Config {
     pub shard_cores: Vec<usize>,
     /// Limit of the memory of all shards together.
     pub memory_bytes: u64,
-    /// The highest limit that may be set while the node runs: the memory of the machine.
+    /// The highest limit that may be set while the node runs.
     pub memory_bytes_max: u64,
     /// Most client connections at a time.
     pub max_connections: u32,
@@ -130,7 +130,7 @@ impl Config {
             ));
         }
 
-        let memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
+        let memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes("--memory", machine.memory_bytes)?;
         let share = memory_bytes / shards;
         let (least, most) = (SHARD_MEMORY_BYTES_MIN, SHARD_MEMORY_BYTES_MAX);
         if !(least..=most).contains(&share) {
@@ -144,6 +144,20 @@ impl Config {
         }
         if machine.memory_bytes.is_some_and(|machine| memory_bytes > machine) {
             warnings.push(format!("--memory {}MiB exceeds the memory of this machine", memory_bytes >> 20));
+        }
+
+        let memory_bytes_max = match options.memory_max {
+            Some(most) => most.bytes("--memory-max", machine.memory_bytes)?,
+            None => memory_bytes,
+        };
+        if memory_bytes_max < memory_bytes || memory_bytes_max / shards > most {
+            return fail(format!(
+                "--memory-max {}MiB: allowed: {}MiB (--memory) to {}MiB ({}MiB per shard)",
+                memory_bytes_max >> 20,
+                memory_bytes >> 20,
+                most * shards >> 20,
+                most >> 20
+            ));
         }
 
         // With little memory the default shrinks; a value that was given is an error if it does not fit.
@@ -180,7 +194,7 @@ impl Config {
             max_connections,
             max_item_bytes: max_item_bytes as u32,
             resp_item_bytes: resp_item_bytes as u32,
-            memory_bytes_max: machine.memory_bytes.unwrap_or(memory_bytes).max(memory_bytes),
+            memory_bytes_max,
             eviction: options.eviction.unwrap_or_default(),
             huge_pages: options.huge_pages.unwrap_or(true),
             shard_ports,

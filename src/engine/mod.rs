@@ -238,6 +238,7 @@ pub struct Engine {
     lag: background::Lag,
     /// Chunks of the page under evacuation that have been examined.
     evacuated_chunks: u16,
+    release: background::Release,
     /// Items evicted and chunks moved since the start; the difference bounds the work of one step.
     room_work: u64,
     /// Items that have an expiry time.
@@ -281,8 +282,8 @@ impl Engine {
             handles: Handles::new(),
             deferred: DeferredFree::new(),
             field_sweep: FieldSweep::default(),
-            hasher,
             cursors: Cursors::new(&hasher),
+            hasher,
             value_bytes_max: config.value_bytes_max,
             pages_wanted: arena.limit_pages(),
             user_bytes_max: config.user_bytes_max,
@@ -290,6 +291,7 @@ impl Engine {
             sweep: Sweep::new(now),
             lag: background::Lag::default(),
             evacuated_chunks: 0,
+            release: background::Release::new(now),
             room_work: 0,
             expiring: 0,
             held_item_bytes: 0,
@@ -311,7 +313,8 @@ impl Engine {
         self.arena.advise_huge_pages()
     }
 
-    /// Sets the limit of memory. Lowering it takes effect step by step, in [`Engine::work`].
+    /// Sets the limit of memory. Lowering it takes effect step by step, in [`Engine::work`], which also gives the
+    /// memory back to the system.
     pub fn set_memory_bytes(&mut self, bytes: u64) {
         let bytes = bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         self.pages_wanted = (bytes / self.arena.page_bytes() as u64) as u32;
@@ -319,6 +322,11 @@ impl Engine {
             self.arena.set_limit_pages(self.pages_wanted);
             self.pages_wanted = self.arena.limit_pages();
         }
+    }
+
+    /// Gives free memory back to the system, step by step, in [`Engine::work`].
+    pub fn purge(&mut self) {
+        self.release.pages = u32::MAX;
     }
 
     /// Usage and counters.
@@ -399,6 +407,11 @@ impl Engine {
         })
     }
 
+    /// Translates the cursors of scans for clients.
+    pub fn cursors(&self) -> Cursors {
+        self.cursors
+    }
+
     #[inline]
     fn item(&self, item: Reference, header: Header) -> Item<'_> {
         let (memory, at) = (self.arena.memory(), place(item));
@@ -407,11 +420,6 @@ impl Engine {
             Kind::String => Value::Whole(header.inline_value(memory, at)),
             kind => Value::Collection(kind, value::length(&self.arena, item, header)),
         };
-    /// Translates the cursors of scans for clients.
-    pub fn cursors(&self) -> Cursors {
-        self.cursors
-    }
-
         Item {
             flags: header.client_flags(memory, at),
             version: header.version(),

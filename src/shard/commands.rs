@@ -18,7 +18,7 @@ use super::connection::{ConnectionId, Gather};
 use super::pending::Pending;
 use super::{Io, Shard};
 use crate::command::table::{Flags, Handler, with_handlers};
-use crate::command::{Args, Call, Command, Operation, Request};
+use crate::command::{Administration, Args, Call, Command, Operation, Request};
 use crate::engine::{KEY_BYTES_MAX, KeyHash};
 use crate::execute::introspect;
 use crate::execute::resp::keyspace::CURSOR_SHARD_BITS;
@@ -210,11 +210,17 @@ impl<I: Io> Shard<I> {
     /// MEMORY, except for USAGE, which concerns a key.
     fn memory(&mut self, pending: &Pending, args: Args) {
         let id = pending.id;
-        self.executor.counters.called(Command::Memory);
         let subcommand = match introspect::find_subcommand(Command::Memory.row(), args) {
             Ok(subcommand) => subcommand.name,
             Err(error) => return self.reply(id, |w| w.error(error)),
         };
+        if subcommand == "purge" {
+            if !self.has_room(0..self.router.shards(), pending) {
+                return;
+            }
+            self.administer_everywhere(Administration::Purge);
+        }
+        self.executor.counters.called(Command::Memory);
         self.publish();
         let (held, limit) = (self.shared.sum(Counter::HeldBytes), self.shared.tunables.memory_bytes());
         let (user, items) = (self.shared.sum(Counter::UserBytes), self.shared.sum(Counter::CurrItems));

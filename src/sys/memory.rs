@@ -1,7 +1,7 @@
 //! Anonymous memory mappings, and cache prefetch.
 
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 /// Types for which all-zero bytes are a valid value and which own nothing.
@@ -49,6 +49,20 @@ impl<T: Zeroable> Mapping<T> {
     pub fn advise_huge_pages(&self) -> io::Result<()> {
         // SAFETY: the range is ours, and this advice changes no contents.
         let done = unsafe { libc::madvise(self.at.as_ptr().cast(), self.length * size_of::<T>(), libc::MADV_HUGEPAGE) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Gives the memory of some values back to the system: they are zero again, and the kernel provides the pages anew
+    /// when they are next touched. The range must begin and end at pages.
+    ///
+    /// # Errors The error of madvise(2), with all values as they were: EINVAL if the range does not consist of whole
+    /// pages, or if they are locked.
+    pub fn release(&mut self, values: Range<usize>) -> io::Result<()> {
+        let values = &mut self[values];
+        let bytes = size_of_val(values);
+        // SAFETY: the range is ours and exclusively borrowed. The mapping is private and anonymous, so the range reads
+        // as zero afterwards, which is a value of T that owns nothing.
+        let done = unsafe { libc::madvise(values.as_mut_ptr().cast(), bytes, libc::MADV_DONTNEED) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
@@ -106,6 +120,19 @@ mod tests {
         assert!(words.iter().all(|&w| w == 0));
         words[999] = 7;
         assert_eq!(words[999], 7);
+    }
+
+    #[test]
+    fn released_memory_is_zero_again_and_its_neighbours_are_not() {
+        let mut bytes = Mapping::<u8>::new(3 * 65_536).expect("192 KiB");
+        bytes.fill(7);
+        bytes.release(65_536..131_072).expect("whole pages, whatever their size");
+        for (part, byte) in [(0, 7), (1, 0), (2, 7)] {
+            assert!(bytes[part * 65_536..][..65_536].iter().all(|&b| b == byte), "part {part}");
+        }
+        bytes[100_000] = 1;
+        assert!(bytes.release(1..100).is_err(), "no whole pages");
+        assert_eq!((bytes[1], bytes[100_000]), (7, 1));
     }
 
     #[test]

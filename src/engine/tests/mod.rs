@@ -1,6 +1,7 @@
 //! Unit tests of the engine: one guarantee each.
 
 mod conformance;
+mod memory;
 mod model;
 
 use super::*;

@@ -168,7 +168,7 @@ impl<I: Io> Shard<I> {
                 let patterns: Result<Vec<_>, _> = arguments.iter().map(|pattern| Glob::new(pattern, true)).collect();
                 let Ok(patterns) = patterns else { return self.reply(id, |w| w.error(TooComplex::TEXT)) };
                 let mut found = all(&self.shared);
-                found.retain(|(name, _)| arguments.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), true)));
+                found.retain(|(name, _)| patterns.iter().any(|pattern| pattern.matches(name.as_bytes())));
                 self.reply(id, |w| {
                     w.map(found.len());
                     for (name, value) in &found {
@@ -248,7 +248,7 @@ impl<I: Io> Shard<I> {
                 match bytes(value) {
                     Some(0) => Ok(Change::Memory(self.shared.config.memory_bytes)),
                     Some(bytes) if (least..=most).contains(&bytes) => Ok(Change::Memory(bytes)),
-                    _ => fail(&format!("allowed: {least} to {most} bytes, or 0 for what --memory says")),
+                    _ => fail(&format!("allowed: {least} to {most} bytes (--memory-max), or 0 for what --memory says")),
                 }
             }
             "maxmemory-policy" => {
