@@ -135,7 +135,7 @@ fn a_scan_pushes_out_little() {
 /// useless everything else was.
 #[test]
 fn a_batch_written_to_a_cache_that_nobody_reads_is_there_when_it_is_read() {
-    for eviction in [Eviction::S3Fifo, Eviction::Sieve, Eviction::Lru, Eviction::Fifo] {
+    for eviction in [Eviction::S3Fifo, Eviction::Sieve] {
         // Just filled, and filled several times over.
         for filled in [60_000, 300_000] {
             let mut engine = engine(2 * MEMORY_BYTES_MIN, eviction);
