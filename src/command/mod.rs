@@ -135,6 +135,8 @@ pub enum Administration {
     SetEviction(Eviction),
     /// Limits each shard's memory to this many bytes.
     SetMemory(u64),
+    /// Gives free memory back to the system.
+    Purge,
     /// Changes the sizes up to which collections are reported as compactly encoded.
     SetEncodingLimits(EncodingLimits),
 }

@@ -75,7 +75,7 @@ pub struct Config {
     pub shard_cores: Vec<usize>,
     /// Limit of the memory of all shards together.
     pub memory_bytes: u64,
-    /// The highest limit that may be set while the node runs: the memory of the machine.
+    /// The highest limit that may be set while the node runs.
     pub memory_bytes_max: u64,
     /// Most client connections at a time.
     pub max_connections: u32,
@@ -160,7 +160,8 @@ impl Config {
             ));
         }
 
-        let mut memory_bytes = options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes(machine.memory_bytes)?;
+        let mut memory_bytes =
+            options.memory.unwrap_or(Memory::Bytes(1 << 30)).bytes("--memory", machine.memory_bytes)?;
         let (least, most) = (SHARD_MEMORY_BYTES_MIN, SHARD_MEMORY_BYTES_MAX);
         let least_of_all = least * shards;
         if memory_bytes < least_of_all {
@@ -190,6 +191,20 @@ impl Config {
                 memory_bytes >> 20,
                 reserve >> 20,
                 machine >> 20
+            ));
+        }
+
+        let memory_bytes_max = match options.memory_max {
+            Some(most) => most.bytes("--memory-max", machine.memory_bytes)?,
+            None => memory_bytes,
+        };
+        if memory_bytes_max < memory_bytes || memory_bytes_max / shards > most {
+            return fail(format!(
+                "--memory-max {}MiB: allowed: {}MiB (--memory) to {}MiB ({}MiB per shard)",
+                memory_bytes_max >> 20,
+                memory_bytes >> 20,
+                most * shards >> 20,
+                most >> 20
             ));
         }
 
@@ -238,7 +253,7 @@ impl Config {
             max_connections,
             max_item_bytes: max_item_bytes as u32,
             resp_item_bytes: resp_item_bytes as u32,
-            memory_bytes_max: machine.memory_bytes.unwrap_or(memory_bytes).max(memory_bytes),
+            memory_bytes_max,
             eviction: options.eviction.unwrap_or_default(),
             huge_pages: options.huge_pages.unwrap_or(true),
             shard_ports,

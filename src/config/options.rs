@@ -78,6 +78,11 @@ pub struct Options {
     #[arg(short, long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<Memory>,
 
+    /// Most that CONFIG SET maxmemory may raise the memory to while the node runs, as --memory; at least as much as
+    /// that [default: as --memory]
+    #[arg(long, value_name = "SIZE", help_heading = "Memory")]
+    pub memory_max: Option<Memory>,
+
     /// Longest value in bytes, 1k to 512m and at most half of a shard's memory [default: for memcached clients 1m, for
     /// Redis clients the most allowed]
     #[arg(short = 'I', long, value_name = "SIZE", help_heading = "Memory",
@@ -146,6 +151,7 @@ impl Options {
             cores: self.cores.or(weaker.cores),
             spin_us: self.spin_us.or(weaker.spin_us),
             memory: self.memory.or(weaker.memory),
+            memory_max: self.memory_max.or(weaker.memory_max),
             max_item_size: self.max_item_size.or(weaker.max_item_size),
             eviction: self.eviction.or(weaker.eviction),
             huge_pages: self.huge_pages.or(weaker.huge_pages),

@@ -58,7 +58,7 @@ fn memcached_short_flags_mean_what_they_mean_there() {
 
 #[test]
 fn units() {
-    let memory = |text: &str| text.parse::<Memory>().ok().and_then(|m| m.bytes(Some(1000 << 20)).ok());
+    let memory = |text: &str| text.parse::<Memory>().ok().and_then(|m| m.bytes("--memory", Some(1000 << 20)).ok());
     assert_eq!(memory("1024"), Some(1 << 30));
     assert_eq!(memory("4GiB"), Some(4 << 30));
     assert_eq!(memory("512 mib"), Some(512 << 20));
@@ -211,6 +211,8 @@ fn impossible_combinations_are_named() {
     says(config(&["--cores", "0,2"]), &["core 2", "allowed: 0-1,4"]);
     says(config(&["-m", "64GiB", "-t", "3"]), &["--memory 65536MiB", "16384MiB"]);
     says(config(&["--requirepass", ""]), &["--requirepass is empty", "1 to 512 bytes"]);
+    says(config(&["-m", "64", "--memory-max", "63"]), &["--memory-max 63MiB", "allowed: 64MiB (--memory) to "]);
+    says(config(&["-t", "2", "--memory-max", "33GiB"]), &["--memory-max 33792MiB", "to 32768MiB (16384MiB per shard)"]);
     says(config(&["-m", "8", "-t", "1", "-I", "5m"]), &["--max-item-size", "half"]);
     says(config(&["-c", "20000"]), &["--max-connections 20000", "20079 open files", "20000 are allowed", "ulimit -n"]);
     says(config(&["--shard-ports", "65535"]), &["--shard-ports 65535", "1 to 65533"]);

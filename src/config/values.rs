@@ -40,16 +40,16 @@ pub enum Memory {
 }
 
 impl Memory {
-    /// The amount in bytes, on a machine with `machine_bytes` of memory, if that is known.
+    /// The amount in bytes that `flag` asks for, on a machine with `machine_bytes` of memory, if that is known.
     ///
     /// # Errors
     /// A percentage of an unknown amount.
-    pub fn bytes(self, machine_bytes: Option<u64>) -> Result<u64, ConfigError> {
+    pub fn bytes(self, flag: &str, machine_bytes: Option<u64>) -> Result<u64, ConfigError> {
         match (self, machine_bytes) {
             (Self::Bytes(bytes), _) => Ok(bytes),
             (Self::Percent(percent), Some(machine)) => Ok(machine / 100 * u64::from(percent)),
             (Self::Percent(percent), None) => Err(ConfigError(format!(
-                "--memory {percent}%: the memory of this machine is unknown; allowed: a number of MiB (1024), or with a unit \
+                "{flag} {percent}%: the memory of this machine is unknown; allowed: a number of MiB (1024), or with a unit \
                  (512MiB, 4GiB)"
             ))),
         }

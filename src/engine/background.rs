@@ -6,6 +6,9 @@
 //! | adoption | after a change of the policy | has the new policy adopt each entry |
 //! | expiry | while any item expires | removes expired items; one pass takes 25 seconds |
 //!
+//! Free pages go back to the system if none of them was needed for ten seconds, after the limit of memory was lowered,
+//! and by MEMORY PURGE.
+//!
 //! The state of a pass is a position in hash order, so resizing the index and moving entries do not disturb it.
 
 use super::arena::{Reference, place};
@@ -29,6 +32,12 @@ const QUADS_PER_DUE_BLOCK: u32 = 2;
 const NODES_PER_QUAD: u32 = 8;
 /// Bytes that are evicted and moved per quad of budget while the memory limit is being lowered.
 const EVICTED_BYTES_PER_QUAD: usize = 2048;
+/// Pages that are given back to the system per quad of budget: madvise takes 1 to 2 microseconds for one.
+const RELEASED_PER_QUAD: u32 = 8;
+/// Free pages go back to the system if they were not needed for this time.
+const IDLE_MS: u64 = 10_000;
+/// That many stay, as a fraction of the limit: 1/64. A shard that is full has a few free pages at any time.
+const KEPT_PART: u32 = 64;
 /// Duration of one expiry pass.
 pub(super) const EXPIRY_PASS_MS: u64 = 25_000;
 /// Shortest interval between steps of the expiry pass when the shard is otherwise idle.
@@ -93,6 +102,20 @@ impl Sweep {
     #[inline]
     pub(super) fn is_adopted(&self, position: HashPosition) -> bool {
         self.adoption.is_none_or(|from| u64::from(position) < from)
+    }
+}
+
+/// Free pages on their way back to the system.
+pub(super) struct Release {
+    /// How many more are to go.
+    pub(super) pages: u32,
+    /// When those that are idle were last looked for.
+    looked: UnixMs,
+}
+
+impl Release {
+    pub(super) fn new(now: UnixMs) -> Self {
+        Self { pages: 0, looked: now }
     }
 }
 
@@ -218,6 +241,7 @@ impl Engine {
             self.adopt_some(&mut left),
             self.expire_some(now, &mut left),
             self.resize_index(&mut left),
+            self.release_some(now, &mut left),
         ];
         next.into_iter().min().unwrap_or(Next::Idle)
     }
@@ -304,11 +328,19 @@ impl Engine {
         while self.pages_wanted < self.arena.limit_pages() {
             let most = self.arena.held_pages() + FREE_PAGES_AIMED_AT;
             self.arena.set_limit_pages(self.pages_wanted.max(most).min(self.arena.limit_pages()));
+            self.purge();
             if self.pages_wanted >= self.arena.limit_pages() {
                 break;
             }
             if !spend(left, 1) {
                 return Next::Now;
+            }
+            // An index for as many items as there were would take the place of those that may stay.
+            if !self.sweep.is_flushing() {
+                self.index.consider_shrinking();
+            }
+            if self.grow() {
+                continue;
             }
             if !self.give_up_some(EVICTED_BYTES_PER_QUAD, now) {
                 // Nothing can be evicted now; try again later.
@@ -316,6 +348,25 @@ impl Engine {
             }
         }
         Next::Idle
+    }
+
+    /// Gives free pages back to the system: those that were asked for, and those that have been idle.
+    fn release_some(&mut self, now: UnixMs, left: &mut u32) -> Next {
+        let kept = FREE_PAGES_AIMED_AT + self.arena.limit_pages() / KEPT_PART;
+        if now.saturating_sub(self.release.looked) >= IDLE_MS {
+            self.release.looked = now;
+            self.release.pages = self.release.pages.max(self.arena.take_idle().saturating_sub(kept));
+        }
+        while self.release.pages > 0 && spend(left, 1) {
+            for _ in 0..RELEASED_PER_QUAD.min(self.release.pages) {
+                self.release.pages = if self.arena.release_page() { self.release.pages - 1 } else { 0 };
+            }
+        }
+        match self.release.pages {
+            0 if self.arena.resident_pages() <= kept => Next::Idle,
+            0 => Next::In((self.release.looked + IDLE_MS).saturating_sub(now).max(1)),
+            _ => Next::Now,
+        }
     }
 
     fn flush_some(&mut self, left: &mut u32) -> Next {

@@ -19,6 +19,7 @@
 //! | `room.rs` | making room: eviction and evacuation |
 //! | `expiry.rs`, `background.rs` | the timing wheel; background work in bounded steps |
 //! | `collection/` | lists, sets, sorted sets, hashes |
+//! | `cursor.rs` | what clients see of the position of a scan |
 //! | `long.rs` | reading and writing long values piece by piece |
 //! | `write.rs`, `extend.rs` | storing, changing and removing items; adding to their values |
 //! | `range.rs`, `describe.rs` | ranges of strings; metadata of a key |
@@ -33,6 +34,7 @@ mod background;
 #[cfg(test)]
 mod check;
 mod collection;
+mod cursor;
 mod describe;
 mod eviction;
 mod expiry;
@@ -57,6 +59,7 @@ pub use background::Next;
 pub use collection::{
     Bound, Bytes, FIELD_EXPIRES_MAX, Field, FieldExpiry, FieldOutcome, Hash, List, ScoreChange, Scored, Set, Sorted,
 };
+pub use cursor::{Cursors, KEY_CURSOR_BITS, MEMBER_CURSOR_BITS};
 pub use describe::{Description, Encoding};
 pub use hash::{KeyHash, KeyHasher};
 pub use item::{KEY_BYTES_MAX, Kind};
@@ -231,6 +234,7 @@ pub struct Engine {
     deferred: DeferredFree,
     field_sweep: FieldSweep,
     hasher: KeyHasher,
+    cursors: Cursors,
     value_bytes_max: u32,
     /// The limit that was set, in pages. The arena's own limit comes down to it step by step.
     pages_wanted: u32,
@@ -241,6 +245,7 @@ pub struct Engine {
     lag: background::Lag,
     /// Chunks of the page under evacuation that have been examined.
     evacuated_chunks: u16,
+    release: background::Release,
     /// Items evicted and chunks moved since the start; the difference bounds the work of one step.
     room_work: u64,
     /// The change under way may exceed the memory limit ([`Engine::unrefused`]).
@@ -286,6 +291,7 @@ impl Engine {
             handles: Handles::new(),
             deferred: DeferredFree::new(),
             field_sweep: FieldSweep::default(),
+            cursors: Cursors::new(&hasher),
             hasher,
             value_bytes_max: config.value_bytes_max,
             pages_wanted: arena.limit_pages(),
@@ -294,6 +300,7 @@ impl Engine {
             sweep: Sweep::new(now),
             lag: background::Lag::default(),
             evacuated_chunks: 0,
+            release: background::Release::new(now),
             room_work: 0,
             exceeds_limit: false,
             expiring: 0,
@@ -316,7 +323,8 @@ impl Engine {
         self.arena.advise_huge_pages()
     }
 
-    /// Sets the limit of memory. Lowering it takes effect step by step, in [`Engine::work`].
+    /// Sets the limit of memory. Lowering it takes effect step by step, in [`Engine::work`], which also gives the
+    /// memory back to the system.
     pub fn set_memory_bytes(&mut self, bytes: u64) {
         let bytes = bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         self.pages_wanted = (bytes / self.arena.page_bytes() as u64) as u32;
@@ -329,6 +337,11 @@ impl Engine {
     /// The limit of memory that was set.
     pub fn memory_bytes(&self) -> u64 {
         u64::from(self.pages_wanted) * self.arena.page_bytes() as u64
+    }
+
+    /// Gives free memory back to the system, step by step, in [`Engine::work`].
+    pub fn purge(&mut self) {
+        self.release.pages = u32::MAX;
     }
 
     /// Usage and counters.
@@ -407,6 +420,11 @@ impl Engine {
                 visit(header.key(memory, place(item)), hash, self.item(item, header));
             }
         })
+    }
+
+    /// Translates the cursors of scans for clients.
+    pub fn cursors(&self) -> Cursors {
+        self.cursors
     }
 
     #[inline]

@@ -22,18 +22,30 @@ pub(super) struct Queue {
     /// Marks pushed to the last page.
     put: usize,
     length: u64,
+    /// Marks popped since the queue was made.
+    popped: u64,
     /// Serial of the last page.
     serial: u32,
 }
 
 impl Queue {
     pub(super) const fn new() -> Self {
-        Self { first: NONE, last: NONE, pages: 0, taken: 0, put: 0, length: 0, serial: 0 }
+        Self { first: NONE, last: NONE, pages: 0, taken: 0, put: 0, length: 0, popped: 0, serial: 0 }
     }
 
     /// Marks in the queue.
     pub(super) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Marks popped since the queue was made.
+    pub(super) fn popped(&self) -> u64 {
+        self.popped
+    }
+
+    /// Marks pushed since the queue was made.
+    pub(super) fn pushed(&self) -> u64 {
+        self.popped + self.length
     }
 
     /// Pushes a mark and returns its serial. Without room in the last page and without a free page, the mark is
@@ -64,6 +76,7 @@ impl Queue {
         let serial = self.serial.wrapping_sub(self.pages - 1);
         self.taken += 1;
         self.length -= 1;
+        self.popped += 1;
         let emptied = if self.pages == 1 { self.length == 0 } else { self.taken == marks_per_page(arena) };
         if emptied {
             let page = self.first;

@@ -23,7 +23,7 @@ use super::eviction::{self, View};
 use super::index::{Position, STEP_PAGES_MAX};
 use super::item::{self, ChunkUse, Header};
 use super::value::{self, List};
-use super::{Engine, PutError};
+use super::{Engine, Eviction, KeyHash, PutError};
 use crate::command::UnixMs;
 
 /// Pages that a write may need besides the one for its chunk: for a step of the index's growth, a chained bucket, a
@@ -159,6 +159,21 @@ impl Engine {
         let mut view =
             View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
         let Some(at) = self.policy.victim(&mut view) else { return false };
+        self.evict(at, now);
+        true
+    }
+
+    /// Evicts one of the items whose keys collide with a hash, in a quad that has no room for more. False if the policy
+    /// evicts nothing.
+    pub(super) fn evict_collided(&mut self, hash: KeyHash, now: UnixMs) -> bool {
+        let number = self.random.next() as u16;
+        let at = self.index.any_of_quad(self.arena.memory(), hash, number);
+        let Some(at) = at.filter(|_| self.policy.eviction() != Eviction::None) else { return false };
+        self.evict(at, now);
+        true
+    }
+
+    fn evict(&mut self, at: Position, now: UnixMs) {
         self.room_work += 1;
         let memory = self.arena.memory();
         let (item, byte) = (self.index.reference(memory, at), self.index.policy(memory, at));
@@ -172,7 +187,6 @@ impl Engine {
         self.remove_entry(hash, at, item, header);
         let entries = self.index.entries();
         self.policy.evicted(&mut self.arena, hash, byte, entries);
-        true
     }
 
     /// Starts or continues the evacuation of the sparsest page, moving about `bytes_max`. False if no page can be
@@ -266,7 +280,7 @@ impl Engine {
     }
 
     /// Removes an entry and its item. An item that has readers stays in memory until the last is closed.
-    pub(super) fn remove_entry(&mut self, hash: super::KeyHash, at: Position, item: Reference, header: Header) {
+    pub(super) fn remove_entry(&mut self, hash: KeyHash, at: Position, item: Reference, header: Header) {
         let bytes = value::footprint(&self.arena, item);
         let byte = self.index.policy(self.arena.memory(), at);
         let hasher = &self.hasher;

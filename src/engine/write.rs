@@ -117,7 +117,7 @@ impl Engine {
         let old = self.find(hash, header.key(self.arena.memory(), place(item)));
         match old {
             Some(old) => self.replace(hash, old, item, bytes, now),
-            None => self.insert(hash, item, header, bytes)?,
+            None => self.insert(hash, item, header, bytes, now)?,
         }
         self.stats.items_written += 1;
         self.account(item, header, bytes);
@@ -143,14 +143,22 @@ impl Engine {
         self.release_item(old.item, old.header);
     }
 
-    fn insert(&mut self, hash: KeyHash, item: Reference, header: Header, bytes: u64) -> Result<(), PutError> {
-        let at = match self.index.insert(&mut self.arena, hash, item, 0) {
-            Ok(at) => at,
-            Err(QuadFull) => {
-                // The pages of the reserve are only used up where nothing can be evicted.
-                self.release_item(item, header);
-                return Err(PutError::OutOfMemory);
-            }
+    fn insert(
+        &mut self,
+        hash: KeyHash,
+        item: Reference,
+        header: Header,
+        bytes: u64,
+        now: UnixMs,
+    ) -> Result<(), PutError> {
+        let mut entered = self.index.insert(&mut self.arena, hash, item, 0);
+        if entered == Err(QuadFull::LongChain) && self.evict_collided(hash, now) {
+            entered = self.index.insert(&mut self.arena, hash, item, 0);
+        }
+        let Ok(at) = entered else {
+            // The pages of the reserve are only used up where nothing can be evicted.
+            self.release_item(item, header);
+            return Err(PutError::OutOfMemory);
         };
         if self.is_adopted(hash) {
             let entrant = Entrant { hash, bytes, may_expire: header.may_expire() };
@@ -185,7 +193,8 @@ impl Engine {
         // Fixed-point arithmetic, so that one division per write suffices.
         let scale = (limit.max(held) << SCALE_BITS) / held.max(1);
         let when_full = |now: u64| ((u128::from(now) * u128::from(scale)) >> SCALE_BITS) as u64;
-        Outlook { entries: when_full(self.index.entries()), bytes: when_full(self.held_item_bytes) }
+        let held_bytes = self.held_item_bytes;
+        Outlook { entries: when_full(self.index.entries()), bytes: when_full(held_bytes), held_bytes }
     }
 
     /// Sets the expiry time of a key. Its version stays. False if the key does not exist.

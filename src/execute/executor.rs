@@ -325,6 +325,7 @@ impl Executor {
             },
             Administration::SetEviction(eviction) => self.engine.set_eviction(eviction),
             Administration::SetMemory(bytes) => self.engine.set_memory_bytes(bytes),
+            Administration::Purge => self.engine.purge(),
             Administration::SetEncodingLimits(limits) => self.engine.set_encoding_limits(limits),
         }
     }

@@ -116,6 +116,20 @@ impl<T: Zeroable> Mapping<T> {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Gives the memory of some values back to the system: they are zero again, and the kernel provides the pages anew
+    /// when they are next touched. The range must begin and end at pages.
+    ///
+    /// # Errors The error of madvise(2), with all values as they were: EINVAL if the range does not consist of whole
+    /// pages, or if they are locked.
+    pub fn release(&mut self, values: Range<usize>) -> io::Result<()> {
+        let values = &mut self[values];
+        let bytes = size_of_val(values);
+        // SAFETY: the range is ours and exclusively borrowed. The mapping is private and anonymous, so the range reads
+        // as zero afterwards, which is a value of T that owns nothing.
+        let done = unsafe { libc::madvise(values.as_mut_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// The address of the first value, for memory that the kernel writes to.
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.at.as_ptr()
@@ -194,6 +208,19 @@ mod tests {
         assert_eq!(lease.read(&(4001..4003)), b"bc");
         lease.write(&(4001..4003), b"x");
         assert_eq!(lease.read(&(4000..4004)), b"axcd");
+    }
+
+    #[test]
+    fn released_memory_is_zero_again_and_its_neighbours_are_not() {
+        let mut bytes = Mapping::<u8>::new(3 * 65_536).expect("192 KiB");
+        bytes.fill(7);
+        bytes.release(65_536..131_072).expect("whole pages, whatever their size");
+        for (part, byte) in [(0, 7), (1, 0), (2, 7)] {
+            assert!(bytes[part * 65_536..][..65_536].iter().all(|&b| b == byte), "part {part}");
+        }
+        bytes[100_000] = 1;
+        assert!(bytes.release(1..100).is_err(), "no whole pages");
+        assert_eq!((bytes[1], bytes[100_000]), (7, 1));
     }
 
     #[test]

@@ -9,59 +9,245 @@
 //! * when ignoring case, an escaped byte within a class still has to match exactly, and the ends of a range are ordered
 //!   before they are converted to lower case, which in glibc makes them unsigned too.
 //!
-//! Every part of a pattern except `*` matches exactly one byte. So when a part does not match, it suffices to extend
-//! the match of the last star by one byte; earlier stars can stay, since the last one can match whatever they could
-//! match in addition. This bounds the work by the product of the lengths. (Redis gives up beyond 1,000 stars; no such
-//! limit is needed here.)
+//! Every part of a pattern except `*` matches exactly one byte. So stars cut a pattern into pieces of fixed length: the
+//! first has to match the start of the text and the last its end; each one between takes its leftmost match behind the
+//! one before, since a later one would only leave less of the text.
+//!
+//! Matching takes time proportional to the length of the text, whatever both contain. A piece of plain bytes is found
+//! by a substring search of linear time; one with classes or question marks by Shift-And (Baeza-Yates and Gonnet, "A
+//! New Approach to Text Searching", 1992), which advances all prefixes of the piece by one byte at once, 64 per word.
+//! Its tables are bounded by [`SEARCHED_BYTES_MAX`], pattern by pattern; a pattern over the limit is refused. (Redis 7
+//! gives up beyond 1,000 stars, and then answers that nothing matches.)
 
-/// Whether a text matches a pattern, as Redis's `stringmatchlen` decides.
-pub fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
-    let (mut part, mut at) = (0, 0);
-    // The rest of the pattern after the last star, and the first byte of the text not yet matched by that star.
-    let mut star = None;
-    if text.is_empty() {
-        return pattern.is_empty();
-    }
-    while at < text.len() {
-        if pattern.get(part) == Some(&b'*') {
-            while pattern.get(part) == Some(&b'*') {
-                part += 1;
-            }
-            if part == pattern.len() {
-                return true;
-            }
-            star = Some((part, at));
-            continue;
-        }
-        match step(&pattern[part..], text[at], ignore_case) {
-            Some(length) => {
-                part += length;
-                at += 1;
-            }
-            None => {
-                let Some((after, taken)) = &mut star else { return false };
-                *taken += 1;
-                (part, at) = (*after, *taken);
-            }
-        }
-    }
-    pattern[part..].iter().all(|&byte| byte == b'*')
+use memchr::memmem::Finder;
+
+/// The longest pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+/// Bytes that the pieces between stars may have together, those without `?` and `[` excepted.
+const SEARCHED_BYTES_MAX: usize = 1024;
+/// Words of a Shift-And state.
+const WORDS_MAX: usize = SEARCHED_BYTES_MAX.div_ceil(u64::BITS as usize);
+
+/// Why a pattern is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooComplex;
+
+impl TooComplex {
+    /// What a client is told.
+    pub const TEXT: &'static str =
+        "ERR pattern is too complex: up to 65536 bytes, of which up to 1024 in parts with ? or [ between two *";
 }
 
-/// The length of the first part of a pattern (not a star), if it matches the byte.
-#[inline]
-fn step(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
+/// A pattern, prepared for matching many texts.
+#[derive(Debug)]
+pub struct Glob<'p> {
+    /// The piece before the first star, or all of a pattern without one.
+    head: Piece<'p>,
+    /// The pieces between stars, except empty ones.
+    middle: Vec<Search>,
+    /// The piece after the last star. None without a star.
+    tail: Option<Piece<'p>>,
+    /// Bytes that a text has to have at least.
+    bytes_min: usize,
+    pattern_bytes: usize,
+    ignore_case: bool,
+}
+
+/// A run of parts other than stars.
+#[derive(Clone, Copy, Debug, Default)]
+struct Piece<'p> {
+    pattern: &'p [u8],
+    /// The bytes that it matches.
+    parts: usize,
+    /// Only plain and escaped bytes.
+    literal: bool,
+}
+
+/// Finds a piece in a text.
+#[derive(Debug)]
+enum Search {
+    Literal(Finder<'static>),
+    /// Per byte, a bit for each part that it matches; `words` words each.
+    Parts {
+        masks: Vec<u64>,
+        words: usize,
+        last: u64,
+    },
+}
+
+impl<'p> Glob<'p> {
+    /// Prepares a pattern.
+    ///
+    /// # Errors
+    /// The pattern would take too long.
+    pub fn new(pattern: &'p [u8], ignore_case: bool) -> Result<Self, TooComplex> {
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(TooComplex);
+        }
+        let head = piece(pattern);
+        let mut glob =
+            Self { head, middle: Vec::new(), tail: None, bytes_min: head.parts, pattern_bytes: 0, ignore_case };
+        glob.pattern_bytes = pattern.len();
+        let mut rest = &pattern[head.pattern.len()..];
+        let mut searched = 0;
+        while let [b'*', after @ ..] = rest {
+            let next = piece(after);
+            rest = &after[next.pattern.len()..];
+            glob.bytes_min += next.parts;
+            if rest.is_empty() {
+                glob.tail = Some(next);
+            } else if next.parts > 0 {
+                let plain = next.literal && !ignore_case;
+                searched += if plain { 0 } else { next.pattern.len() };
+                if searched > SEARCHED_BYTES_MAX {
+                    return Err(TooComplex);
+                }
+                glob.middle.push(if plain { Search::literal(next) } else { Search::parts(next, ignore_case) });
+            }
+        }
+        Ok(glob)
+    }
+
+    /// Whether a text matches, as Redis's `stringmatchlen` decides.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        if text.is_empty() {
+            return self.pattern_bytes == 0;
+        }
+        if text.len() < self.bytes_min || (self.tail.is_none() && text.len() != self.bytes_min) {
+            return false;
+        }
+        let (start, mut rest) = text.split_at(self.head.parts);
+        if !self.head.matches(start, self.ignore_case) {
+            return false;
+        }
+        let Some(tail) = &self.tail else { return true };
+        let (between, end) = rest.split_at(rest.len() - tail.parts);
+        rest = between;
+        if !tail.matches(end, self.ignore_case) {
+            return false;
+        }
+        for search in &self.middle {
+            let Some(after) = search.end(rest) else { return false };
+            rest = &rest[after..];
+        }
+        true
+    }
+
+    /// An upper bound of the work of matching a text, about a nanosecond per unit.
+    pub fn work(&self, text: &[u8]) -> usize {
+        let words = self.middle.iter().map(Search::words).max().unwrap_or(0).max(1);
+        text.len() * words + self.pattern_bytes
+    }
+}
+
+/// The piece at the start of a pattern: all before the first star.
+fn piece(pattern: &[u8]) -> Piece<'_> {
+    let (mut at, mut parts, mut literal) = (0, 0, true);
+    while at < pattern.len() && pattern[at] != b'*' {
+        let (length, plain) = part(&pattern[at..]);
+        at += length;
+        parts += 1;
+        literal &= plain;
+    }
+    Piece { pattern: &pattern[..at], parts, literal }
+}
+
+/// The length of the first part of a pattern that is not empty, and whether it is a plain byte.
+fn part(pattern: &[u8]) -> (usize, bool) {
     match pattern {
-        [] => None,
-        [b'?', ..] => Some(1),
-        [b'[', class @ ..] => class_step(class, byte, ignore_case).map(|length| length + 1),
-        [b'\\', escaped, ..] => same(*escaped, byte, ignore_case).then_some(2),
-        [plain, ..] => same(*plain, byte, ignore_case).then_some(1),
+        [b'?', ..] => (1, false),
+        [b'[', class @ ..] => (class_step(class, 0, false).0 + 1, false),
+        [b'\\', _, ..] => (2, true),
+        _ => (1, true),
     }
 }
 
-/// The length of a class including its closing bracket, if the byte is in the class.
-fn class_step(class: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
+impl Piece<'_> {
+    /// Whether the piece matches a text of as many bytes as it has parts.
+    fn matches(&self, text: &[u8], ignore_case: bool) -> bool {
+        let mut at = 0;
+        text.iter().all(|&byte| {
+            let (length, matches) = step(&self.pattern[at..], byte, ignore_case);
+            at += length;
+            matches
+        })
+    }
+}
+
+impl Search {
+    fn literal(piece: Piece) -> Self {
+        let mut plain = Vec::with_capacity(piece.parts);
+        let mut at = 0;
+        while at < piece.pattern.len() {
+            at += part(&piece.pattern[at..]).0;
+            plain.push(piece.pattern[at - 1]);
+        }
+        Self::Literal(Finder::new(&plain).into_owned())
+    }
+
+    fn parts(piece: Piece, ignore_case: bool) -> Self {
+        let words = piece.parts.div_ceil(u64::BITS as usize);
+        let mut masks = vec![0; (usize::from(u8::MAX) + 1) * words];
+        for byte in 0..=u8::MAX {
+            let mask = &mut masks[usize::from(byte) * words..][..words];
+            let mut at = 0;
+            for part in 0..piece.parts {
+                let (length, matches) = step(&piece.pattern[at..], byte, ignore_case);
+                at += length;
+                mask[part / u64::BITS as usize] |= u64::from(matches) << (part % u64::BITS as usize);
+            }
+        }
+        Self::Parts { masks, words, last: 1 << ((piece.parts - 1) % u64::BITS as usize) }
+    }
+
+    /// Where the leftmost match ends.
+    fn end(&self, text: &[u8]) -> Option<usize> {
+        let (masks, words, last) = match self {
+            Self::Literal(finder) => return finder.find(text).map(|from| from + finder.needle().len()),
+            Self::Parts { masks, words, last } => (masks, *words, *last),
+        };
+        // Bit n: the n + 1 bytes up to here match the first n + 1 parts.
+        let mut state = [0_u64; WORDS_MAX];
+        let state = &mut state[..words];
+        text.iter()
+            .position(|&byte| {
+                let mut first = 1;
+                for (word, mask) in state.iter_mut().zip(&masks[usize::from(byte) * words..]) {
+                    let carried = *word >> (u64::BITS - 1);
+                    *word = (*word << 1 | first) & mask;
+                    first = carried;
+                }
+                state[words - 1] & last != 0
+            })
+            .map(|at| at + 1)
+    }
+
+    fn words(&self) -> usize {
+        match self {
+            Self::Literal(_) => 1,
+            Self::Parts { words, .. } => *words,
+        }
+    }
+}
+
+/// The length of the first part of a pattern that is not empty and does not begin with a star, and whether it matches a
+/// byte.
+#[inline]
+fn step(pattern: &[u8], byte: u8, ignore_case: bool) -> (usize, bool) {
+    match pattern {
+        [] => (0, false),
+        [b'?', ..] => (1, true),
+        [b'[', class @ ..] => {
+            let (length, matches) = class_step(class, byte, ignore_case);
+            (length + 1, matches)
+        }
+        [b'\\', escaped, ..] => (2, same(*escaped, byte, ignore_case)),
+        [plain, ..] => (1, same(*plain, byte, ignore_case)),
+    }
+}
+
+/// The length of a class including its closing bracket, and whether a byte is in it.
+fn class_step(class: &[u8], byte: u8, ignore_case: bool) -> (usize, bool) {
     let inverted = class.first() == Some(&b'^');
     let mut at = usize::from(inverted);
     let mut found = false;
@@ -86,7 +272,7 @@ fn class_step(class: &[u8], byte: u8, ignore_case: bool) -> Option<usize> {
             }
         }
     }
-    (found != inverted).then_some(at)
+    (at, found != inverted)
 }
 
 fn in_range(start: u8, end: u8, byte: u8, ignore_case: bool) -> bool {
@@ -109,6 +295,10 @@ fn same(left: u8, right: u8, ignore_case: bool) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn matches(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
+        Glob::new(pattern, ignore_case).expect("a simple pattern").matches(text)
+    }
 
     fn glob(pattern: &str, text: &str) -> bool {
         matches(pattern.as_bytes(), text.as_bytes(), false)
@@ -196,28 +386,55 @@ mod tests {
         assert!(!glob(&"*?".repeat(500), &"a".repeat(499)));
     }
 
+    #[test]
+    fn patterns_that_would_take_long_are_refused() {
+        let refused = |pattern: &str| Glob::new(pattern.as_bytes(), false).is_err();
+        assert!(refused(&"a".repeat(PATTERN_BYTES_MAX + 1)) && !refused(&"a".repeat(PATTERN_BYTES_MAX)));
+        let searched = |n: usize| format!("*{}*", "?".repeat(n));
+        assert!(refused(&searched(SEARCHED_BYTES_MAX + 1)) && !refused(&searched(SEARCHED_BYTES_MAX)));
+        assert!(refused(&"*[ab]".repeat(300)), "together");
+        assert!(!refused(&"*ab".repeat(20_000)), "plain bytes");
+        assert!(!refused(&"?".repeat(20_000)), "not searched for");
+        assert!(TooComplex::TEXT.contains(&PATTERN_BYTES_MAX.to_string()));
+        assert!(TooComplex::TEXT.contains(&SEARCHED_BYTES_MAX.to_string()));
+    }
+
     /// The recursive definition, with a star that tries every length.
     fn naive(pattern: &[u8], text: &[u8], ignore_case: bool) -> bool {
         match (pattern, text) {
             (_, []) => pattern.iter().all(|&b| b == b'*'),
+            ([], _) => false,
             ([b'*', rest @ ..], _) => {
                 rest.iter().all(|&b| b == b'*') || (0..text.len()).any(|n| naive(rest, &text[n..], ignore_case))
             }
-            _ => step(pattern, text[0], ignore_case)
-                .is_some_and(|length| naive(&pattern[length..], &text[1..], ignore_case)),
+            _ => {
+                let (length, matches) = step(pattern, text[0], ignore_case);
+                matches && naive(&pattern[length..], &text[1..], ignore_case)
+            }
         }
     }
 
     proptest! {
         #[test]
-        fn the_last_star_is_enough(pattern in "[ab*?\\[\\]\\\\^-]{0,12}", text in "[abAB-]{1,10}", any_case: bool) {
+        fn it_decides_as_the_recursive_definition(pattern in "[ab*?\\[\\]\\\\^-]{0,12}", text in "[abAB-]{1,10}", any_case: bool) {
             let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
             prop_assert_eq!(matches(pattern, text, any_case), naive(pattern, text, any_case));
         }
 
         #[test]
+        fn long_pieces_are_found_too(
+            parts in "(a|[?]|\\[ab\\]){30,100}b{0,1}(a|[?]|\\[ab\\]){30,100}", text in "a{0,200}b{0,1}a{0,200}", closed: bool,
+        ) {
+            let pattern = format!("*{parts}{}", if closed { "*" } else { "" });
+            let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(matches(pattern, text, false), naive(pattern, text, false));
+        }
+
+        #[test]
         fn any_bytes_are_fine(pattern: Vec<u8>, text: Vec<u8>, any_case: bool) {
-            matches(&pattern, &text, any_case);
+            if let Ok(glob) = Glob::new(&pattern, any_case) {
+                glob.matches(&text);
+            }
         }
 
         #[test]

@@ -576,6 +576,35 @@ def test_maxmemory_is_live(r):
         r.config_set("nonsense", "1")
 
 
+def test_freed_memory_goes_back_to_the_system(r):
+    """RSS stayed at its peak after FLUSHALL, MEMORY PURGE and a lower limit; any client could raise the limit past --memory."""
+
+    def resident_falls_below(limit):
+        deadline = time.monotonic() + 20
+        while r.info("memory")["used_memory_rss"] >= limit:
+            assert time.monotonic() < deadline, (r.info("memory")["used_memory_rss"], limit)
+            time.sleep(0.1)
+
+    def fill():
+        with r.pipeline(transaction=False) as pipe:
+            for n in range(4000):
+                pipe.set(f"k{n}", "x" * 10_000)
+            pipe.execute()
+        return r.info("memory")["used_memory_rss"]
+
+    full = fill()
+    r.flushall()
+    assert r.memory_purge() is True
+    resident_falls_below(full - 30 * MIB)
+    full = fill()
+    assert r.get("k3999") == "x" * 10_000
+    assert r.config_set("maxmemory", "16mb") is True
+    resident_falls_below(full - 20 * MIB)
+    assert r.get("k3999") in ("x" * 10_000, None)
+    with pytest.raises(redis.ResponseError, match=r"allowed: \d+ to 67108864 bytes \(--memory-max\)"):
+        r.config_set("maxmemory", "65mb")
+
+
 def test_info_that_tools_read(r):
     r.set("k", "v", ex=100), r.get("k"), r.get("nothing")
     info = r.info()

@@ -16,10 +16,13 @@ impl Arena {
     /// Checks free lists, lists by fullness and counters; returns what is in use.
     pub(in crate::engine) fn check(&self) -> InUse {
         let mut free = BTreeSet::new();
-        let mut page = self.free;
-        while page != NONE {
-            assert!(free.insert(page), "page {page} is free twice");
-            page = self.pages[page as usize].next;
+        for (head, count) in [(self.free, Some(self.resident)), (self.released, None)] {
+            let (mut page, before) = (head, free.len());
+            while page != NONE {
+                assert!(free.insert(page), "page {page} is free twice");
+                page = self.pages[page as usize].next;
+            }
+            assert!(count.is_none_or(|count| count as usize == free.len() - before), "resident free pages");
         }
         let used = (1..self.fresh).filter(|page| !free.contains(page));
         let (whole, cut): (BTreeSet<_>, BTreeSet<_>) = used.partition(|&p| self.pages[p as usize].class == WHOLE);

@@ -10,7 +10,7 @@
 //! long values in whole pages. So `held pages x page size` is exactly the shard's memory, and a bound on the pages
 //! bounds all of it.
 //! The free chunks of a page form a list: each holds the number of the next. A page whose chunks are all free becomes a
-//! free page again.
+//! free page again. Free pages stay resident, for the next user; [`Arena::release_page`] gives one back to the system.
 //!
 //! The pages of a class that have free chunks are listed by how full they are. Allocation takes chunks from the fullest
 //! page, so that sparse pages drain. The sparsest page is the one to evacuate: its chunks move into the other pages of
@@ -94,6 +94,12 @@ pub(super) struct Arena {
     pages: Vec<Page>,
     /// Head of the list, through `next`, of free pages that have been in use before.
     free: PageNumber,
+    /// Pages in that list.
+    resident: u32,
+    /// The fewest that there have been in it since [`Arena::take_idle`].
+    idle: u32,
+    /// Head of the list of free pages whose memory the system has back: they are zero.
+    released: PageNumber,
     /// The first page that has never been in use; so are all after it.
     fresh: PageNumber,
     /// The page that is being evacuated: no chunk is allocated in it.
@@ -133,6 +139,9 @@ impl Arena {
             page_shift,
             pages: vec![UNUSED; 1 + limit],
             free: NONE,
+            resident: 0,
+            idle: 0,
+            released: NONE,
             fresh: 1,
             closed: NONE,
             held: 0,
@@ -240,25 +249,31 @@ impl Arena {
         if self.held >= self.limit {
             return None;
         }
-        let page = if self.free == NONE {
-            self.fresh += 1;
-            self.fresh - 1
-        } else {
+        let page = if self.free != NONE {
+            self.resident -= 1;
+            self.idle = self.idle.min(self.resident);
             let page = self.free;
             self.free = self.pages[page as usize].next;
             page
+        } else if self.released != NONE {
+            let page = self.released;
+            self.released = self.pages[page as usize].next;
+            page
+        } else {
+            self.fresh += 1;
+            self.fresh - 1
         };
         self.held += 1;
         self.pages[page as usize] = UNUSED;
         Some(page)
     }
 
-    /// Takes a whole page of zeros. A page that was never in use is zero already and is not written to: that would make
+    /// Takes a whole page of zeros. A page that is not resident is zero already and is not written to: that would make
     /// the kernel provide all of it in this step.
     pub(super) fn take_zeroed_page(&mut self) -> Option<PageNumber> {
-        let fresh = self.fresh;
+        let is_zero = self.free == NONE;
         let page = self.take_page()?;
-        if page != fresh {
+        if !is_zero {
             let from = self.page_start(page);
             let to = from + self.page_bytes();
             self.memory[from..to].fill(0);
@@ -275,7 +290,33 @@ impl Arena {
     pub(super) fn give_pages(&mut self, first: PageNumber, last: PageNumber, count: u32) {
         self.pages[last as usize].next = self.free;
         self.free = first;
+        self.resident += count;
         self.held -= count;
+    }
+
+    /// Free pages that are resident.
+    pub(super) fn resident_pages(&self) -> u32 {
+        self.resident
+    }
+
+    /// The number of resident free pages that nobody has needed since the last call.
+    pub(super) fn take_idle(&mut self) -> u32 {
+        std::mem::replace(&mut self.idle, self.resident)
+    }
+
+    /// Gives the memory of a free page back to the system. False if there is none, or if the system refuses.
+    pub(super) fn release_page(&mut self) -> bool {
+        let page = self.free;
+        let from = self.page_start(page);
+        let to = from + self.page_bytes();
+        if page == NONE || self.memory.release(from..to).is_err() {
+            return false;
+        }
+        self.free = std::mem::replace(&mut self.pages[page as usize].next, self.released);
+        self.released = page;
+        self.resident -= 1;
+        self.idle = self.idle.min(self.resident);
+        true
     }
 
     /// Links a whole page to the next one.

@@ -168,8 +168,9 @@ impl<'a> Hash<'a> {
     }
 
     /// Visits about `count` fields from a cursor on; returns the next cursor, 0 at the end.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Field<'a>)) -> u64 {
-        self.view.scan(cursor, count, |_, entry| self.read(entry, 0).into_iter().for_each(&mut visit))
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Field<'a>) -> usize) -> u64 {
+        // A field that has expired counts as one.
+        self.view.scan(cursor, count, |_, entry| self.read(entry, 0).map_or(1, &mut visit))
     }
 }
 

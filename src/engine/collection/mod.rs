@@ -51,6 +51,7 @@ pub use set::Set;
 pub use sorted::{Bound, ScoreChange, Scored, Sorted};
 pub(super) use tree::CLASSES_PER_CHANGE;
 pub use view::Bytes;
+pub(super) use view::MEMBER_HASH_BITS;
 
 use super::arena::{Arena, NONE, Reference, place};
 use super::item::{Header, Kind};

@@ -39,7 +39,7 @@ impl<'a> Set<'a> {
     }
 
     /// Visits about `count` members from a cursor on; returns the next cursor, 0 at the end.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>)) -> u64 {
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>) -> usize) -> u64 {
         self.0.scan(cursor, count, |_, entry| visit(self.0.bytes(name(Shape::One, entry, 0))))
     }
 }

@@ -140,13 +140,13 @@ impl<'a> Sorted<'a> {
     }
 
     /// Visits about `count` members from a cursor on; returns the next cursor, 0 at the end.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>, f64)) -> u64 {
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Bytes<'a>, f64) -> usize) -> u64 {
         let view = &self.0;
         view.scan(cursor, count, |shape, entry| {
             let score = if shape == Shape::Pair { member_score(entry, 0) } else { entry::score(entry, 0) };
             match name(shape, entry, 0) {
                 // If two members share this hash, both are visited twice, which a scan may do; it must not miss one.
-                Text::Hashed(key) => view.hashed(score, key).for_each(|member| visit(Bytes::Borrowed(member), score)),
+                Text::Hashed(key) => view.hashed(score, key).map(|member| visit(Bytes::Borrowed(member), score)).sum(),
                 text => visit(view.bytes(text), score),
             }
         })

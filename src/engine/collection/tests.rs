@@ -94,7 +94,7 @@ fn contents(engine: &mut Engine, key: &[u8], model: &Model, now: UnixMs) -> Opti
             assert_eq!(members.len() as u64, set.len());
             let (mut scanned, mut cursor) = (BTreeSet::new(), 0);
             loop {
-                cursor = set.scan(cursor, 10, |member| _ = scanned.insert(member.into_owned()));
+                cursor = set.scan(cursor, 10, |member| usize::from(scanned.insert(member.into_owned())));
                 if cursor == 0 {
                     break;
                 }
@@ -116,7 +116,10 @@ fn contents(engine: &mut Engine, key: &[u8], model: &Model, now: UnixMs) -> Opti
             assert_eq!(forward, by_score(&members), "in order");
             let (mut scanned, mut cursor) = (BTreeMap::new(), 0);
             loop {
-                cursor = sorted.scan(cursor, 10, |member, score| _ = scanned.insert(member.into_owned(), score));
+                cursor = sorted.scan(cursor, 10, |member, score| {
+                    scanned.insert(member.into_owned(), score);
+                    1
+                });
                 if cursor == 0 {
                     break;
                 }
@@ -546,7 +549,8 @@ fn members_that_share_a_score_and_do_not() {
     let sorted = engine.as_sorted(hash(key), key, NOW).expect("a sorted set").expect("it is there");
     let (mut scanned, mut cursor) = (BTreeMap::new(), 0);
     loop {
-        cursor = sorted.scan(cursor, 10, |member, score| assert_eq!(scanned.insert(member.into_owned(), score), None));
+        cursor =
+            sorted.scan(cursor, 10, |member, score| usize::from(scanned.insert(member.into_owned(), score).is_none()));
         if cursor == 0 {
             break;
         }

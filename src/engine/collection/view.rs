@@ -1,7 +1,7 @@
 //! Reading a collection, small or large: lookup, iteration, ranks.
 
 use super::entry::{self, Shape, Text, entry_end, member_score, name, order_of};
-use super::node::{LEAF_BYTES_MAX, entries, leaf_bytes, read_blobs};
+use super::node::{LEAF_BYTES_MAX, leaf_bytes, read_blobs};
 use super::path::{self, Path, leaf_for_key, leaf_for_rank};
 use super::{Large, MAIN, MEMBERS, SMALL_HEADER_BYTES, shape_of};
 use crate::engine::KeyHasher;
@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 
 /// Bits of a member's hash that order sets and hashes. A cursor of 48 bits survives clients that store numbers as
 /// doubles.
-pub(super) const MEMBER_HASH_BITS: u32 = 48;
+pub(in crate::engine) const MEMBER_HASH_BITS: u32 = 48;
 /// Strings in blobs are hashed in pieces of this many bytes.
 const HASHED_AT_ONCE: usize = 4096;
 
@@ -282,9 +282,10 @@ impl<'a> View<'a> {
     }
 
     /// Visits the elements of a set, a hash, or the members of a sorted set from a cursor on, in whole leaves until
-    /// `count` were visited; returns the next cursor, 0 at the end. An element that is present during the whole scan is
-    /// visited at least once. The entries of a small sorted set are passed in their own shape.
-    pub(super) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Shape, &'a [u8])) -> u64 {
+    /// `count` were visited; returns the next cursor, 0 at the end. `visit` returns as how many elements its visit
+    /// counts. An element that is present during the whole scan is visited at least once. The entries of a small sorted
+    /// set are passed in their own shape.
+    pub(super) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Shape, &'a [u8]) -> usize) -> u64 {
         let Body::Large(large) = self.body else {
             let mut spot = self.first();
             while let Some(entry) = self.next(&mut spot) {
@@ -303,10 +304,9 @@ impl<'a> View<'a> {
             let mut offset = 0;
             while offset < leaf.len() {
                 let end = entry_end(shape, leaf, offset);
-                visit(shape, &leaf[offset..end]);
+                visited += visit(shape, &leaf[offset..end]);
                 offset = end;
             }
-            visited += entries(self.arena, path.leaf);
             match path.next_separator(self.arena) {
                 None => return 0,
                 Some(next) if visited >= count => return next,

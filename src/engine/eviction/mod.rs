@@ -129,6 +129,8 @@ pub(super) struct Outlook {
     pub(super) entries: u64,
     /// Bytes that their items will occupy.
     pub(super) bytes: u64,
+    /// Bytes that items occupy now.
+    pub(super) held_bytes: u64,
 }
 
 /// The rules of an eviction policy. The defaults suit policies that keep no such state.

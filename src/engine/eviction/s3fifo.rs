@@ -1,24 +1,32 @@
 //! S3-FIFO (Yang et al., SOSP 2023, "FIFO queues are all you need for cache eviction"), the default.
 //!
-//! New items enter a small queue, which holds a tenth of all bytes. An item that was hit there moves on to the main
-//! part when it reaches the end of the queue; one that was not is evicted and remembered in the ghost for a while. A
-//! new item whose key is in the ghost enters the main part directly.
+//! New items enter a queue, the *window*. An item that was hit there moves on to the main part when it reaches the end
+//! of the window; one that was not is evicted and remembered in the ghost for a while. A new item whose key is in the
+//! ghost enters the main part directly. Victims come from the window while it holds its share of all bytes, else from
+//! the main part.
 //!
 //! ```text
-//!   new ──► small queue (10 %) ── not hit ──► evicted ──► ghost
-//!                 └── hit ──► main part ◄── new, but in the ghost ──┘
-//!                               └── the hand: count 0 → evicted, else count − 1
+//!   new ──► window (10 or 30 %) ── not hit ──► evicted ──► ghost
+//!              └── hit ──► main part ◄── new, but in the ghost ──┘
+//!                             └── the hand: count 0 → evicted, else count − 1
 //! ```
 //!
 //! Deviations:
 //! - The main part is not a queue: it consists of all other entries, and a hand passes over the index in hash order
 //!   (CLOCK). So it needs no memory.
 //! - The ghost holds three quarters as many fingerprints as there are items.
-//! - The small queue stays at about a tenth of the bytes even while memory is still filling up. Items admitted beyond
-//!   that enter the main part as *unproven*; the hand evicts those first, unless they have been hit.
+//! - What fills an empty memory is *early*: it belongs to the main part, but nobody has asked for it yet. While there
+//!   is any, the window's share is 30 % of all bytes instead of 10, since early entries are worth no more than new
+//!   ones. So a batch of a quarter of memory can be written to a cache full of items that nobody reads, and be read
+//!   back. The window is not larger, because a loop over more than memory would find nothing in it; early entries stay.
+//! - Only a tenth of the bytes is in a real queue, the *small queue*, whose marks take 4 bytes an item. What the window
+//!   holds beyond that lies in hash order as the main part does, but its bytes tell its generation, which is a
+//!   thirtieth of memory. The hand evicts the oldest; the front of the small queue goes first while it is as old.
 //!
-//! byte: | main 7 | unproven 6, in the main part | count 0-1 |
-//!       | 0      | serial of the mark in the small queue 2-6 | count 0-1 |
+//! Early entries and those of a generation are *unproven*.
+//!
+//! byte: | 1 | unproven 6 | generation or early 2-5, if unproven | count 0-1 |
+//!       | 0 | serial of the mark in the small queue 2-6         | count 0-1 |
 
 use super::sample;
 use super::{Arena, Bucket, Entrant, HashMark, Outlook, Position, Rules, View, entries};
@@ -32,13 +40,23 @@ const UNPROVEN: u8 = 0x40;
 const COUNT: u8 = 3;
 const SERIAL_SHIFT: u32 = 2;
 const SERIAL: u8 = !(MAIN | COUNT);
+const GENERATION_SHIFT: u32 = 2;
 
-/// The small queue holds this fraction of all bytes (a tenth).
+/// The small queue holds at most this fraction of all bytes (a tenth); the window's share if no entries are early.
 const SMALL_PART: u64 = 10;
+/// The window's share while there are early entries, in tenths of all bytes.
+const WINDOW_TENTHS: u64 = 3;
+/// Numbers of generations. The next number stands for early entries.
+const GENERATIONS: u8 = 15;
+const EARLY: u8 = GENERATIONS;
+/// A generation ends when this fraction of all bytes has entered the window. The window is a little more than its
+/// share, up to 40 % of memory after this has filled, and fewer generations than there are numbers for.
+const GENERATION_PART: u64 = 30;
 /// Fingerprints in the ghost per 100 items. At 50, the ghost takes 0.5 % less of the memory, and 1 % more of the
 /// requests miss.
 const GHOST_PERCENT: u64 = 75;
-/// Unproven entries are looked for while at least one entry in this many is unproven.
+/// A generation is over when fewer than one entry in this many belongs to it or to older ones, and so are early
+/// entries: the hand would look for those too long.
 const UNPROVEN_PART: u64 = 64;
 /// Entries that the hand passes in search of one with count 0, before the one with the lowest count is evicted: bounds
 /// the step where every entry is popular.
@@ -55,11 +73,105 @@ pub(in crate::engine) struct S3Fifo {
     small: Queue,
     small_bytes: u64,
     small_items: u64,
-    unproven_items: u64,
+    unproven: Unproven,
     ghost: Ghost,
     hand: Hand,
     /// Chooses a victim if neither part offers one.
     last_resort: sample::Hand,
+}
+
+/// The unproven entries. Generations are numbered in a circle; what is left of one that is over counts as older than
+/// the oldest, until its number is used again.
+#[derive(Debug, Default)]
+struct Unproven {
+    /// Items by generation, and early ones.
+    items: [u64; GENERATIONS as usize + 1],
+    /// Bytes of the items that have a generation.
+    bytes: u64,
+    /// How many marks had been pushed to the small queue when the generation began.
+    pushed: [u64; GENERATIONS as usize],
+    newest: u8,
+    oldest: u8,
+    /// Bytes that have entered the window in the newest generation.
+    newest_bytes: u64,
+}
+
+/// The unproven entries among which the hand chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Early,
+    Oldest,
+}
+
+impl Unproven {
+    /// Notes that `bytes` enter the window, of `all` that memory will hold; `pushed` marks were pushed before.
+    fn note_entry(&mut self, bytes: u64, all: u64, pushed: u64) {
+        let next = following(self.newest);
+        if self.newest_bytes * GENERATION_PART >= all && next != self.oldest {
+            self.newest = next;
+            self.newest_bytes = 0;
+            self.pushed[usize::from(next)] = pushed;
+        }
+        self.newest_bytes += bytes;
+    }
+
+    /// Adds an item to a generation, or to the early ones; returns its policy byte.
+    fn add(&mut self, generation: u8, bytes: u64) -> u8 {
+        self.items[usize::from(generation)] += 1;
+        self.bytes += if generation == EARLY { 0 } else { bytes };
+        MAIN | UNPROVEN | generation << GENERATION_SHIFT
+    }
+
+    /// Saturating, because a byte that another policy left behind may look like that of an unproven entry.
+    fn remove(&mut self, byte: u8, bytes: u64) {
+        let items = &mut self.items[usize::from(generation(byte))];
+        *items = items.saturating_sub(1);
+        self.resize(byte, bytes, 0);
+    }
+
+    fn resize(&mut self, byte: u8, from: u64, to: u64) {
+        if generation(byte) != EARLY {
+            self.bytes = (self.bytes + to).saturating_sub(from);
+        }
+    }
+
+    /// True if some of `entries` are early, enough of them for the hand to find one soon.
+    fn has_early(&self, entries: u64) -> bool {
+        self.items[usize::from(EARLY)] * UNPROVEN_PART >= entries.max(1)
+    }
+
+    fn is(&self, generation: u8, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Early => generation == EARLY,
+            Wanted::Oldest => generation != EARLY && self.age(generation) >= self.age(self.oldest),
+        }
+    }
+
+    fn age(&self, generation: u8) -> u8 {
+        (self.newest + GENERATIONS - generation) % GENERATIONS
+    }
+
+    /// Advances the oldest generation to one with enough of `entries`, what is left of older ones included. False if
+    /// there is none.
+    fn find_oldest(&mut self, entries: u64) -> bool {
+        let mut items = self.items[usize::from(self.oldest)];
+        let mut older = following(self.newest);
+        while older != self.oldest {
+            items += self.items[usize::from(older)];
+            older = following(older);
+        }
+        while items * UNPROVEN_PART < entries && self.oldest != self.newest {
+            self.oldest = following(self.oldest);
+            items += self.items[usize::from(self.oldest)];
+        }
+        items * UNPROVEN_PART >= entries
+    }
+
+    /// True if the mark at the front of the small queue, before which `popped` were popped, is as old as the oldest
+    /// generation.
+    fn is_as_old(&self, popped: u64) -> bool {
+        self.oldest == self.newest || popped < self.pushed[usize::from(following(self.oldest))]
+    }
 }
 
 /// Position of the main part's hand: a quad, a line in it, an entry in that.
@@ -76,7 +188,7 @@ impl S3Fifo {
             small: Queue::new(),
             small_bytes: 0,
             small_items: 0,
-            unproven_items: 0,
+            unproven: Unproven::default(),
             ghost: Ghost::new(),
             hand: Hand::default(),
             last_resort: sample::Hand::default(),
@@ -89,14 +201,24 @@ impl S3Fifo {
     }
 
     fn choose(&mut self, view: &mut View) -> Option<Position> {
-        // The small queue has its share or more: it has to give one up.
-        if self.small_bytes * SMALL_PART >= view.item_bytes {
-            return self.small_victim(view).or_else(|| self.main_victim(view, false));
+        let has_early = self.unproven.has_early(view.index.entries());
+        let tenths = if has_early { WINDOW_TENTHS } else { 1 };
+        // The window has its share or more: it has to give an item up.
+        let is_due = (self.small_bytes + self.unproven.bytes) * SMALL_PART >= view.item_bytes * tenths;
+        let oldest = if is_due { self.window_victim(view) } else { None };
+        // Where all that was due had been hit, the window has become smaller.
+        let early = oldest.or_else(|| if has_early { self.main_victim(view, Some(Wanted::Early)) } else { None });
+        early.or_else(|| self.main_victim(view, None)).or_else(|| self.small_victim(view))
+    }
+
+    /// The oldest item of the window that was not hit, approximately. None if the oldest ones had all been hit; they
+    /// have moved on to the main part.
+    fn window_victim(&mut self, view: &mut View) -> Option<Position> {
+        let has_generation = self.unproven.find_oldest(view.index.entries());
+        if has_generation && (self.small.length() == 0 || !self.unproven.is_as_old(self.small.popped())) {
+            return self.main_victim(view, Some(Wanted::Oldest));
         }
-        // Worth a search only while there are enough of them for the hand to find one soon.
-        let unproven = self.unproven_items * UNPROVEN_PART > view.index.entries();
-        let first = if unproven { self.main_victim(view, true) } else { None };
-        first.or_else(|| self.main_victim(view, false)).or_else(|| self.small_victim(view))
+        self.small_victim(view)
     }
 
     /// The oldest item of the small queue that was not hit. Items that were hit move on to the main part.
@@ -113,9 +235,9 @@ impl S3Fifo {
     }
 
     /// Moves the hand to the next entry of the main part with count 0, decrementing the counts that it passes. With
-    /// `unproven`, it stops at unproven entries only, marks those that were hit as proven, and leaves the rest as they
-    /// are.
-    fn main_victim(&mut self, view: &mut View, unproven: bool) -> Option<Position> {
+    /// `wanted`, it stops at these unproven entries only, marks those that were hit as proven, and leaves the rest as
+    /// they are.
+    fn main_victim(&mut self, view: &mut View, wanted: Option<Wanted>) -> Option<Position> {
         let mut passed = 0;
         let mut lowest: Option<(u8, Position)> = None;
         let mut quads = 0;
@@ -135,18 +257,17 @@ impl S3Fifo {
                             continue;
                         }
                         let count = byte & COUNT;
-                        let is_candidate = !unproven || byte & UNPROVEN != 0;
+                        let is_candidate = wanted
+                            .is_none_or(|wanted| byte & UNPROVEN != 0 && self.unproven.is(generation(byte), wanted));
                         if is_candidate && count == 0 {
                             // The hand stays behind the victim, so that the next search continues here.
                             self.hand = Hand { line: number, entry: entry as u8 + 1, ..self.hand };
                             return Some(at);
                         }
                         passed += 1;
-                        if unproven {
+                        if wanted.is_some() {
                             if is_candidate {
-                                // Saturating, because a byte that another policy left behind may look like an unproven
-                                // entry.
-                                self.unproven_items = self.unproven_items.saturating_sub(1);
+                                self.unproven.remove(byte, view.footprint(at));
                                 view.set_policy(at, MAIN);
                             }
                             continue;
@@ -175,9 +296,13 @@ impl Rules for S3Fifo {
         if self.ghost.take(arena, entrant.hash) {
             return MAIN;
         }
+        let window = outlook.bytes / SMALL_PART * WINDOW_TENTHS;
+        if overfull && outlook.held_bytes + window < outlook.bytes {
+            return self.unproven.add(EARLY, entrant.bytes);
+        }
+        self.unproven.note_entry(entrant.bytes, outlook.bytes, self.small.pushed());
         if overfull {
-            self.unproven_items += 1;
-            return MAIN | UNPROVEN;
+            return self.unproven.add(self.unproven.newest, entrant.bytes);
         }
         self.small_bytes += entrant.bytes;
         self.small_items += 1;
@@ -202,6 +327,8 @@ impl Rules for S3Fifo {
     fn resized(&mut self, byte: u8, from: u64, to: u64) {
         if byte & MAIN == 0 {
             self.small_bytes = self.small_bytes - from + to;
+        } else if byte & UNPROVEN != 0 {
+            self.unproven.resize(byte, from, to);
         }
     }
 
@@ -209,13 +336,13 @@ impl Rules for S3Fifo {
         if byte & MAIN == 0 {
             self.leave_small(bytes);
         } else if byte & UNPROVEN != 0 {
-            self.unproven_items = self.unproven_items.saturating_sub(1);
+            self.unproven.remove(byte, bytes);
         }
     }
 
     fn evicted(&mut self, arena: &mut Arena, hash: KeyHash, byte: u8, entries: u64) {
         self.ghost.fit(arena, entries * GHOST_PERCENT / 100, SPARE_PAGES);
-        if byte & MAIN == 0 {
+        if byte & MAIN == 0 || byte & UNPROVEN != 0 {
             self.ghost.remember(arena, hash);
         }
     }
@@ -239,10 +366,48 @@ impl Rules for S3Fifo {
     }
 }
 
+/// The generation of an unproven entry, or [`EARLY`].
+fn generation(byte: u8) -> u8 {
+    (byte & !(MAIN | UNPROVEN)) >> GENERATION_SHIFT
+}
+
+/// The number after that of a generation.
+fn following(generation: u8) -> u8 {
+    (generation + 1) % GENERATIONS
+}
+
 fn serial_bits(serial: u32) -> u8 {
     (serial << SERIAL_SHIFT) as u8 & SERIAL
 }
 
 fn is_small_of_serial(byte: u8, serial: u32) -> bool {
     byte & (MAIN | SERIAL) == serial_bits(serial)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The window of a full memory, in which each item that enters evicts the oldest one.
+    #[test]
+    fn generations_go_in_order_and_their_numbers_are_used_again() {
+        const ALL: u64 = 3000;
+        let mut unproven = Unproven::default();
+        let mut window = std::collections::VecDeque::new();
+        for n in 0..20 * ALL {
+            unproven.note_entry(1, ALL, 0);
+            window.push_back(unproven.add(unproven.newest, 1));
+            if window.len() as u64 <= ALL * 4 / 10 {
+                continue;
+            }
+            assert!(unproven.find_oldest(ALL), "entry {n}");
+            // Up to 1/64 of the entries may be left of generations that are over.
+            let at = window.iter().position(|&byte| unproven.is(generation(byte), Wanted::Oldest)).expect("the oldest");
+            assert!(at as u64 <= ALL / UNPROVEN_PART, "entry {n}: {at} older ones stayed");
+            let byte = window.remove(at).expect("it is there");
+            unproven.remove(byte, 1);
+        }
+        assert_eq!(unproven.bytes, window.len() as u64);
+        assert_eq!(unproven.items.iter().sum::<u64>(), window.len() as u64);
+    }
 }

@@ -111,7 +111,7 @@ impl Index {
                 let (reference, policy) = (bucket.reference(entry), bucket.policy(entry));
                 let hash = hash_of(arena.memory(), reference);
                 let to = self.line_of(&self.table, self.table.quad(hash.position()));
-                enter(arena, to, hash, reference, policy, self.chain).expect("a page for chained buckets");
+                enter(arena, to, hash, reference, policy, self.chain, u32::MAX).expect("a page for chained buckets");
             }
             next = lines.next(arena.memory());
             if !(first..first + QUAD).contains(&line) {

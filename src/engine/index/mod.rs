@@ -32,6 +32,10 @@ pub(super) use growth::STEP_PAGES_MAX;
 
 /// Buckets in a quad.
 const QUAD: u32 = 4;
+/// Buckets that entries are added to in the chain of a quad. A quad has at most 36 entries on average, so by chance
+/// none of the 200 that fit is ever missing; keys that a client has chosen to collide share what there is. Without a
+/// bound, 10,000 of those made a SET 17 times as slow. (A smaller table takes longer chains over from a larger one.)
+const CHAINED_MAX: u32 = 16;
 const QUAD_BYTES: usize = QUAD as usize * BUCKET_BYTES;
 
 /// Position in hash order: the upper 32 bits of the hash.
@@ -54,9 +58,14 @@ pub(super) struct Position {
     pub(super) entry: u8,
 }
 
-/// The quad and its chain have no free entry, and the arena has no chunk for another chained bucket.
+/// Why an entry cannot be added: the quad and its chain have none that is free.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct QuadFull;
+pub(super) enum QuadFull {
+    /// The arena has no chunk for another chained bucket.
+    NoChunk,
+    /// The chain has [`CHAINED_MAX`] buckets: one of its entries has to go first.
+    LongChain,
+}
 
 /// Quads, in pages of the arena.
 #[derive(Debug)]
@@ -228,9 +237,21 @@ impl Index {
         policy: u8,
     ) -> Result<Position, QuadFull> {
         let quad = self.quad_line(hash.position());
-        let position = enter(arena, quad, hash, reference, policy, self.chain)?;
+        let position = enter(arena, quad, hash, reference, policy, self.chain, CHAINED_MAX)?;
         self.entries += 1;
         Ok(position)
+    }
+
+    /// Any entry of the quad that a hash belongs to, of which none is free. `number` chooses it.
+    pub(super) fn any_of_quad(&self, memory: &[u8], hash: KeyHash, number: u16) -> Option<Position> {
+        let quad = self.quad_line(hash.position());
+        let mut lines = QuadLines::of(quad);
+        let count = std::iter::from_fn(|| lines.next(memory)).count();
+        let mut lines = QuadLines::of(quad);
+        let line = std::iter::from_fn(|| lines.next(memory)).nth(usize::from(number) % count)?;
+        let used = Bucket::at(memory, line).used();
+        let nth = usize::from(number) / count % (used.count_ones() as usize).max(1);
+        entries(used).nth(nth).map(|entry| Position { line, entry: entry as u8 })
     }
 
     /// Removes an entry whose key has this hash. If buckets are chained to the quad, the last entry of the chain moves
@@ -481,7 +502,7 @@ fn find_marked_in(
 }
 
 /// Puts an entry into the quad at line `quad`: into its home bucket, into another of the quad, or into the chain, which
-/// is lengthened if it is full.
+/// is lengthened to at most `chained_max` buckets if it is full.
 fn enter(
     arena: &mut Arena,
     quad: u32,
@@ -489,20 +510,23 @@ fn enter(
     reference: Reference,
     policy: u8,
     chain: Class,
+    chained_max: u32,
 ) -> Result<Position, QuadFull> {
     let home = quad + hash.home();
     let near = [home, quad + (hash.home() ^ 1), quad + (hash.home() ^ 2), quad + (hash.home() ^ 3)];
     let memory = arena.memory();
     let free = |line: u32| Bucket::at(memory, line).free_entry().map(|entry| (line, entry));
     let mut found = near.into_iter().find_map(free);
-    let mut chained = QuadLines::of(quad);
+    let (mut chained, mut count) = (QuadLines::of(quad), 0);
     while found.is_none()
         && let Some(line) = chained.next_chained(memory)
     {
         found = free(line);
+        count += 1;
     }
     let (line, entry) = match found {
         Some(found) => found,
+        None if count >= chained_max => return Err(QuadFull::LongChain),
         None => (lengthen_chain(arena, chained.last, chain)?, 0),
     };
     let memory = arena.memory_mut();
@@ -515,7 +539,7 @@ fn enter(
 
 /// Chains an empty bucket to `last`, the last bucket of a quad and its chain; returns its line.
 fn lengthen_chain(arena: &mut Arena, last: u32, chain: Class) -> Result<u32, QuadFull> {
-    let chunk = arena.allocate(chain).ok_or(QuadFull)?;
+    let chunk = arena.allocate(chain).ok_or(QuadFull::NoChunk)?;
     let from = place(chunk);
     arena.memory_mut()[from..from + BUCKET_BYTES].fill(0);
     let line = (from / BUCKET_BYTES) as u32;

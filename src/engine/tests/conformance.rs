@@ -131,6 +131,36 @@ fn a_scan_pushes_out_little() {
     assert!(s3fifo > 0.47 && s3fifo > lru + 0.05, "of 0.5 possible: s3fifo {s3fifo}, lru {lru}");
 }
 
+/// Regression: s3fifo's queue for new items held a tenth of memory, and evicted half of a batch of twice that, however
+/// useless everything else was.
+#[test]
+fn a_batch_written_to_a_cache_that_nobody_reads_is_there_when_it_is_read() {
+    for eviction in [Eviction::S3Fifo, Eviction::Sieve] {
+        // Just filled, and filled several times over.
+        for filled in [60_000, 300_000] {
+            let mut engine = engine(2 * MEMORY_BYTES_MIN, eviction);
+            let mut key = 0;
+            let mut write = |engine: &mut Engine, count: u64| {
+                let batch = key..key + count;
+                key += count;
+                batch.clone().for_each(|key| assert!(engine.store(key, 100, None, NOW)));
+                batch
+            };
+            write(&mut engine, filled);
+            for round in 0..3 {
+                let share = engine.stats().items / 5;
+                let batch = write(&mut engine, share);
+                let there = batch.filter(|&key| engine.has(key, NOW)).count() as f64 / share as f64;
+                assert!(there >= 0.99, "{eviction}, batch {round} after {filled}: {there}");
+                // What was read may stay, but must not take the place of the next batch.
+                write(&mut engine, share);
+            }
+            engine.check();
+            assert!(engine.stats().evictions > 0);
+        }
+    }
+}
+
 /// SIEVE as in its paper: items from the tail to the head, each with its visited bit, and the position of the hand.
 struct ModelledSieve {
     items: Vec<(u64, bool)>,

@@ -5,7 +5,7 @@ use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
 use crate::command::args;
-use crate::engine::{Field, FieldExpiry, Hash, Kind};
+use crate::engine::{Field, FieldExpiry, Hash, Kind, MEMBER_CURSOR_BITS};
 use crate::protocol::resp::Writer;
 use crate::values::numbers::{self, LongDouble};
 
@@ -227,7 +227,8 @@ pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
 
 pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
-    let cursor = cursor(required(&mut args)?)?;
+    let cursors = c.engine.cursors();
+    let cursor = cursors.open(cursor(required(&mut args)?)?, MEMBER_CURSOR_BITS);
     let Some(hash) = c.as_hash()? else {
         write_page(w, |_| (0, 0));
         return Ok(());
@@ -236,7 +237,8 @@ pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
     write_page(w, |w| {
         let mut written = 0;
         let next = hash.scan(cursor, options.count, |field| {
-            if options.matches(&field.name) {
+            let (matches, elements) = options.matches(&field.name);
+            if matches {
                 w.bulk(&field.name);
                 written += 1;
                 if !options.names_only {
@@ -244,8 +246,9 @@ pub(super) fn hscan(c: &mut Context, w: &mut Writer) -> Done {
                     written += 1;
                 }
             }
+            elements
         });
-        (next, written)
+        (cursors.seal(next, MEMBER_CURSOR_BITS), written)
     });
     Ok(())
 }

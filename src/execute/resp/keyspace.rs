@@ -2,11 +2,10 @@
 
 use super::Context;
 use super::arguments::{Error, required};
-use super::scan::{ScanOptions, cursor};
+use super::scan::{Filter, ScanOptions, cursor};
 use crate::command::Part;
-use crate::engine::{Kind, Value};
+use crate::engine::{KEY_CURSOR_BITS, Kind, Value};
 use crate::protocol::resp::Writer;
-use crate::values::glob;
 
 /// The number of bits in a cursor that name its shard.
 pub const CURSOR_SHARD_BITS: u32 = 10;
@@ -33,14 +32,19 @@ pub(super) fn flush(c: &mut Context, _: &mut Vec<u8>, all: bool) -> Result<Part,
 /// KEYS: the keys of this shard that match a pattern, in slices. Keys that exist from its start to its end are all
 /// returned; keys created or removed meanwhile may be.
 pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
-    let pattern = required(&mut c.args.into_iter())?;
-    let (database, any) = (c.hash.database(), pattern == b"*");
+    let filter = Filter::new(required(&mut c.args.into_iter())?)?;
+    let database = c.hash.database();
     let mut w = Writer::new(out, false);
     let (mut cursor, mut seen, mut count) = (c.slice.from as u32, 0, 0);
     loop {
         cursor = c.engine.scan(cursor, c.now, |key, hash, _| {
-            seen += 1;
-            if hash.database() == database && (any || glob::matches(pattern, key, false)) {
+            if hash.database() != database {
+                seen += 1;
+                return;
+            }
+            let (matches, elements) = filter.matches(key);
+            seen += elements;
+            if matches {
                 w.bulk(key);
                 count += 1;
             }
@@ -72,16 +76,19 @@ pub(super) fn scan(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let options = ScanOptions::read(args, None)?;
     let database = c.hash.database();
     let shard = cursor & ((1 << CURSOR_SHARD_BITS) - 1);
-    let mut position = (cursor >> CURSOR_SHARD_BITS) as u32;
+    let cursors = c.engine.cursors();
+    let mut position = cursors.open(cursor >> CURSOR_SHARD_BITS, KEY_CURSOR_BITS) as u32;
     let mut w = Writer::new(out, false);
     let (mut seen, mut elements) = (0, 0);
     loop {
         position = c.engine.scan(position, c.now, |key, hash, item| {
-            seen += 1;
-            if hash.database() == database
-                && options.matches(key)
-                && options.kind.is_none_or(|kind| kind == kind_of(item.value))
-            {
+            if hash.database() != database || options.kind.is_some_and(|kind| kind != kind_of(item.value)) {
+                seen += 1;
+                return;
+            }
+            let (matches, visited) = options.matches(key);
+            seen += visited;
+            if matches {
                 w.bulk(key);
                 elements += 1;
             }
@@ -93,7 +100,7 @@ pub(super) fn scan(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
     let next = match position {
         0 if shard + 1 == c.shards as u64 => 0,
         0 => shard + 1,
-        _ => u64::from(position) << CURSOR_SHARD_BITS | shard,
+        _ => cursors.seal(position.into(), KEY_CURSOR_BITS) << CURSOR_SHARD_BITS | shard,
     };
     Ok(Part::Page { elements, next, left: options.count.saturating_sub(seen) as u64 })
 }

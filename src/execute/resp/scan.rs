@@ -4,19 +4,27 @@ use super::arguments::{Error, SYNTAX, integer, required, text};
 use super::keys::kind_name;
 use crate::engine::Kind;
 use crate::protocol::resp::Writer;
-use crate::values::glob;
+use crate::values::glob::{Glob, TooComplex};
 
 const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Set, Kind::SortedSet, Kind::Hash];
 
 /// The approximate number of elements that a call visits without COUNT.
 const COUNT: usize = 10;
 
+/// The most elements that a call visits, whatever COUNT says: a client that wants them all calls again. Redis allows
+/// fewer than COUNT.
+const COUNT_MAX: usize = 4096;
+
+/// Matching a name against a pattern counts as another element for each of this many units of work ([`Glob::work`]). So
+/// a call spends a few milliseconds on matching at most, and KEYS yields in time.
+const WORK_PER_ELEMENT: usize = 1024;
+
 /// The options after the cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct ScanOptions<'w> {
     /// MATCH: the pattern that names must match.
-    pattern: Option<&'w [u8]>,
-    /// COUNT: approximately how many elements to visit; at least 1.
+    filter: Filter<'w>,
+    /// COUNT: approximately how many elements to visit; from 1 to [`COUNT_MAX`].
     pub(super) count: usize,
     /// TYPE: the type that keys must have.
     pub(super) kind: Option<Kind>,
@@ -27,18 +35,15 @@ pub(super) struct ScanOptions<'w> {
 impl<'w> ScanOptions<'w> {
     /// Parses the options of a scan over a collection of type `over`, or over keys if it is None.
     pub(super) fn read(mut args: impl Iterator<Item = &'w [u8]>, over: Option<Kind>) -> Result<Self, Error> {
-        let mut options = Self { pattern: None, count: COUNT, kind: None, names_only: false };
+        let mut options = Self { filter: Filter(None), count: COUNT, kind: None, names_only: false };
         while let Some(arg) = args.next() {
             match arg.to_ascii_uppercase().as_slice() {
                 b"COUNT" => {
                     let count = integer(required(&mut args)?)?;
-                    options.count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(SYNTAX)?;
+                    let count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(SYNTAX)?;
+                    options.count = count.min(COUNT_MAX);
                 }
-                b"MATCH" => {
-                    let pattern = required(&mut args)?;
-                    // As a filter, `*` must match the empty name too, which the glob does not: drop the pattern.
-                    options.pattern = Some(pattern).filter(|&pattern| pattern != b"*");
-                }
+                b"MATCH" => options.filter = Filter::new(required(&mut args)?)?,
                 b"TYPE" if over.is_none() => options.kind = Some(kind(required(&mut args)?)?),
                 b"NOVALUES" if over == Some(Kind::Hash) => options.names_only = true,
                 b"NOSCORES" if over == Some(Kind::SortedSet) => options.names_only = true,
@@ -50,9 +55,31 @@ impl<'w> ScanOptions<'w> {
         Ok(options)
     }
 
-    /// True if a name matches the pattern, if any.
-    pub(super) fn matches(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
+    /// As [`Filter::matches`].
+    pub(super) fn matches(&self, name: &[u8]) -> (bool, usize) {
+        self.filter.matches(name)
+    }
+}
+
+/// The pattern of a scan, if there is one.
+#[derive(Debug)]
+pub(super) struct Filter<'w>(Option<Glob<'w>>);
+
+impl<'w> Filter<'w> {
+    pub(super) fn new(pattern: &'w [u8]) -> Result<Self, Error> {
+        // As a filter, `*` must match the empty name too, which the glob does not: drop the pattern.
+        if pattern == b"*" {
+            return Ok(Self(None));
+        }
+        Ok(Self(Some(Glob::new(pattern, false).map_err(|TooComplex| text(TooComplex::TEXT))?)))
+    }
+
+    /// Whether a name matches, and as how many elements the visit counts.
+    pub(super) fn matches(&self, name: &[u8]) -> (bool, usize) {
+        match &self.0 {
+            None => (true, 1),
+            Some(glob) => (glob.matches(name), 1 + glob.work(name) / WORK_PER_ELEMENT),
+        }
     }
 }
 

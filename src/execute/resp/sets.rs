@@ -4,7 +4,7 @@ use super::arguments::{Error, SYNTAX, natural, required, symmetric};
 use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
-use crate::engine::{Kind, Set};
+use crate::engine::{Kind, MEMBER_CURSOR_BITS, Set};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
 
@@ -130,7 +130,8 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
 
 pub(super) fn sscan(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
-    let cursor = cursor(required(&mut args)?)?;
+    let cursors = c.engine.cursors();
+    let cursor = cursors.open(cursor(required(&mut args)?)?, MEMBER_CURSOR_BITS);
     let Some(set) = c.as_set()? else {
         write_page(w, |_| (0, 0));
         return Ok(());
@@ -139,12 +140,14 @@ pub(super) fn sscan(c: &mut Context, w: &mut Writer) -> Done {
     write_page(w, |w| {
         let mut written = 0;
         let next = set.scan(cursor, options.count, |member| {
-            if options.matches(&member) {
+            let (matches, elements) = options.matches(&member);
+            if matches {
                 w.bulk(&member);
                 written += 1;
             }
+            elements
         });
-        (next, written)
+        (cursors.seal(next, MEMBER_CURSOR_BITS), written)
     });
     Ok(())
 }

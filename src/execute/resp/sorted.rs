@@ -5,7 +5,7 @@ use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
 use super::{Context, Done};
 use crate::command::Args;
-use crate::engine::{Bytes, Kind, ScoreChange, Scored, Sorted};
+use crate::engine::{Bytes, Kind, MEMBER_CURSOR_BITS, ScoreChange, Scored, Sorted};
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
@@ -291,7 +291,8 @@ fn random_one(c: &mut Context, w: &mut Writer) -> Done {
 /// ZSCAN. Its scores are strings, also in RESP3.
 pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
-    let cursor = cursor(required(&mut args)?)?;
+    let cursors = c.engine.cursors();
+    let cursor = cursors.open(cursor(required(&mut args)?)?, MEMBER_CURSOR_BITS);
     let Some(sorted) = find(c)? else {
         write_page(w, |_| (0, 0));
         return Ok(());
@@ -301,8 +302,9 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
     write_page(w, |w| {
         let mut count = 0;
         let next = sorted.scan(cursor, options.count, |member, score| {
-            if !options.matches(&member) {
-                return;
+            let (matches, elements) = options.matches(&member);
+            if !matches {
+                return elements;
             }
             w.bulk(&member);
             count += 1;
@@ -312,8 +314,9 @@ pub(super) fn scan(c: &mut Context, w: &mut Writer) -> Done {
                 w.bulk(&digits);
                 count += 1;
             }
+            elements
         });
-        (next, count)
+        (cursors.seal(next, MEMBER_CURSOR_BITS), count)
     });
     Ok(())
 }

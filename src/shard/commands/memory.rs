@@ -1,7 +1,7 @@
 //! MEMORY, and the figures of memory that INFO shows too.
 
 use super::{Io, Shard};
-use crate::command::{Args, Command};
+use crate::command::{Administration, Args, Command};
 use crate::execute::introspect;
 use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
@@ -74,6 +74,13 @@ impl<I: Io> Shard<I> {
         };
         if !self.has_all_counters(pending) {
             return;
+        }
+        if subcommand == "purge" {
+            if !self.has_room(0..self.router.shards(), pending) {
+                return;
+            }
+            self.administer_everywhere(Administration::Purge);
+            self.io.return_free_memory();
         }
         let figures = Figures::of(&self.shared);
         self.reply(id, |w| match subcommand {

@@ -9,7 +9,8 @@ use crate::shard::SharedState;
 use crate::shard::pending::Pending;
 use crate::shard::tunables::WITHOUT_EFFECT;
 use crate::sys;
-use crate::values::{glob, numbers};
+use crate::values::glob::{Glob, TooComplex};
+use crate::values::numbers;
 use std::sync::atomic::Ordering;
 
 /// Further Redis names of policies. The volatile ones evict from all keys, like the others.
@@ -221,8 +222,10 @@ impl<I: Io> Shard<I> {
         let arguments = args.skip(2);
         match subcommand {
             "get" => {
+                let patterns: Result<Vec<_>, _> = arguments.iter().map(|pattern| Glob::new(pattern, true)).collect();
+                let Ok(patterns) = patterns else { return self.reply(id, |w| w.error(TooComplex::TEXT)) };
                 let mut found = all(&self.shared);
-                found.retain(|(name, _)| arguments.iter().any(|pattern| glob::matches(pattern, name.as_bytes(), true)));
+                found.retain(|(name, _)| patterns.iter().any(|pattern| pattern.matches(name.as_bytes())));
                 self.reply(id, |w| {
                     w.map(found.len());
                     for (name, value) in &found {
@@ -317,7 +320,7 @@ impl<I: Io> Shard<I> {
                 match bytes(value) {
                     Some(0) => Ok(Change::Memory(self.shared.config.memory_bytes)),
                     Some(bytes) if (least..=most).contains(&bytes) => Ok(Change::Memory(bytes)),
-                    _ => fail(&format!("allowed: {least} to {most} bytes, or 0 for what --memory says")),
+                    _ => fail(&format!("allowed: {least} to {most} bytes (--memory-max), or 0 for what --memory says")),
                 }
             }
             "maxmemory-policy" => {

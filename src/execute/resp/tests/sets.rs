@@ -172,6 +172,75 @@ fn scans() {
     assert!((5..=20).contains(&calls), "{calls} calls");
 }
 
+/// The elements of a scan from a cursor on, and the next cursor.
+fn page(session: &mut Session, command: &str) -> (Vec<String>, String) {
+    let reply = session.line(command);
+    let args: Vec<&str> = reply.split('|').collect();
+    (args[4..].iter().skip(1).step_by(2).map(|&arg| arg.to_owned()).collect(), args[2].to_owned())
+}
+
+/// Regression: SCAN with COUNT 10000000 held its shard for 0.9 seconds.
+#[test]
+fn a_scan_visits_a_bounded_part_whatever_count_says() {
+    let mut session = Session::new();
+    for n in 0..10_000 {
+        session.line(&format!("SET key{n} v"));
+        session.line(&format!("SADD set key{n}"));
+        session.line(&format!("HSET hash key{n} v"));
+        session.line(&format!("ZADD sorted {n} key{n}"));
+    }
+    for command in ["SCAN", "SSCAN set", "HSCAN hash", "ZSCAN sorted"] {
+        let (mut cursor, mut seen, mut calls) = ("0".to_owned(), HashSet::new(), 0);
+        loop {
+            let (found, next) = page(&mut session, &format!("{command} {cursor} COUNT 10000000"));
+            assert!(found.len() < 2 * 4_500, "{command}: {} elements", found.len());
+            seen.extend(found.into_iter().filter(|name| name.starts_with("key")));
+            (cursor, calls) = (next, calls + 1);
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert_eq!((seen.len(), calls), (10_000, 3), "{command}");
+    }
+}
+
+/// Regression: matching took time in proportion to the product of the lengths, 46 seconds for one member of 256 KiB.
+#[test]
+fn matching_takes_time_in_proportion_to_the_member() {
+    let mut session = Session::new();
+    session.line(&format!("SADD set {}", "a".repeat(256 << 10)));
+    let searched = "[ab]".repeat(256);
+    let started = std::time::Instant::now();
+    let plain = ["a".repeat(1950), "a".repeat(60_000), "a*".repeat(30_000)];
+    for pattern in plain.iter().map(|plain| format!("*{plain}b*")).chain([format!("*{searched}*b*")]) {
+        assert_eq!(session.line(&format!("SSCAN set 0 MATCH {pattern}")), "*2|$1|0|*0|");
+    }
+    assert!(session.line(&format!("SSCAN set 0 MATCH *{searched}*a")).starts_with("*2|$1|0|*1|$262144|aaa"));
+    // Milliseconds, were it not for other processes; the products take minutes.
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
+
+/// A match that takes long counts as so many elements that a call visits only a few such members.
+#[test]
+fn a_scan_ends_early_where_matching_takes_long() {
+    let mut session = Session::new();
+    for n in 0..400 {
+        session.line(&format!("SADD set {}{n}", "a".repeat(40_000)));
+    }
+    let pattern = format!("*{}x*", "?".repeat(1_000));
+    let (mut cursor, mut calls) = ("0".to_owned(), 0);
+    while cursor != "0" || calls == 0 {
+        let (found, next) = page(&mut session, &format!("SSCAN set {cursor} MATCH {pattern} COUNT 10000000"));
+        assert!(found.is_empty());
+        (cursor, calls) = (next, calls + 1);
+    }
+    // 16 words for each byte of a member: 625 elements. So each call visits one leaf.
+    assert!(calls > 3, "{calls} calls");
+    let refused = session.line(&format!("SSCAN set 0 MATCH *{}*", "?".repeat(2_000)));
+    assert!(refused.starts_with("-ERR pattern is too complex: "), "{refused}");
+    assert_eq!(session.line(&format!("SCAN 0 MATCH *{}*", "?".repeat(2_000))), refused);
+}
+
 #[test]
 fn other_types_are_refused() {
     let mut session = Session::new();
