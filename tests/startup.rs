@@ -209,7 +209,7 @@ fn ports_that_anybody_can_use_are_warned_of_in_one_line() {
 #[test]
 fn a_limit_of_the_address_space_is_named() {
     let mut command = Command::new(PINION);
-    command.args(["-p", "auto", "-t", "1", "-m", "64"]).env("PINION_RESP_PORT", "auto");
+    command.args(["-p", "auto", "-t", "1", "-m", "1g"]).env("PINION_RESP_PORT", "auto");
     // SAFETY: between fork and exec only a system call is made, on a value of this frame.
     unsafe {
         command.pre_exec(|| {

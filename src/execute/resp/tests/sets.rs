@@ -1,6 +1,7 @@
 //! Sets, scans over them, and random members.
 
 use super::Session;
+use crate::command::{Call, Command, Part, args};
 use std::collections::HashSet;
 
 #[test]
@@ -179,6 +180,14 @@ fn page(session: &mut Session, command: &str) -> (Vec<String>, String) {
     (args[4..].iter().skip(1).step_by(2).map(|&arg| arg.to_owned()).collect(), args[2].to_owned())
 }
 
+/// A page of SCAN: the part of its reply, and the part's bytes.
+fn scan_page(session: &mut Session, args: &[&[u8]]) -> (Part, Vec<u8>) {
+    let (encoded, mut out) = (args::encode(args), Vec::new());
+    let call = Call { command: Command::Scan, count: args.len() as u32, args: &encoded[..] };
+    let hash = session.hasher.hash(b"");
+    (session.executor.part(&call, b"", hash, 0, &mut out).0, out)
+}
+
 /// Regression: SCAN with COUNT 10000000 held its shard for 0.9 seconds.
 #[test]
 fn a_scan_visits_a_bounded_part_whatever_count_says() {
@@ -189,7 +198,16 @@ fn a_scan_visits_a_bounded_part_whatever_count_says() {
         session.line(&format!("HSET hash key{n} v"));
         session.line(&format!("ZADD sorted {n} key{n}"));
     }
-    for command in ["SCAN", "SSCAN set", "HSCAN hash", "ZSCAN sorted"] {
+    let (mut cursor, mut seen, mut calls) = (0, 0, 0);
+    while cursor != 0 || calls == 0 {
+        let position = cursor.to_string();
+        let (part, _) = scan_page(&mut session, &[position.as_bytes(), b"COUNT", b"10000000"]);
+        let Part::Page { elements, next, .. } = part else { panic!("{part:?}") };
+        assert!(elements < 4_500, "SCAN: {elements} elements");
+        (cursor, seen, calls) = (next, seen + elements, calls + 1);
+    }
+    assert_eq!((seen, calls), (10_003, 3), "SCAN");
+    for command in ["SSCAN set", "HSCAN hash", "ZSCAN sorted"] {
         let (mut cursor, mut seen, mut calls) = ("0".to_owned(), HashSet::new(), 0);
         loop {
             let (found, next) = page(&mut session, &format!("{command} {cursor} COUNT 10000000"));
@@ -238,7 +256,9 @@ fn a_scan_ends_early_where_matching_takes_long() {
     assert!(calls > 3, "{calls} calls");
     let refused = session.line(&format!("SSCAN set 0 MATCH *{}*", "?".repeat(2_000)));
     assert!(refused.starts_with("-ERR pattern is too complex: "), "{refused}");
-    assert_eq!(session.line(&format!("SCAN 0 MATCH *{}*", "?".repeat(2_000))), refused);
+    let pattern = format!("*{}*", "?".repeat(2_000));
+    let (part, text) = scan_page(&mut session, &[b"0", b"MATCH", pattern.as_bytes()]);
+    assert_eq!((part, format!("-{}|", String::from_utf8_lossy(&text))), (Part::Error, refused));
 }
 
 #[test]
