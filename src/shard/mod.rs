@@ -126,6 +126,8 @@ pub struct Shard<I: Io> {
     turns: u64,
     /// Connections that something happened to in the last turn: they share this one.
     active: usize,
+    /// Sends and receives of pieces that are in flight.
+    values_in_flight: usize,
     /// The most memory that clients have held since free memory was last returned to the system.
     client_bytes_peak: usize,
     /// The last turn in which a receive found no buffer.
@@ -188,6 +190,7 @@ impl<I: Io> Shard<I> {
             wall_clock_read: instant,
             turns: TURNS_PER_DETAIL,
             active: 0,
+            values_in_flight: 0,
             client_bytes_peak: 0,
             last_shortage: 0,
             next_work: Next::Idle,
@@ -244,6 +247,7 @@ impl<I: Io> Shard<I> {
     pub fn leftovers(&self) -> Vec<&'static str> {
         let checks = [
             ("connections", self.connections.is_empty()),
+            ("long values in flight", self.values_in_flight == 0),
             ("connections to attend to", !self.connections.have_work()),
             ("uploads or remote reads", self.long_values.is_empty()),
             ("commands in slices", self.sliced.is_empty()),

@@ -22,13 +22,14 @@ const PIECES_BYTES_MIN: usize = 64 << 10;
 /// Bytes of values that are sent in a turn, about. The kernel copies them while the shard waits for it.
 const PIECES_BYTES_PER_TURN: usize = 32 << 20;
 
-/// Bytes of a value that are received at once. The client's progress shows when all of them have come.
+/// Bytes of a value that are received at once, at most. The client's progress shows when all of them have come.
 const RECEIVED_BYTES_MAX: usize = 256 << 10;
 
 impl<I: Io> Shard<I> {
-    /// Bytes of a value that are sent at once: less where many connections are active.
+    /// Bytes of a value that are sent at once: less where many connections are active, or have values under way.
     pub(super) fn pieces_bytes_max(&self) -> usize {
-        (PIECES_BYTES_PER_TURN / self.active.max(1)).clamp(PIECES_BYTES_MIN, PIECES_BYTES_MAX)
+        let sharers = self.active.max(self.values_in_flight).max(1);
+        (PIECES_BYTES_PER_TURN / sharers).clamp(PIECES_BYTES_MIN, PIECES_BYTES_MAX)
     }
 
     /// Sends what a connection's output holds, and behind it these pages, whose `in_pages` bytes a reader of its front
@@ -57,6 +58,7 @@ impl<I: Io> Shard<I> {
             self.connections.output_has_room(id);
         }
         if let Some(socket) = self.connections.socket(id) {
+            self.values_in_flight += 1;
             self.io.send_pieces(token, socket, pieces, 0);
         }
     }
@@ -73,6 +75,7 @@ impl<I: Io> Shard<I> {
                 }
             }
             None => {
+                self.values_in_flight -= 1;
                 if let Some(reader) = connection.sent_value.take() {
                     self.executor.close(reader);
                 }
@@ -91,7 +94,8 @@ impl<I: Io> Shard<I> {
         let token = self.connections.token(id);
         let origin = self.origin(token);
         let mut ranges = Vec::new();
-        let provided = self.long_values.provide(&mut self.executor, origin, RECEIVED_BYTES_MAX, &mut ranges);
+        let bytes_max = self.pieces_bytes_max().min(RECEIVED_BYTES_MAX);
+        let provided = self.long_values.provide(&mut self.executor, origin, bytes_max, &mut ranges);
         let Some(connection) = self.connections.at(id) else { return };
         let left = connection.upload.as_ref().map_or(0, |upload| upload.left());
         if provided == 0 {
@@ -101,16 +105,18 @@ impl<I: Io> Shard<I> {
             return;
         }
         // Behind the whole pages come the last bytes of the value and its line end, whose number is known.
-        let behind = if provided < RECEIVED_BYTES_MAX { left - provided + LINE_END.len() } else { 0 };
+        let behind = if provided < bytes_max { left - provided + LINE_END.len() } else { 0 };
         let tail = if behind <= PIECE_BYTES { vec![0; behind] } else { Vec::new() };
         let pieces = Pieces { head: Vec::new(), memory: self.executor.engine.lease(), ranges, tail };
         if let Some(socket) = self.connections.socket(id) {
+            self.values_in_flight += 1;
             self.io.receive_pieces(token, socket, pieces);
         }
     }
 
     /// A receive into pieces ended.
     pub(super) fn on_received_pieces(&mut self, token: Token, pieces: &Pieces, result: Result<usize, Errno>) {
+        self.values_in_flight -= 1;
         let bytes = match result {
             Ok(0) => return self.on_value_receive_ended(token, None),
             Ok(bytes) => bytes,
