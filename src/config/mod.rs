@@ -203,7 +203,7 @@ impl Config {
                 "--memory-max {}MiB: allowed: {}MiB (--memory) to {}MiB ({}MiB per shard)",
                 memory_bytes_max >> 20,
                 memory_bytes >> 20,
-                most * shards >> 20,
+                (most * shards) >> 20,
                 most >> 20
             ));
         }

@@ -66,7 +66,7 @@ struct Piece<'p> {
 /// Finds a piece in a text.
 #[derive(Debug)]
 enum Search {
-    Literal(Finder<'static>),
+    Literal(Box<Finder<'static>>),
     /// Per byte, a bit for each part that it matches; `words` words each.
     Parts {
         masks: Vec<u64>,
@@ -182,7 +182,7 @@ impl Search {
             at += part(&piece.pattern[at..]).0;
             plain.push(piece.pattern[at - 1]);
         }
-        Self::Literal(Finder::new(&plain).into_owned())
+        Self::Literal(Box::new(Finder::new(&plain).into_owned()))
     }
 
     fn parts(piece: Piece, ignore_case: bool) -> Self {

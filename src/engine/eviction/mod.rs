@@ -180,6 +180,7 @@ trait Rules {
 }
 
 /// The current policy and its state.
+#[expect(clippy::large_enum_variant, reason = "there is one per engine, and its largest variant is the default")]
 pub(super) enum Policy {
     S3Fifo(s3fifo::S3Fifo),
     Sieve(sieve::Sieve),
