@@ -950,3 +950,44 @@ fn guessing_a_password_is_slow_counted_and_logged() {
     assert_eq!(resp_client(&node).ask(&format!("AUTH {}", &long[1..])), "+OK");
     node.stop();
 }
+
+/// A client that sends a long pipeline before it reads waited for ever, for replies that the node did not send because
+/// the client took none.
+#[test]
+fn a_pipeline_that_is_sent_before_any_reply_is_read_is_executed() {
+    const COUNT: usize = 30_000;
+    let node = Node::start(&["-t", "1", "-m", "64"]);
+    let mut client = Client::connect(node.resp_address);
+    // More than both sockets take: 30 MiB.
+    let text = "e".repeat(1000);
+    client.send(format!("*2\r\n$4\r\nECHO\r\n$1000\r\n{text}\r\n").repeat(COUNT));
+    for _ in 0..COUNT {
+        assert_eq!(client.line(), "$1000");
+        assert_eq!(client.line(), text);
+    }
+    assert_eq!(node.client().stat("evicted_clients"), 0);
+    node.stop();
+}
+
+/// Replies that are not read were kept without bound: a hundred of 15 MiB took a gigabyte. Now the clients that hold
+/// most are disconnected, and others do not notice.
+#[test]
+fn clients_that_hold_more_than_client_memory_are_disconnected() {
+    let node = Node::start(&["-t", "1", "-m", "64", "--client-memory", "16m"]);
+    let mut other = Client::connect(node.resp_address);
+    let field = "f".repeat(4 << 20);
+    other.send(format!("*4\r\n$4\r\nHSET\r\n$1\r\nh\r\n$1\r\nf\r\n${}\r\n{field}\r\n", field.len()));
+    assert_eq!(other.line(), ":1");
+    let mut unread: Vec<Client> = (0..20).map(|_| Client::connect(node.resp_address)).collect();
+    unread.iter_mut().for_each(|client| client.send("*3\r\n$4\r\nHGET\r\n$1\r\nh\r\n$1\r\nf\r\n".repeat(4)));
+    let mut text = node.client();
+    wait_until("a client is disconnected", || text.stat("evicted_clients") > 0);
+    assert_eq!(other.ask("PING"), "+PONG");
+    // A reply that is longer than all of it is an error, and its client stays.
+    other.send(format!("*7\r\n$5\r\nHMGET\r\n$1\r\nh\r\n{}", "$1\r\nf\r\n".repeat(5)));
+    let error = other.line();
+    assert!(error.starts_with("-ERR the reply is longer than 16777216 bytes"), "{error}");
+    assert_eq!(other.ask("PING"), "+PONG");
+    drop(unread);
+    node.stop();
+}

@@ -72,9 +72,9 @@ impl<I: Io> Shard<I> {
 
     /// Once per tick: disconnects clients that have stalled, lets those go on that do not read, and returns memory.
     pub(super) fn enforce_limits(&mut self) {
+        self.shared.pressure(self.id).tick();
         self.note_replaced_values();
         self.relieve();
-        self.shared.pressure(self.id).clear();
         let output_bytes_max = 2 * self.client_bytes_max();
         for id in self.connections.ids() {
             let Some(connection) = self.connections.at(id) else { continue };

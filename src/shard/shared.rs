@@ -13,7 +13,7 @@ use crate::metrics::{CallStats, Counter, DatabaseStats, ERROR_CODES, Published};
 use crate::sys::EventFd;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -64,39 +64,45 @@ impl Default for Clock {
     }
 }
 
-/// Why a shard needs memory that long values occupy which are on their way.
+/// Why a shard needs memory that long values occupy which are on their way. Each reason holds for one to two ticks, so
+/// that every sibling's tick sees it.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
-    uploads: AtomicBool,
-    replaced: AtomicBool,
+    uploads: AtomicU8,
+    replaced: AtomicU8,
 }
+
+/// Ticks that a reason holds for, the one in which it is noted included.
+const PRESSURE_TICKS: u8 = 2;
 
 impl Pressure {
     /// An upload was refused.
     pub(super) fn set_uploads(&self) {
-        self.uploads.store(true, Ordering::Relaxed);
+        self.uploads.store(PRESSURE_TICKS, Ordering::Relaxed);
     }
 
     /// Replaced values that are still being sent occupy too much.
     pub(super) fn set_replaced(&self) {
-        self.replaced.store(true, Ordering::Relaxed);
+        self.replaced.store(PRESSURE_TICKS, Ordering::Relaxed);
     }
 
     pub(super) fn of_uploads(&self) -> bool {
-        self.uploads.load(Ordering::Relaxed)
+        self.uploads.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn of_replaced(&self) -> bool {
-        self.replaced.load(Ordering::Relaxed)
+        self.replaced.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn is_any(&self) -> bool {
         self.of_uploads() || self.of_replaced()
     }
 
-    pub(super) fn clear(&self) {
-        self.uploads.store(false, Ordering::Relaxed);
-        self.replaced.store(false, Ordering::Relaxed);
+    /// A tick of the shard itself.
+    pub(super) fn tick(&self) {
+        for reason in [&self.uploads, &self.replaced] {
+            reason.store(reason.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        }
     }
 }
 
