@@ -5,7 +5,7 @@
 //!   most is disconnected.
 //! - **Pressure.** Uploads may have half of the memory; values that are still being sent although they have been
 //!   replaced, an eighth. Where that is exceeded, the client that has made no progress for longest is disconnected, if
-//!   that is a second or more.
+//!   that is a second or more for an upload, ten for a value that is being sent.
 //! - **Stalls.** While there is memory, a client may take its time: `--client-stall-timeout`.
 //! - **Unread replies.** A client that sends a long pipeline before it reads would wait for ever: the shard for it to
 //!   take its replies, and it for the shard to take its commands. So the limit of its output is raised step by step,
@@ -18,8 +18,15 @@ use super::{Io, Shard};
 use crate::metrics::Counter;
 use std::time::Duration;
 
-/// A client that has made no progress for this long may be disconnected for the sake of others.
-const STALLED_UNDER_PRESSURE: Duration = Duration::from_secs(1);
+/// A client that has made no progress with an upload for this long may be disconnected for the sake of others: they are
+/// refused meanwhile.
+const STALLED_UPLOAD: Duration = Duration::from_secs(1);
+
+/// The same for a client that is sent a replaced value: others have less of the cache meanwhile.
+const STALLED_READER: Duration = Duration::from_secs(10);
+
+/// After this long without progress, the output of a client may grow.
+const NOT_READING: Duration = Duration::from_secs(1);
 
 /// Of the memory, the part that replaced values may have which are still being sent.
 const REPLACED_SHARE_MAX: u64 = 8;
@@ -81,9 +88,7 @@ impl<I: Io> Shard<I> {
             let Some(stalled_for) = connection.stalled_for(self.instant) else { continue };
             if self.shared.config.client_stall.is_some_and(|limit| stalled_for > limit) {
                 self.drop_stalled(id, "it made no progress for --client-stall-timeout");
-            } else if stalled_for >= STALLED_UNDER_PRESSURE
-                && connection.raise_output_limit(OUTPUT_GROWTH, output_bytes_max)
-            {
+            } else if stalled_for >= NOT_READING && connection.raise_output_limit(OUTPUT_GROWTH, output_bytes_max) {
                 self.connections.may_resume(id);
             }
         }
@@ -132,11 +137,9 @@ impl<I: Io> Shard<I> {
             let pressed = |owner: Option<Option<usize>>, of: fn(&Pressure) -> bool| {
                 owner.is_some_and(|owner| of(self.shared.pressure(owner.unwrap_or(self.id))))
             };
-            let keeps = pressed(upload, Pressure::of_uploads) || pressed(download, Pressure::of_replaced);
-            if keeps
-                && stalled_for >= STALLED_UNDER_PRESSURE
-                && slowest.is_none_or(|(longest, _)| stalled_for > longest)
-            {
+            let makes_way = pressed(upload, Pressure::of_uploads) && stalled_for >= STALLED_UPLOAD
+                || pressed(download, Pressure::of_replaced) && stalled_for >= STALLED_READER;
+            if makes_way && slowest.is_none_or(|(longest, _)| stalled_for > longest) {
                 slowest = Some((stalled_for, id));
             }
         }
