@@ -43,6 +43,8 @@ const RESERVE_BYTES: u64 = 64 << 20;
 const RESERVE_BYTES_PER_SHARD: u64 = 32 << 20;
 /// Least value of `--client-memory`.
 const CLIENT_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Most of it: a tebibyte.
+const CLIENT_MEMORY_BYTES_MAX: u64 = 1 << 40;
 /// Least default of `--client-memory`.
 const CLIENT_MEMORY_BYTES_DEFAULT_MIN: u64 = 64 << 20;
 /// Longest `--client-stall-timeout`: a day.

@@ -2,9 +2,9 @@
 
 use super::values::{ByteSize, Cores, ListenOn, Memory, Port, number, power_of_two, size};
 use super::{
-    CLIENT_MEMORY_BYTES_MIN, CLIENT_STALL_SECONDS_MAX, CONNECTIONS_MAX, ITEM_BYTES_MAX, ITEM_BYTES_MIN,
-    RECEIVE_BUFFER_BYTES_MAX, RECEIVE_BUFFER_BYTES_MIN, RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN, SHARDS_MAX,
-    TCP_KEEPALIVE_SECONDS_MAX,
+    CLIENT_MEMORY_BYTES_MAX, CLIENT_MEMORY_BYTES_MIN, CLIENT_STALL_SECONDS_MAX, CONNECTIONS_MAX, ITEM_BYTES_MAX,
+    ITEM_BYTES_MIN, RECEIVE_BUFFER_BYTES_MAX, RECEIVE_BUFFER_BYTES_MIN, RECEIVE_BUFFERS_MAX, RECEIVE_BUFFERS_MIN,
+    SHARDS_MAX, TCP_KEEPALIVE_SECONDS_MAX,
 };
 use crate::eviction::Eviction;
 use clap::{ArgAction, Args};
@@ -99,10 +99,10 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Memory")]
     pub huge_pages: Option<bool>,
 
-    /// Memory for what clients hold, input, output and replies, 1m or more, divided equally among the shards: where it
-    /// is exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m]
+    /// Memory for what clients hold, input, output and replies, 1m to 1048576m, divided equally among the shards: where
+    /// it is exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m]
     #[arg(long, value_name = "SIZE", help_heading = "Memory",
-          value_parser = size(CLIENT_MEMORY_BYTES_MIN..=u64::MAX))]
+          value_parser = size(CLIENT_MEMORY_BYTES_MIN..=CLIENT_MEMORY_BYTES_MAX))]
     pub client_memory: Option<ByteSize>,
 
     /// Seconds without progress after which a client that is sending a long value, or not taking its replies, is
