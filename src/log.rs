@@ -6,10 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Lines that wait to be written at most.
 const QUEUE_LINES: usize = 1024;
@@ -25,12 +25,12 @@ pub fn dropped_lines() -> u64 {
 enum Message {
     Line(Vec<u8>),
     /// All lines before it are written: tell the sender.
-    Flush(SyncSender<()>),
+    Flush(Sender<()>),
 }
 
 /// The queue's sending end. Each `write` is one line; it takes no time and does not fail.
 #[derive(Clone)]
-pub struct Log(SyncSender<Message>);
+pub struct Log(Sender<Message>);
 
 impl Log {
     /// A log whose lines are written to `out` by a thread of its own.
@@ -38,17 +38,18 @@ impl Log {
     /// # Errors
     /// The error of starting a thread.
     pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let (queue, lines) = bounded(QUEUE_LINES);
         std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&lines, out))?;
         Ok(Self(queue))
     }
 
     /// Waits until the lines logged so far are written, for as long as `patience`.
     pub fn flush(&self, patience: Duration) {
-        let (written, wait) = sync_channel(1);
-        if self.0.try_send(Message::Flush(written)).is_ok() {
-            // A timeout means that nobody reads the lines.
-            let _ = wait.recv_timeout(patience);
+        let (written, wait) = bounded(1);
+        let deadline = Instant::now() + patience;
+        // A timeout means that nobody reads the lines, of which the queue may be full.
+        if self.0.send_timeout(Message::Flush(written), patience).is_ok() {
+            let _ = wait.recv_deadline(deadline);
         }
     }
 }
@@ -83,7 +84,6 @@ fn write_lines(lines: &Receiver<Message>, mut out: impl Write) {
 mod tests {
     use super::*;
     use std::sync::{Arc, Barrier, Mutex};
-    use std::time::Instant;
 
     /// Writes to a vector once the barrier opens; a line `fail` fails.
     struct Slow(Arc<Barrier>, Arc<Mutex<Vec<u8>>>);

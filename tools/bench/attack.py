@@ -260,7 +260,7 @@ def globs(target, outcome, scale):
 
 def stalled_upload(target, outcome, scale):
     """Attack 8: an upload that stops 10 bytes before its end; how long others' SET of 20 KB is refused."""
-    message = encoded("SET", "stalled", bytes(28 << 20))[:-10]
+    message = encoded("SET", "stalled", bytes(32 << 20))[:-10]
     with contextlib.closing(target.connect()) as attacker:
         attacker.sendall(message)
         began = time.monotonic()
