@@ -45,7 +45,7 @@ const RESERVE_BYTES_PER_SHARD: u64 = 32 << 20;
 const CLIENT_MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// Most of it: a tebibyte.
 const CLIENT_MEMORY_BYTES_MAX: u64 = 1 << 40;
-/// Least default of `--client-memory`.
+/// Least default of `--client-memory`, per shard: a command of RESP that is not streamed may be as long.
 const CLIENT_MEMORY_BYTES_DEFAULT_MIN: u64 = 64 << 20;
 /// Longest `--client-stall-timeout`: a day.
 const CLIENT_STALL_SECONDS_MAX: u32 = 86_400;
@@ -225,7 +225,7 @@ impl Config {
 
         let max_connections = connections(options, machine, shards, &mut warnings)?;
         let client_memory_bytes =
-            options.client_memory.map_or((memory_bytes / 4).max(CLIENT_MEMORY_BYTES_DEFAULT_MIN), |m| m.0);
+            options.client_memory.map_or((memory_bytes / 4).max(CLIENT_MEMORY_BYTES_DEFAULT_MIN * shards), |m| m.0);
         let client_stall = match options.client_stall_timeout.unwrap_or(CLIENT_STALL_SECONDS_DEFAULT) {
             0 => None,
             seconds => Some(Duration::from_secs(seconds.into())),

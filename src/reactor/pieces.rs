@@ -22,6 +22,11 @@ impl Pieces {
         self.head.len() + self.bytes_in_ranges() + self.tail.len()
     }
 
+    /// Bytes of the buffers: what is not in leased memory.
+    pub fn bytes_in_buffers(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
     /// Bytes of the ranges.
     pub fn bytes_in_ranges(&self) -> usize {
         self.ranges.iter().map(|range| range.len()).sum()

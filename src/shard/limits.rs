@@ -22,7 +22,8 @@ use std::time::Duration;
 /// refused meanwhile.
 const STALLED_UPLOAD: Duration = Duration::from_secs(1);
 
-/// The same for a client that is sent a replaced value: others have less of the cache meanwhile.
+/// A client that has taken nothing of a replaced value for this long may be disconnected: the value shrinks the cache
+/// for the others.
 const STALLED_READER: Duration = Duration::from_secs(10);
 
 /// After this long without progress, the output of a client may grow.
@@ -108,11 +109,10 @@ impl<I: Io> Shard<I> {
         self.abandon(id);
     }
 
-    /// An upload was refused for want of memory: clients that have stalled make way at once, those of siblings at their
-    /// next tick.
+    /// An upload was refused for want of memory: a client that has stalled makes way at once, another one, and those of
+    /// siblings, at the next tick. So clients whose uploads are refused cannot have all connections searched each turn.
     pub(super) fn note_refused_upload(&mut self) {
-        if self.executor.engine.take_upload_refusal() {
-            self.shared.pressure(self.id).set_uploads();
+        if self.executor.engine.take_upload_refusal() && self.shared.pressure(self.id).set_uploads() {
             self.relieve();
         }
     }

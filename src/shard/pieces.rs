@@ -38,7 +38,6 @@ impl<I: Io> Shard<I> {
         let token = self.connections.token(id);
         let pieces_bytes_max = self.pieces_bytes_max();
         let Some(connection) = self.connections.answering(id) else { return };
-        let head = std::mem::take(&mut connection.output);
         let Some(reader) = connection.replies.front_download().and_then(|download| download.local_reader()) else {
             return;
         };
@@ -48,11 +47,12 @@ impl<I: Io> Shard<I> {
         if in_pages < pieces_bytes_max {
             self.executor.copy(reader, PIECE_BYTES, &mut tail);
         }
+        let head = std::mem::take(&mut connection.output);
         let finished = connection.on_fetched(in_pages + tail.len());
         // After the last byte, what ends the reply and the replies behind it are in the output.
         tail.append(&mut connection.output);
         let pieces = Pieces { head, memory: self.executor.engine.lease(), ranges, tail };
-        connection.on_sending_pieces(pieces.bytes(), self.instant);
+        connection.on_sending_pieces(&pieces, self.instant);
         if let Some(source) = finished {
             self.close_download(source, token);
             self.connections.output_has_room(id);
@@ -76,6 +76,7 @@ impl<I: Io> Shard<I> {
             }
             None => {
                 self.values_in_flight -= 1;
+                connection.piece_buffer_bytes -= pieces.bytes_in_buffers();
                 if let Some(reader) = connection.sent_value.take() {
                     self.executor.close(reader);
                 }
@@ -108,6 +109,7 @@ impl<I: Io> Shard<I> {
         let behind = if provided < bytes_max { left - provided + LINE_END.len() } else { 0 };
         let tail = if behind <= PIECE_BYTES { vec![0; behind] } else { Vec::new() };
         let pieces = Pieces { head: Vec::new(), memory: self.executor.engine.lease(), ranges, tail };
+        connection.piece_buffer_bytes += pieces.bytes_in_buffers();
         if let Some(socket) = self.connections.socket(id) {
             self.values_in_flight += 1;
             self.io.receive_pieces(token, socket, pieces);
@@ -117,6 +119,9 @@ impl<I: Io> Shard<I> {
     /// A receive into pieces ended.
     pub(super) fn on_received_pieces(&mut self, token: Token, pieces: &Pieces, result: Result<usize, Errno>) {
         self.values_in_flight -= 1;
+        if let Some(connection) = self.connections.get(token) {
+            connection.piece_buffer_bytes -= pieces.bytes_in_buffers();
+        }
         let bytes = match result {
             Ok(0) => return self.on_value_receive_ended(token, None),
             Ok(bytes) => bytes,

@@ -181,14 +181,14 @@ pub(super) fn hincrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// Visits the fields of these ranks, counted among the fields that have not expired.
-fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>)) {
+/// Visits the fields of these ranks, counted among the fields that have not expired, while `visit` returns true.
+fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>) -> bool) {
     if hash.may_have_expired() {
         // Expired fields have ranks too, so the ranks of the others are known only after a pass over all fields.
         let live: Vec<Field> = hash.fields().collect();
-        ranks.iter().map(|&rank| live[rank as usize].clone()).for_each(visit);
+        ranks.iter().map(|&rank| live[rank as usize].clone()).all(visit);
     } else {
-        ranks.iter().filter_map(|&rank| hash.from(rank).next()).for_each(visit);
+        ranks.iter().filter_map(|&rank| hash.from(rank).next()).all(visit);
     }
 }
 
@@ -220,6 +220,7 @@ pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
             if with_values {
                 w.bulk(&field.value);
             }
+            !w.is_cut()
         });
     }
     Ok(())

@@ -274,6 +274,9 @@ pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
     if let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? {
         for (member, score) in ranks.into_iter().filter_map(|rank| sorted.forward_from(rank).next()) {
             write_member(w, &member, score, scores.is_some());
+            if w.is_cut() {
+                break;
+            }
         }
     }
     Ok(())

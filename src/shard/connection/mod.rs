@@ -26,7 +26,7 @@ use crate::command::{Part, Session};
 use crate::engine::Reader;
 use crate::execute::LongReply;
 use crate::protocol::State;
-use crate::reactor::Errno;
+use crate::reactor::{Errno, Pieces};
 pub(super) use client::{Client, Replies};
 pub(super) use download::{Download, Fetch, PIECE_BYTES, Source, StreamStart};
 pub(super) use gather::Gather;
@@ -166,6 +166,8 @@ pub(super) struct Connection {
     progress: Instant,
     /// The output, in bytes, at which the connection is not served any more.
     output_bytes_max: usize,
+    /// Bytes of the buffers, beside the value's pages, of pieces that are in flight.
+    pub(super) piece_buffer_bytes: usize,
     /// The bytes that it was last counted with in its shard's client memory.
     pub(super) counted_bytes: usize,
     /// The expected length of a sibling's reply: the longest of late.
@@ -200,6 +202,7 @@ impl Connection {
             upload: None,
             progress: now,
             output_bytes_max: OUTPUT_BYTES_HIGH,
+            piece_buffer_bytes: 0,
             counted_bytes: 0,
             reply_bytes_estimate: REPLY_BYTES_FIRST,
         }
@@ -257,12 +260,13 @@ impl Connection {
         self.sending.is_some()
     }
 
-    /// `bytes` bytes of pieces are being sent.
-    pub(super) fn on_sending_pieces(&mut self, bytes: usize, now: Instant) {
+    /// Notes that pieces are being sent.
+    pub(super) fn on_sending_pieces(&mut self, pieces: &Pieces, now: Instant) {
+        self.piece_buffer_bytes += pieces.bytes_in_buffers();
         self.progress = now;
         debug_assert!(self.sending.is_none(), "one send at a time");
         self.held_since = None;
-        self.sending = Some(Sending { from: 0, bytes });
+        self.sending = Some(Sending { from: 0, bytes: pieces.bytes() });
     }
 
     /// Bytes of the protocol arrived.
@@ -358,16 +362,17 @@ impl Connection {
         self.progress = now;
     }
 
-    /// Bytes of memory that are held for the client outside of the arena. None for one that was given up: what it still
-    /// holds is freed as soon as the kernel has returned it.
+    /// Bytes of memory that are held for the client outside of the arena, beyond those that each connection may keep.
+    /// None for one that was given up: what it still holds is freed as soon as the kernel has returned it.
     pub(super) fn memory_bytes(&self) -> usize {
         if self.phase == Phase::Abandoned {
             return 0;
         }
         let sending = self.sending.map_or(0, |s| s.bytes - s.from);
-        let sending = if self.sent_value.is_some() { 0 } else { sending };
+        let sending = if self.sent_value.is_some() { 0 } else { sending } + self.piece_buffer_bytes;
         let upload = self.upload.as_ref().map_or(0, |upload| upload.memory_bytes());
-        self.input.capacity() + self.output.capacity() + sending + self.replies.memory_bytes() + upload
+        let bytes = self.input.capacity() + self.output.capacity() + sending + self.replies.memory_bytes() + upload;
+        bytes.saturating_sub(BUFFER_BYTES_KEPT)
     }
 
     /// How long the client has taken nothing of what it is being sent, or sent nothing of its long value.
@@ -384,7 +389,7 @@ impl Connection {
         if !is_blocked || self.replies.has_downloads() || self.replies.awaited() > 0 {
             return false;
         }
-        self.output_bytes_max = (self.output_bytes_max * times).min(most);
+        self.output_bytes_max = (self.output_bytes_max * times).min(most).max(self.output_bytes_max);
         true
     }
 

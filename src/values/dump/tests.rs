@@ -73,7 +73,7 @@ fn what_is_built_takes_no_more_than_allowed() {
     let Ok(Dumped::List(elements)) = super::read(&payload, 64 << 20) else { panic!("a list") };
     assert_eq!((elements.len(), &elements[entries - 1][..]), (entries, &b"0"[..]));
 
-    // The same for elements that are not compressed, and for integers.
+    // Uncompressed elements and integers have the same bound.
     let plain = sealed(&[&[2][..], &long(100_000), &[0; 100_000]].concat());
     assert_eq!(super::read(&plain, 1 << 20), Err(BadDump::TooLarge));
     let integers: Vec<u8> = (0..10_000_u16).flat_map(u16::to_le_bytes).collect();
