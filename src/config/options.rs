@@ -100,7 +100,8 @@ pub struct Options {
     pub huge_pages: Option<bool>,
 
     /// Memory for what clients hold, input, output and replies, 1m to 1048576m, divided equally among the shards: where
-    /// it is exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m per shard]
+    /// it is exceeded, the client that holds most is disconnected [default: a quarter of --memory, at least 64m per
+    /// shard]
     #[arg(long, value_name = "SIZE", help_heading = "Memory",
           value_parser = size(CLIENT_MEMORY_BYTES_MIN..=CLIENT_MEMORY_BYTES_MAX))]
     pub client_memory: Option<ByteSize>,

@@ -32,9 +32,10 @@ pub(super) use growth::STEP_PAGES_MAX;
 
 /// Buckets in a quad.
 const QUAD: u32 = 4;
-/// Buckets that entries are added to in the chain of a quad. A quad has at most 36 entries on average, so by chance
-/// none of the 200 that fit is ever missing; keys that a client has chosen to collide share what there is. Without a
-/// bound, 10,000 of those made a SET 17 times as slow. (A smaller table takes longer chains over from a larger one.)
+/// Buckets that entries are added to in the chain of a quad: 200 entries fit. A quad has at most 36 on average, so keys
+/// that do not collide on purpose never fill a chain; keys that a client has chosen to collide evict one another.
+/// Without a bound, 10,000 of those made a SET 17 times as slow. (A smaller table takes longer chains over from a
+/// larger one.)
 const CHAINED_MAX: u32 = 16;
 const QUAD_BYTES: usize = QUAD as usize * BUCKET_BYTES;
 
