@@ -29,6 +29,9 @@ const STALLED_READER: Duration = Duration::from_secs(10);
 /// After this long without progress, the output of a client may grow.
 const NOT_READING: Duration = Duration::from_secs(1);
 
+/// How often refused uploads have all connections searched for one that makes way.
+const RELIEF_PERIOD: Duration = Duration::from_millis(50);
+
 /// Of the memory, the part that replaced values may have which are still being sent.
 const REPLACED_SHARE_MAX: u64 = 8;
 
@@ -109,10 +112,14 @@ impl<I: Io> Shard<I> {
         self.abandon(id);
     }
 
-    /// An upload was refused for want of memory: a client that has stalled makes way at once, another one, and those of
-    /// siblings, at the next tick. So clients whose uploads are refused cannot have all connections searched each turn.
+    /// An upload was refused for want of memory: a client that has stalled makes way at once, those of siblings at their
+    /// next tick.
     pub(super) fn note_refused_upload(&mut self) {
-        if self.executor.engine.take_upload_refusal() && self.shared.pressure(self.id).set_uploads() {
+        if !self.executor.engine.take_upload_refusal() {
+            return;
+        }
+        self.shared.pressure(self.id).set_uploads();
+        if self.instant.saturating_duration_since(self.relieved) >= RELIEF_PERIOD {
             self.relieve();
         }
     }
@@ -129,6 +136,7 @@ impl<I: Io> Shard<I> {
         if !(0..self.shared.shards()).any(|shard| self.shared.pressure(shard).is_any()) {
             return;
         }
+        self.relieved = self.instant;
         let mut slowest: Option<(Duration, ConnectionId)> = None;
         for id in self.connections.ids() {
             let Some(connection) = self.connections.at(id) else { continue };

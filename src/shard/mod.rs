@@ -128,6 +128,8 @@ pub struct Shard<I: Io> {
     active: usize,
     /// Sends and receives of pieces that are in flight.
     values_in_flight: usize,
+    /// When connections were last searched for one that makes way.
+    relieved: Instant,
     /// The most memory that clients have held since free memory was last returned to the system.
     client_bytes_peak: usize,
     /// The last turn in which a receive found no buffer.
@@ -191,6 +193,7 @@ impl<I: Io> Shard<I> {
             turns: TURNS_PER_DETAIL,
             active: 0,
             values_in_flight: 0,
+            relieved: instant,
             client_bytes_peak: 0,
             last_shortage: 0,
             next_work: Next::Idle,

@@ -76,9 +76,9 @@ pub(super) struct Pressure {
 const PRESSURE_TICKS: u8 = 2;
 
 impl Pressure {
-    /// An upload was refused. False if that was noted since the last tick already.
-    pub(super) fn set_uploads(&self) -> bool {
-        self.uploads.swap(PRESSURE_TICKS, Ordering::Relaxed) < PRESSURE_TICKS
+    /// An upload was refused.
+    pub(super) fn set_uploads(&self) {
+        self.uploads.store(PRESSURE_TICKS, Ordering::Relaxed);
     }
 
     /// Replaced values that are still being sent occupy too much.
