@@ -112,8 +112,8 @@ impl<I: Io> Shard<I> {
         self.abandon(id);
     }
 
-    /// An upload was refused for want of memory: a client that has stalled makes way at once, those of siblings at their
-    /// next tick.
+    /// An upload was refused for want of memory: a client that has stalled makes way at once, those of siblings at
+    /// their next tick.
     pub(super) fn note_refused_upload(&mut self) {
         if !self.executor.engine.take_upload_refusal() {
             return;
