@@ -392,7 +392,9 @@ impl Client {
         // The shard has closed: it may only when the client left, and owes nothing.
         world.network.borrow_mut().wires[wire].client_done = true;
         self.is_done = true;
-        let has_left = self.has_left && self.leaving != Leaving::Reset && self.outgoing.is_empty();
+        // The byte that breaks the protocol may come before the last of them.
+        let has_sent = self.outgoing.is_empty() || self.leaving == Leaving::Broken;
+        let has_left = self.has_left && self.leaving != Leaving::Reset && has_sent;
         let is_told = self.sent.is_empty() && self.received.is_empty();
         if !(self.may_be_cut || has_left && is_told) {
             let left = (self.sent.len(), self.received.len());
