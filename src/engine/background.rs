@@ -184,7 +184,7 @@ impl Engine {
     #[inline]
     pub fn advance(&mut self, now: UnixMs) {
         self.policy.note_time(now);
-        if self.flush_due.is_some_and(|due| due <= now) {
+        if self.flush_due.is_some_and(|due| due <= now) && self.holds.is_empty() {
             self.flush();
         }
     }
@@ -295,7 +295,9 @@ impl Engine {
             let item = self.index.reference(memory, at);
             let header = Header::read(memory, place(item));
             let Some(expires) = header.expires(memory, place(item)) else { return false };
-            if HashMark::of(eviction::hash_of(memory, &self.hasher, item)) != mark {
+            let hash = eviction::hash_of(memory, &self.hasher, item);
+            // A held item is found by the expiry pass once it has been released.
+            if HashMark::of(hash) != mark || self.is_held(hash) {
                 return false;
             }
             if expires > now && header.is_in_wheel() {
@@ -430,6 +432,9 @@ impl Engine {
             self.sweep.owed -= EXPIRY_PASS_MS;
             let from = self.sweep.expiry;
             let end = self.visit_quad(from, |engine, entry| {
+                if engine.is_held(entry.hash) {
+                    return;
+                }
                 if engine.is_expired(entry.item, entry.header, now) {
                     engine.count_expired(entry.hash, entry.item, entry.header, now);
                     engine.remove_entry(entry.hash, entry.at, entry.item, entry.header);

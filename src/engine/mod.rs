@@ -19,6 +19,7 @@
 //! | `room.rs` | making room: eviction and evacuation |
 //! | `expiry.rs`, `background.rs` | the timing wheel; background work in bounded steps |
 //! | `collection/` | lists, sets, sorted sets, hashes |
+//! | `hold.rs` | keys that a command works on in several steps |
 //! | `cursor.rs` | what clients see of the position of a scan |
 //! | `long.rs` | reading and writing long values piece by piece |
 //! | `write.rs`, `extend.rs` | storing, changing and removing items; adding to their values |
@@ -41,6 +42,7 @@ mod expiry;
 mod extend;
 mod ghost;
 mod hash;
+mod hold;
 mod index;
 mod item;
 mod long;
@@ -72,6 +74,7 @@ use background::Sweep;
 use collection::{DeferredFree, FieldSweep};
 use eviction::{Policy, Random};
 use expiry::Wheel;
+use hold::Hold;
 use index::{Index, Position};
 use item::Header;
 use long::Handles;
@@ -230,6 +233,8 @@ pub struct Engine {
     wheel: Wheel,
     versions: Versions,
     handles: Handles,
+    /// Keys that a command works on in several steps.
+    holds: Vec<Hold>,
     /// Nodes of deleted collections that are still to be freed.
     deferred: DeferredFree,
     field_sweep: FieldSweep,
@@ -289,6 +294,7 @@ impl Engine {
             wheel: Wheel::new(arena.other_class(WHEEL_BLOCKS), now),
             versions: Versions::new(),
             handles: Handles::new(),
+            holds: Vec::new(),
             deferred: DeferredFree::new(),
             field_sweep: FieldSweep::default(),
             cursors: Cursors::new(&hasher),

@@ -20,6 +20,7 @@
 use super::arena::{Class, PageNumber, Reference, place};
 use super::collection::{self, CLASSES_PER_CHANGE, Large};
 use super::eviction::{self, View};
+use super::hold::HELD_CHOSEN_MAX;
 use super::index::{Position, STEP_PAGES_MAX};
 use super::item::{self, ChunkUse, Header};
 use super::value::{self, List};
@@ -156,11 +157,16 @@ impl Engine {
 
     /// Evicts the item that the policy chooses. False if there is none.
     pub(super) fn evict_one(&mut self, now: UnixMs) -> bool {
-        let mut view =
-            View { arena: &mut self.arena, index: &self.index, hasher: &self.hasher, item_bytes: self.held_item_bytes };
-        let Some(at) = self.policy.victim(&mut view) else { return false };
-        self.evict(at, now);
-        true
+        for _ in 0..HELD_CHOSEN_MAX {
+            let Self { arena, index, hasher, held_item_bytes, .. } = self;
+            let mut view = View { arena, index, hasher, item_bytes: *held_item_bytes };
+            let Some(at) = self.policy.victim(&mut view) else { return false };
+            if !self.is_spared(at) {
+                self.evict(at, now);
+                return true;
+            }
+        }
+        false
     }
 
     /// Evicts one of the items whose keys collide with a hash, in a quad that has no room for more. False if the policy
@@ -169,6 +175,9 @@ impl Engine {
         let number = self.random.next() as u16;
         let at = self.index.any_of_quad(self.arena.memory(), hash, number);
         let Some(at) = at.filter(|_| self.policy.eviction() != Eviction::None) else { return false };
+        if self.is_spared(at) {
+            return false;
+        }
         self.evict(at, now);
         true
     }

@@ -167,6 +167,12 @@ impl<'a> Hash<'a> {
         self.view.forward_from(rank).filter_map(move |entry| hash.read(entry, 0))
     }
 
+    /// The fields from a rank in that order on, one item per rank: None for a field that has expired.
+    pub fn ranks_from(&self, rank: u64) -> impl Iterator<Item = Option<Field<'a>>> {
+        let hash = Hash { ..*self };
+        self.view.forward_from(rank).map(move |entry| hash.read(entry, 0))
+    }
+
     /// Visits about `count` fields from a cursor on; returns the next cursor, 0 at the end.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Field<'a>) -> usize) -> u64 {
         // A field that has expired counts as one.
@@ -352,6 +358,10 @@ impl Engine {
             && let Some(Swept { hash, from, earliest }) = self.field_sweep.line.pop_front()
         {
             *left -= 1;
+            if self.is_held(hash) {
+                self.field_sweep.line.push_back(Swept { hash, from, earliest });
+                continue;
+            }
             let memory = self.arena.memory();
             let mut item = None;
             let at = self.index.find(memory, hash, |candidate| {

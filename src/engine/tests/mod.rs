@@ -2,6 +2,7 @@
 
 mod conformance;
 mod full;
+mod hold;
 mod memory;
 mod model;
 
