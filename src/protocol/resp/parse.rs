@@ -29,9 +29,8 @@ const COMMAND_BYTES_MORE: usize = 1 << 20;
 /// The absolute bound, in bytes, of a command whose value is not streamed: it is kept until it is complete.
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 
-/// A command with up to this many arguments is parsed again whenever more bytes arrive, so that an error in it is
-/// reported at once. A longer one is parsed again only when it might be complete, so that it is not scanned once per
-/// piece.
+/// A command with up to this many arguments is parsed again from its start whenever more bytes arrive. In a longer one,
+/// those that have been parsed are not parsed again.
 const ARGS_LOOKED_AT_AGAIN: usize = 64;
 
 /// The length of the shortest bulk string: `$0\r\n\r\n`.
@@ -58,6 +57,13 @@ pub enum State {
         command: Command,
         /// How many keys remain.
         left: u32,
+    },
+    /// In a command with many arguments, which starts where the input does.
+    Args {
+        /// How many arguments have been parsed.
+        index: u32,
+        /// Where the next one starts.
+        at: u32,
     },
 }
 
@@ -225,9 +231,10 @@ pub fn parse<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     match *state {
         State::Command => match input.first() {
             None => Parsed::Incomplete { needed: 1 },
-            Some(b'*') => multibulk(state, input, limits),
+            Some(b'*') => multibulk(state, input, limits, None),
             Some(_) => inline(input),
         },
+        State::Args { index, at } => multibulk(state, input, limits, Some((index as usize, at as usize))),
         State::Keys { command, left } => key(state, input, command, left, limits),
     }
 }
@@ -256,7 +263,7 @@ pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<
 }
 
 #[inline]
-fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
+fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits, parsed: Option<(usize, usize)>) -> Parsed<'a> {
     let (count, from) = match number(input) {
         Ok(number) => match usize::try_from(number.value) {
             // Redis ignores commands of zero or fewer arguments.
@@ -271,12 +278,15 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     if count > limits.args_max {
         return Parsed::Broken(limits.too_many_args(count));
     }
-    let mut at = from;
-    for index in 0..count {
+    let (first, mut at) = parsed.unwrap_or((0, from));
+    for index in first..count {
         let Bulk { from: arg, end } = match bulk(input, at, limits) {
             Ok(bulk) => bulk,
             // The length of this argument is not known yet.
-            Err(Stop::Unknown) => return incomplete(input.len() + 1, at, count, index),
+            Err(Stop::Unknown) => {
+                note_position(state, index, at);
+                return incomplete(input.len() + 1, at, count, index);
+            }
             Err(Stop::Broken(error)) => return Parsed::Broken(error),
         };
         let value_bytes = end - LINE_END_BYTES - arg;
@@ -310,11 +320,21 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
             return Parsed::Broken(ProtocolError::TooBigCommand);
         }
         if !is_whole {
+            note_position(state, index, at);
             return incomplete(end, end, count, index + 1);
         }
         at = end;
     }
+    *state = State::Command;
     Parsed::Command { args: Args::new(&input[from..at], count), length: at }
+}
+
+/// Notes that the first `index` arguments of a command, up to `at`, need not be parsed again.
+fn note_position(state: &mut State, index: usize, at: usize) {
+    if index > ARGS_LOOKED_AT_AGAIN {
+        // No command is as long as 4 GiB.
+        *state = State::Args { index: index as u32, at: at as u32 };
+    }
 }
 
 #[inline]
@@ -351,13 +371,13 @@ fn is_too_long(end: usize, args: usize, limits: &Limits) -> bool {
 }
 
 /// The command is incomplete until `needed` bytes have arrived. Where it has many arguments, the shortest possible
-/// encodings of those from `index` on, which start at `at`, must have arrived as well.
+/// encodings of some from `index` on, which start at `at`, must have arrived as well.
 fn incomplete<'a>(needed: usize, at: usize, count: usize, index: usize) -> Parsed<'a> {
     // Few arguments, or a name whose length is unknown: parse again with any progress, to report errors at once.
     if index == 0 || count <= ARGS_LOOKED_AT_AGAIN {
         return Parsed::Incomplete { needed };
     }
-    Parsed::Incomplete { needed: needed.max(at + (count - index) * BULK_BYTES_MIN) }
+    Parsed::Incomplete { needed: needed.max(at + (count - index).min(ARGS_LOOKED_AT_AGAIN) * BULK_BYTES_MIN) }
 }
 
 /// Positions of a string, whose bytes may not all have arrived: `from` is its first byte, `end` is behind its line end.
