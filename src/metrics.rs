@@ -254,6 +254,11 @@ impl Counters {
         self.random ^= self.random << 17;
     }
 
+    /// An execution that was counted took so much longer.
+    pub fn took(&mut self, command: Command, nanoseconds: u64) {
+        self.calls[command as usize].nanoseconds += nanoseconds;
+    }
+
     /// An execution that was just counted is a part of a call.
     #[inline]
     pub fn executed_part(&mut self, command: Command) {

@@ -78,6 +78,8 @@ pub enum Merge {
     InOrder,
     /// Concatenates arrays.
     Array,
+    /// Concatenates the slices of one reply, which goes out as they come.
+    Slices,
     /// The string that was drawn with the lowest rank.
     Drawn,
     /// Concatenates pages of a scan; the cursor is the last one's.

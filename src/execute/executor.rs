@@ -18,8 +18,11 @@ pub const COPIED_BYTES_MAX: usize = 64 << 10;
 /// without a copy. With shorter ones, several replies in one send are worth more than that.
 const SENT_IN_PLACE_BYTES_MIN: usize = 32 << 10;
 
-/// Keys that a slice of a long command visits: about 100 µs.
-const KEYS_PER_SLICE: usize = 1024;
+/// Keys or elements that a slice of a long command visits: 50 to 500 µs.
+const ELEMENTS_PER_SLICE: usize = 512;
+
+/// The counters of lookups and writes, which count a command once, however many slices it takes.
+const LOOKS: [Counter; 4] = [Counter::CmdGet, Counter::GetHits, Counter::GetMisses, Counter::CmdSet];
 
 /// The result of a request.
 #[derive(Debug)]
@@ -28,6 +31,9 @@ pub enum Outcome {
     Done,
     /// Nothing was appended: this reply is to be streamed.
     Stream(Box<LongReply>),
+    /// The beginning of the reply was appended, or nothing; the rest follows from [`Executor::resume`] with this slice.
+    /// Until then, the caller holds the key.
+    More(Slice),
 }
 
 /// A reply with a value that is too long to be copied at once.
@@ -70,6 +76,13 @@ enum UploadCommand {
     Call { call: Call<()>, args: Box<[u8]> },
 }
 
+impl UploadTarget {
+    /// The hash of its key.
+    pub fn hash(&self) -> KeyHash {
+        self.hash
+    }
+}
+
 /// A shard's engine and everything else that executing a request needs.
 pub struct Executor {
     /// The shard's part of the data.
@@ -86,8 +99,8 @@ pub struct Executor {
     stopwatch: fn() -> u64,
     /// The longest reply of a command that only reads, in bytes.
     pub reply_bytes_max: usize,
-    /// Keys that a slice of a long command visits.
-    pub keys_per_slice: usize,
+    /// Keys or elements that a slice of a long command visits.
+    pub elements_per_slice: usize,
     /// Measure every command, not only those whose time grows with the data.
     pub time_all: bool,
     /// What the last request caused, until it is taken.
@@ -105,7 +118,7 @@ impl Executor {
             shards,
             stopwatch,
             reply_bytes_max: usize::MAX,
-            keys_per_slice: KEYS_PER_SLICE,
+            elements_per_slice: ELEMENTS_PER_SLICE,
             time_all: false,
             effects: Effects::default(),
         }
@@ -191,8 +204,10 @@ impl Executor {
         let started = self.started(call.command);
         let start = out.len();
         let session = request.session;
-        let streamed = resp::call(call.command, session.resp3, &mut self.context(call, request.key, hash), out);
-        let mut outcome = Outcome::Done;
+        let mut context = self.context(call, request.key, hash);
+        let streamed = resp::call(call.command, session.resp3, &mut context, out);
+        let slice = context.slice;
+        let mut outcome = if slice.more { Outcome::More(slice.next()) } else { Outcome::Done };
         if let Some(Streamed { length, mut reader }) = streamed {
             if length > copied_bytes_max && !session.noreply {
                 let head = out.split_off(start);
@@ -212,6 +227,36 @@ impl Executor {
         outcome
     }
 
+    /// Executes the next slice of a request: as [`Executor::run`], at the time at which the request began. What it
+    /// causes and counts belongs to the whole command.
+    pub fn resume(
+        &mut self,
+        request: &Request<&[u8]>,
+        hash: KeyHash,
+        began: UnixMs,
+        slice: Slice,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Operation::Call(call) = request.operation else { return Outcome::Done };
+        let (started, start) = (self.stopwatch(), out.len());
+        let looks = LOOKS.map(|counter| self.counters.value(counter));
+        let mut context = self.context(&call, request.key, hash);
+        context.slice = slice;
+        context.now = began;
+        let streamed = resp::call(call.command, request.session.resp3, &mut context, out);
+        debug_assert!(streamed.is_none(), "a long value is not read in slices");
+        let slice = context.slice;
+        // The first slice has counted the command's lookup of its key.
+        LOOKS.iter().zip(looks).for_each(|(&counter, value)| self.counters.set(counter, value));
+        if request.session.noreply {
+            out.truncate(start);
+        }
+        let nanoseconds = self.stopwatch().saturating_sub(started);
+        self.counters.took(call.command, nanoseconds);
+        self.effects.micros = Some(nanoseconds / 1000);
+        if slice.more { Outcome::More(slice.next()) } else { Outcome::Done }
+    }
+
     /// Executes a command's part for one key, or for this shard, and appends the part's bytes to `out`. A long command
     /// yields after a slice: then the part is not the last, and the next slice begins at the position returned. `from`
     /// is 0, or that position.
@@ -228,11 +273,11 @@ impl Executor {
         let mut context = self.context(call, key, hash);
         context.slice.from = from;
         let part = resp::part(call.command, &mut context, out);
-        let next = context.slice.next;
+        let slice = context.slice;
         if let Some(started) = started {
             self.stopped(started, call);
         }
-        (part, next)
+        (part, slice.more.then_some(slice.from))
     }
 
     #[inline]
@@ -244,8 +289,8 @@ impl Executor {
     #[inline]
     fn context<'c>(&'c mut self, call: &Call<&'c [u8]>, key: &'c [u8], hash: KeyHash) -> Context<'c> {
         let args = Args::new(call.args, call.count as usize);
-        let Self { engine, counters, now, wall_ahead_ms, shards, reply_bytes_max, keys_per_slice, .. } = self;
-        let slice = Slice { from: 0, keys_max: *keys_per_slice, next: None };
+        let Self { engine, counters, now, wall_ahead_ms, shards, reply_bytes_max, elements_per_slice, .. } = self;
+        let slice = Slice::first(*elements_per_slice);
         let (now, wall_ahead_ms, shards) = (*now, *wall_ahead_ms, *shards);
         let reply_bytes_max = *reply_bytes_max;
         Context { engine, hash, key, args, now, wall_ahead_ms, counters, shards, reply_bytes_max, slice }

@@ -12,3 +12,4 @@ pub mod resp;
 mod strings;
 
 pub use executor::{COPIED_BYTES_MAX, Effects, Executor, LongReply, Outcome, UploadTarget};
+pub use resp::Slice;

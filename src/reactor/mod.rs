@@ -59,7 +59,7 @@ fn uring_builder(size: UringSize) -> Builder {
 }
 
 /// Identifies one use of a connection's index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     /// Index of the connection, below [`Token::SLOTS_MAX`].
     pub slot: u32,

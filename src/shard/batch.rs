@@ -38,9 +38,8 @@ pub(super) enum TaskKind {
     Execute(Request<Span>),
     /// Execute a request's part for one key or for this shard; the reply is a typed part.
     Part { key: Span, call: Call<Span> },
-    /// A slice of a part that the sender has executed for a client of this shard: `more` are to come, or it is the
-    /// last.
-    Deliver { part: Part, bytes: Span, more: bool },
+    /// A reply, or some of one, for a client of this shard: the sender could not reply at once.
+    Deliver { answer: Special, bytes: Span },
     /// Change the engine; the reply is empty.
     Administer(Administration),
     /// Publish all counters; the reply is empty.
@@ -70,8 +69,16 @@ pub(super) enum Special {
     Part(Part),
     /// The start of a long value.
     Stream(StreamStart),
-    /// The first slice of a part; the others will be delivered ([`TaskKind::Deliver`]).
+    /// A slice of a part; the next one will be delivered ([`TaskKind::Deliver`]).
     Slice(Part),
+    /// A whole reply, delivered later.
+    Whole,
+    /// The first slice of a reply; the others will be delivered.
+    FirstSlice,
+    /// Another slice of a reply; `more` will be delivered.
+    NextSlice { more: bool },
+    /// Nothing yet: the reply will be delivered.
+    Later,
 }
 
 /// Tasks of one shard for another; then their replies.
@@ -146,10 +153,10 @@ impl<S> Batch<S> {
         self.tasks.push(Task { token, sequence, hash, kind: TaskKind::Part { key, call } });
     }
 
-    /// Adds a slice of a part for a client of the other shard, to whose reply `sequence` it belongs.
-    pub(super) fn push_slice(&mut self, token: Token, sequence: u32, part: Part, bytes: &[u8], more: bool) {
+    /// Adds a reply, or some of one, for a client of the other shard, which expects it as `sequence`.
+    pub(super) fn push_answer(&mut self, token: Token, sequence: u32, answer: Special, bytes: &[u8]) {
         let bytes = Span::append(bytes, &mut self.bytes);
-        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Deliver { part, bytes, more } });
+        self.tasks.push(Task { token, sequence, hash: NO_KEY, kind: TaskKind::Deliver { answer, bytes } });
     }
 
     /// Adds a change to the engine, whose completion is expected as `sequence`: an empty reply.

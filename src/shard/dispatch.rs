@@ -3,8 +3,10 @@
 //! Requests of many connections are collected first, and the index lines that they need prefetched; then the items;
 //! then they are executed. So the cache misses of a batch overlap instead of following one another.
 
+use super::batch::NO_KEY;
 use super::commands::ShardPart;
 use super::connection::{Client, ConnectionId, Gather, OUTPUT_BYTES_HIGH, Split, Wait};
+use super::holds::Waiting;
 use super::pending::{PREFETCH, Pending, Work};
 use super::tunables::{SlowArgs, SlowCommand};
 use super::{Io, Shard};
@@ -89,6 +91,9 @@ impl<I: Io> Shard<I> {
     /// Executes a request of one of this shard's clients on this shard's engine.
     #[inline]
     pub(super) fn execute_here(&mut self, pending: &Pending, request: &Request<&[u8]>) {
+        if !self.holds.is_empty() && self.waits_for_hold(pending, request) {
+            return;
+        }
         let Self { connections, executor, .. } = self;
         let Some(connection) = connections.answering(pending.id) else { return };
         let mut request = *request;
@@ -96,8 +101,10 @@ impl<I: Io> Shard<I> {
         let mut outcome = Outcome::Done;
         let copied_bytes_max = executor.local_copied_bytes_max();
         connection.write(|out| outcome = executor.run(&request, pending.hash, copied_bytes_max, out));
-        if let Outcome::Stream(reply) = outcome {
-            connection.write_stream(*reply, self.instant);
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Stream(reply) => connection.write_stream(*reply, self.instant),
+            Outcome::More(slice) => return self.slice_own_request(pending.id, pending.hash, &request, slice),
         }
         if connection.output.len() > OUTPUT_BYTES_HIGH {
             // A reply as long as this counts at once: there may be many of them in a turn.
@@ -205,6 +212,11 @@ impl<I: Io> Shard<I> {
         hash: KeyHash,
         call: &Call<&[u8]>,
     ) {
+        let origin = self.origin(self.connections.token(id));
+        if self.part_waits(origin, sequence, hash, key, call) {
+            return;
+        }
+        self.before_part(call.command);
         let Self { connections, executor, part, router, .. } = self;
         let Some(connection) = connections.answering(id) else { return };
         part.clear();
@@ -213,7 +225,7 @@ impl<I: Io> Shard<I> {
         connection.on_part(sequence, kind, part, next.is_some() || next_shard.is_some());
         let token = self.connections.token(id);
         if let Some(from) = next {
-            self.slice(self.origin(token), sequence, hash, call, from);
+            self.slice_part(origin, sequence, hash, call, from);
         }
         if let Some(shard) = next_shard {
             self.scan_on(token, sequence, hash, call, kind, shard);
@@ -259,7 +271,14 @@ impl<I: Io> Shard<I> {
             Administration::SetEviction(eviction) => self.shared.set_eviction(eviction),
             _ => self.executor.counters.add(Counter::CmdFlush),
         }
-        self.executor.administer(administration);
+        let origin = self.origin(token);
+        if !self.holds.is_empty() && self.holds.must_wait(origin, NO_KEY) {
+            let Some(connection) = self.connections.at(pending.id) else { return };
+            let sequence = connection.replies.expect_reply();
+            self.holds.wait(Waiting::administer(origin, sequence, administration));
+        } else {
+            self.administer(administration);
+        }
         self.reply_memcached(pending.id, &Reply::Ok, noreply);
     }
 
@@ -268,6 +287,14 @@ impl<I: Io> Shard<I> {
         let nobody = self.connections.nobody();
         for to in self.router.siblings() {
             self.router.batch(to).push_administration(nobody, 0, administration);
+        }
+        self.administer(administration);
+    }
+
+    /// Changes this shard's engine.
+    pub(super) fn administer(&mut self, administration: Administration) {
+        if let Administration::Flush { .. } = administration {
+            self.end_holds();
         }
         self.executor.administer(administration);
     }

@@ -26,7 +26,7 @@
 //! | `limits.rs` | what clients may hold, and for how long |
 //! | `accept.rs`, `balancer.rs` | new connections, and how they are balanced over the shards |
 //! | `complaints.rs` | log lines that clients can cause |
-//! | `slices.rs` | commands that take long, a slice per turn |
+//! | `slices.rs`, `holds.rs` | commands that take long, slice by slice; the keys that they hold meanwhile |
 //! | `slots.rs` | key → slot → shard |
 //! | `shared.rs`, `stats.rs`, `rates.rs`, `tunables.rs` | what shards share: settings, statistics, the log of slow commands |
 
@@ -45,6 +45,7 @@ pub mod driver;
 pub mod faults;
 #[cfg(not(feature = "sim"))]
 mod faults;
+mod holds;
 mod io;
 mod limits;
 mod pending;
@@ -77,9 +78,11 @@ use crate::metrics::Counter;
 use crate::reactor::Event;
 use complaints::Complaints;
 use connection::Connections;
+use holds::Holds;
 use pending::{PENDING_MAX, Pending, recycle};
-use remote::{LongValues, Sliced};
+use remote::LongValues;
 use router::Router;
+use slices::Sliced;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -117,6 +120,8 @@ pub struct Shard<I: Io> {
     long_values: LongValues,
     /// Commands that are executed in slices.
     sliced: VecDeque<Sliced>,
+    /// The keys that they hold.
+    holds: Holds,
     listeners: Vec<Listener>,
     /// Time of this turn.
     instant: Instant,
@@ -187,6 +192,7 @@ impl<I: Io> Shard<I> {
             executor: Executor::new(engine, shards, shared.clock.at(instant), stopwatch),
             long_values: LongValues::default(),
             sliced: VecDeque::new(),
+            holds: Holds::default(),
             listeners,
             instant,
             wall_clock_read: instant,
@@ -240,8 +246,8 @@ impl<I: Io> Shard<I> {
     /// Makes slices of long commands shorter, and batches smaller (tasks, bytes), so that the simulator's few keys take
     /// several slices, and its few clients fill batches.
     #[cfg(feature = "sim")]
-    pub fn set_limits(&mut self, keys_per_slice: usize, batch: (usize, usize)) {
-        self.executor.keys_per_slice = keys_per_slice;
+    pub fn set_limits(&mut self, elements_per_slice: usize, batch: (usize, usize)) {
+        self.executor.elements_per_slice = elements_per_slice;
         self.router.set_batch_limits(batch);
     }
 
@@ -253,7 +259,7 @@ impl<I: Io> Shard<I> {
             ("long values in flight", self.values_in_flight == 0),
             ("connections to attend to", !self.connections.have_work()),
             ("uploads or remote reads", self.long_values.is_empty()),
-            ("commands in slices", self.sliced.is_empty()),
+            ("commands in slices", !self.has_slices()),
             ("readers or uploads in the engine", self.executor.engine.open_long_values() == 0),
             ("batches", self.router.is_idle()),
             ("pending requests", self.pending.is_empty() && self.pending_kept.is_empty()),
@@ -265,14 +271,17 @@ impl<I: Io> Shard<I> {
     #[cfg(feature = "sim")]
     pub fn describe(&mut self) -> Vec<String> {
         let ids = self.connections.ids();
-        ids.filter_map(|id| self.connections.at(id).map(|c| format!("{id}: {}", c.describe()))).collect()
+        let connections = ids.filter_map(|id| self.connections.at(id).map(|c| format!("{id}: {}", c.describe())));
+        let mut lines: Vec<String> = connections.collect();
+        lines.push(format!("{} commands in slices, {}", self.sliced.len(), self.holds.describe()));
+        lines
     }
 
     /// What to do after a turn.
     pub fn rest(&self) -> Rest {
         let must_parse_on = self.stopping.is_some_and(|s| !s.closing);
         match self.next_work {
-            _ if self.connections.have_work() || !self.sliced.is_empty() || must_parse_on => Rest::None,
+            _ if self.connections.have_work() || self.has_slices() || must_parse_on => Rest::None,
             Next::Now => Rest::None,
             Next::In(milliseconds) => Rest::Wait(Some(Duration::from_millis(milliseconds))),
             Next::Idle => Rest::Wait(None),

@@ -100,8 +100,11 @@ impl<I: Io> Shard<I> {
         // A connection that was set back has kept its input itself.
         let Some(connection) = self.connections.at(id) else { return };
         if connection.is_served() {
-            input.drain(..used);
-            input.shrink_to(connection.needed.max(BUFFER_BYTES_KEPT));
+            // The start of a command only grows.
+            if used > 0 {
+                input.drain(..used);
+                input.shrink_to(connection.needed.max(BUFFER_BYTES_KEPT));
+            }
             connection.input = input;
         }
     }

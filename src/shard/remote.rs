@@ -1,10 +1,9 @@
-//! What a shard keeps for clients, its own and siblings': the owner's half of long values (uploads that arrive for this
-//! shard's keys, readers that siblings' clients use), and commands that are executed in slices.
+//! The owner's half of long values: uploads that arrive for this shard's keys, and readers that siblings' clients use.
 //!
-//! Both are named by the shard and the connection, or by a number, that they belong to. One that is not found has been
+//! They are named by the shard and the connection, or by a number, that they belong to. One that is not found has been
 //! given up by the other side before its last task came.
 
-use crate::command::{Args, Call, Request};
+use crate::command::Request;
 use crate::engine::{KeyHash, Reader};
 use crate::execute::{Executor, UploadTarget};
 use crate::reactor::Token;
@@ -33,20 +32,8 @@ pub(super) struct LongValues {
     last_stream: u64,
 }
 
-/// A command whose next slice is due.
-pub(super) struct Sliced {
-    pub(super) origin: Origin,
-    /// The reply of the connection that its parts belong to.
-    pub(super) sequence: u32,
-    pub(super) hash: KeyHash,
-    pub(super) call: Call<()>,
-    pub(super) args: Box<[u8]>,
-    /// Where the next slice begins.
-    pub(super) from: u64,
-}
-
 /// A client that this shard does something for: its shard, and its connection there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     pub(super) shard: usize,
     pub(super) token: Token,
@@ -100,19 +87,10 @@ impl LongValues {
         }
     }
 
-    /// The value is complete: it is stored if its line end was right. Appends the reply.
-    pub(super) fn finish(
-        &mut self,
-        executor: &mut Executor,
-        origin: Origin,
-        intact: bool,
-        after: Args,
-        out: &mut Vec<u8>,
-    ) {
-        if let Some(index) = self.upload(origin) {
-            let UploadSink { target, .. } = self.uploads.swap_remove(index);
-            executor.finish_upload(target, intact, after, out);
-        }
+    /// The value is complete: takes it, to be stored.
+    pub(super) fn complete(&mut self, origin: Origin) -> Option<UploadTarget> {
+        let index = self.upload(origin)?;
+        Some(self.uploads.swap_remove(index).target)
     }
 
     /// The value will not be completed.

@@ -1,15 +1,18 @@
 //! The mesh: executing siblings' batches, and taking the replies to ours.
 
-use super::batch::{Batch, Message, REPLY_BYTES_MAX, Special, Task, TaskKind, is_executed};
+use super::batch::{Batch, Message, NO_KEY, REPLY_BYTES_MAX, Special, Task, TaskKind, is_executed};
 use super::connection::{StreamStart, Wait};
 use super::faults::{self, Fault};
+use super::holds::Waiting;
 use super::pending::PREFETCH;
 use super::remote::Origin;
+use super::slices::call_at;
 use super::{Io, Shard};
-use crate::command::{Args, Call, Operation, Request, Span};
+use crate::command::{Args, Operation, Request};
 use crate::execute::{COPIED_BYTES_MAX, LongReply, Outcome};
 use crate::mesh::OUTSTANDING_MAX;
 use crate::metrics::Counter;
+use crate::reactor::Token;
 
 impl<I: Io> Shard<I> {
     /// Executes what siblings ask and takes their replies.
@@ -82,33 +85,60 @@ impl<I: Io> Shard<I> {
         match *kind {
             TaskKind::Execute(request) => {
                 let request = request.map(|span| &bytes[span.range()]);
-                if let Outcome::Stream(reply) = self.executor.run(&request, hash, COPIED_BYTES_MAX, replies) {
-                    let LongReply { head, tail, length, reader } = *reply;
-                    replies.extend_from_slice(&head);
-                    replies.extend_from_slice(&tail);
-                    let stream = self.long_values.lend(*from, reader);
-                    let start = StreamStart { head_bytes: head.len(), stream, length };
-                    specials.push((number, Special::Stream(start)));
+                if !self.holds.is_empty() && self.holds.must_wait(origin, hash) {
+                    if !self.holds.has_room() {
+                        return false;
+                    }
+                    specials.push((number, Special::Later));
+                    self.holds.wait(Waiting::request(origin, *sequence, hash, &request));
+                    return true;
+                }
+                match self.executor.run(&request, hash, COPIED_BYTES_MAX, replies) {
+                    Outcome::Done => {}
+                    Outcome::Stream(reply) => {
+                        let LongReply { head, tail, length, reader } = *reply;
+                        replies.extend_from_slice(&head);
+                        replies.extend_from_slice(&tail);
+                        let stream = self.long_values.lend(*from, reader);
+                        let start = StreamStart { head_bytes: head.len(), stream, length };
+                        specials.push((number, Special::Stream(start)));
+                    }
+                    Outcome::More(slice) => {
+                        specials.push((number, Special::FirstSlice));
+                        self.slice_request(origin, *sequence, hash, &request, slice);
+                    }
                 }
                 self.apply_effects(None, &request.operation);
             }
             TaskKind::Part { key, call } => {
-                let call = call_at(bytes, call);
-                let (part, next) = self.executor.part(&call, &bytes[key.range()], hash, 0, replies);
+                let (call, key) = (call_at(bytes, call), &bytes[key.range()]);
+                if self.part_waits(origin, *sequence, hash, key, &call) {
+                    specials.push((number, Special::Later));
+                    return true;
+                }
+                self.before_part(call.command);
+                let (part, next) = self.executor.part(&call, key, hash, 0, replies);
                 match next {
                     None => specials.push((number, Special::Part(part))),
                     Some(from) => {
                         // The other slices follow in batches of this shard, after this one: they do not hold it up.
                         specials.push((number, Special::Slice(part)));
-                        self.slice(origin, *sequence, hash, &call, from);
+                        self.slice_part(origin, *sequence, hash, &call, from);
                     }
                 }
                 self.apply_effects(None, &Operation::Call(call));
             }
-            TaskKind::Deliver { part, bytes: span, more } => {
-                self.take_part(*token, *sequence, part, &bytes[span.range()], more);
+            TaskKind::Deliver { answer, bytes: span } => {
+                self.take_answer(*from, *token, *sequence, answer, &bytes[span.range()]);
             }
-            TaskKind::Administer(administration) => self.executor.administer(administration),
+            TaskKind::Administer(administration) => {
+                if !self.holds.is_empty() && self.holds.must_wait(origin, NO_KEY) {
+                    specials.push((number, Special::Later));
+                    self.holds.wait(Waiting::administer(origin, *sequence, administration));
+                } else {
+                    self.administer(administration);
+                }
+            }
             TaskKind::Publish => self.publish_all(),
             TaskKind::Clients { asked_by, args, count } => {
                 let args = Args::new(&bytes[args.range()], count as usize);
@@ -131,7 +161,13 @@ impl<I: Io> Shard<I> {
             }
             TaskKind::FinishUpload { intact, after, count } => {
                 let after = Args::new(&bytes[after.range()], count as usize);
-                self.long_values.finish(&mut self.executor, origin, intact, after, replies);
+                let Some(target) = self.long_values.complete(origin) else { return true };
+                if self.holds.must_wait(origin, target.hash()) {
+                    specials.push((number, Special::Later));
+                    self.holds.wait(Waiting::finish(origin, *sequence, target, intact, after));
+                } else {
+                    self.executor.finish_upload(target, intact, after, replies);
+                }
             }
             TaskKind::AbortUpload => self.long_values.abort(&mut self.executor, origin),
             TaskKind::ReadStream { stream } => self.long_values.read(&mut self.executor, *from, stream, replies),
@@ -157,18 +193,13 @@ impl<I: Io> Shard<I> {
                         self.scan_on(task.token, task.sequence, task.hash, &call, part, shard);
                     }
                 }
-                (_, Some(Special::Slice(part))) => self.take_part(task.token, task.sequence, part, reply, true),
-                (_, Some(Special::Stream(stream))) => self.take_stream(task, batch.to, &stream, reply),
+                (_, Some(special)) => self.take_answer(batch.to, task.token, task.sequence, special, reply),
                 (TaskKind::Execute(_) | TaskKind::FinishUpload { .. }, None)
                 | (TaskKind::Administer(_) | TaskKind::Publish, None) => {
                     if faults::has(Fault::LostReply) && task.sequence % 16 == 15 {
                         continue;
                     }
-                    if let Some(connection) = self.connections.get_answering(task.token) {
-                        connection.on_reply(task.sequence, reply);
-                        let waits_for_output = connection.wait() == Some(Wait::Output);
-                        self.replied(task, waits_for_output);
-                    }
+                    self.take_reply(task.token, task.sequence, reply);
                 }
                 (TaskKind::ReadStream { .. }, None) => self.take_piece(task.token, reply),
                 // They have no replies of their own.
@@ -193,29 +224,25 @@ impl<I: Io> Shard<I> {
         self.connections.resume_mesh_waiters();
     }
 
-    /// A reply reached its connection.
+    /// A whole reply has come for a connection of this shard.
     #[inline]
-    fn replied(&mut self, task: &Task, waits_for_output: bool) {
-        if waits_for_output {
-            self.connections.may_resume(task.token.slot);
+    pub(super) fn take_reply(&mut self, token: Token, sequence: u32, reply: &[u8]) {
+        let Some(connection) = self.connections.get_answering(token) else { return };
+        connection.on_reply(sequence, reply);
+        if connection.wait() == Some(Wait::Output) {
+            self.connections.may_resume(token.slot);
         }
-        self.connections.touch(task.token.slot);
+        self.connections.touch(token.slot);
     }
 
     /// A reply turned out to be a long value: it is fetched piece by piece, when the replies before it are out.
-    fn take_stream(&mut self, task: &Task, owner: usize, start: &StreamStart, reply: &[u8]) {
+    pub(super) fn take_stream(&mut self, token: Token, sequence: u32, owner: usize, start: &StreamStart, reply: &[u8]) {
         let now = self.instant;
-        let connection = self.connections.get(task.token);
-        if connection.is_some_and(|connection| connection.on_stream(task.sequence, owner, start, reply, now)) {
-            self.connections.touch(task.token.slot);
+        let connection = self.connections.get(token);
+        if connection.is_some_and(|connection| connection.on_stream(sequence, owner, start, reply, now)) {
+            self.connections.touch(token.slot);
         } else {
-            self.router.close_stream(owner, start.stream, task.token);
+            self.router.close_stream(owner, start.stream, token);
         }
     }
-}
-
-/// A call whose arguments lie in a batch.
-fn call_at(bytes: &[u8], call: Call<Span>) -> Call<&[u8]> {
-    let Call { command, count, args } = call;
-    Call { command, count, args: &bytes[args.range()] }
 }

@@ -6,6 +6,7 @@
 use super::batch::TaskKind;
 use super::connection::{ConnectionId, Fetch, PIECE_BYTES, Source, UploadSource, UploadStep, Wait};
 use super::faults::{self, Fault};
+use super::holds::Waiting;
 use super::remote::Origin;
 use super::{Io, Shard};
 use crate::command::{Args, Call, Command, Operation, Request, Session};
@@ -148,17 +149,22 @@ impl<I: Io> Shard<I> {
     fn finish_upload(&mut self, id: ConnectionId) {
         let token = self.connections.token(id);
         let origin = self.origin(token);
-        let Self { connections, executor, long_values, router, .. } = self;
+        let Self { connections, executor, long_values, router, holds, .. } = self;
         let Some(connection) = connections.answering(id) else { return };
         let Some(upload) = connection.upload.take() else { return };
         let (intact, after) = upload.end();
-        match upload.owner() {
-            Some(owner) => {
-                let sequence = connection.replies.expect_reply();
-                router.batch(owner).push_finish(token, sequence, intact, after);
-            }
-            None => connection.write(|out| long_values.finish(executor, origin, intact, after, out)),
+        if let Some(owner) = upload.owner() {
+            let sequence = connection.replies.expect_reply();
+            router.batch(owner).push_finish(token, sequence, intact, after);
+            return;
         }
+        let Some(target) = long_values.complete(origin) else { return };
+        if holds.must_wait(origin, target.hash()) {
+            let sequence = connection.replies.expect_reply();
+            holds.wait(Waiting::finish(origin, sequence, target, intact, after));
+            return;
+        }
+        connection.write(|out| executor.finish_upload(target, intact, after, out));
     }
 
     /// Gives up the long value that a connection was sending, if it was.

@@ -31,8 +31,8 @@ use crc::{CRC_64_REDIS, Crc, Table};
 /// The version that is written, Redis 7.0's, so that Valkey and later Redis servers accept it.
 const VERSION: u16 = 10;
 
-/// Bytes of the version and the CRC at the end.
-const FOOTER_BYTES: usize = 10;
+/// Bytes of the version and the CRC, which [`Writer::finish`] adds.
+pub const FOOTER_BYTES: usize = 10;
 
 /// CRC by sixteen tables: sixteen bytes per step.
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
@@ -56,12 +56,22 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Writer {
     payload: Vec<u8>,
+    /// The CRC of what was taken before.
+    crc: u64,
 }
 
 impl Writer {
-    /// Begins a payload.
-    pub fn new(kind: Kind) -> Self {
-        Self { payload: vec![kind as u8] }
+    /// Begins a payload, if `is_first`, with the number of its elements, or bytes.
+    pub fn head(&mut self, is_first: bool, kind: Kind, length: u64) {
+        if is_first {
+            self.kind(kind);
+            self.length(length as usize);
+        }
+    }
+
+    /// The type, with which a payload begins.
+    pub fn kind(&mut self, kind: Kind) {
+        self.payload.push(kind as u8);
     }
 
     /// The number of elements, members or fields that follow.
@@ -106,12 +116,40 @@ impl Writer {
         self.payload.extend_from_slice(&score.to_le_bytes());
     }
 
+    /// A payload whose beginning has been taken ([`Writer::take`]), if any; `crc` is the CRC of that, or 0.
+    pub fn continued(crc: u64) -> Self {
+        Self { payload: Vec::new(), crc }
+    }
+
+    /// The bytes written that have not been taken.
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// True if all bytes written have been taken.
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    /// Bytes of a string whose length was written by [`Writer::length`].
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.payload.extend_from_slice(bytes);
+    }
+
+    /// Takes what has been written; returns the CRC up to here too.
+    pub fn take(self) -> (Vec<u8>, u64) {
+        // The CRC is reflected, without a final value, so it is the register's content; the initial one is not.
+        let mut digest = CRC.digest_with_initial(self.crc.reverse_bits());
+        digest.update(&self.payload);
+        (self.payload, digest.finalize())
+    }
+
     /// Completes the payload with version and CRC.
     pub fn finish(mut self) -> Vec<u8> {
         self.payload.extend_from_slice(&VERSION.to_le_bytes());
-        let crc = CRC.checksum(&self.payload);
-        self.payload.extend_from_slice(&crc.to_le_bytes());
-        self.payload
+        let (mut payload, crc) = self.take();
+        payload.extend_from_slice(&crc.to_le_bytes());
+        payload
     }
 }
 

@@ -140,6 +140,15 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("send");
     }
 
+    /// True if something has come that is not read yet.
+    pub fn has_received(&mut self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).expect("a setting");
+        let has_more = !self.reader.buffer().is_empty() || stream.peek(&mut [0]).is_ok_and(|count| count > 0);
+        stream.set_nonblocking(false).expect("a setting");
+        has_more
+    }
+
     /// Receives the next line, without its line end.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::bits::{bit_offset, read_at};
-use super::strings::{length, read_length, write_at};
+use super::strings::{length, pad, read_length, write_at};
 use super::{Context, Done};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
@@ -48,6 +48,11 @@ pub(super) fn bitfield(c: &mut Context, w: &mut Writer, readonly: bool) -> Done 
     let found = if end.is_none() { read_length(c)? } else { length(c)? };
     // If only one operation writes, it also grows the string: one change instead of two.
     let longer = end.filter(|&end| end > found.unwrap_or(0));
+    if let Some(end) = longer
+        && !pad(c, end - 1)?
+    {
+        return Ok(());
+    }
     let (alone, grows) = (writes().count() == 1, longer.is_some());
     if let Some(end) = longer.filter(|_| !alone) {
         write_at(c, end - 1, &[0])?;

@@ -1,7 +1,8 @@
 //! Strings as arrays of bits; bit 0 is the highest bit of the first byte.
 
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
-use super::strings::{length, read_length, write_at};
+use super::slice::Slice;
+use super::strings::{length, pad, read_length, write_at};
 use super::{Context, Done};
 use crate::protocol::resp::Writer;
 use crate::values::numbers;
@@ -44,6 +45,9 @@ pub(super) fn setbit(c: &mut Context, w: &mut Writer) -> Done {
         _ => return Err(BAD_BIT),
     };
     let (at, shift) = ((offset / 8) as usize, 7 - offset % 8);
+    if !pad(c, at)? {
+        return Ok(());
+    }
     let is_within = length(c)?.is_some_and(|length| at < length);
     let [byte] = read_at(c, at, 1);
     let old = byte >> shift & 1;
@@ -139,13 +143,24 @@ pub(super) fn bitcount(c: &mut Context, w: &mut Writer) -> Done {
     let is_reversed = part.start < 0 && part.end.is_some_and(|end| end < 0 && part.start > end);
     let mut count = 0;
     if let Some(bits) = part.bits(found.unwrap_or(0)).filter(|_| !is_reversed) {
+        let bits = some_bits(&mut c.slice, bits);
         visit_bits(c, &bits, 0, |_, bytes| {
             count += ones(bytes);
             ControlFlow::<()>::Continue(())
         });
     }
-    w.integer(count as i64);
+    c.reply_total(w, count);
     Ok(())
+}
+
+/// The bits that this slice visits: up to the end of a byte.
+fn some_bits(slice: &mut Slice, bits: RangeInclusive<u64>) -> RangeInclusive<u64> {
+    let first = slice.from.max(*bits.start());
+    let last = (first | 7).saturating_add(8 * (slice.bytes_max() - 1));
+    if last < *bits.end() {
+        slice.go_on(last + 1);
+    }
+    first..=last.min(*bits.end())
 }
 
 fn ones(bytes: &[u8]) -> u64 {
@@ -173,10 +188,16 @@ pub(super) fn bitpos(c: &mut Context, w: &mut Writer) -> Done {
         return Ok(());
     };
     let blank = if bit == 1 { 0 } else { 0xff };
+    let bits = some_bits(&mut c.slice, bits);
     let position = visit_bits(c, &bits, blank, |at, bytes| match first_other(bytes, blank) {
         Some(n) => ControlFlow::Break(at as u64 * 8 + n),
         None => ControlFlow::Continue(()),
     });
+    if position.is_some() {
+        c.slice.more = false;
+    } else if c.slice.more {
+        return Ok(());
+    }
     w.integer(match position {
         Some(position) => position as i64,
         // If the range has no explicit end, zeros follow the string.

@@ -5,6 +5,7 @@
 use super::arguments::{Error, SYNTAX, integer, is, required, text};
 use super::hashes::{Pairs, write_value};
 use super::keys::ExpireCondition;
+use super::slice::SECOND_PASS;
 use super::{Context, Done};
 use crate::command::{Args, UnixMs};
 use crate::engine::{FIELD_EXPIRES_MAX, FieldExpiry, FieldOutcome};
@@ -82,16 +83,20 @@ pub(super) fn hpersist(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 /// Changes the expiry of fields, and replies the outcome for each field.
-fn change(
-    c: &mut Context,
+fn change<'e>(
+    c: &mut Context<'e>,
     w: &mut Writer,
-    fields: Args,
+    fields: Args<'e>,
     expires: Option<UnixMs>,
     may: impl Fn(Option<UnixMs>) -> bool,
     refused: i64,
 ) -> Done {
-    w.array(fields.len());
-    let found = c.engine.hash_expire(c.hash, c.key, fields.into_iter(), expires, may, c.now, |outcome| {
+    let is_first = c.slice.from == 0;
+    let some = c.some_of(fields, 1);
+    if is_first {
+        w.array(fields.len());
+    }
+    let found = c.engine.hash_expire(c.hash, c.key, some.into_iter(), expires, may, c.now, |outcome| {
         w.integer(match outcome {
             FieldOutcome::Missing => -2,
             FieldOutcome::Refused => refused,
@@ -100,7 +105,7 @@ fn change(
         });
     })?;
     if found.is_none() {
-        fields.into_iter().for_each(|_| w.integer(-2));
+        some.into_iter().for_each(|_| w.integer(-2));
     }
     Ok(())
 }
@@ -117,15 +122,17 @@ pub(super) fn httl(c: &mut Context, w: &mut Writer, unit: u64, relative: bool) -
         true => expires.saturating_sub(now + 1),
         false => expires.saturating_add_signed(wall_ahead_ms),
     };
+    let mut slice = c.slice;
     let hash = c.as_hash()?;
-    w.array(fields.len());
-    for field in fields {
+    let head = |w: &mut Writer| w.array(fields.len());
+    slice.write_each(w, fields, head, |w, field| {
         w.integer(match hash.as_ref().and_then(|hash| hash.field(field)).map(|field| field.expires) {
             None => -2,
             Some(None) => -1,
             Some(Some(expires)) => ((shown(expires) + unit / 2) / unit) as i64,
         });
-    }
+    });
+    c.slice = slice;
     Ok(())
 }
 
@@ -162,11 +169,16 @@ pub(super) fn hgetex(c: &mut Context, w: &mut Writer) -> Done {
         }
         change = option;
     }
+    let mut slice = c.slice;
     let hash = c.as_hash()?;
-    w.array(fields.len());
-    for field in fields {
+    let (head, mut read) = (|w: &mut Writer| w.array(fields.len()), 0);
+    slice.write_each(w, fields, head, |w, field| {
         write_value(hash.as_ref().and_then(|hash| hash.field(field)), w);
-    }
+        read += 1;
+    });
+    // Those that this slice has read.
+    let fields = c.slice.args(fields, read);
+    c.slice = slice;
     let expires = match change.unwrap_or(Change::Keep) {
         Change::Keep => return Ok(()),
         Change::Persist => None,
@@ -184,11 +196,14 @@ pub(super) fn hgetdel(c: &mut Context, w: &mut Writer) -> Done {
         return Err(SYNTAX);
     }
     c.engine.as_hash(c.hash, c.key, c.now)?;
-    w.array(fields.len());
-    for field in fields {
-        write_value(c.engine.as_hash(c.hash, c.key, c.now)?.and_then(|hash| hash.field(field)), w);
-        c.engine.hash_remove(c.hash, c.key, std::iter::once(field), c.now)?;
-    }
+    let (mut slice, hash, key, now) = (c.slice, c.hash, c.key, c.now);
+    let head = |w: &mut Writer| w.array(fields.len());
+    slice.write_each(w, fields, head, |w, field| {
+        // It was opened above, so its type is right.
+        write_value(c.engine.as_hash(hash, key, now).ok().flatten().and_then(|hash| hash.field(field)), w);
+        _ = c.engine.hash_remove(hash, key, std::iter::once(field), now);
+    });
+    c.slice = slice;
     Ok(())
 }
 
@@ -216,16 +231,27 @@ impl SetCondition {
 pub(super) fn hsetex(c: &mut Context, w: &mut Writer) -> Done {
     let (options, fields) = split(c.args.skip(1), 2, WRONG_COUNT)?;
     let (condition, change) = set_options(options)?;
-    if !condition.holds(c, fields)? {
-        w.integer(0);
-        return Ok(());
+    // The first pass checks, the second one stores.
+    if c.slice.from & SECOND_PASS == 0 {
+        let some = c.some_of(fields, 2);
+        if !condition.holds(c, some)? {
+            c.slice.more = false;
+            w.integer(0);
+            return Ok(());
+        }
+        if some.len() < fields.len() {
+            if !c.slice.more {
+                c.slice.go_on(SECOND_PASS);
+            }
+            return Ok(());
+        }
     }
     let expiry = match change {
         Change::Keep => FieldExpiry::Keep,
         Change::Persist => FieldExpiry::Set(None),
         Change::Set(time) => FieldExpiry::Set(Some(time.resolve(c, "hsetex")?)),
     };
-    let pairs = Pairs(fields.into_iter());
+    let pairs = Pairs(c.some_of(fields, 2).into_iter());
     match expiry {
         // A time in the past removes the fields instead of storing them.
         FieldExpiry::Set(Some(expires)) if expires <= c.now => {
@@ -233,7 +259,9 @@ pub(super) fn hsetex(c: &mut Context, w: &mut Writer) -> Done {
         }
         _ => _ = c.engine.hash_set(c.hash, c.key, pairs, expiry, c.now)?,
     }
-    w.integer(1);
+    if !c.slice.more {
+        w.integer(1);
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, required, text};
 use super::sorted::{self, AddOptions};
-use super::{Context, Done};
+use super::{Args, Context, Done};
 use crate::command::args::Iter;
 use crate::engine::{Bound, Bytes, Sorted};
 use crate::protocol::resp::Writer;
@@ -40,6 +40,15 @@ fn write_distance(w: &mut Writer, distance: f64) {
     w.bulk(&digits);
 }
 
+/// Parses members behind their coordinates.
+fn points(args: Args<'_>) -> Result<Vec<(f64, &[u8])>, Error> {
+    let (mut args, mut members) = (args.into_iter(), Vec::with_capacity(args.len() / 3));
+    while args.len() > 0 {
+        members.push((point(&mut args)?.score(), required(&mut args)?));
+    }
+    Ok(members)
+}
+
 /// GEOADD.
 pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     let (mut options, mut args) = (AddOptions::default(), c.args.skip(1));
@@ -52,40 +61,23 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     if args.is_empty() || !args.len().is_multiple_of(3) || options.check().is_err() {
         return Err(SYNTAX);
     }
-    let mut args = args.into_iter();
-    let mut members = Vec::with_capacity(args.len() / 3);
-    while args.len() > 0 {
-        members.push((point(&mut args)?.score(), required(&mut args)?));
-    }
-    sorted::add_members(c, w, &members, options)
+    sorted::add_all(c, w, args, 3, points, options)
 }
 
 /// GEOPOS.
 pub(super) fn positions(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.args.skip(1).into_iter();
-    let sorted = sorted::find(c)?;
-    w.array(members.len());
-    for member in members {
-        match sorted.as_ref().and_then(|sorted| point_of(sorted, member)) {
-            Some(point) => write_point(w, point),
-            None => w.null_array(),
-        }
-    }
-    Ok(())
+    sorted::write_each_member(c, w, |w, sorted, member| match sorted.and_then(|sorted| point_of(sorted, member)) {
+        Some(point) => write_point(w, point),
+        None => w.null_array(),
+    })
 }
 
 /// GEOHASH.
 pub(super) fn hashes(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.args.skip(1).into_iter();
-    let sorted = sorted::find(c)?;
-    w.array(members.len());
-    for member in members {
-        match sorted.as_ref().and_then(|sorted| point_of(sorted, member)) {
-            Some(point) => w.bulk(&point.text()),
-            None => w.null(),
-        }
-    }
-    Ok(())
+    sorted::write_each_member(c, w, |w, sorted, member| match sorted.and_then(|sorted| point_of(sorted, member)) {
+        Some(point) => w.bulk(&point.text()),
+        None => w.null(),
+    })
 }
 
 /// GEODIST.

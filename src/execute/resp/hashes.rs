@@ -52,13 +52,16 @@ pub(super) fn write_value(field: Option<Field>, w: &mut Writer) {
 
 #[inline]
 pub(super) fn hset(c: &mut Context, w: &mut Writer) -> Done {
-    w.integer(set_all(c, "hset")? as i64);
+    let added = set_all(c, "hset")?;
+    c.reply_total(w, added);
     Ok(())
 }
 
 pub(super) fn hmset(c: &mut Context, w: &mut Writer) -> Done {
     set_all(c, "hmset")?;
-    w.simple("OK");
+    if !c.slice.more {
+        w.simple("OK");
+    }
     Ok(())
 }
 
@@ -68,7 +71,7 @@ fn set_all(c: &mut Context, command: &str) -> Result<u64, Error> {
     if !args.len().is_multiple_of(2) {
         return Err(wrong_arity(command));
     }
-    let fields = Pairs(args.into_iter());
+    let fields = Pairs(c.some_of(args, 2).into_iter());
     Ok(c.engine.hash_set(c.hash, c.key, fields, FieldExpiry::Set(None), c.now)?)
 }
 
@@ -91,45 +94,63 @@ pub(super) fn hget(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn hmget(c: &mut Context, w: &mut Writer) -> Done {
-    let fields = c.args.skip(1);
+    let (fields, mut slice) = (c.args.skip(1), c.slice);
     let hash = c.as_hash()?;
-    w.array(fields.len());
-    for field in fields {
-        if w.is_cut() {
-            break;
-        }
-        write_value(hash.as_ref().and_then(|hash| hash.field(field)), w);
-    }
+    let head = |w: &mut Writer| w.array(fields.len());
+    slice.write_each(w, fields, head, |w, field| write_value(hash.as_ref().and_then(|hash| hash.field(field)), w));
+    c.slice = slice;
     Ok(())
 }
 
 pub(super) fn hgetall(c: &mut Context, w: &mut Writer) -> Done {
-    let hash = c.as_hash()?;
-    w.map(hash.as_ref().map_or(0, Hash::live_len) as usize);
-    for field in hash.iter().flat_map(Hash::fields) {
-        w.bulk(&field.name);
-        w.bulk(&field.value);
-    }
-    Ok(())
+    write_all(
+        c,
+        w,
+        |w, count| w.map(count),
+        |w, field| {
+            w.bulk(&field.name);
+            w.bulk(&field.value);
+        },
+    )
 }
 
 pub(super) fn hkeys(c: &mut Context, w: &mut Writer) -> Done {
-    let hash = c.as_hash()?;
-    w.array(hash.as_ref().map_or(0, Hash::live_len) as usize);
-    hash.iter().flat_map(Hash::fields).for_each(|field| w.bulk(&field.name));
-    Ok(())
+    write_all(c, w, |w, count| w.array(count), |w, field| w.bulk(&field.name))
 }
 
 pub(super) fn hvals(c: &mut Context, w: &mut Writer) -> Done {
-    let hash = c.as_hash()?;
-    w.array(hash.as_ref().map_or(0, Hash::live_len) as usize);
-    hash.iter().flat_map(Hash::fields).for_each(|field| w.bulk(&field.value));
+    write_all(c, w, |w, count| w.array(count), |w, field| w.bulk(&field.value))
+}
+
+/// Writes a slice of all fields, behind a head with their number.
+fn write_all(
+    c: &mut Context,
+    w: &mut Writer,
+    head: impl FnOnce(&mut Writer, usize),
+    mut write: impl FnMut(&mut Writer, Field),
+) -> Done {
+    let mut slice = c.slice;
+    let Some(hash) = c.as_hash()? else {
+        head(w, 0);
+        return Ok(());
+    };
+    if slice.from == 0 {
+        head(w, hash.live_len() as usize);
+    }
+    let written = slice.write(w, hash.ranks_from(slice.from), |w, field| {
+        if let Some(field) = field {
+            write(w, field);
+        }
+    });
+    slice.done_to(slice.from + written, hash.len());
+    c.slice = slice;
     Ok(())
 }
 
 pub(super) fn hdel(c: &mut Context, w: &mut Writer) -> Done {
-    let fields = c.args.skip(1).into_iter();
-    w.integer(c.engine.hash_remove(c.hash, c.key, fields, c.now)? as i64);
+    let fields = c.some_of(c.args.skip(1), 1).into_iter();
+    let removed = c.engine.hash_remove(c.hash, c.key, fields, c.now)?;
+    c.reply_total(w, removed);
     Ok(())
 }
 
@@ -181,17 +202,6 @@ pub(super) fn hincrbyfloat(c: &mut Context, w: &mut Writer) -> Done {
     Ok(())
 }
 
-/// Visits the fields of these ranks, counted among the fields that have not expired, while `visit` returns true.
-fn visit_ranks<'h>(hash: &Hash<'h>, ranks: &[u64], visit: impl FnMut(Field<'h>) -> bool) {
-    if hash.may_have_expired() {
-        // Expired fields have ranks too, so the ranks of the others are known only after a pass over all fields.
-        let live: Vec<Field> = hash.fields().collect();
-        ranks.iter().map(|&rank| live[rank as usize].clone()).all(visit);
-    } else {
-        ranks.iter().filter_map(|&rank| hash.from(rank).next()).all(visit);
-    }
-}
-
 pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let count = args.next().map(symmetric).transpose()?;
@@ -202,17 +212,29 @@ pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
     };
     let draw = Draw::of(count.unwrap_or(1))?;
     let length = c.as_hash()?.map_or(0, |hash| hash.live_len());
-    let ranks = draw.ranks(length, c.engine);
-    if count.is_none() && ranks.is_empty() {
+    if count.is_none() && length == 0 {
         w.null();
         return Ok(());
     }
     let nested = with_values && w.resp3();
-    if count.is_some() {
-        w.array(if with_values && !nested { ranks.len() * 2 } else { ranks.len() });
+    let mut slice = c.slice;
+    if c.engine.as_hash(c.hash, c.key, c.now)?.is_some_and(|hash| hash.may_have_expired()) {
+        // Expired fields have ranks too, so the ranks of the others are known only after a pass over all fields: there
+        // is to be one.
+        slice.elements_max = usize::MAX;
     }
+    if count.is_some() && slice.from == 0 {
+        let drawn = draw.count(length) as usize;
+        w.array(if with_values && !nested { drawn * 2 } else { drawn });
+    }
+    let ranks = draw.ranks(length, &slice, c.engine);
     if let Some(hash) = c.engine.as_hash(c.hash, c.key, c.now)? {
-        visit_ranks(&hash, &ranks, |field| {
+        let live: Option<Vec<Field>> = hash.may_have_expired().then(|| hash.fields().collect());
+        let field = |rank: u64| match &live {
+            Some(live) => live.get(rank as usize).cloned(),
+            None => hash.from(rank).next(),
+        };
+        ranks.write(&mut slice, w, field, |w, field| {
             if nested {
                 w.array(2);
             }
@@ -220,9 +242,9 @@ pub(super) fn hrandfield(c: &mut Context, w: &mut Writer) -> Done {
             if with_values {
                 w.bulk(&field.value);
             }
-            !w.is_cut()
         });
     }
+    c.slice = slice;
     Ok(())
 }
 

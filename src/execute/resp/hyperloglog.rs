@@ -27,13 +27,14 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     let found = sketch(c)?;
     let mut changed = found.is_none();
     let (mut sketch, attributes) = found.unwrap_or_else(|| (hyperloglog::create(), Attributes::default()));
-    for element in c.args.skip(1) {
+    for element in c.some_of(c.args.skip(1), 1) {
         changed |= hyperloglog::add(&mut sketch, element)?;
     }
     if changed {
         strings::put(c, &sketch, attributes)?;
     }
-    w.integer(changed.into());
+    c.slice.sum |= u64::from(changed);
+    c.reply_total(w, 0);
     Ok(())
 }
 

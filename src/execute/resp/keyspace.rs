@@ -49,8 +49,10 @@ pub(super) fn keys(c: &mut Context, out: &mut Vec<u8>) -> Result<Part, Error> {
                 count += 1;
             }
         });
-        if cursor == 0 || seen >= c.slice.keys_max {
-            c.slice.next = (cursor != 0).then_some(cursor.into());
+        if cursor == 0 || seen >= c.slice.elements_max {
+            if cursor != 0 {
+                c.slice.go_on(cursor.into());
+            }
             return Ok(Part::Elements(count));
         }
     }

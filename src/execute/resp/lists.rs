@@ -21,9 +21,11 @@ impl Context<'_> {
 /// LPUSH and RPUSH; LPUSHX and RPUSHX do not create a list.
 #[inline]
 pub(super) fn push(c: &mut Context, w: &mut Writer, end: End, create: bool) -> Done {
-    let values = c.args.skip(1).into_iter();
+    let values = c.some_of(c.args.skip(1), 1).into_iter();
     let length = c.engine.list_push(c.hash, c.key, end, values, create, c.now)?;
-    w.integer(length as i64);
+    if !c.slice.more {
+        w.integer(length as i64);
+    }
     Ok(())
 }
 
@@ -45,10 +47,15 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, end: End) -> Done {
         w.null_array();
         return Ok(());
     };
-    let count = count.min(length);
-    w.array(count as usize);
-    if count > 0 {
-        c.engine.list_pop(c.hash, c.key, end, count, c.now, |element| w.bulk(&element))?;
+    // `from` were popped by the slices before.
+    let left = (count - c.slice.from).min(length);
+    if c.slice.from == 0 {
+        w.array(left as usize);
+    }
+    let popped = left.min(c.slice.elements_max as u64);
+    c.slice.done_to(c.slice.from + popped, c.slice.from + left);
+    if popped > 0 {
+        c.engine.list_pop(c.hash, c.key, end, popped, c.now, |element| w.bulk(&element))?;
     }
     Ok(())
 }
@@ -61,15 +68,21 @@ pub(super) fn llen(c: &mut Context, w: &mut Writer) -> Done {
 pub(super) fn lrange(c: &mut Context, w: &mut Writer) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let (start, stop) = (integer(required(&mut args)?)?, integer(required(&mut args)?)?);
+    let mut slice = c.slice;
     let Some(list) = c.as_list()? else {
         w.array(0);
         return Ok(());
     };
     let (first, end) = index_range(start, stop, list.len());
-    let count = (end - first) as usize;
-    w.array(count);
+    let count = end - first;
+    if slice.from == 0 {
+        w.array(count as usize);
+    }
     if count > 0 {
-        list.forward_from(first).take(count).for_each(|element| w.bulk(&element));
+        let elements = list.forward_from(first + slice.from).take((count - slice.from) as usize);
+        let written = slice.write(w, elements, |w, element| w.bulk(&element));
+        slice.done_to(slice.from + written, count);
+        c.slice = slice;
     }
     Ok(())
 }

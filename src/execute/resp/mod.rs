@@ -19,6 +19,7 @@ mod random;
 mod ranges;
 pub mod scan;
 mod sets;
+mod slice;
 mod sorted;
 mod strings;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::slots::Group;
 pub use arguments::Error;
 use arguments::text;
 use ranges::By;
+pub use slice::Slice;
 use std::borrow::Cow;
 
 /// The context of a command: its key, its engine, its arguments, the time.
@@ -52,20 +54,8 @@ pub(super) struct Context<'e> {
     pub(super) shards: usize,
     /// The longest reply of a command that only reads, in bytes.
     pub(super) reply_bytes_max: usize,
-    /// The slice to execute of a long command.
+    /// The slice of the command that is to be executed.
     pub(super) slice: Slice,
-}
-
-/// A slice of a long command, which runs in slices with other clients' commands in between. A slice begins where the
-/// previous one stopped, and sets where the next one begins.
-#[derive(Clone, Copy, Debug)]
-pub struct Slice {
-    /// The position at which it begins; 0 for the first slice.
-    pub from: u64,
-    /// The most keys to visit before the command yields.
-    pub keys_max: usize,
-    /// The position at which the next slice begins; None if the command has ended.
-    pub next: Option<u64>,
 }
 
 /// A long value to stream as the reply.

@@ -166,6 +166,7 @@ fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -
         true => Range::read(by, second, first)?,
         false => Range::read(by, first, second)?,
     };
+    let mut slice = c.slice;
     let Some(sorted) = sorted::find(c)? else {
         w.array(0);
         return Ok(());
@@ -175,12 +176,18 @@ fn answer(c: &mut Context, w: &mut Writer, by: By, downwards: bool, all: bool) -
         let offset = u64::try_from(offset).unwrap_or(u64::MAX);
         span = span.limited(offset, u64::try_from(count).unwrap_or(u64::MAX), downwards);
     }
-    let count = span.len() as usize;
-    match (count, downwards) {
+    match (span.len(), downwards) {
         (0, _) => w.array(0),
-        (_, false) => sorted::write_members(w, count, sorted.forward_from(span.from), scores),
-        (_, true) => sorted::write_members(w, count, sorted.backward_from(span.to - 1), scores),
+        (count, false) => {
+            let members = sorted.forward_from(span.from + slice.from);
+            sorted::write_members(w, count, members, scores, &mut slice);
+        }
+        (count, true) => {
+            let members = sorted.backward_from(span.to - 1 - slice.from);
+            sorted::write_members(w, count, members, scores, &mut slice);
+        }
     }
+    c.slice = slice;
     Ok(())
 }
 
@@ -197,12 +204,24 @@ pub(super) fn count(c: &mut Context, w: &mut Writer, by: By) -> Done {
 pub(super) fn remove(c: &mut Context, w: &mut Writer, by: By) -> Done {
     let mut args = c.args.skip(1).into_iter();
     let range = Range::read(by, required(&mut args)?, required(&mut args)?)?;
-    let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? else {
-        w.integer(0);
-        return Ok(());
+    let removed_before = c.slice.sum;
+    let (from, left) = match (c.engine.as_sorted(c.hash, c.key, c.now)?, range) {
+        (None, _) => (0, 0),
+        // The ranks are those before the first slice.
+        (Some(sorted), Range::Ranks(start, stop)) => {
+            let (from, to) = index_range(start, stop, sorted.len() + removed_before);
+            (from, to - from - removed_before)
+        }
+        (Some(sorted), Range::Bounds(..)) => {
+            let span = range.span(&sorted, false);
+            (span.from, span.len())
+        }
     };
-    let Span { from, to } = range.span(&sorted, false);
-    let removed = c.engine.sorted_remove_range(c.hash, c.key, [from, to], false, c.now, |_, _| {})?;
-    w.integer(removed as i64);
+    let removed = left.min(c.slice.elements_max as u64);
+    c.engine.sorted_remove_range(c.hash, c.key, [from, from + removed], false, c.now, |_, _| {})?;
+    if removed < left {
+        c.slice.go_on(1);
+    }
+    c.reply_total(w, removed);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::arguments::{Error, SYNTAX, natural, required, symmetric};
 use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
+use super::slice::Slice;
 use super::{Context, Done};
 use crate::engine::{Kind, MEMBER_CURSOR_BITS, Set};
 use crate::protocol::resp::Writer;
@@ -20,15 +21,17 @@ impl Context<'_> {
 
 #[inline]
 pub(super) fn sadd(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.args.skip(1).into_iter();
+    let members = c.some_of(c.args.skip(1), 1).into_iter();
     let is_integer = |member: &[u8]| numbers::integer(member).is_some();
-    w.integer(c.engine.set_add(c.hash, c.key, members, is_integer, c.now)? as i64);
+    let added = c.engine.set_add(c.hash, c.key, members, is_integer, c.now)?;
+    c.reply_total(w, added);
     Ok(())
 }
 
 pub(super) fn srem(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.args.skip(1).into_iter();
-    w.integer(c.engine.set_remove(c.hash, c.key, members, c.now)? as i64);
+    let members = c.some_of(c.args.skip(1), 1).into_iter();
+    let removed = c.engine.set_remove(c.hash, c.key, members, c.now)?;
+    c.reply_total(w, removed);
     Ok(())
 }
 
@@ -44,25 +47,31 @@ pub(super) fn sismember(c: &mut Context, w: &mut Writer) -> Done {
 }
 
 pub(super) fn smismember(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.args.skip(1);
+    let (members, mut slice) = (c.args.skip(1), c.slice);
     let set = c.as_set()?;
-    w.array(members.len());
-    for member in members {
+    let head = |w: &mut Writer| w.array(members.len());
+    slice.write_each(w, members, head, |w, member| {
         w.integer(set.as_ref().is_some_and(|set| set.contains(member)).into());
-    }
+    });
+    c.slice = slice;
     Ok(())
 }
 
 pub(super) fn smembers(c: &mut Context, w: &mut Writer) -> Done {
-    write_all(c.as_set()?, w);
+    let mut slice = c.slice;
+    write_all(c.as_set()?, w, &mut slice);
+    c.slice = slice;
     Ok(())
 }
 
-fn write_all(set: Option<Set>, w: &mut Writer) {
-    w.set(set.as_ref().map_or(0, |set| set.len()) as usize);
-    if let Some(set) = set {
-        set.members().for_each(|member| w.bulk(&member));
+/// Writes a slice of all members.
+fn write_all(set: Option<Set>, w: &mut Writer, slice: &mut Slice) {
+    let Some(set) = set else { return w.set(0) };
+    if slice.from == 0 {
+        w.set(set.len() as usize);
     }
+    let written = slice.write(w, set.from(slice.from), |w, member| w.bulk(&member));
+    slice.done_to(slice.from + written, set.len());
 }
 
 pub(super) fn srandmember(c: &mut Context, w: &mut Writer) -> Done {
@@ -83,17 +92,15 @@ pub(super) fn srandmember(c: &mut Context, w: &mut Writer) -> Done {
         w.array(0);
         return Ok(());
     };
-    let ranks = draw.ranks(length, c.engine);
-    w.array(ranks.len());
-    if let Some(set) = c.engine.as_set(c.hash, c.key, c.now)? {
-        let drawn = ranks.iter().filter_map(|&rank| set.from(rank).next());
-        for member in drawn {
-            w.bulk(&member);
-            if w.is_cut() {
-                break;
-            }
-        }
+    if c.slice.from == 0 {
+        w.array(draw.count(length) as usize);
     }
+    let mut slice = c.slice;
+    let ranks = draw.ranks(length, &slice, c.engine);
+    if let Some(set) = c.engine.as_set(c.hash, c.key, c.now)? {
+        ranks.write(&mut slice, w, |rank| set.from(rank).next(), |w, member| w.bulk(&member));
+    }
+    c.slice = slice;
     Ok(())
 }
 
@@ -109,22 +116,32 @@ pub(super) fn spop(c: &mut Context, w: &mut Writer) -> Done {
     if args.next().is_some() {
         return Err(SYNTAX);
     }
-    let count = natural(count)?;
+    let (count, mut slice) = (natural(count)?, c.slice);
     let set = c.engine.as_set(c.hash, c.key, c.now)?;
     let length = set.as_ref().map_or(0, |set| set.len());
-    if count >= length {
+    // `sum` members were popped by the slices before.
+    if count >= length && slice.sum == 0 {
         if length > 0 {
             // As in Redis, which reads the whole set as SMEMBERS does.
             super::count_look(c.counters, true);
         }
-        write_all(set, w);
-        c.engine.remove(c.hash, c.key, c.now);
+        write_all(set, w, &mut slice);
+        if !slice.more {
+            c.engine.remove(c.hash, c.key, c.now);
+        }
+        c.slice = slice;
         return Ok(());
     }
-    w.set(count as usize);
-    for _ in 0..count {
-        c.engine.set_pop(c.hash, c.key, c.now, |member| w.bulk(&member))?;
+    if slice.sum == 0 {
+        w.set(count as usize);
     }
+    let mut popped = slice.write(w, slice.sum..count, |w, _| {
+        let is_popped = c.engine.set_pop(c.hash, c.key, c.now, |member| w.bulk(&member));
+        debug_assert_eq!(is_popped, Ok(true), "a set with more members");
+    });
+    popped += slice.sum;
+    c.slice.sum = popped;
+    c.slice.done_to(popped, count);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::arguments::{Error, NOT_A_FLOAT, SYNTAX, integer, is, natural, required, text};
 use super::random::Draw;
 use super::scan::{ScanOptions, cursor, write_page};
+use super::slice::{SECOND_PASS, Slice};
 use super::{Context, Done};
 use crate::command::Args;
 use crate::engine::{Bytes, Kind, MEMBER_CURSOR_BITS, ScoreChange, Scored, Sorted};
@@ -23,16 +24,22 @@ fn score(arg: &[u8]) -> Result<f64, Error> {
     numbers::float(arg).map(|score| score + 0.0).ok_or(NOT_A_FLOAT)
 }
 
-/// Writes `count` members. In RESP3, a member with its score is a nested array.
+/// Writes a slice of `count` members: `members` are those that are left. In RESP3, a member with its score is a nested
+/// array.
 #[inline]
 pub(super) fn write_members<'b>(
     w: &mut Writer,
-    count: usize,
+    count: u64,
     members: impl Iterator<Item = (Bytes<'b>, f64)>,
     scores: bool,
+    slice: &mut Slice,
 ) {
-    write_head(w, count, scores);
-    members.take(count).for_each(|(member, score)| write_member(w, &member, score, scores));
+    if slice.from == 0 {
+        write_head(w, count as usize, scores);
+    }
+    let members = members.take((count - slice.from) as usize);
+    let written = slice.write(w, members, |w, (member, score)| write_member(w, &member, score, scores));
+    slice.done_to(slice.from + written, count);
 }
 
 fn write_head(w: &mut Writer, count: usize, scores: bool) {
@@ -112,6 +119,15 @@ impl AddOptions {
     }
 }
 
+/// Parses members behind their scores.
+fn scored(args: Args<'_>) -> Result<Vec<(f64, &[u8])>, Error> {
+    let (mut args, mut members) = (args.into_iter(), Vec::with_capacity(args.len() / 2));
+    while let Some(arg) = args.next() {
+        members.push((score(arg)?, required(&mut args)?));
+    }
+    Ok(members)
+}
+
 /// ZADD.
 #[inline]
 pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
@@ -128,11 +144,29 @@ pub(super) fn add(c: &mut Context, w: &mut Writer) -> Done {
     if options.change.increment {
         return Err(text("ERR INCR option supports a single increment-element pair"));
     }
-    let mut members = Vec::with_capacity(args.len() / 2);
-    while let Some(arg) = args.next() {
-        members.push((score(arg)?, required(&mut args)?));
+    add_all(c, w, args.rest(), 2, scored, options)
+}
+
+/// Adds the members that `read` finds in the arguments, in groups of `group`. If there are too many for one slice, they
+/// are all checked before the first is added.
+pub(super) fn add_all<'e>(
+    c: &mut Context<'e>,
+    w: &mut Writer,
+    args: Args<'e>,
+    group: usize,
+    read: impl FnOnce(Args<'e>) -> Result<Vec<(f64, &'e [u8])>, Error>,
+    options: AddOptions,
+) -> Done {
+    let is_second_pass = c.slice.from & SECOND_PASS != 0;
+    let some = c.some_of(args, group);
+    let members = read(some)?;
+    if is_second_pass || some.len() == args.len() {
+        return add_members(c, w, &members, options);
     }
-    add_members(c, w, &members, options)
+    if !c.slice.more {
+        c.slice.go_on(SECOND_PASS);
+    }
+    Ok(())
 }
 
 /// Adds members or changes their scores, and writes ZADD's reply.
@@ -150,7 +184,7 @@ pub(super) fn add_members(c: &mut Context, w: &mut Writer, members: &[(f64, &[u8
     })?;
     match last {
         Scored::NotANumber => return Err(text("ERR resulting score is not a number (NaN)")),
-        _ if !change.increment => w.integer(if changed { added + rescored } else { added }),
+        _ if !change.increment => c.reply_total(w, if changed { added + rescored } else { added }),
         Scored::Added(score) | Scored::Changed(score) | Scored::Same(score) => w.double(score),
         Scored::Refused => w.null(),
     }
@@ -167,8 +201,9 @@ pub(super) fn increment(c: &mut Context, w: &mut Writer) -> Done {
 
 /// ZREM.
 pub(super) fn remove(c: &mut Context, w: &mut Writer) -> Done {
-    let removed = c.engine.sorted_remove(c.hash, c.key, c.args.skip(1).into_iter(), c.now)?;
-    w.integer(removed as i64);
+    let members = c.some_of(c.args.skip(1), 1).into_iter();
+    let removed = c.engine.sorted_remove(c.hash, c.key, members, c.now)?;
+    c.reply_total(w, removed);
     Ok(())
 }
 
@@ -189,12 +224,20 @@ pub(super) fn score_of(c: &mut Context, w: &mut Writer) -> Done {
 
 /// ZMSCORE.
 pub(super) fn scores_of(c: &mut Context, w: &mut Writer) -> Done {
-    let members = c.args.skip(1).into_iter();
+    write_each_member(c, w, |w, sorted, member| write_score(w, sorted.and_then(|sorted| sorted.score(member))))
+}
+
+/// Writes an element for each of the members that are the arguments after the key.
+pub(super) fn write_each_member<'e>(
+    c: &mut Context<'e>,
+    w: &mut Writer,
+    mut write: impl FnMut(&mut Writer, Option<&Sorted>, &'e [u8]),
+) -> Done {
+    let (members, mut slice) = (c.args.skip(1), c.slice);
     let sorted = find(c)?;
-    w.array(members.len());
-    for member in members {
-        write_score(w, sorted.as_ref().and_then(|sorted| sorted.score(member)));
-    }
+    let head = |w: &mut Writer| w.array(members.len());
+    slice.write_each(w, members, head, |w, member| write(w, sorted.as_ref(), member));
+    c.slice = slice;
     Ok(())
 }
 
@@ -243,10 +286,15 @@ pub(super) fn pop(c: &mut Context, w: &mut Writer, downwards: bool) -> Done {
         return Err(SYNTAX);
     }
     let length = c.engine.as_sorted(c.hash, c.key, c.now)?.map_or(0, |sorted| sorted.len());
-    let popped = count.unwrap_or(1).min(length);
+    // `from` were popped by the slices before.
+    let left = (count.unwrap_or(1) - c.slice.from).min(length);
     // In RESP3, pairs are nested only if a count is given: without one, there is at most one pair.
     let nested = count.is_some() && w.resp3();
-    w.array(if nested { popped } else { 2 * popped } as usize);
+    if c.slice.from == 0 {
+        w.array(if nested { left } else { 2 * left } as usize);
+    }
+    let popped = left.min(c.slice.elements_max as u64);
+    c.slice.done_to(c.slice.from + popped, c.slice.from + left);
     let span = if downwards { [length - popped, length] } else { [0, popped] };
     c.engine.sorted_remove_range(c.hash, c.key, span, downwards, c.now, |member, score| {
         if nested {
@@ -269,16 +317,16 @@ pub(super) fn random(c: &mut Context, w: &mut Writer) -> Done {
     }
     let draw = Draw::of(count)?;
     let length = find(c)?.map_or(0, |sorted| sorted.len());
-    let ranks = draw.ranks(length, c.engine);
-    write_head(w, ranks.len(), scores.is_some());
-    if let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? {
-        for (member, score) in ranks.into_iter().filter_map(|rank| sorted.forward_from(rank).next()) {
-            write_member(w, &member, score, scores.is_some());
-            if w.is_cut() {
-                break;
-            }
-        }
+    let mut slice = c.slice;
+    if slice.from == 0 {
+        write_head(w, draw.count(length) as usize, scores.is_some());
     }
+    let ranks = draw.ranks(length, &slice, c.engine);
+    if let Some(sorted) = c.engine.as_sorted(c.hash, c.key, c.now)? {
+        let element = |rank| sorted.forward_from(rank).next();
+        ranks.write(&mut slice, w, element, |w, (member, score)| write_member(w, &member, score, scores.is_some()));
+    }
+    c.slice = slice;
     Ok(())
 }
 

@@ -8,6 +8,9 @@ use crate::metrics::Counter;
 use crate::protocol::resp::Writer;
 use crate::values::numbers::{self, LongDouble};
 
+/// Strings up to this length, in bytes, are rewritten when they become longer.
+const REWRITTEN_BYTES_MAX: usize = 64 << 10;
+
 const NOT_WITHIN: Error = text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 
 /// The expiry that SET and its relatives specify.
@@ -444,14 +447,39 @@ pub(super) fn setrange(c: &mut Context, w: &mut Writer) -> Done {
         return Ok(());
     }
     let end = offset.checked_add(value.len()).filter(|&end| end <= c.engine.value_bytes_max()).ok_or(NOT_WITHIN)?;
+    if !pad(c, offset)? {
+        return Ok(());
+    }
     write_at(c, offset, value)?;
     w.integer(found.unwrap_or(0).max(end) as i64);
     Ok(())
 }
 
+/// Pads a string with zeros up to a length, if it is much shorter: a slice of them at a time. False if another slice is
+/// to follow.
+pub(super) fn pad(c: &mut Context, to: usize) -> Result<bool, Error> {
+    let has = length(c)?.unwrap_or(0);
+    let step = c.slice.bytes_max() as usize;
+    if to.saturating_sub(has) <= step {
+        return Ok(true);
+    }
+    lengthen(c, has, &vec![0; step])?;
+    c.slice.go_on(1);
+    Ok(false)
+}
+
+/// Adds bytes to the end of a string of `has` bytes. What it costs depends on what it adds, not on the string's length.
+fn lengthen(c: &mut Context, has: usize, bytes: &[u8]) -> Result<(), Error> {
+    if has == 0 && length(c)?.is_none() {
+        return put(c, bytes, Attributes::default());
+    }
+    c.engine.extend(c.hash, c.group(), c.key, End::Back, bytes, c.now)?;
+    Ok(())
+}
+
 /// Writes bytes at an offset of a string, and pads it with zeros up to the offset.
 pub(super) fn write_at(c: &mut Context, offset: usize, bytes: &[u8]) -> Result<(), Error> {
-    if c.engine.overwrite(c.hash, c.group(), c.key, offset, bytes, c.now)? {
+    if c.engine.overwrite(c.hash, c.group(), c.key, offset, bytes, c.now)? || continue_at(c, offset, bytes)? {
         c.engine.mark_raw(c.hash, c.key, c.now);
         return Ok(());
     }
@@ -461,4 +489,22 @@ pub(super) fn write_at(c: &mut Context, offset: usize, bytes: &[u8]) -> Result<(
     put(c, &value, attributes)?;
     c.engine.mark_raw(c.hash, c.key, c.now);
     Ok(())
+}
+
+/// Writes bytes that reach beyond the end of a long string. False, with nothing changed, if it is to be rewritten: it
+/// is short, or a reader has it open, which keeps seeing the old bytes.
+fn continue_at(c: &mut Context, offset: usize, bytes: &[u8]) -> Result<bool, Error> {
+    let has = length(c)?.unwrap_or(0);
+    let (over, behind) = bytes.split_at(has.saturating_sub(offset).min(bytes.len()));
+    if has <= REWRITTEN_BYTES_MAX || behind.is_empty() {
+        return Ok(false);
+    }
+    if !over.is_empty() && !c.engine.overwrite(c.hash, c.group(), c.key, offset, over, c.now)? {
+        return Ok(false);
+    }
+    if offset > has {
+        lengthen(c, has, &vec![0; offset - has])?;
+    }
+    lengthen(c, has, behind)?;
+    Ok(true)
 }

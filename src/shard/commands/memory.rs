@@ -93,6 +93,13 @@ impl<I: Io> Shard<I> {
                 );
                 w.verbatim(b"txt", text.as_bytes());
             }
+            "malloc-stats" => {
+                let Figures { allocated, held, resident, limit, .. } = figures;
+                let text = format!(
+                    "of {limit} bytes, {held} are in pages in use, {allocated} in items; {resident} are resident\n"
+                );
+                w.verbatim(b"txt", text.as_bytes());
+            }
             "purge" => w.simple("OK"),
             "stats" => statistics(&figures, w),
             _ => introspect::help(Command::Memory.row(), w),

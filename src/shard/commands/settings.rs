@@ -264,6 +264,12 @@ impl<I: Io> Shard<I> {
         let mut encoding_limits = self.shared.tunables.encoding_limits();
         let mut pairs = args.into_iter();
         while let (Some(name), Some(value)) = (pairs.next(), pairs.next()) {
+            let mut later = pairs.clone().step_by(2);
+            if later.any(|other| other.eq_ignore_ascii_case(name)) {
+                let name = String::from_utf8_lossy(&name[..name.len().min(NAME_BYTES_SHOWN)]).to_lowercase();
+                let why = "duplicate parameter";
+                return Some(Err(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")));
+            }
             match self.change(name, value, &mut encoding_limits) {
                 Ok(change) => changes.push(change),
                 Err(error) => return Some(Err(error)),

@@ -56,7 +56,12 @@ impl Gather {
 
     /// True for a command that is executed in slices: the connection's next commands wait for it.
     pub(super) fn is_sliced(&self) -> bool {
-        self.merge == Merge::Array
+        matches!(self.merge, Merge::Array | Merge::Slices)
+    }
+
+    /// Takes the bytes that have come, if they need not wait for the rest of the reply.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        if self.merge == Merge::Slices { std::mem::take(&mut self.bytes) } else { Vec::new() }
     }
 
     /// Merges a part, whose bytes are `bytes`; with `more`, it is a slice of one. True if no other is to come.
@@ -98,6 +103,9 @@ impl Gather {
         if self.noreply {
             return;
         }
+        if self.merge == Merge::Slices {
+            return out.extend_from_slice(&self.bytes);
+        }
         if self.merge == Merge::Stats {
             out.extend_from_slice(&self.bytes);
             out.extend_from_slice(b"END\r\n");
@@ -115,7 +123,7 @@ impl Gather {
                 writer.array(self.count as usize);
                 out.extend_from_slice(&self.bytes);
             }
-            Merge::Text | Merge::Stats => writer.verbatim(b"txt", &self.bytes),
+            Merge::Text | Merge::Stats | Merge::Slices => writer.verbatim(b"txt", &self.bytes),
             Merge::Drawn if self.rank.is_some() => writer.bulk(&self.bytes),
             Merge::Drawn => writer.null(),
             Merge::Page => {

@@ -168,6 +168,8 @@ pub(super) struct Connection {
     output_bytes_max: usize,
     /// Bytes of the buffers, beside the value's pages, of pieces that are in flight.
     pub(super) piece_buffer_bytes: usize,
+    /// Bytes of long requests that are kept elsewhere, while replies are awaited.
+    request_bytes: usize,
     /// The bytes that it was last counted with in its shard's client memory.
     pub(super) counted_bytes: usize,
     /// The expected length of a sibling's reply: the longest of late.
@@ -203,6 +205,7 @@ impl Connection {
             progress: now,
             output_bytes_max: OUTPUT_BYTES_HIGH,
             piece_buffer_bytes: 0,
+            request_bytes: 0,
             counted_bytes: 0,
             reply_bytes_estimate: REPLY_BYTES_FIRST,
         }
@@ -371,7 +374,9 @@ impl Connection {
         let sending = self.sending.map_or(0, |s| s.bytes - s.from);
         let sending = if self.sent_value.is_some() { 0 } else { sending } + self.piece_buffer_bytes;
         let upload = self.upload.as_ref().map_or(0, |upload| upload.memory_bytes());
-        let bytes = self.input.capacity() + self.output.capacity() + sending + self.replies.memory_bytes() + upload;
+        let requests = if self.replies.awaited() > 0 { self.request_bytes } else { 0 };
+        let buffers = self.input.capacity() + self.output.capacity() + sending;
+        let bytes = buffers + self.replies.memory_bytes() + upload + requests;
         bytes.saturating_sub(BUFFER_BYTES_KEPT)
     }
 
@@ -453,6 +458,30 @@ impl Connection {
         if self.phase != Phase::Abandoned {
             self.replies.resolve_part(sequence, part, bytes, more, &mut self.output);
         }
+    }
+
+    /// A reply that was expected comes in slices, of which this is the first.
+    pub(super) fn on_slices(&mut self, sequence: u32, bytes: &[u8]) {
+        if self.phase != Phase::Abandoned {
+            self.replies.resolve_to_slices(sequence);
+            self.replies.resolve_part(sequence, Part::Text, bytes, true, &mut self.output);
+        }
+    }
+
+    /// A reply that was expected turned out to be a long value of this shard. Returns it if nobody wants it any more.
+    pub(super) fn on_own_stream(&mut self, sequence: u32, reply: LongReply, now: Instant) -> Option<LongReply> {
+        if self.phase == Phase::Abandoned {
+            return Some(reply);
+        }
+        self.progress = now;
+        self.replies.resolve_to_download(sequence, Download::local(reply));
+        None
+    }
+
+    /// Notes the bytes of a request that is kept elsewhere until it is answered.
+    pub(super) fn on_kept_request(&mut self, bytes: usize) {
+        let before = if self.replies.awaited() > 0 { self.request_bytes } else { 0 };
+        self.request_bytes = before + bytes;
     }
 
     /// A sibling's reply turned out to be a long value, to be read piece by piece. False if nobody wants it any more.

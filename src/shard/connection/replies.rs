@@ -7,6 +7,7 @@
 use super::download::{Download, Source};
 use super::gather::Gather;
 use crate::command::Part;
+use crate::command::table::Merge;
 use crate::shard::faults::{self, Fault};
 use std::collections::VecDeque;
 
@@ -37,7 +38,7 @@ pub(in crate::shard) struct ReplyQueue {
     first: u32,
     /// Entries that siblings owe something to.
     awaited: usize,
-    /// Replies that wait for parts, oldest first.
+    /// Replies that wait for parts.
     gathers: VecDeque<(u32, Gather)>,
     /// Long values, in the order of replies.
     downloads: VecDeque<(u32, Download)>,
@@ -106,14 +107,26 @@ impl ReplyQueue {
         sequence
     }
 
+    /// The reply that was expected comes in slices, as parts of a merged one do.
+    pub(in crate::shard) fn resolve_to_slices(&mut self, sequence: u32) {
+        let index = self.index(sequence);
+        assert_eq!(self.entries.get(index), Some(&ReplyEntry::Pending), "a reply that is not expected");
+        self.entries[index] = ReplyEntry::Gather;
+        self.gathers.push_back((sequence, Gather::new(Merge::Slices, 1)));
+    }
+
     /// Adds a long value of this shard.
     pub(in crate::shard) fn push_download(&mut self, download: Download) {
         self.downloads.push_back((self.next_sequence(), download));
         self.entries.push_back(ReplyEntry::Stream);
     }
 
-    /// A pending reply turned out to be a long value at a sibling.
+    /// A pending reply turned out to be a long value.
     pub(in crate::shard) fn resolve_to_download(&mut self, sequence: u32, download: Download) {
+        if download.owner().is_none() {
+            // Nothing is awaited from a sibling.
+            self.awaited -= 1;
+        }
         let index = self.index(sequence);
         assert_eq!(self.entries.get(index), Some(&ReplyEntry::Pending), "a reply that is not expected");
         self.entries[index] = ReplyEntry::Stream;
@@ -178,7 +191,11 @@ impl ReplyQueue {
         output: &mut Vec<u8>,
     ) {
         let gather = self.gathers.iter().position(|(own, _)| *own == sequence).expect("a part that is not expected");
+        let is_next = self.index(sequence) == 0;
         if !self.gathers[gather].1.add(part, bytes, more) {
+            if is_next {
+                output.append(&mut self.gathers[gather].1.take_bytes());
+            }
             return;
         }
         let (_, gather) = self.gathers.remove(gather).expect("it was found");
@@ -293,7 +310,6 @@ impl ReplyQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::table::Merge;
     use crate::shard::connection::download::{Fetch, StreamStart};
     use proptest::prelude::*;
 

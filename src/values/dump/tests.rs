@@ -89,7 +89,13 @@ fn cow(text: &str) -> Cow<'_, [u8]> {
 
 /// A payload of an encoded value.
 fn sealed(value: &[u8]) -> Vec<u8> {
-    Writer { payload: value.to_vec() }.finish()
+    Writer { payload: value.to_vec(), crc: 0 }.finish()
+}
+
+fn begun(kind: Kind) -> Writer {
+    let mut writer = Writer::continued(0);
+    writer.kind(kind);
+    writer
 }
 
 /// The payload of a value, in the plain types.
@@ -97,21 +103,21 @@ fn written(dumped: &Dumped) -> Vec<u8> {
     let mut writer;
     match dumped {
         Dumped::String(string) => {
-            writer = Writer::new(Kind::String);
+            writer = begun(Kind::String);
             writer.string(string);
         }
         Dumped::List(elements) => {
-            writer = Writer::new(Kind::List);
+            writer = begun(Kind::List);
             writer.length(elements.len());
             elements.iter().for_each(|element| writer.string(element));
         }
         Dumped::Set(members) => {
-            writer = Writer::new(Kind::Set);
+            writer = begun(Kind::Set);
             writer.length(members.len());
             members.iter().for_each(|member| writer.string(member));
         }
         Dumped::SortedSet(members) => {
-            writer = Writer::new(Kind::SortedSet);
+            writer = begun(Kind::SortedSet);
             writer.length(members.len());
             for (member, score) in members {
                 writer.string(member);
@@ -119,7 +125,7 @@ fn written(dumped: &Dumped) -> Vec<u8> {
             }
         }
         Dumped::Hash(fields) => {
-            writer = Writer::new(Kind::Hash);
+            writer = begun(Kind::Hash);
             writer.length(fields.len());
             for (field, value) in fields {
                 writer.string(field);
@@ -185,7 +191,7 @@ fn lengths_of_each_width() {
         assert_eq!(read(&written(&dumped)), Ok(dumped));
     }
     assert_eq!(read(&sealed(b"\0\x81\0\0\0\0\0\0\0\x02ab")), Ok(Dumped::String(cow("ab"))));
-    let mut writer = Writer::new(Kind::List);
+    let mut writer = begun(Kind::List);
     writer.length(1 << 32);
     assert_eq!(writer.payload, b"\x01\x81\0\0\0\x01\0\0\0\0");
 }
@@ -306,4 +312,19 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_payload_may_be_taken_piece_by_piece() {
+    let whole = written(&Dumped::List((0..100).map(|n| cow(["one", "two", "-7"][n % 3])).collect()));
+    let (mut pieces, mut crc) = (Vec::new(), 0);
+    for piece in whole[..whole.len() - FOOTER_BYTES].chunks(17) {
+        let mut writer = Writer::continued(crc);
+        writer.bytes(piece);
+        let (bytes, next) = writer.take();
+        pieces.extend(bytes);
+        crc = next;
+    }
+    pieces.extend(Writer::continued(crc).finish());
+    assert_eq!(pieces, whole);
 }

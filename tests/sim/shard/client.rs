@@ -257,7 +257,7 @@ impl Client {
     fn next_resp(&mut self) {
         let key = self.random.below(12) as u8;
         let name = self.model.key(key).into_bytes();
-        match self.random.below(24) {
+        match self.random.below(28) {
             0..=4 => self.resp(&[b"GET", &name], Command::Get { keys: vec![key] }),
             5..=8 => {
                 let value = self.value();
@@ -305,8 +305,28 @@ impl Client {
                 1 => self.resp(&[b"CLIENT", b"REPLY", b"OFF"], Command::Replies(Replies::Off)),
                 _ => self.resp(&[b"CLIENT", b"REPLY", b"ON"], Command::Replies(Replies::On)),
             },
+            23..=26 => self.next_of_set(),
             _ => self.resp(&[b"ECHO", b"hello"], Command::Fixed("hello")),
         }
+    }
+
+    /// A command on a set, which takes several slices if it has many members.
+    fn next_of_set(&mut self) {
+        let key = self.random.below(3) as u8;
+        let name = self.model.set_key(key).into_bytes();
+        let count = *self.random.pick(&[1, 2, 10, 40, 200]);
+        let members: Vec<u8> = (0..count).map(|_| self.random.next() as u8).collect();
+        let texts: Vec<String> = members.iter().map(u8::to_string).collect();
+        let (verb, command): (&[u8], _) = match self.random.below(8) {
+            0..=2 => (b"SADD", Command::Members { key, members, adds: true }),
+            3 => (b"SREM", Command::Members { key, members, adds: false }),
+            4 => (b"SMISMEMBER", Command::HasMembers { key, members }),
+            _ => (b"SMEMBERS", Command::AllMembers { key }),
+        };
+        let is_whole = matches!(command, Command::AllMembers { .. });
+        let texts = texts.iter().filter(|_| !is_whole).map(String::as_bytes);
+        let args: Vec<&[u8]> = [verb, &name[..]].into_iter().chain(texts).collect();
+        self.resp(&args, command);
     }
 
     fn next_memcached(&mut self) {

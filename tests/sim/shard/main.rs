@@ -82,7 +82,7 @@ fn run(seed: u64) -> Result<u64, String> {
             false => Eviction::None,
         },
         mesh_delay_us: *random.pick(&[0, 50, 300, 5000]),
-        keys_per_slice: *random.pick(&[1, 8, 1024]),
+        elements_per_slice: *random.pick(&[1, 8, 1024]),
         batch: *random.pick(&[(4, 4 << 10), (1024, 256 << 10)]),
         buffers: *random.pick(&[2, 4, 64]),
         progress_permille: *random.pick(&[300, 900, 1000]),
@@ -101,8 +101,11 @@ fn run(seed: u64) -> Result<u64, String> {
     if is_greedy {
         clients.iter_mut().for_each(Client::become_greedy);
     }
-    // Where messages take long and batches are small, connections rightly wait for siblings.
-    let wait_rounds_max = WAIT_ROUNDS_MAX * (1 + setup.mesh_delay_us / 50) * if setup.batch.0 < 16 { 4 } else { 1 };
+    // Where messages take long and batches are small, connections rightly wait for siblings; and for their own commands
+    // where these take hundreds of slices.
+    let in_slices = 1 + 8 / setup.elements_per_slice as u64;
+    let in_batches = if setup.batch.0 < 16 { 4 } else { 1 };
+    let wait_rounds_max = WAIT_ROUNDS_MAX * (1 + setup.mesh_delay_us / 50) * in_batches * in_slices;
     for round in 0..ROUNDS_MAX {
         // Ticks come, but no client becomes too slow for a long value.
         let is_slow = slow_rounds < SLOW_ROUNDS_MAX && random.permille(5);

@@ -30,6 +30,21 @@ pub enum Command {
     Length {
         key: u8,
     },
+    /// Adds members to a set, or removes them.
+    Members {
+        key: u8,
+        members: Vec<u8>,
+        adds: bool,
+    },
+    /// The members of a set.
+    AllMembers {
+        key: u8,
+    },
+    /// Which of these a set has.
+    HasMembers {
+        key: u8,
+        members: Vec<u8>,
+    },
     Size,
     Keys,
     RandomKey,
@@ -63,8 +78,12 @@ pub enum Replies {
 #[derive(Debug, Default)]
 pub struct Model {
     values: BTreeMap<u8, Vec<u8>>,
+    /// Sets, under keys of their own.
+    sets: BTreeMap<u8, BTreeSet<u8>>,
     /// Keys that may have been evicted or refused since they were written without a reply.
     unsure: BTreeSet<u8>,
+    /// Sets to which members were added that may have been refused.
+    unsure_sets: BTreeSet<u8>,
     /// The memory may run out: items go, or writes fail.
     pub is_tight: bool,
     pub is_memcached: bool,
@@ -79,6 +98,18 @@ impl Model {
 
     pub fn key(&self, key: u8) -> String {
         format!("{}-{key}", self.name)
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+        self.unsure.clear();
+        self.sets.clear();
+        self.unsure_sets.clear();
+    }
+
+    /// The key of a set.
+    pub fn set_key(&self, key: u8) -> String {
+        format!("{}-set-{key}", self.name)
     }
 
     /// True if a number is stored in the shortest way.
@@ -222,34 +253,84 @@ impl Model {
                     return wrong();
                 }
             }
+            Command::Members { key, members, adds } => {
+                if self.is_tight && reply.is_out_of_memory() {
+                    // Those before the one that did not fit stay.
+                    self.unsure_sets.insert(*key);
+                    return Ok(());
+                }
+                let count = reply.integer().ok_or_else(|| format!("{reply:?}"))? as usize;
+                let set = self.sets.entry(*key).or_default();
+                let named: BTreeSet<u8> = members.iter().copied().collect();
+                let changes = named.iter().filter(|member| set.contains(member) != *adds).count();
+                change(set, members, *adds);
+                self.sets.retain(|_, set| !set.is_empty());
+                // Where the set may be gone, more are added or fewer removed.
+                let may_differ = self.is_tight && if *adds { count > changes } else { count < changes };
+                if count != changes && !may_differ && !self.unsure_sets.contains(key) {
+                    return Err(format!("{reply:?}, and should be {changes}"));
+                }
+            }
+            Command::AllMembers { key } => {
+                let found = reply.strings().ok_or_else(|| format!("{reply:?}"))?;
+                let numbers = found.iter().map(|text| String::from_utf8_lossy(text).parse());
+                let found: BTreeSet<u8> = numbers.collect::<Result<_, _>>().map_err(|_| format!("{reply:?}"))?;
+                let set = self.sets.remove(key).unwrap_or_default();
+                let may_differ = self.unsure_sets.remove(key) || self.is_tight && found.is_subset(&set);
+                if found != set && !may_differ {
+                    return wrong();
+                }
+                if !found.is_empty() {
+                    self.sets.insert(*key, found);
+                }
+            }
+            Command::HasMembers { key, members } => {
+                let found = reply.integers().ok_or_else(|| format!("{reply:?}"))?;
+                let set = self.sets.get(key);
+                let expected = members.iter().map(|member| set.is_some_and(|set| set.contains(member)));
+                let mut pairs = found.iter().map(|&found| found == 1).zip(expected);
+                let is_right = |(found, expected): (bool, bool)| found == expected || self.is_tight && !found;
+                if found.len() != members.len() || !pairs.all(is_right) && !self.unsure_sets.contains(key) {
+                    return wrong();
+                }
+            }
             Command::Size => {
                 let size = reply.integer().ok_or_else(|| format!("{reply:?}"))? as usize;
-                let most = self.values.len();
+                let unsure = self.unsure_sets.iter().filter(|key| !self.sets.contains_key(key)).count();
+                if size > self.values.len() + self.sets.len() && size <= self.values.len() + self.sets.len() + unsure {
+                    return Ok(());
+                }
+                let most = self.values.len() + self.sets.len();
                 if size != most && !(self.is_tight && size < most) {
-                    return wrong();
+                    let (strings, sets) = (self.values.keys(), self.sets.keys());
+                    return Err(format!("{size}, and there should be {strings:?} and sets {sets:?}"));
                 }
             }
             Command::Keys => {
                 let mut found = reply.strings().ok_or_else(|| format!("{reply:?}"))?;
                 found.sort_unstable();
-                let mut expected: Vec<Vec<u8>> = self.values.keys().map(|key| self.key(*key).into_bytes()).collect();
+                let strings = self.values.keys().map(|key| self.key(*key));
+                let sets = self.sets.keys().map(|key| self.set_key(*key));
+                let mut expected: Vec<Vec<u8>> = strings.chain(sets).map(String::into_bytes).collect();
                 expected.sort_unstable();
-                let is_part = found.iter().all(|key| expected.contains(key));
+                let unsure: Vec<Vec<u8>> = self.unsure_sets.iter().map(|key| self.set_key(*key).into_bytes()).collect();
+                let is_part = found.iter().all(|key| expected.contains(key) || unsure.contains(key));
                 if found != expected && !(self.is_tight && is_part) {
                     return wrong();
                 }
             }
             Command::RandomKey => match reply.string() {
                 Some(found) if self.values.keys().any(|key| self.key(*key).as_bytes() == found) => {}
-                None if reply.is_nothing() && (self.values.is_empty() || self.is_tight) => {}
+                Some(found)
+                    if self.sets.keys().chain(&self.unsure_sets).any(|key| self.set_key(*key).as_bytes() == found) => {}
+                None if reply.is_nothing() && (self.values.is_empty() && self.sets.is_empty() || self.is_tight) => {}
                 _ => return wrong(),
             },
             Command::Flush => {
                 if !reply.is_line("OK") {
                     return wrong();
                 }
-                self.values.clear();
-                self.unsure.clear();
+                self.clear();
             }
             Command::Fixed(text) => {
                 if !reply.is_line(text) && reply.string() != Some(text.as_bytes()) {
@@ -304,11 +385,20 @@ impl Model {
                     self.unsure.insert(*key);
                 }
             }
-            Command::Flush => {
-                self.values.clear();
-                self.unsure.clear();
+            Command::Members { key, members, adds } => {
+                change(self.sets.entry(*key).or_default(), members, *adds);
+                self.sets.retain(|_, set| !set.is_empty());
+                if self.is_tight {
+                    self.unsure_sets.insert(*key);
+                }
             }
+            Command::Flush => self.clear(),
             _ => {}
         }
     }
+}
+
+/// Adds members to a set, or removes them.
+fn change(set: &mut BTreeSet<u8>, members: &[u8], adds: bool) {
+    members.iter().for_each(|member| _ = if adds { set.insert(*member) } else { set.remove(member) });
 }

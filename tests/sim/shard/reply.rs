@@ -157,6 +157,11 @@ impl Reply {
         if let Self::Bulk(string) = self { Some(string) } else { None }
     }
 
+    pub fn integers(&self) -> Option<Vec<i64>> {
+        let Self::Array(items) = self else { return None };
+        items.iter().map(Self::integer).collect()
+    }
+
     pub fn strings(&self) -> Option<Vec<Vec<u8>>> {
         let Self::Array(items) = self else { return None };
         items.iter().map(|item| item.string().map(<[u8]>::to_vec)).collect()

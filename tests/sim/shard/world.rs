@@ -266,7 +266,7 @@ pub struct Setup {
     pub eviction: Eviction,
     pub mesh_delay_us: u64,
     /// Keys that a slice of a long command looks at.
-    pub keys_per_slice: usize,
+    pub elements_per_slice: usize,
     /// Tasks and bytes that a batch takes.
     pub batch: (usize, usize),
     /// Receive buffers of each shard.
@@ -327,7 +327,7 @@ impl World {
             ];
             let io = SimIo { shard: id, network: Rc::clone(&network) };
             let mut shard = Shard::new(id, Arc::clone(&shared), engine, io, listeners);
-            shard.set_limits(setup.keys_per_slice, setup.batch);
+            shard.set_limits(setup.elements_per_slice, setup.batch);
             Some(shard)
         };
         let shards = (0..setup.shards).map(shard).collect();

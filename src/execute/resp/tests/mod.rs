@@ -12,7 +12,7 @@ mod sorted;
 mod strings;
 
 use crate::command::{Args, Call, Command, Operation, Request, Session as ClientSession, UnixMs, args};
-use crate::engine::{Engine, EngineConfig, Eviction, KeyHasher};
+use crate::engine::{Engine, EngineConfig, Eviction, KeyHash, KeyHasher};
 use crate::execute::{COPIED_BYTES_MAX, Executor, Outcome};
 
 pub(super) const NOW: UnixMs = 1_700_000_000_000;
@@ -20,6 +20,9 @@ pub(super) const NOW: UnixMs = 1_700_000_000_000;
 /// An engine and the time.
 pub(super) struct Session {
     pub(super) executor: Executor,
+    /// It executes the same commands in slices of two elements each, and replies the same. None after a command whose
+    /// effect is random.
+    sliced: Option<Executor>,
     pub(super) now: UnixMs,
     hasher: KeyHasher,
     resp3: bool,
@@ -34,8 +37,13 @@ impl Session {
             eviction: Eviction::default(),
             user_bytes_max: None,
         };
-        let engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
-        Self { executor: Executor::new(engine, 1, NOW, || 0), now: NOW, hasher, resp3: false }
+        let executor = || {
+            let engine = Engine::new(config, hasher.clone(), NOW).expect("memory");
+            Executor::new(engine, 1, NOW, || 0)
+        };
+        let mut sliced = executor();
+        sliced.elements_per_slice = 2;
+        Self { executor: executor(), sliced: Some(sliced), now: NOW, hasher: hasher.clone(), resp3: false }
     }
 
     pub(super) fn resp3() -> Self {
@@ -48,18 +56,19 @@ impl Session {
         assert!(found.row().accepts(command.len()), "{} args", command.len());
         let key_at = if found == Command::Object || found == Command::Memory { 2 } else { 1 };
         let arguments = args::encode(&command[1..]);
-        let (key, mut out) = (command[key_at], Vec::new());
-        let request = self.request(found, key, command.len() - 1, &arguments);
-        self.executor.advance(self.now);
-        let hash = self.hasher.hash(key);
-        if let Outcome::Stream(reply) = self.executor.run(&request, hash, COPIED_BYTES_MAX, &mut out) {
-            let mut reply = *reply;
-            out.extend_from_slice(&reply.head);
-            self.executor.copy(&mut reply.reader, usize::MAX, &mut out);
-            self.executor.close(reply.reader);
-            out.extend_from_slice(&reply.tail);
+        let key = command[key_at];
+        let (request, hash) = (self.request(found, key, command.len() - 1, &arguments), self.hasher.hash(key));
+        let reply = run(&mut self.executor, &request, hash, self.now);
+        let is_random =
+            matches!(found, Command::SPop | Command::SRandMember | Command::HRandField | Command::ZRandMember);
+        if is_random {
+            self.sliced = None;
+        } else if let Some(sliced) = &mut self.sliced {
+            let same = run(sliced, &request, hash, self.now);
+            let shown = |reply: &[u8]| String::from_utf8_lossy(&reply[..reply.len().min(1000)]).into_owned();
+            assert!(same == reply, "{found:?} replies {:?}, in slices {:?}", shown(&reply), shown(&same));
         }
-        out
+        reply
     }
 
     fn request<'r>(&self, command: Command, key: &'r [u8], count: usize, args: &'r [u8]) -> Request<&'r [u8]> {
@@ -79,16 +88,14 @@ impl Session {
     pub(super) fn upload(&mut self, before: &[&[u8]], value: &[u8], after: &[&[u8]]) -> String {
         let (arguments, after_bytes) = (args::encode(&before[1..]), args::encode(after));
         let command = Command::find(before[0]).expect("a command");
-        let (key, mut out) = (before[1], Vec::new());
-        let request = self.request(command, key, before.len() - 1, &arguments);
-        self.executor.advance(self.now);
-        let mut target = self.executor.begin_upload(&request, self.hasher.hash(key), value.len());
-        let mut rest = value;
-        while !rest.is_empty() {
-            rest = &rest[self.executor.append(&mut target, rest)..];
+        let key = before[1];
+        let (request, hash) = (self.request(command, key, before.len() - 1, &arguments), self.hasher.hash(key));
+        let after = Args::new(&after_bytes, after.len());
+        let reply = upload(&mut self.executor, &request, hash, value, after, self.now);
+        if let Some(sliced) = &mut self.sliced {
+            assert!(upload(sliced, &request, hash, value, after, self.now) == reply, "{command:?}");
         }
-        self.executor.finish_upload(target, true, Args::new(&after_bytes, after.len()), &mut out);
-        String::from_utf8_lossy(&out).replace("\r\n", "|")
+        String::from_utf8_lossy(&reply).replace("\r\n", "|")
     }
 
     /// Sends command lines and compares the replies: `> command`, then `< reply` as [`Session::line`] shows it.
@@ -103,4 +110,41 @@ impl Session {
             }
         }
     }
+}
+
+/// The whole reply to a request.
+fn run(executor: &mut Executor, request: &Request<&[u8]>, hash: KeyHash, now: UnixMs) -> Vec<u8> {
+    executor.advance(now);
+    let mut out = Vec::new();
+    let mut outcome = executor.run(request, hash, COPIED_BYTES_MAX, &mut out);
+    while let Outcome::More(slice) = outcome {
+        outcome = executor.resume(request, hash, now, slice, &mut out);
+    }
+    if let Outcome::Stream(reply) = outcome {
+        let mut reply = *reply;
+        out.extend_from_slice(&reply.head);
+        executor.copy(&mut reply.reader, usize::MAX, &mut out);
+        executor.close(reply.reader);
+        out.extend_from_slice(&reply.tail);
+    }
+    out
+}
+
+/// The reply to a request whose value arrives as an upload.
+fn upload(
+    executor: &mut Executor,
+    request: &Request<&[u8]>,
+    hash: KeyHash,
+    value: &[u8],
+    after: Args,
+    now: UnixMs,
+) -> Vec<u8> {
+    executor.advance(now);
+    let (mut rest, mut out) = (value, Vec::new());
+    let mut target = executor.begin_upload(request, hash, value.len());
+    while !rest.is_empty() {
+        rest = &rest[executor.append(&mut target, rest)..];
+    }
+    executor.finish_upload(target, true, after, &mut out);
+    out
 }
