@@ -205,11 +205,11 @@ fn keys<'a>(state: &mut State, input: &'a [u8], at: usize, versions: bool, touch
     }
     match next_token(input, at) {
         Token::Some { token, after, last } => match expiry(token) {
-            _ if last => invalid(state, input, Failure::Unknown),
+            _ if last => invalid(state, input, Failure::BadFormat),
             Some(expiry) => key(state, input, after, versions, Some(expiry), true),
             None => invalid(state, input, Failure::InvalidExpiry),
         },
-        Token::None => invalid(state, input, Failure::Unknown),
+        Token::None => invalid(state, input, Failure::BadFormat),
         Token::TooLong => invalid(state, input, Failure::InvalidExpiry),
         Token::Incomplete => Parsed::Incomplete { needed: input.len() + 1 },
     }
@@ -231,7 +231,7 @@ fn key<'a>(
             let operation = Operation::Get { versions, touch, first, last };
             Parsed::Request { request: Request { key: token, operation, session: Session::default() }, length: after }
         }
-        Token::None => invalid(state, input, Failure::Unknown),
+        Token::None => invalid(state, input, Failure::BadFormat),
         Token::TooLong => invalid(state, input, Failure::BadFormat),
         Token::Incomplete => Parsed::Incomplete { needed: input.len() + 1 },
     }
@@ -370,10 +370,7 @@ fn other_command<'a>(
             None => fail(Failure::InvalidEviction),
         },
         (b"version", _) => Parsed::Control { control: Control::Version, noreply: false, length: line_bytes },
-        (b"verbosity", [level, ..]) => match unsigned(level) {
-            Some(_) => control(Control::Verbosity),
-            None => fail(Failure::BadFormat),
-        },
+        (b"verbosity", [level, ..]) if unsigned(level).is_some() => control(Control::Verbosity),
         (b"stats", [b"detail", args @ ..]) => {
             stats_detail(args).map_or_else(fail, |topic| control(Control::Stats(topic)))
         }
@@ -385,7 +382,7 @@ fn other_command<'a>(
             None => fail(Failure::Unknown),
         },
         (b"shutdown", _) => fail(Failure::ShutdownDisabled),
-        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::Unknown),
+        (b"delete" | b"incr" | b"decr" | b"touch" | b"verbosity" | b"eviction", _) => fail(Failure::BadFormat),
         _ if Foreign::is_http(rest) => Parsed::Foreign(Foreign::Http),
         // An unknown command has no `noreply` option: the error is always sent.
         _ => failed(Failure::Unknown, false, line_bytes),
@@ -395,11 +392,11 @@ fn other_command<'a>(
 fn stats_topic(args: &[&[u8]]) -> Option<StatsTopic> {
     Some(match args {
         [] => StatsTopic::General,
-        [b"settings"] => StatsTopic::Settings,
-        [b"shards"] => StatsTopic::Shards,
+        [b"settings", ..] => StatsTopic::Settings,
+        [b"shards", ..] => StatsTopic::Shards,
         [b"reset", ..] => StatsTopic::Reset,
-        [b"conns"] => StatsTopic::Connections,
-        [b"items" | b"slabs" | b"sizes"] => StatsTopic::Empty,
+        [b"conns", ..] => StatsTopic::Connections,
+        [b"items" | b"slabs" | b"sizes", ..] => StatsTopic::Empty,
         _ => return None,
     })
 }
@@ -446,7 +443,7 @@ fn store<'a>(
     let fail = |failure, length| failed(failure, noreply, length);
     let is_cas = matches!(kind, Store::When(Condition::Version(_)));
     let [key, flags, time, bytes, more @ ..] = arguments.args() else {
-        return failed(Failure::Unknown, false, line_bytes);
+        return failed(Failure::BadFormat, false, line_bytes);
     };
     // Without a valid length, the value cannot be skipped: whatever follows is parsed as commands, as in memcached.
     let Some(value_bytes) = unsigned(bytes).filter(|&n| n <= ANNOUNCED_BYTES_MAX) else {

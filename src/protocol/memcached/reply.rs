@@ -82,7 +82,7 @@ fn text(failure: Failure) -> Cow<'static, str> {
         Failure::OutOfMemory => "SERVER_ERROR out of memory storing object",
         Failure::WrongType => "CLIENT_ERROR wrong type: the key has no string",
         Failure::TooLarge => "SERVER_ERROR object too large for cache",
-        Failure::ShutdownDisabled => "ERROR: shutdown not enabled",
+        Failure::ShutdownDisabled => "SERVER_ERROR: shutdown not enabled",
     };
     text.into()
 }
