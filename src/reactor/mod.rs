@@ -389,6 +389,12 @@ impl Reactor {
         !self.queues.cq.is_empty() || self.queues.sq.taskrun()
     }
 
+    /// True if the kernel has work that only a call of this thread does, such as completions that were deferred.
+    #[inline]
+    pub fn has_deferred_work(&self) -> bool {
+        self.queues.sq.taskrun()
+    }
+
     /// Appends an event for each completion to `events`.
     pub fn reap(&mut self, events: &mut Vec<Event>) {
         self.queues.cq.sync();

@@ -99,6 +99,10 @@ const WALL_CLOCK_PERIOD: Duration = Duration::from_millis(1);
 /// A deviation of the wall clock that is no step of it, in milliseconds: both clocks are read in whole milliseconds.
 const WALL_CLOCK_SLACK_MS: u64 = 2;
 
+/// How long a turn parses and executes what was received in it, and again how long it resumes connections that had to
+/// wait. What is left then is first in the next turn.
+const STAGE_TIME: Duration = Duration::from_millis(4);
+
 /// While stopping, how often the deadlines below are checked.
 const STOP_TICK: Duration = Duration::from_millis(20);
 
@@ -129,6 +133,14 @@ pub struct Shard<I: Io> {
     wall_clock_read: Instant,
     /// The number of this turn.
     turns: u64,
+    /// When this stage of the turn is to end, and whether that time has come.
+    stage_ends: Instant,
+    stage_is_over: bool,
+    /// The last turn had no time for some of the connections that had waited: what comes now queues behind them.
+    has_backlog: bool,
+    stage_time: Duration,
+    /// Bytes of long values that may still be moved in this turn.
+    piece_bytes_left: usize,
     /// Connections that something happened to in the last turn: they share this one.
     active: usize,
     /// Sends and receives of pieces that are in flight.
@@ -197,6 +209,11 @@ impl<I: Io> Shard<I> {
             instant,
             wall_clock_read: instant,
             turns: TURNS_PER_DETAIL,
+            stage_ends: instant,
+            stage_is_over: false,
+            has_backlog: false,
+            stage_time: STAGE_TIME,
+            piece_bytes_left: 0,
             active: 0,
             values_in_flight: 0,
             relieved: instant,
@@ -229,8 +246,10 @@ impl<I: Io> Shard<I> {
     ) {
         self.turns += 1;
         self.connections.resume_turn_waiters();
+        self.resume_values();
         self.drain_mesh();
         self.read_clock();
+        self.begin_stage(self.instant);
         self.process(events, used, memory);
         self.check_stop();
         self.execute_slices();
@@ -243,12 +262,23 @@ impl<I: Io> Shard<I> {
         self.publish();
     }
 
-    /// Makes slices of long commands shorter, and batches smaller (tasks, bytes), so that the simulator's few keys take
-    /// several slices, and its few clients fill batches.
+    fn begin_stage(&mut self, now: Instant) {
+        (self.stage_ends, self.stage_is_over) = (now + self.stage_time, false);
+    }
+
+    /// Notes whether the stage's time has passed.
+    #[inline]
+    fn check_stage(&mut self) {
+        self.stage_is_over |= self.io.instant() >= self.stage_ends;
+    }
+
+    /// Makes slices of long commands shorter, batches smaller (tasks, bytes) and stages of a turn shorter, so that the
+    /// simulator's few keys take several slices, and its few clients fill batches and turns.
     #[cfg(feature = "sim")]
-    pub fn set_limits(&mut self, elements_per_slice: usize, batch: (usize, usize)) {
+    pub fn set_limits(&mut self, elements_per_slice: usize, batch: (usize, usize), stage_time: Option<Duration>) {
         self.executor.elements_per_slice = elements_per_slice;
         self.router.set_batch_limits(batch);
+        self.stage_time = stage_time.unwrap_or(STAGE_TIME);
     }
 
     /// What is left over once all clients are gone: nothing, unless something leaks. For the simulator.
@@ -386,9 +416,18 @@ impl<I: Io> Shard<I> {
 
     /// Tries to go on with connections that had to wait.
     fn resume(&mut self) {
+        let mut is_first = true;
         while let Some(id) = self.connections.next_resumable() {
+            if std::mem::take(&mut is_first) {
+                self.begin_stage(self.io.instant());
+            }
             self.try_resume(id);
+            self.check_stage();
+            if self.stage_is_over {
+                break;
+            }
         }
+        self.has_backlog = self.connections.have_resumable();
     }
 
     /// Copies the counters to where everyone can read them. Before any reply goes out, to a client or to a sibling: a

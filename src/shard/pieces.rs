@@ -17,10 +17,11 @@ use std::ops::Range;
 
 /// Bytes of a value that are sent at once, at most and at least.
 const PIECES_BYTES_MAX: usize = 1 << 20;
-const PIECES_BYTES_MIN: usize = 64 << 10;
+const PIECES_BYTES_MIN: usize = 256 << 10;
 
-/// Bytes of values that are sent in a turn, about. The kernel copies them while the shard waits for it.
-const PIECES_BYTES_PER_TURN: usize = 32 << 20;
+/// Bytes of values that are sent in a turn, or that the kernel is asked to receive, about: it copies them while the
+/// shard waits for it, some 5 ms. Connections beyond that are first in the next turn.
+const PIECES_BYTES_PER_TURN: usize = 16 << 20;
 
 /// Bytes of a value that are received at once, at most. The client's progress shows when all of them have come.
 const RECEIVED_BYTES_MAX: usize = 256 << 10;
@@ -30,6 +31,21 @@ impl<I: Io> Shard<I> {
     pub(super) fn pieces_bytes_max(&self) -> usize {
         let sharers = self.active.max(self.values_in_flight).max(1);
         (PIECES_BYTES_PER_TURN / sharers).clamp(PIECES_BYTES_MIN, PIECES_BYTES_MAX)
+    }
+
+    /// A turn begins: so many bytes may be moved in it, first by the connections that had to wait for that.
+    pub(super) fn resume_values(&mut self) {
+        self.piece_bytes_left = PIECES_BYTES_PER_TURN;
+        self.connections.resume_value_waiters();
+    }
+
+    /// True if a connection may move bytes of a long value in this turn. If not, it waits for the next.
+    pub(super) fn may_move_value(&mut self, id: ConnectionId) -> bool {
+        if self.piece_bytes_left > 0 {
+            return true;
+        }
+        self.connections.wait_to_move_value(id);
+        false
     }
 
     /// Sends what a connection's output holds, and behind it these pages, whose `in_pages` bytes a reader of its front
@@ -47,6 +63,7 @@ impl<I: Io> Shard<I> {
         if in_pages < pieces_bytes_max {
             self.executor.copy(reader, PIECE_BYTES, &mut tail);
         }
+        self.piece_bytes_left = self.piece_bytes_left.saturating_sub(in_pages + tail.len());
         let head = std::mem::take(&mut connection.output);
         let finished = connection.on_fetched(in_pages + tail.len());
         // After the last byte, what ends the reply and the replies behind it are in the output.
@@ -93,10 +110,17 @@ impl<I: Io> Shard<I> {
     /// Receives the rest of a connection's long value where it will lie: as much of it as there is memory for at once.
     pub(super) fn receive_value(&mut self, id: ConnectionId) {
         let token = self.connections.token(id);
+        if !self.may_move_value(id) {
+            if let Some(connection) = self.connections.at(id) {
+                connection.wait_to_receive_value();
+            }
+            return;
+        }
         let origin = self.origin(token);
         let mut ranges = Vec::new();
         let bytes_max = self.pieces_bytes_max().min(RECEIVED_BYTES_MAX);
         let provided = self.long_values.provide(&mut self.executor, origin, bytes_max, &mut ranges);
+        self.piece_bytes_left = self.piece_bytes_left.saturating_sub(provided);
         let Some(connection) = self.connections.at(id) else { return };
         let left = connection.upload.as_ref().map_or(0, |upload| upload.left());
         if provided == 0 {

@@ -20,6 +20,9 @@ use crate::reactor::{Errno, Token};
 pub(super) const REQUESTS_OF_ONE_MAX: usize = 4096;
 const REQUESTS_OF_ONE_MIN: usize = 64;
 
+/// Input up to this many bytes is executed in the turn in which it comes.
+const INPUT_BYTES_SMALL: usize = 1 << 10;
+
 /// Requests that are executed in one turn, about: some 10 ms.
 const REQUESTS_PER_TURN: usize = 64 << 10;
 
@@ -51,6 +54,16 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.connections.get(token) else { return };
         match connection.on_bytes(bytes) {
             Input::Used => {}
+            // The turn has no time for it: it waits for the next. A few requests do not, so that who sends one at a
+            // time need not queue behind those who send hundreds.
+            Input::Parse if (self.stage_is_over || self.has_backlog) && bytes.len() > INPUT_BYTES_SMALL => {
+                let state = connection.state;
+                self.set_back(token.slot, Wait::Turn, bytes, state);
+            }
+            Input::ParseKept if self.stage_is_over || self.has_backlog => {
+                connection.wait_with_input(Wait::Turn);
+                self.connections.wait_for(Wait::Turn, token);
+            }
             Input::Parse => {
                 let used = self.read(token.slot, bytes, pending);
                 if used < bytes.len()
@@ -150,11 +163,12 @@ impl<I: Io> Shard<I> {
             if (pending.len() >= PREFETCH && state == Memcached::Command) || pending.len() >= PENDING_MAX {
                 executed += pending.len();
                 self.execute(pending);
+                self.check_stage();
                 command = 0;
                 if self.connections.at(id).is_none_or(|c| !c.is_served()) {
                     return input.len();
                 }
-                if executed >= self.requests_of_one() && at < input.len() {
+                if (self.stage_is_over || executed >= self.requests_of_one()) && at < input.len() {
                     self.set_back(id, Wait::Turn, &input[at..], State::Memcached(state));
                     return input.len();
                 }

@@ -38,11 +38,14 @@ impl<I: Io> Shard<I> {
         let mut last = None;
         let requests_of_one = self.requests_of_one();
         let mut executed = 0;
+        // Those that were executed one by one since the list was last executed.
+        let mut executed_alone = 0;
         loop {
-            let is_due = pending.len() >= PREFETCH;
+            let is_due = pending.len() + executed_alone >= PREFETCH;
             if is_due {
-                executed += pending.len();
+                executed += pending.len() + std::mem::take(&mut executed_alone);
                 self.execute(pending);
+                self.check_stage();
             }
             let Some(connection) = self.connections.at(id) else { return input.len() };
             // After QUIT nothing counts any more.
@@ -50,7 +53,7 @@ impl<I: Io> Shard<I> {
                 return input.len();
             }
             let before = connection.state;
-            if is_due && executed >= requests_of_one && at < input.len() {
+            if is_due && (self.stage_is_over || executed >= requests_of_one) && at < input.len() {
                 self.set_back(id, Wait::Turn, &input[at..], before);
                 return input.len();
             }
@@ -73,9 +76,11 @@ impl<I: Io> Shard<I> {
                 Parsed::Command { args, length } => {
                     at += length;
                     last = self.take_command(source, args, admitted, pending);
+                    executed_alone += usize::from(last.is_none());
                 }
                 Parsed::Inline { args, count, length } => {
                     at += length;
+                    executed_alone += 1;
                     last = None;
                     self.execute(pending);
                     if self.connections.at(id).is_none_or(|c| !c.is_served()) {
@@ -116,7 +121,10 @@ impl<I: Io> Shard<I> {
                         return input.len();
                     }
                 }
-                Parsed::Skip { length } => at += length,
+                Parsed::Skip { length } => {
+                    at += length;
+                    executed_alone += 1;
+                }
                 Parsed::Incomplete { needed } => {
                     connection.needed = needed;
                     self.note_sent(id, last);

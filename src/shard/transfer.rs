@@ -209,6 +209,7 @@ impl<I: Io> Shard<I> {
                     return;
                 }
                 Some(Fetch::Local(_)) if is_sending => return,
+                Some(Fetch::Local(_)) if self.piece_bytes_left == 0 => return self.connections.wait_to_move_value(id),
                 Some(Fetch::Local(reader)) => {
                     let mut ranges = Vec::new();
                     let in_pages = self.executor.engine.read_pages(reader, pieces_bytes_max, &mut ranges);

@@ -258,6 +258,31 @@ def globs(target, outcome, scale):
         outcome["seconds"] = round(time.monotonic() - began, 2)
 
 
+def long_commands(target, outcome, scale):
+    """Attack 14: commands of so many members, and on strings of a hundred times as many bytes."""
+    members = [b"m%07d" % n for n in range(scale)]
+    scored = [word for n, member in enumerate(members) for word in (n, member)]
+    commands = [
+        ("SADD", "set", *members),
+        ("SMISMEMBER", "set", *members),
+        ("SPOP", "set", scale // 2),
+        ("ZADD", "sorted", *scored),
+        ("ZRANGE", "sorted", 0, -1),
+        ("SETRANGE", "bits", 100 * scale, "x"),
+        ("BITCOUNT", "bits"),
+        ("DUMP", "bits"),
+        ("CLIENT", "LIST", "ID", *range(1, scale)),
+    ]
+    messages = [encoded(*words) for words in commands]
+    with probed(target, outcome):
+        began = time.monotonic()
+        for message in messages:
+            with contextlib.closing(target.connect()) as attacker:
+                attacker.sendall(message)
+                first_line(attacker)
+        outcome["seconds"] = round(time.monotonic() - began, 2)
+
+
 def stalled_upload(target, outcome, scale):
     """Attack 8: an upload that stops 10 bytes before its end; how long others' SET of 20 KB is refused."""
     message = encoded("SET", "stalled", bytes(32 << 20))[:-10]
@@ -300,6 +325,7 @@ ATTACKS = {
     "unread-fields": (unread_fields, (20, 100)),
     "half-sent": (half_sent, (10, 60)),
     "globs": (globs, (500, 5000)),
+    "long-commands": (long_commands, (50_000, 300_000)),
     "stalled-upload": (stalled_upload, (1, 1)),
     "long-pipeline": (long_pipeline, (100, 1000)),
 }

@@ -149,11 +149,15 @@ pub(super) struct Connection {
     receive: Receive,
     /// The shard ran out of receive buffers: receives take one buffer each, so that every connection gets its turn.
     frugal: bool,
+    /// Its last receive found no buffer: bytes are waiting for the next one.
+    found_no_buffer: bool,
     /// Receives that take one buffer each because of a long value before them: another one probably follows, and could
     /// not be received where it will lie while a receive is armed.
     receives_once: u8,
     /// Keeps the long value in memory whose pieces are being sent.
     pub(super) sent_value: Option<Reader>,
+    /// It waits for the turn in which it may move bytes of a long value.
+    pub(super) waits_to_move_value: bool,
     /// The long value that is being received is to be given up as soon as the receive has ended.
     pub(super) upload_is_dropped: bool,
     /// The shard that it is on its way to.
@@ -196,8 +200,10 @@ impl Connection {
             held_since: None,
             receive: Receive::Off,
             frugal: false,
+            found_no_buffer: false,
             receives_once: 0,
             sent_value: None,
+            waits_to_move_value: false,
             upload_is_dropped: false,
             leaving: None,
             pinned,
@@ -252,6 +258,11 @@ impl Connection {
         self.receive = Receive::Armed;
     }
 
+    /// The rest of a long value cannot be received where it will lie in this turn: in the next it is tried again.
+    pub(super) fn wait_to_receive_value(&mut self) {
+        self.receive = Receive::Off;
+    }
+
     /// True if bytes of a long value are being received where they will lie.
     pub(super) fn is_receiving_value(&self) -> bool {
         self.receive == Receive::Value
@@ -298,7 +309,7 @@ impl Connection {
     pub(super) fn on_receive_ended(&mut self, errno: Option<Errno>) -> bool {
         self.receive = Receive::Off;
         match errno {
-            Some(Errno::NO_BUFFERS) => self.frugal = true,
+            Some(Errno::NO_BUFFERS) => (self.frugal, self.found_no_buffer) = (true, true),
             Some(Errno::CANCELLED) => {}
             None => self.peer_closed = true,
             Some(_) => return true,
@@ -309,6 +320,11 @@ impl Connection {
     /// True if a receive was armed and is to end.
     pub(super) fn is_cancelling(&self) -> bool {
         self.receive == Receive::Cancelling
+    }
+
+    /// True if the last receive found no buffer; the next one is about to be armed.
+    pub(super) fn take_found_no_buffer(&mut self) -> bool {
+        std::mem::take(&mut self.found_no_buffer)
     }
 
     /// Lets the connection use multishot receives again.
@@ -337,6 +353,12 @@ impl Connection {
             // The QUIT comes after the request and will be parsed again.
             self.phase = Phase::Open;
         }
+    }
+
+    /// Has the connection wait before what it has kept is parsed.
+    pub(super) fn wait_with_input(&mut self, wait: Wait) {
+        self.wait = Some(wait);
+        self.needed = 0;
     }
 
     /// What the connection waits for.

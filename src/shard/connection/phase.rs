@@ -212,6 +212,9 @@ impl Connection {
         }
         if self.receive == Receive::Off && self.wait.is_none() && self.leaving.is_none() {
             if self.upload.as_ref().is_some_and(|upload| upload.is_direct()) && self.input.is_empty() {
+                if self.waits_to_move_value {
+                    return None;
+                }
                 self.receive = Receive::Value;
                 return Some(Action::ReceiveValue);
             }

@@ -47,10 +47,14 @@ pub(in crate::shard) struct Connections<S> {
     mesh_waiters: Vec<Token>,
     /// They resume in the next turn.
     turn_waiters: Vec<Token>,
+    /// Connections that wait for the turn in which they may move bytes of a long value, in this order.
+    value_waiters: Vec<Token>,
     /// Connections that wait for the next tick.
     tick_waiters: Vec<Token>,
-    /// They receive one buffer each, in this order, since the buffers ran out.
+    /// They receive one buffer each, in this order, since the buffers ran out; first those whose last receive found
+    /// none.
     frugal: VecDeque<Token>,
+    without_buffer: VecDeque<Token>,
     outputs: OutputPool,
     /// Bytes of memory that all connections hold, as they were counted last.
     memory_bytes: usize,
@@ -66,8 +70,10 @@ impl<S> Connections<S> {
             resumable: VecDeque::new(),
             mesh_waiters: Vec::new(),
             turn_waiters: Vec::new(),
+            value_waiters: Vec::new(),
             tick_waiters: Vec::new(),
             frugal: VecDeque::new(),
+            without_buffer: VecDeque::new(),
             outputs: OutputPool::new(),
             memory_bytes: 0,
         }
@@ -239,6 +245,11 @@ impl<S> Connections<S> {
         Some(id)
     }
 
+    /// True if there is one.
+    pub(in crate::shard) fn have_resumable(&self) -> bool {
+        !self.resumable.is_empty()
+    }
+
     /// Puts a connection that was set back into the list that it waits in.
     pub(in crate::shard) fn wait_for(&mut self, wait: Wait, token: Token) {
         match wait {
@@ -275,6 +286,28 @@ impl<S> Connections<S> {
         self.turn_waiters = waiters;
     }
 
+    /// Has a connection wait for the turn in which it may move bytes of a long value.
+    pub(in crate::shard) fn wait_to_move_value(&mut self, id: ConnectionId) {
+        let token = self.token(id);
+        if let Some(connection) = self.at(id)
+            && !std::mem::replace(&mut connection.waits_to_move_value, true)
+        {
+            self.value_waiters.push(token);
+        }
+    }
+
+    /// A turn begins: has those connections looked at before any other.
+    pub(in crate::shard) fn resume_value_waiters(&mut self) {
+        let mut waiters = std::mem::take(&mut self.value_waiters);
+        for token in waiters.drain(..) {
+            if let Some(connection) = self.get(token) {
+                connection.waits_to_move_value = false;
+                self.touch(token.slot);
+            }
+        }
+        self.value_waiters = waiters;
+    }
+
     /// A tick: resumes the connections that wait for it.
     pub(in crate::shard) fn resume_tick_waiters(&mut self) {
         for token in std::mem::take(&mut self.tick_waiters) {
@@ -290,6 +323,9 @@ impl<S> Connections<S> {
 
     /// Queues a connection for a receive into one buffer.
     pub(in crate::shard) fn queue_frugal(&mut self, token: Token) {
+        if self.get(token).is_some_and(Connection::take_found_no_buffer) {
+            return self.without_buffer.push_back(token);
+        }
         match faults::has(Fault::UnfairReceive) {
             true => self.frugal.push_front(token),
             false => self.frugal.push_back(token),
@@ -298,17 +334,18 @@ impl<S> Connections<S> {
 
     /// The next connection in that queue.
     pub(in crate::shard) fn next_frugal(&mut self) -> Option<Token> {
-        self.frugal.pop_front()
+        self.without_buffer.pop_front().or_else(|| self.frugal.pop_front())
     }
 
     /// True if some connections can go on without an event.
     pub(in crate::shard) fn have_work(&self) -> bool {
-        !self.resumable.is_empty() || !self.turn_waiters.is_empty() || !self.frugal.is_empty()
+        let waiting = [&self.turn_waiters, &self.value_waiters];
+        self.are_short_of_buffers() || !self.resumable.is_empty() || waiting.iter().any(|waiters| !waiters.is_empty())
     }
 
     /// True if connections wait for a receive because the buffers ran out.
     pub(in crate::shard) fn are_short_of_buffers(&self) -> bool {
-        !self.frugal.is_empty()
+        !self.frugal.is_empty() || !self.without_buffer.is_empty()
     }
 }
 
@@ -356,6 +393,7 @@ impl OutputPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reactor::Errno;
 
     fn connections(count: usize) -> Connections<()> {
         let mut connections = Connections::new();
@@ -390,6 +428,21 @@ mod tests {
         assert_eq!((touched, resumable), (vec![2, 0, 1], vec![2, 0, 1]));
         connections.touch(2);
         assert_eq!(connections.next_touched(), Some(2), "it can be listed again");
+    }
+
+    #[test]
+    fn a_receive_that_found_no_buffer_comes_before_those_that_may_have_nothing_to_receive() {
+        let mut connections = connections(4);
+        let tokens: Vec<_> = (0..4).map(|id| connections.token(id)).collect();
+        for id in [1, 3] {
+            connections.at(id).expect("open").on_receive_ended(Some(Errno::NO_BUFFERS));
+        }
+        tokens.iter().for_each(|&token| connections.queue_frugal(token));
+        let order: Vec<_> = std::iter::from_fn(|| connections.next_frugal()).map(|token| token.slot).collect();
+        assert_eq!(order, [1, 3, 0, 2]);
+        connections.queue_frugal(tokens[1]);
+        connections.queue_frugal(tokens[0]);
+        assert_eq!(connections.next_frugal(), Some(tokens[1]), "once");
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn run(seed: u64) -> Result<u64, String> {
         },
         mesh_delay_us: *random.pick(&[0, 50, 300, 5000]),
         elements_per_slice: *random.pick(&[1, 8, 1024]),
+        stage_time: *random.pick(&[Some(Duration::ZERO), None]),
         batch: *random.pick(&[(4, 4 << 10), (1024, 256 << 10)]),
         buffers: *random.pick(&[2, 4, 64]),
         progress_permille: *random.pick(&[300, 900, 1000]),

@@ -267,6 +267,8 @@ pub struct Setup {
     pub mesh_delay_us: u64,
     /// Keys that a slice of a long command looks at.
     pub elements_per_slice: usize,
+    /// How long a stage of a turn may last; none for as long as usual.
+    pub stage_time: Option<Duration>,
     /// Tasks and bytes that a batch takes.
     pub batch: (usize, usize),
     /// Receive buffers of each shard.
@@ -327,7 +329,7 @@ impl World {
             ];
             let io = SimIo { shard: id, network: Rc::clone(&network) };
             let mut shard = Shard::new(id, Arc::clone(&shared), engine, io, listeners);
-            shard.set_limits(setup.elements_per_slice, setup.batch);
+            shard.set_limits(setup.elements_per_slice, setup.batch, setup.stage_time);
             Some(shard)
         };
         let shards = (0..setup.shards).map(shard).collect();
