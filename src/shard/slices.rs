@@ -24,6 +24,9 @@ const SLICES_PER_TURN: usize = 8;
 /// The time after which no other slice begins in a turn.
 const SLICES_TIME: Duration = Duration::from_micros(500);
 
+/// A client that has taken nothing for this long does not have its command wait for it.
+const STALL_SHORT: Duration = Duration::from_secs(1);
+
 /// Requests that have waited for a key and are executed in a turn, at most.
 const WAITING_PER_TURN: usize = 64;
 
@@ -190,7 +193,11 @@ impl<I: Io> Shard<I> {
             return;
         }
         // The batch is the credit.
-        if !is_here && !must && !self.router.has_room(origin.shard..origin.shard + 1) {
+        let has_room = match is_here {
+            true => !self.outruns_its_client(origin.token),
+            false => self.router.has_room(origin.shard..origin.shard + 1),
+        };
+        if !has_room && !must {
             self.sliced.push_back(sliced);
             return;
         }
@@ -332,6 +339,18 @@ impl<I: Io> Shard<I> {
             self.connections.output_has_room(token.slot);
             self.connections.touch(token.slot);
         }
+    }
+
+    /// True if memory for clients is short, and the client of a command in slices takes its reply, but less fast than it
+    /// is made. While there is memory, the reply is made all the same: the key is held meanwhile.
+    fn outruns_its_client(&mut self, token: Token) -> bool {
+        let is_short = self.connections.memory_bytes() > self.client_bytes_max() / 4;
+        let now = self.instant;
+        is_short
+            && self.connections.get(token).is_some_and(|connection| {
+                let takes_some = connection.stalled_for(now).is_none_or(|stalled| stalled < STALL_SHORT);
+                connection.output.len() > OUTPUT_BYTES_HIGH && takes_some
+            })
     }
 
     /// Counts what a connection holds at once if it has much output, since there may be many of them in a turn.
