@@ -33,7 +33,7 @@ pub enum Outcome {
     Stream(Box<LongReply>),
     /// The beginning of the reply was appended, or nothing; the rest follows from [`Executor::resume`] with this slice.
     /// Until then, the caller holds the key.
-    More(Slice),
+    More(Box<Slice>),
 }
 
 /// A reply with a value that is too long to be copied at once.
@@ -206,8 +206,10 @@ impl Executor {
         let session = request.session;
         let mut context = self.context(call, request.key, hash);
         let streamed = resp::call(call.command, session.resp3, &mut context, out);
-        let slice = context.slice;
-        let mut outcome = if slice.more { Outcome::More(slice.next()) } else { Outcome::Done };
+        let mut outcome = Outcome::Done;
+        if context.slice.more {
+            outcome = Outcome::More(Box::new(context.slice.next()));
+        }
         if let Some(Streamed { length, mut reader }) = streamed {
             if length > copied_bytes_max && !session.noreply {
                 let head = out.split_off(start);
@@ -254,7 +256,7 @@ impl Executor {
         let nanoseconds = self.stopwatch().saturating_sub(started);
         self.counters.took(call.command, nanoseconds);
         self.effects.micros = Some(nanoseconds / 1000);
-        if slice.more { Outcome::More(slice.next()) } else { Outcome::Done }
+        if slice.more { Outcome::More(Box::new(slice.next())) } else { Outcome::Done }
     }
 
     /// Executes a command's part for one key, or for this shard, and appends the part's bytes to `out`. A long command

@@ -104,7 +104,7 @@ impl<I: Io> Shard<I> {
         match outcome {
             Outcome::Done => {}
             Outcome::Stream(reply) => connection.write_stream(*reply, self.instant),
-            Outcome::More(slice) => return self.slice_own_request(pending.id, pending.hash, &request, slice),
+            Outcome::More(slice) => return self.slice_own_request(pending.id, pending.hash, &request, *slice),
         }
         if connection.output.len() > OUTPUT_BYTES_HIGH {
             // A reply as long as this counts at once: there may be many of them in a turn.

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// Events of one turn that there is room for from the start.
 const EVENTS_EXPECTED: usize = 1024;
 
+/// A turn that lasts this long is a long one.
+const LONG_TURN: Duration = Duration::from_millis(1);
+
 /// How long, at most, the kernel completes operations between two turns, beyond its first batch.
 const COMPLETING_TIME: Duration = Duration::from_millis(4);
 
@@ -74,9 +77,11 @@ impl Driver {
     fn enter(&mut self, rest: Rest, turn_began: Instant) {
         self.submit_and_wait(rest, turn_began);
         // From Linux 6.13 on, one call completes some twenty operations (IO_LOCAL_TW_DEFAULT_MAX), first come, first
-        // served. One such batch per turn would keep the others waiting for as many turns as there are batches.
+        // served. Where turns are long, one such batch per turn would keep the others waiting for as many turns as there
+        // are batches. Short turns make up for it themselves, without a further call.
         if self.reactor.has_deferred_work() {
-            let until = Instant::now() + COMPLETING_TIME;
+            let now = Instant::now();
+            let until = if now - turn_began < LONG_TURN { now } else { now + COMPLETING_TIME };
             while self.reactor.has_deferred_work() && Instant::now() < until {
                 self.reactor.poll();
             }

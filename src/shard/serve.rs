@@ -105,7 +105,7 @@ impl<I: Io> Shard<I> {
                     }
                     Outcome::More(slice) => {
                         specials.push((number, Special::FirstSlice));
-                        self.slice_request(origin, *sequence, hash, &request, slice);
+                        self.slice_request(origin, *sequence, hash, &request, *slice);
                     }
                 }
                 self.apply_effects(None, &request.operation);

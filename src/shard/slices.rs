@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
                 sliced.micros += self.executor.take_effects().micros.unwrap_or(0);
                 if let Outcome::More(slice) = outcome {
                     self.deliver(origin, sequence, Special::NextSlice { more: true }, &out);
-                    sliced.work = SlicedWork::Whole { request: spans, began, slice };
+                    sliced.work = SlicedWork::Whole { request: spans, began, slice: *slice };
                     self.sliced.push_back(sliced);
                 } else {
                     self.deliver(origin, sequence, Special::NextSlice { more: false }, &out);
@@ -254,7 +254,7 @@ impl<I: Io> Shard<I> {
                     Outcome::Stream(reply) => self.deliver_stream(origin, sequence, *reply),
                     Outcome::More(slice) => {
                         self.deliver(origin, sequence, Special::FirstSlice, &out);
-                        self.slice_request(origin, sequence, hash, &request, slice);
+                        self.slice_request(origin, sequence, hash, &request, *slice);
                     }
                 }
                 self.apply_effects(id, &request.operation);

@@ -60,12 +60,15 @@ pub enum State {
     },
     /// In a command with many arguments, which starts where the input does.
     Args {
-        /// How many arguments have been parsed.
-        index: u32,
+        /// How many arguments have been parsed, in three bytes, so that a state has eight.
+        index: [u8; 3],
         /// Where the next one starts.
         at: u32,
     },
 }
+
+const _: () = assert!(size_of::<State>() == 8, "a state is copied for each command");
+const _: () = assert!(COMMAND_BYTES_MAX / BULK_BYTES_MIN < 1 << 24, "an index has three bytes");
 
 /// Limits on one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,10 +234,12 @@ pub fn parse<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
     match *state {
         State::Command => match input.first() {
             None => Parsed::Incomplete { needed: 1 },
-            Some(b'*') => multibulk(state, input, limits, None),
+            Some(b'*') => multibulk(state, input, limits),
             Some(_) => inline(input),
         },
-        State::Args { index, at } => multibulk(state, input, limits, Some((index as usize, at as usize))),
+        State::Args { index: [a, b, c], at } => {
+            continue_multibulk(state, input, limits, (u32::from_le_bytes([a, b, c, 0]) as usize, at as usize))
+        }
         State::Keys { command, left } => key(state, input, command, left, limits),
     }
 }
@@ -263,7 +268,27 @@ pub fn parse_rest<'a>(input: &'a [u8], count: usize, limits: &Limits) -> Parsed<
 }
 
 #[inline]
-fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits, parsed: Option<(usize, usize)>) -> Parsed<'a> {
+fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
+    multibulk_from(state, input, limits, None)
+}
+
+/// Goes on in a command of which some arguments have been parsed: how many, and where the next one starts.
+#[cold]
+fn continue_multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits, parsed: (usize, usize)) -> Parsed<'a> {
+    let parsed = multibulk_from(state, input, limits, Some(parsed));
+    if let Parsed::Command { .. } = parsed {
+        *state = State::Command;
+    }
+    parsed
+}
+
+#[inline(always)]
+fn multibulk_from<'a>(
+    state: &mut State,
+    input: &'a [u8],
+    limits: &Limits,
+    parsed: Option<(usize, usize)>,
+) -> Parsed<'a> {
     let (count, from) = match number(input) {
         Ok(number) => match usize::try_from(number.value) {
             // Redis ignores commands of zero or fewer arguments.
@@ -325,15 +350,15 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits, parsed: Op
         }
         at = end;
     }
-    *state = State::Command;
     Parsed::Command { args: Args::new(&input[from..at], count), length: at }
 }
 
 /// Notes that the first `index` arguments of a command, up to `at`, need not be parsed again.
 fn note_position(state: &mut State, index: usize, at: usize) {
     if index > ARGS_LOOKED_AT_AGAIN {
-        // No command is as long as 4 GiB.
-        *state = State::Args { index: index as u32, at: at as u32 };
+        // Both are bounded by `COMMAND_BYTES_MAX`.
+        let [a, b, c, _] = (index as u32).to_le_bytes();
+        *state = State::Args { index: [a, b, c], at: at as u32 };
     }
 }
 

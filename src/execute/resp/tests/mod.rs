@@ -118,7 +118,7 @@ fn run(executor: &mut Executor, request: &Request<&[u8]>, hash: KeyHash, now: Un
     let mut out = Vec::new();
     let mut outcome = executor.run(request, hash, COPIED_BYTES_MAX, &mut out);
     while let Outcome::More(slice) = outcome {
-        outcome = executor.resume(request, hash, now, slice, &mut out);
+        outcome = executor.resume(request, hash, now, *slice, &mut out);
     }
     if let Outcome::Stream(reply) = outcome {
         let mut reply = *reply;

@@ -406,6 +406,7 @@ fn arguments_that_have_been_parsed_are_not_parsed_again() {
         let parsed = parse(&mut state, &input[..length], &LIMITS);
         assert!(matches!(parsed, Parsed::Incomplete { needed } if needed > length), "{parsed:?}");
         if let State::Args { index, at } = state {
+            let index = u32::from_le_bytes([index[0], index[1], index[2], 0]);
             assert_eq!(&input[at as usize + 4..][..4], format!("{:04}", index - 1).as_bytes());
             assert!(at as usize + 20 >= length, "all that is there has been parsed");
             positions.push(at);
