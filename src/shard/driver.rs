@@ -77,8 +77,8 @@ impl Driver {
     fn enter(&mut self, rest: Rest, turn_began: Instant) {
         self.submit_and_wait(rest, turn_began);
         // From Linux 6.13 on, one call completes some twenty operations (IO_LOCAL_TW_DEFAULT_MAX), first come, first
-        // served. Where turns are long, one such batch per turn would keep the others waiting for as many turns as there
-        // are batches. Short turns make up for it themselves, without a further call.
+        // served. Where turns are long, one such batch per turn would keep the others waiting for as many turns as
+        // there are batches. Short turns make up for it themselves, without a further call.
         if self.reactor.has_deferred_work() {
             let now = Instant::now();
             let until = if now - turn_began < LONG_TURN { now } else { now + COMPLETING_TIME };

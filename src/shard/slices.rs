@@ -341,8 +341,8 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// True if memory for clients is short, and the client of a command in slices takes its reply, but less fast than it
-    /// is made. While there is memory, the reply is made all the same: the key is held meanwhile.
+    /// True if memory for clients is short, and the client of a command in slices takes its reply, but less fast than
+    /// it is made. While there is memory, the reply is made all the same: the key is held meanwhile.
     fn outruns_its_client(&mut self, token: Token) -> bool {
         let is_short = self.connections.memory_bytes() > self.client_bytes_max() / 4;
         let now = self.instant;
