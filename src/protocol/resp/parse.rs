@@ -276,7 +276,8 @@ fn multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits) -> Parsed<
 #[cold]
 fn continue_multibulk<'a>(state: &mut State, input: &'a [u8], limits: &Limits, parsed: (usize, usize)) -> Parsed<'a> {
     let parsed = multibulk_from(state, input, limits, Some(parsed));
-    if let Parsed::Command { .. } = parsed {
+    // After an error too, whatever pieces the command came in.
+    if !matches!(parsed, Parsed::Incomplete { .. }) {
         *state = State::Command;
     }
     parsed

@@ -422,4 +422,5 @@ fn arguments_that_have_been_parsed_are_not_parsed_again() {
     broken.truncate(at as usize);
     broken.extend(b"!0");
     assert_eq!(parse(&mut state, &broken, &LIMITS), Parsed::Broken(ProtocolError::ExpectedBulk { got: b'!' }));
+    assert_eq!(state, State::Command);
 }
