@@ -142,6 +142,8 @@ pub(super) fn call(command: Command, resp3: bool, context: &mut Context, out: &m
     match done {
         Ok(streamed) => streamed,
         Err(error) => {
+            // The error is the whole reply, whatever the slice had planned.
+            context.slice.more = false;
             context.count_error(command, &error);
             writer.out().truncate(start);
             error.write(&mut writer);

@@ -282,3 +282,23 @@ fn other_types_are_refused() {
         assert_eq!(session.line(line), expected, "{line}");
     }
 }
+
+/// A command that failed in its first slice went on, and replied its error once per slice.
+#[test]
+fn an_error_ends_a_command_in_slices() {
+    let mut session = Session::new();
+    session.transcript(
+        "
+        > SET k v
+        < +OK|
+        > SADD k a b c d e
+        < -WRONGTYPE Operation against a key holding the wrong kind of value|
+        > ZADD k 1 a 2 b 3 c
+        < -WRONGTYPE Operation against a key holding the wrong kind of value|
+        > ZADD z 1 a 2 b high c
+        < -ERR value is not a valid float|
+        > EXISTS z
+        < :0|
+        ",
+    );
+}
