@@ -179,6 +179,9 @@ impl<I: Io> Shard<I> {
     fn dispatch_key(&mut self, pending: &Pending, request: &Request<&[u8]>) {
         let Some(connection) = self.connections.at(pending.id) else { return };
         let is_here = usize::from(pending.owner) == self.id;
+        if is_here && !self.holds.has_room() {
+            return self.set_back(pending.id, Wait::Turn, pending.rest, pending.state);
+        }
         match (connection.split, request.operation) {
             (Some(Split::Merged { sequence }), Operation::Call(call)) if is_here => {
                 self.execute_part(pending.id, sequence, request.key, pending.hash, &call);

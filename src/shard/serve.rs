@@ -110,6 +110,8 @@ impl<I: Io> Shard<I> {
                 }
                 self.apply_effects(None, &request.operation);
             }
+            // It may have to wait for a key, and there may be a million of them in one command.
+            TaskKind::Part { .. } if !self.holds.has_room() => return false,
             TaskKind::Part { key, call } => {
                 let (call, key) = (call_at(bytes, call), &bytes[key.range()]);
                 if self.part_waits(origin, *sequence, hash, key, &call) {
